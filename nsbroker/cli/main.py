@@ -1,0 +1,89 @@
+"""Reading the command line, and turning every failure into one line and an exit code."""
+
+import argparse
+import os
+import sys
+
+from nsbroker.cli import check, explain, run, serve, show, status, whoami
+from nsbroker.cli import open as open_
+from nsbroker.errors import InvalidTarget, InvalidType, NsbrokerError
+from nsbroker.version import VERSION
+
+REFUSED = 1
+USAGE = 2
+_INTERRUPTED = 130
+
+_COMMANDS = {
+    "serve": serve,
+    "show": show,
+    "open": open_,
+    "run": run,
+    "whoami": whoami,
+    "explain": explain,
+    "check": check,
+    "status": status,
+}
+
+_DESCRIPTION = "Open Linux namespaces without being root: ask the broker, which decides by its policy."
+
+_EPILOG = """\
+targets:
+  pid:4711            a process                 name:blue             as `ip netns` names it
+  tid:4711/4715       one of its threads        net:[4026531840]      by id, as in /proc/self/ns
+  self                the calling process       path:/run/x/netns/y   by the file it is bound to
+
+examples:
+  nsbroker show pid:4711                        the namespaces of a process
+  nsbroker open name:blue -- sh -c 'readlink /proc/self/fd/3'
+  nsbroker run pid:4711 --type net -- ip addr   run a command inside, where the kernel lets you
+  nsbroker explain pid:4711                     which rule allows what
+
+The broker listens at $NSBROKER_ADDRESS (unix:/run/nsbroker/io.nsbroker.Broker).
+Exit codes: 0; 1 refused or failed; 2 wrong usage."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(
+        prog="nsbroker", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    top.add_argument("--version", action="version", version=f"nsbroker {VERSION}")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, module in _COMMANDS.items():
+        summary = (module.__doc__ or "").partition("\n")[0]
+        sub = commands.add_parser(
+            name,
+            help=summary[0].lower() + summary[1:].rstrip("."),
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.configure(sub)
+        sub.set_defaults(run=module.run)
+    return top
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; the exit code."""
+    options = parser().parse_args(arguments)
+    try:
+        code = int(options.run(options))
+        sys.stdout.flush()
+    except (InvalidTarget, InvalidType) as error:
+        return _complain(error, USAGE)
+    except NsbrokerError as error:
+        return _complain(error, REFUSED)
+    except BrokenPipeError:
+        # Whoever read our output has enough; what is left in the buffer must not fail once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return REFUSED
+    except OSError as error:
+        return _complain(error, REFUSED)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    return code
+
+
+def _complain(error: Exception, code: int) -> int:
+    text = " ".join(str(error).split())
+    print(f"nsbroker: {''.join(c if c.isprintable() else repr(c)[1:-1] for c in text)}", file=sys.stderr)
+    return code

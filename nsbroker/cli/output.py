@@ -1,0 +1,24 @@
+"""Tables for people, JSON for programs."""
+
+import argparse
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """The option that all listing commands have."""
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+def print_json(value: object) -> None:
+    """One JSON document."""
+    print(msgspec.json.format(msgspec.json.encode(value)).decode())
+
+
+def print_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Columns as wide as their widest cell, the last one open-ended."""
+    cells = [[*head], *([str(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    for row in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -1,0 +1,33 @@
+"""Show how the broker is doing, and what its kernel can do."""
+
+import argparse
+import datetime
+
+from nsbroker.cli.output import add_json, print_json, print_table
+from nsbroker.client.blocking import connect
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Its arguments."""
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Ask, print."""
+    with connect() as broker:
+        status = broker.status()
+    if options.json:
+        print_json(status)
+        return 0
+    loaded = datetime.datetime.fromtimestamp(status.loaded).astimezone().isoformat(" ", "seconds")
+    features = " ".join(f"{'+' if has else '-'}{name}" for name, has in status.features.items())
+    rows: list[list[object]] = [
+        ["version", status.version],
+        ["rules", f"{status.rules}, read {loaded}"],
+        ["connections", status.connections],
+        ["calls", status.calls],
+        ["descriptors", status.file_descriptors],
+        ["kernel", features],
+    ]
+    print_table(["WHAT", "VALUE"], rows)
+    return 0

@@ -1,0 +1,42 @@
+"""Show who the broker takes you for."""
+
+import argparse
+import grp
+import pwd
+
+from nsbroker.cli.output import add_json, print_json, print_table
+from nsbroker.client.blocking import connect
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Its arguments."""
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Ask, print."""
+    with connect() as broker:
+        peer = broker.who_am_i()
+    if options.json:
+        print_json(peer)
+        return 0
+    groups = " ".join(f"{gid} ({_group(gid)})" for gid in peer.groups)
+    user = "nobody in particular (this uid proves nothing to the broker)" if peer.anonymous else _user(peer.uid)
+    print_table(
+        ["WHAT", "VALUE"], [["user", f"{peer.uid} ({user})"], ["groups", groups], ["process", peer.pid], ["unit", peer.unit or "-"]]
+    )
+    return 0
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return "?"
+
+
+def _group(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return "?"

@@ -1,0 +1,7 @@
+"""Asking the broker.  `core` says what each method sends and what its answer means; the fronts do the I/O:
+
+    nsbroker.client.blocking    for threads and scripts (`nsbroker.connect`)
+    nsbroker.client.trio        for trio
+
+Neither needs any privilege.  Only the trio front imports trio.
+"""

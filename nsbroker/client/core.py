@@ -1,0 +1,191 @@
+"""What the fronts share: for each method the call, its fds, and how to read the answer.  No I/O."""
+
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Generic, NamedTuple, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from nsbroker import interface
+from nsbroker.errors import (
+    WIRE_ERRORS,
+    BrokerError,
+    ConnectionFailed,
+    ConnectionLost,
+    NsbrokerError,
+    PermissionDenied,
+    ProtocolError,
+)
+from nsbroker.interface import (
+    ExplainReply,
+    OpenReply,
+    OpenRequest,
+    PeerDescription,
+    Status,
+    TargetSpec,
+    WhoAmIReply,
+)
+from nsbroker.linux.ancillary import close_all
+from nsbroker.namespace import Namespace, NamespaceType
+from nsbroker.target import Kind, Target
+from nsbroker.varlink import service
+from nsbroker.varlink.connection import ClientConnection, IncomingReply
+from nsbroker.varlink.framing import END, MESSAGE_MAX
+
+T = TypeVar("T")
+R = TypeVar("R", bound=Struct)
+
+Where = str | Target
+"""A target, as a string or parsed."""
+
+
+class Request(NamedTuple, Generic[T]):
+    """One call to make: `fds` are borrowed until it is sent, `read` makes the result of the reply (and takes its fds).
+    `what` is the call in words, for errors.
+    """
+
+    method: str
+    parameters: Struct
+    fds: Sequence[int]
+    read: Callable[[IncomingReply], T]
+    what: str
+
+
+def open_namespaces(where: Where, types: Iterable[str] | None) -> Request[dict[NamespaceType, Namespace]]:
+    """Open `types` (None: all there are) of the target; the caller owns the handles."""
+    target = _target(where)
+    kinds = None if types is None else [NamespaceType.parse(kind) for kind in types]
+    what = f"open {'all namespaces' if kinds is None else ', '.join(kinds)} of {_said(target)}"
+    request = OpenRequest(TargetSpec.of(target), kinds)
+    return Request(interface.OPEN, request, _fds(target), lambda reply: _read_namespaces(reply, kinds), what)
+
+
+def explain(where: Where, types: Iterable[str] | None) -> Request[ExplainReply]:
+    """What the policy says to opening `types` of the target."""
+    target = _target(where)
+    kinds = None if types is None else [NamespaceType.parse(kind) for kind in types]
+    request = OpenRequest(TargetSpec.of(target), kinds)
+    return Request(interface.EXPLAIN, request, _fds(target), _reader(ExplainReply), f"explain {_said(target)}")
+
+
+def who_am_i() -> Request[PeerDescription]:
+    """Who the broker takes us for."""
+    read = _reader(WhoAmIReply)
+    return Request(interface.WHO_AM_I, service.Nothing(), (), lambda reply: read(reply).peer, "ask who I am")
+
+
+def status() -> Request[Status]:
+    """How the broker is doing."""
+    return Request(interface.GET_STATUS, service.Nothing(), (), _reader(Status), "ask for the status")
+
+
+def finish(request: Request[T], reply: IncomingReply) -> T:
+    """The result of `request`.  Raises the broker's error, as the class that stands for it."""
+    try:
+        if reply.error is not None:
+            raise _error(request, reply)
+        return request.read(reply)
+    finally:
+        reply.close()
+
+
+def connect_failed(path: Path, error: OSError) -> ConnectionFailed:
+    """What to raise when there is no connection to be had."""
+    match error:
+        case FileNotFoundError() | ConnectionRefusedError():
+            hint = "is the daemon running? (`systemctl start nsbroker.socket`, or `nsbroker serve` as root)"
+        case PermissionError():
+            hint = "the socket or a folder above it is not open to you"
+        case _:
+            hint = "it does not answer"
+    return ConnectionFailed(f"no broker at {path}: {error.strerror or error}: {hint}")
+
+
+def lost(what: str) -> ConnectionLost:
+    """What to raise when the connection ended instead of an answer."""
+    return ConnectionLost(f"{what}: the broker hung up before it answered (restarted, or the call broke the protocol); try again")
+
+
+def new_socket() -> socket.socket:
+    """The socket of a front, still unconnected."""
+    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+
+
+def new_buffer() -> bytearray:
+    """What a front receives into."""
+    return bytearray(MESSAGE_MAX + len(END))
+
+
+class Wire(ClientConnection):
+    """The protocol state of one front's connection."""
+
+    def start(self, request: Request[T]) -> bytes:
+        """The bytes of the call."""
+        return self.call(request.method, request.parameters)
+
+
+def _target(where: Where) -> Target:
+    return where if isinstance(where, Target) else Target.parse(where)
+
+
+def _said(target: Target) -> str:
+    return "the process of a pidfd" if target.kind is Kind.PIDFD else str(target)
+
+
+def _fds(target: Target) -> Sequence[int]:
+    return (int(target.value),) if target.kind is Kind.PIDFD else ()
+
+
+def _reader(kind: type[R]) -> Callable[[IncomingReply], R]:
+    def read(reply: IncomingReply) -> R:
+        return _decode(kind, reply)
+
+    return read
+
+
+def _decode(kind: type[R], reply: IncomingReply) -> R:
+    try:
+        return msgspec.json.decode(reply.parameters, type=kind)
+    except msgspec.MsgspecError as error:
+        raise ProtocolError(f"the broker's answer makes no sense: {error}") from error
+
+
+_open_replies = msgspec.json.Decoder(OpenReply)
+
+
+def _read_namespaces(reply: IncomingReply, kinds: list[NamespaceType] | None) -> dict[NamespaceType, Namespace]:
+    answer = _decode(OpenReply, reply)
+    try:
+        fds = reply.take_fds({str(index): space.namespace_file_descriptor for index, space in enumerate(answer.namespaces)})
+    except BrokerError as error:
+        raise ProtocolError("the broker's answer does not fit the file descriptors that came with it") from error
+    opened: dict[NamespaceType, Namespace] = {}
+    try:
+        # Type and identity are read from each descriptor, whatever the answer says.
+        while fds:
+            space = Namespace(fds[0])
+            fds.pop(0)
+            opened[space.type] = space
+        if kinds is not None and set(opened) != set(kinds):
+            raise ProtocolError(f"the broker opened {', '.join(opened)} where {', '.join(kinds)} was asked for")
+    except BaseException:
+        close_all(fds)
+        for space in opened.values():
+            space.close()
+        raise
+    return opened
+
+
+def _error(request: Request[T], reply: IncomingReply) -> NsbrokerError:
+    kind = WIRE_ERRORS.get(reply.error or "")
+    if kind is None:
+        return ProtocolError(f"{request.what}: the broker answers with an unknown error {reply.error}")
+    if kind is PermissionDenied:
+        return PermissionDenied(request.what)
+    try:
+        fields = msgspec.json.decode(reply.parameters, type=dict[str, object])
+        return kind(*(fields[field] for field in kind.fields))
+    except (msgspec.MsgspecError, KeyError, TypeError) as error:
+        return ProtocolError(f"{request.what}: the broker's error {reply.error} lacks its parameters: {error}")

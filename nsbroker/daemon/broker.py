@@ -1,0 +1,277 @@
+"""The verbs: what each method of the interface does, for one caller, without any connection in sight."""
+
+import errno
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from nsbroker import interface
+from nsbroker.daemon.audit import Audit
+from nsbroker.daemon.inquiry import Inquiry
+from nsbroker.daemon.limits import Lease, Ledger
+from nsbroker.daemon.peer import Peer
+from nsbroker.daemon.policy import Policy
+from nsbroker.daemon.resolve import Pinned, resolve
+from nsbroker.errors import (
+    BrokerError,
+    InterfaceNotFound,
+    InvalidParameter,
+    MethodNotFound,
+    MethodNotImplemented,
+    PermissionDenied,
+    QuotaExceeded,
+)
+from nsbroker.interface import (
+    ExplainReply,
+    OpenedNamespace,
+    OpenReply,
+    OpenRequest,
+    PeerDescription,
+    Status,
+    TypeVerdict,
+    WhoAmIReply,
+)
+from nsbroker.linux.ancillary import close_all
+from nsbroker.linux.features import features
+from nsbroker.namespace import Namespace, NamespaceType
+from nsbroker.varlink import service
+from nsbroker.varlink.connection import IncomingCall
+from nsbroker.version import VERSION
+
+
+class Caller(NamedTuple):
+    """Who calls, and their share of the broker."""
+
+    peer: Peer
+    lease: Lease
+
+
+class Answer(NamedTuple):
+    """What to reply.  Whoever holds the answer owns `fds`."""
+
+    parameters: Struct | dict[str, Any] | None = None
+    fds: Sequence[int] = ()
+    error: str | None = None
+
+
+_Handler = Callable[[Caller, IncomingCall, Any], Answer | Coroutine[Any, Any, Answer]]
+
+
+class _Method(NamedTuple):
+    decoder: msgspec.json.Decoder[Any]
+    handler: _Handler
+
+
+class Broker:
+    """Answers calls.  `policy` may be replaced at any time."""
+
+    def __init__(self, policy: Policy, ledger: Ledger, audit: Audit) -> None:
+        self.policy = policy
+        self._ledger = ledger
+        self._audit = audit
+        self._calls = 0
+        self._descriptors = 0
+        self._service = service.Service(
+            "nsbroker", "nsbroker", VERSION, "https://github.com/nsbroker/nsbroker", {interface.NAME: interface.TEXT}
+        )
+        self._methods = {
+            interface.OPEN: _method(OpenRequest, self._open),
+            interface.WHO_AM_I: _method(service.Nothing, self._who_am_i),
+            interface.EXPLAIN: _method(OpenRequest, self._explain),
+            interface.GET_STATUS: _method(service.Nothing, self._get_status),
+            f"{service.NAME}.GetInfo": _method(service.Nothing, self._get_info),
+            f"{service.NAME}.GetInterfaceDescription": _method(service.DescriptionRequest, self._get_description),
+        }
+        self._interfaces = {name.rpartition(".")[0] for name in self._methods}
+
+    def answer(self, caller: Caller, call: IncomingCall) -> Answer | Coroutine[Any, Any, Answer]:
+        """Answer a call, at once or by a coroutine.  Never raises for anything that a peer can cause; closes the fds of
+        the call that nobody took.
+        """
+        self._calls += 1
+        try:
+            method = self._methods.get(call.method)
+            if method is None or call.upgrade:
+                raise self._no_method(call)
+            result = method.handler(caller, call, _decode(method, call))
+        except Exception as error:
+            return self._refuse(error)
+        finally:
+            call.close()
+        return self._await(result) if isinstance(result, Coroutine) else result
+
+    async def _await(self, later: Coroutine[Any, Any, Answer]) -> Answer:
+        try:
+            return await later
+        except Exception as error:
+            return self._refuse(error)
+
+    def _no_method(self, call: IncomingCall) -> BrokerError:
+        if call.method in self._methods:
+            return MethodNotImplemented(call.method)
+        name = call.method.rpartition(".")[0]
+        return MethodNotFound(call.method) if name in self._interfaces or not name else InterfaceNotFound(name)
+
+    def _refuse(self, error: Exception) -> Answer:
+        if not isinstance(error, BrokerError):
+            self._audit.say(f"fault: {type(error).__name__}: {error}")
+            error = PermissionDenied()
+        return Answer(error.parameters(), error=error.wire_name)
+
+    def _open(self, caller: Caller, call: IncomingCall, request: OpenRequest) -> Answer | Coroutine[Any, Any, Answer]:
+        inquiry, pinned = self._resolve("Open", caller, call, request)
+        if isinstance(pinned, Coroutine):
+            return self._open_later(inquiry, caller, pinned)
+        return self._open_pinned(inquiry, caller, pinned)
+
+    async def _open_later(self, inquiry: Inquiry, caller: Caller, later: Coroutine[Any, Any, Pinned]) -> Answer:
+        try:
+            pinned = await later
+        except Exception as error:
+            raise inquiry.fail(error) from error
+        return self._open_pinned(inquiry, caller, pinned)
+
+    def _open_pinned(self, inquiry: Inquiry, caller: Caller, pinned: Pinned) -> Answer:
+        """Takes `pinned`."""
+        opened: list[Namespace] = []
+        try:
+            if not inquiry.judge(pinned).allowed:
+                raise PermissionDenied
+            types = inquiry.types or ()
+            self._ledger.check(caller.lease, len(types))
+            for kind in types:
+                opened.append(pinned.open(kind))  # noqa: PERF401 - what was opened before a failure must be known
+            pinned.see_unchanged()
+            inquiry.succeed(opened)
+        except Exception as error:
+            _close(opened)
+            if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+                error = QuotaExceeded("open files of the broker")
+            raise inquiry.fail(error) from error
+        except BaseException:
+            _close(opened)
+            raise
+        finally:
+            pinned.close()
+        self._descriptors += len(opened)
+        found = [OpenedNamespace(space.type, space.device, space.inode, index) for index, space in enumerate(opened)]
+        return Answer(OpenReply(found), [space.detach() for space in opened])
+
+    def _resolve(
+        self, verb: str, caller: Caller, call: IncomingCall, request: OpenRequest
+    ) -> tuple[Inquiry, Pinned | Coroutine[Any, Any, Pinned]]:
+        target = request.target.to_target()
+        index = request.target.pid_file_descriptor
+        fds = call.take_fds(None if index is None else {"target.pidFileDescriptor": index})
+        try:
+            inquiry = Inquiry(verb, target, _checked(request.types), caller.peer, self.policy, self._audit)
+            try:
+                inquiry.see_askable()
+                return inquiry, resolve(target, caller.peer, fds)
+            except Exception as error:
+                raise inquiry.fail(error) from error
+        finally:
+            close_all(fds)
+
+    def _explain(self, caller: Caller, call: IncomingCall, request: OpenRequest) -> Answer | Coroutine[Any, Any, Answer]:
+        types = request.types or list(NamespaceType)
+        try:
+            inquiry, pinned = self._resolve("Explain", caller, call, request)
+        except PermissionDenied:
+            return _explained(str(request.target.to_target()), types, [])
+        if isinstance(pinned, Coroutine):
+            return self._explain_later(inquiry, pinned, types)
+        return self._explain_pinned(inquiry, pinned)
+
+    async def _explain_later(self, inquiry: Inquiry, later: Coroutine[Any, Any, Pinned], types: list[NamespaceType]) -> Answer:
+        try:
+            pinned = await later
+        except Exception as error:
+            answer = inquiry.fail(error)
+            if isinstance(answer, PermissionDenied):
+                return _explained(inquiry.said, types, [])
+            raise answer from error
+        return self._explain_pinned(inquiry, pinned)
+
+    def _explain_pinned(self, inquiry: Inquiry, pinned: Pinned) -> Answer:
+        """Takes `pinned`."""
+        said = inquiry.said
+        try:
+            verdict = inquiry.judge(pinned)
+            # The number that a process has here is told only to those who may open it.
+            told = inquiry.said if verdict.allowed else said
+            inquiry.succeed()
+        finally:
+            pinned.close()
+        return _explained(told, inquiry.types or (), verdict.rules)
+
+    def _who_am_i(self, caller: Caller, call: IncomingCall, request: service.Nothing) -> Answer:
+        call.take_fds()
+        peer = caller.peer
+        return Answer(WhoAmIReply(PeerDescription(peer.uid, peer.gid, sorted(peer.groups), peer.pid, peer.anonymous, peer.unit())))
+
+    def _get_status(self, caller: Caller, call: IncomingCall, request: service.Nothing) -> Answer:
+        call.take_fds()
+        known = features()
+        return Answer(
+            Status(
+                version=VERSION,
+                features={name: getattr(known, name) for name in known.__slots__},
+                rules=len(self.policy.rules),
+                loaded=self.policy.loaded,
+                connections=self._ledger.connections,
+                calls=self._calls,
+                file_descriptors=self._descriptors,
+            )
+        )
+
+    def _get_info(self, caller: Caller, call: IncomingCall, request: service.Nothing) -> Answer:
+        call.take_fds()
+        return Answer(self._service.info())
+
+    def _get_description(self, caller: Caller, call: IncomingCall, request: service.DescriptionRequest) -> Answer:
+        call.take_fds()
+        return Answer(self._service.description(request.interface))
+
+
+def _method(request: type[Struct], handler: _Handler) -> _Method:
+    return _Method(msgspec.json.Decoder(request), handler)
+
+
+def _decode(method: _Method, call: IncomingCall) -> Any:
+    try:
+        return method.decoder.decode(call.parameters)
+    except msgspec.ValidationError as error:
+        raise InvalidParameter(_place(str(error))) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidParameter("parameters") from error
+
+
+def _place(message: str) -> str:
+    """The parameter that msgspec complains of."""
+    text, _, place = message.partition(" - at `$")
+    where = place.rstrip("`").lstrip(".")
+    if "field `" in text:
+        where = f"{where}.{text.split('`')[1]}".lstrip(".")
+    return where or "parameters"
+
+
+def _checked(types: list[NamespaceType] | None) -> tuple[NamespaceType, ...] | None:
+    if types is None:
+        return None
+    if not types or len(set(types)) != len(types):
+        raise InvalidParameter("types")
+    return tuple(types)
+
+
+def _explained(target: str, types: Sequence[NamespaceType], rules: Sequence[str | None]) -> Answer:
+    said = rules or [None] * len(types)
+    verdicts = [TypeVerdict(kind, rule is not None, rule) for kind, rule in zip(types, said, strict=True)]
+    return Answer(ExplainReply(target, bool(rules) and None not in rules, verdicts))
+
+
+def _close(namespaces: list[Namespace]) -> None:
+    for space in namespaces:
+        space.close()

@@ -1,0 +1,155 @@
+"""Configuration files: found and merged as systemd does, trusted only when root alone can write them, read strictly."""
+
+import os
+import stat
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from nsbroker.errors import ConfigurationError
+
+NAME = "nsbroker.toml"
+_DROP_INS = "nsbroker.d"
+_SHIPPED = Path(__file__).parent
+DIRECTORIES = (_SHIPPED, Path("/usr/lib/nsbroker"), Path("/run/nsbroker"), Path("/etc/nsbroker"))
+"""Where configuration is looked for; a file in a later folder replaces one of the same name in an earlier one."""
+_FILE_MAX = 1024 * 1024
+
+
+class RuleText(Struct, forbid_unknown_fields=True):
+    """One `[[allow]]` as written."""
+
+    name: str
+    who: list[str] | str
+    targets: list[str]
+    namespaces: list[str] = []
+    sockets: list[str] = []
+    devices: list[str] = []
+    origin: str = ""
+
+
+class Limits(Struct, forbid_unknown_fields=True, rename="kebab", frozen=True):
+    """`[limits]`.  Descriptors are counted from the sending of a reply until the peer has read it; deadlines are in seconds."""
+
+    connections: int = 1024
+    connections_per_user: int = 256
+    connections_reserved_for_root: int = 16
+    unread_descriptors_per_user: int = 1024
+    message_deadline: float = 5.0
+    reply_deadline: float = 5.0
+
+
+class _File(Struct, forbid_unknown_fields=True):
+    allow: list[RuleText] = []
+    limits: dict[str, float] = {}
+
+
+class Configuration(Struct, frozen=True):
+    """All files merged: rules in the order of the files, the last word on each limit, and which files were read."""
+
+    rules: tuple[RuleText, ...]
+    limits: Limits
+    files: tuple[Path, ...]
+
+
+def load(place: Path | None = None) -> Configuration:
+    """Read the configuration: of the system, or `place` alone, which is a file or a folder with `nsbroker.toml` and
+    `nsbroker.d` in it.  Raises ConfigurationError.
+    """
+    files = tuple(_files(place))
+    rules: list[RuleText] = []
+    limits: dict[str, float] = {}
+    for path in files:
+        content = _read(path)
+        for rule in content.allow:
+            rule.origin = str(path)
+        rules += content.allow
+        limits |= content.limits
+    names = [rule.name for rule in rules]
+    for rule in rules:
+        if names.count(rule.name) > 1:
+            origins = " and ".join(other.origin for other in rules if other.name == rule.name)
+            raise ConfigurationError(
+                f"{origins}: two rules have the name {rule.name!r}: the audit record could not tell them apart"
+            )
+    return Configuration(tuple(rules), _limits(limits, files), files)
+
+
+def _files(place: Path | None) -> Iterator[Path]:
+    if place is not None and not place.is_dir():
+        yield place
+        return
+    directories = DIRECTORIES if place is None else (place,)
+    mains = [path for path in (directory / NAME for directory in directories) if _exists(path)]
+    if place is not None and not mains:
+        raise ConfigurationError(f"{place / NAME}: there is no such file")
+    found = {NAME: mains[-1]} if mains else {}
+    for directory in directories:
+        for path in sorted((directory / _DROP_INS).glob("*.toml")):
+            found[path.name] = path
+    yield from (found[name] for name in (NAME, *sorted(found.keys() - {NAME})) if name in found and not _is_masked(found[name]))
+
+
+def _exists(path: Path) -> bool:
+    return path.exists() or path.is_symlink()
+
+
+def _is_masked(path: Path) -> bool:
+    return path.is_symlink() and path.resolve() == Path(os.devnull)
+
+
+def _read(path: Path) -> _File:
+    try:
+        with open(path, "rb") as file:
+            _check_trust(path, os.fstat(file.fileno()))
+            text = file.read(_FILE_MAX + 1)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}") from error
+    if len(text) > _FILE_MAX:
+        raise ConfigurationError(f"{path}: larger than {_FILE_MAX} bytes")
+    try:
+        return msgspec.convert(tomllib.loads(text.decode()), _File)
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path}: not UTF-8 text") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path}: not TOML: {error}") from error
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"{path}: {_plain(str(error))}") from error
+
+
+def _check_trust(path: Path, facts: os.stat_result) -> None:
+    # Checked on the opened file, so that what was checked is what is read.
+    if not stat.S_ISREG(facts.st_mode):
+        raise ConfigurationError(f"{path}: not a plain file")
+    if facts.st_uid not in (0, os.geteuid()):
+        raise ConfigurationError(f"{path}: owned by uid {facts.st_uid}, who could so allow themselves anything: chown root {path}")
+    if facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ConfigurationError(f"{path}: others than its owner may write it (mode {facts.st_mode & 0o7777:o}): chmod go-w {path}")
+
+
+def _limits(values: dict[str, float], files: tuple[Path, ...]) -> Limits:
+    try:
+        limits = msgspec.convert(values, Limits, strict=True)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"{', '.join(map(str, files))}: limits: {_plain(str(error))}") from error
+    for field in limits.__struct_fields__:
+        if not 0 < getattr(limits, field) <= 10**6:
+            raise ConfigurationError(f"limits: {field.replace('_', '-')} must be above 0 and at most a million")
+    return limits
+
+
+def _plain(message: str) -> str:
+    """Msgspec's message with the place first, as people read TOML, and the key that was perhaps meant."""
+    text, _, place = message.partition(" - at `$")
+    where = place.rstrip("`").lstrip(".")
+    if text.startswith("Object contains unknown field"):
+        import difflib  # only on this path: the daemon's memory counts
+
+        key = text.split("`")[1]
+        known = (*_File.__struct_fields__, *RuleText.__struct_fields__[:-1], *Limits.__struct_encode_fields__)
+        near = difflib.get_close_matches(key, known, 1)
+        text = f"unknown key {key!r}" + (f", did you mean {near[0]!r}?" if near else "")
+    return f"{where}: {text}" if where else text

@@ -1,0 +1,80 @@
+"""One question to the policy, from the asking to the record: the part that all verbs with a target share.
+
+    see_askable -> (resolve) -> judge -> (open) -> record
+
+What the peer learns hangs on the rules: an error that tells whether the target exists goes out as it is only to a peer
+that a rule's names fit, to any other peer it is PermissionDenied, the very same in all cases.
+"""
+
+from collections.abc import Sequence
+
+from nsbroker.daemon.audit import Audit
+from nsbroker.daemon.peer import Peer
+from nsbroker.daemon.policy import Policy, Verdict
+from nsbroker.daemon.resolve import Pinned
+from nsbroker.errors import BrokerError, InvalidParameter, NsbrokerError, PermissionDenied, QuotaExceeded
+from nsbroker.namespace import Namespace, NamespaceType
+from nsbroker.target import Kind, Target
+
+_NOTHING = Verdict(False, (), "")
+
+
+class Inquiry:
+    """`peer` wants `types` (None: all there are) of `target`."""
+
+    __slots__ = ("_audit", "_grants", "_peer", "_verb", "said", "target", "types", "verdict")
+
+    def __init__(
+        self, verb: str, target: Target, types: tuple[NamespaceType, ...] | None, peer: Peer, policy: Policy, audit: Audit
+    ) -> None:
+        self._verb = verb
+        self._peer = peer
+        self._audit = audit
+        self._grants = policy.grants(peer)
+        self.target = target
+        self.types = types
+        self.said = str(target)
+        self.verdict = _NOTHING
+
+    def see_askable(self) -> None:
+        """Raises PermissionDenied when no rule could allow it, before anything is looked up."""
+        if self.target.kind is Kind.PIDFD:
+            return  # It has no name yet; and looking at an fd that the peer holds anyway tells it nothing new.
+        types = self.types
+        if not (self._grants.may_ask(self.said) if types is None else self._grants.verdict(self.said, types, own=True).allowed):
+            raise PermissionDenied
+
+    def judge(self, pinned: Pinned) -> Verdict:
+        """The verdict on what the target turned out to be; from here on the inquiry is about that.  `types` are settled."""
+        self.said = pinned.target
+        if self.types is None:
+            self.types = pinned.types()
+        own = not self._peer.anonymous and pinned.is_of(self._peer.uid)
+        self.verdict = self._grants.verdict(self.said, self.types, own=own)
+        return self.verdict
+
+    def fail(self, error: Exception) -> BrokerError:
+        """Record that it came to nothing; what the peer is told."""
+        answer = self._masked(error)
+        verdict = "failed" if self.verdict.allowed else "denied"
+        self._record(verdict, error=f"{type(error).__name__}: {error}")
+        return answer
+
+    def succeed(self, namespaces: Sequence[Namespace] = ()) -> None:
+        """Record the verdict, with what was opened.  Raises OSError when the record is not taken."""
+        self._record("allowed" if self.verdict.allowed else "denied", namespaces)
+
+    def _masked(self, error: Exception) -> BrokerError:
+        if isinstance(error, PermissionDenied | InvalidParameter | QuotaExceeded):
+            return PermissionDenied() if isinstance(error, PermissionDenied) else error
+        if isinstance(error, BrokerError) and (self.verdict.allowed or self._grants.names(self.said)):
+            return error
+        return PermissionDenied()
+
+    def _record(self, verdict: str, namespaces: Sequence[Namespace] = (), *, error: str = "") -> None:
+        self._audit.record(self._peer, self._verb, self.said, verdict, rule=self.verdict.rule, namespaces=namespaces, error=error)
+
+
+def is_expected(error: Exception) -> bool:
+    """Whether `error` is one that the world can cause, rather than a fault of the broker's own."""
+    return isinstance(error, NsbrokerError | OSError)

@@ -1,0 +1,143 @@
+"""Who asks: the peer of a connection, from the kernel's own structs and nothing that the peer can write.
+
+All of it is of connect time: a socket that was passed on still speaks for the process that connected.
+"""
+
+import functools
+import os
+import socket
+from pathlib import Path
+
+from nsbroker.errors import NoSuchTarget
+from nsbroker.linux import nsfs, socket_options
+from nsbroker.linux.features import features
+from nsbroker.linux.process import Process
+from nsbroker.namespace import Namespace, NamespaceType
+
+_UNITS = (".service", ".scope", ".socket", ".mount", ".swap")
+_WHOLE_RANGE = ["0", "0", "4294967295"]
+
+
+@functools.cache
+def _uids_are_whole() -> bool:
+    """Whether every uid can be told apart here: not in a user namespace that maps only some."""
+    return Path("/proc/self/uid_map").read_text(encoding="ascii").split() == _WHOLE_RANGE
+
+
+@functools.cache
+def _overflow_uid() -> int:
+    """What uids that are not mapped here read as."""
+    return int(Path("/proc/sys/kernel/overflowuid").read_text(encoding="ascii"))
+
+
+@functools.cache
+def _own_inode(kind: NamespaceType) -> int:
+    return os.stat(f"/proc/self/ns/{kind}").st_ino
+
+
+class Peer:
+    """The peer of `sock`, which is borrowed for as long as the peer is in use.  Owns what it pins; close it.
+
+    `anonymous` is set when its uid proves nothing: one that cannot be told from other unmapped ones, or a uid 0 that is
+    not shown to be of our own user namespace.  Only rules for everyone fit an anonymous peer.
+    """
+
+    __slots__ = ("_pid_namespace", "_pinned", "_process", "_sock", "anonymous", "gid", "groups", "pid", "uid")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.pid, self.uid, self.gid = socket_options.peer_credentials(sock)
+        self.groups = frozenset((self.gid, *socket_options.peer_groups(sock)))
+        self._sock = sock
+        self._pinned = False
+        self._process: Process | None = None
+        self._pid_namespace: Namespace | None = None
+        self.anonymous = self._is_anonymous()
+
+    def _is_anonymous(self) -> bool:
+        if self.uid == 2**32 - 1 or (self.uid == _overflow_uid() and not _uids_are_whole()):
+            return True
+        if self.uid != 0:
+            return False
+        try:
+            with self._namespace(NamespaceType.USER) as user:
+                return user.inode != _own_inode(NamespaceType.USER)
+        except (NoSuchTarget, OSError):
+            return True
+
+    def _namespace(self, kind: NamespaceType) -> Namespace:
+        process = self.process()
+        if process is not None:
+            return Namespace.from_process(process, kind, "self")
+        # Without SO_PEERPIDFD there is only the number of connect time.  It is used to narrow what the peer may, never
+        # to widen it beyond what its uid gives.
+        with Process.open(self.pid) as guess:
+            if guess.info().uids.count(self.uid) == 0:
+                raise NoSuchTarget("self", "the process that connected has ended")
+            return Namespace.from_process(guess, kind, "self")
+
+    def process(self) -> Process | None:
+        """The process that connected, pinned without a race (borrowed); None where the kernel cannot (before 6.5), or
+        when it is gone.
+        """
+        if not self._pinned:
+            self._pinned = True
+            if features().peer_pidfd:
+                try:
+                    self._process = Process.from_pidfd(socket_options.peer_pidfd(self._sock))
+                except OSError:
+                    self._process = None
+        return self._process
+
+    def unit(self) -> str | None:
+        """The systemd unit that it is in right now; None when it has none, is gone, or cannot be pinned."""
+        process = self.process()
+        if process is None:
+            return None
+        try:
+            return unit_of(process.cgroups())
+        except OSError:
+            return None
+
+    def translate(self, pid: int, target: str) -> int:
+        """What the peer calls `pid`, in our PID namespace.  Raises NoSuchTarget."""
+        try:
+            if self._pid_namespace is None:
+                self._pid_namespace = self._namespace(NamespaceType.PID)
+            space = self._pid_namespace
+            if space.inode == _own_inode(NamespaceType.PID):
+                return pid
+            if not features().pid_translation:
+                raise NoSuchTarget(
+                    target, "the caller lives in another PID namespace, whose numbers this kernel cannot translate: send a pidfd"
+                )
+            return nsfs.process_from(space.fileno(), pid)
+        except OSError as error:
+            raise NoSuchTarget(target, "there is no such process in the caller's PID namespace") from error
+
+    def see_translated(self, pid: int, ours: int, target: str) -> None:
+        """See that `ours`, which is pinned by now, is still what the peer calls `pid`."""
+        space = self._pid_namespace
+        if pid != ours and space is not None and nsfs.pid_in(space.fileno(), ours) != pid:
+            raise NoSuchTarget(target, "there is no such process in the caller's PID namespace")
+
+    def close(self) -> None:
+        """Let go of what was pinned."""
+        if self._process is not None:
+            self._process.close()
+        if self._pid_namespace is not None:
+            self._pid_namespace.close()
+
+
+def unit_of(cgroups: dict[str, str]) -> str | None:
+    """The system's unit that a process with these control groups is in.
+
+    Only the first component below the slices counts: what comes after it is named by the unit itself, which its owner
+    may write to (a user's manager, a delegated scope).
+    """
+    path = cgroups.get("name=systemd") or cgroups.get("") or "/"
+    parts = path.split("/")[1:]
+    if ".." in parts:
+        return None
+    first = next((part for part in parts if not part.endswith(".slice")), "")
+    # systemd puts a '_' before names that the kernel could take for one of its own files.
+    return first.removeprefix("_") if first.endswith(_UNITS) else None

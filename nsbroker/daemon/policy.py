@@ -1,0 +1,241 @@
+"""What each peer may: rules, compiled once, asked on every call.
+
+Default deny; rules only allow.  A rule's pattern is a target in which `*` stands for any characters but '/', and `?`
+for one; two patterns are words: `own` (a process all of whose uids are the peer's) and `*` (anything).
+"""
+
+import grp
+import pwd
+import re
+import time
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+from nsbroker.daemon.configuration import Configuration, RuleText
+from nsbroker.daemon.peer import Peer
+from nsbroker.errors import ConfigurationError, InvalidTarget, InvalidType
+from nsbroker.namespace import NamespaceType
+from nsbroker.target import ENGINES, KINDS, Target
+
+_FAMILIES = ("inet", "inet6", "unix", "netlink", "packet", "vsock")
+_SOCKET_TYPES = ("stream", "dgram", "seqpacket", "raw")
+K = TypeVar("K")
+V = TypeVar("V")
+
+_REMEMBERED = 256
+_PROCESS_KINDS = frozenset(("pid", "tid", "self", "container", *ENGINES, "unit"))
+
+
+class Verdict(NamedTuple):
+    """Whether it is allowed, and the rules that say so: one for each type asked for, None where none does, and all their
+    names in one line.
+    """
+
+    allowed: bool
+    rules: Sequence[str | None]
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule, compiled."""
+
+    name: str
+    everyone: bool
+    uids: frozenset[int]
+    gids: frozenset[int]
+    units: frozenset[str]
+    anything: bool
+    own: bool
+    exact: frozenset[str]
+    globs: re.Pattern[str] | None
+    kinds: frozenset[str]
+    namespaces: frozenset[NamespaceType]
+
+    def fits_peer(self, peer: Peer, unit: str | None) -> bool:
+        """Whether `who` has this peer in it."""
+        if self.everyone:
+            return True
+        if peer.anonymous:
+            return False
+        return peer.uid in self.uids or not self.gids.isdisjoint(peer.groups) or unit in self.units
+
+    def fits_target(self, target: str) -> bool:
+        """Whether a pattern names `target`."""
+        return self.anything or target in self.exact or (self.globs is not None and self.globs.fullmatch(target) is not None)
+
+
+class _Fit(NamedTuple):
+    rule: Rule
+    by_name: bool
+
+
+class Grants:
+    """The rules that fit one peer."""
+
+    __slots__ = ("_by_kind", "_fits", "_rules", "_verdicts")
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self._rules = rules
+        self._by_kind: dict[str, list[Rule]] = {}
+        self._fits: dict[str, list[_Fit]] = {}
+        self._verdicts: dict[tuple[str, tuple[NamespaceType, ...], bool], Verdict] = {}
+
+    def verdict(self, target: str, types: tuple[NamespaceType, ...], *, own: bool) -> Verdict:
+        """What the rules say of opening `types` of `target`.
+
+        `own`: the target is a process all of whose uids are the peer's.  Asked with `own=True` before anything is looked
+        up, a no means that no rule could allow it; with `own=False` a yes means that a rule names the target.
+        """
+        question = (target, types, own)
+        verdict = self._verdicts.get(question)
+        if verdict is None:
+            fits = self._fitting(target)
+            rules = [
+                next((fit.rule.name for fit in fits if (own or fit.by_name) and kind in fit.rule.namespaces), None)
+                for kind in types
+            ]
+            verdict = Verdict(None not in rules, rules, " ".join(dict.fromkeys(rule for rule in rules if rule)))
+            _remember(self._verdicts, question, verdict)
+        return verdict
+
+    def may_ask(self, target: str) -> bool:
+        """Whether any rule could allow anything of `target`."""
+        return bool(self._fitting(target))
+
+    def names(self, target: str) -> bool:
+        """Whether a rule names `target`, so that the peer may learn whether it exists."""
+        return any(fit.by_name for fit in self._fitting(target))
+
+    def _fitting(self, target: str) -> list[_Fit]:
+        fits = self._fits.get(target)
+        if fits is not None:
+            return fits
+        kind = target.partition(":")[0]
+        rules = self._by_kind.get(kind)
+        if rules is None:
+            rules = [rule for rule in self._rules if rule.anything or rule.own or kind in rule.kinds]
+            self._by_kind[kind] = rules
+        may_be_own = kind in _PROCESS_KINDS
+        fits = [_Fit(rule, named) for rule in rules if (named := rule.fits_target(target)) or (rule.own and may_be_own)]
+        _remember(self._fits, target, fits)
+        return fits
+
+
+def _remember(cache: dict[K, V], key: K, value: V) -> None:
+    # Keys hold what clients write: what is remembered must not grow with what they make up.
+    if len(cache) >= _REMEMBERED:
+        cache.clear()
+    cache[key] = value
+
+
+class Policy:
+    """All rules in force.  Raises ConfigurationError for a rule that cannot be understood."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self.warnings: list[str] = []
+        self.rules = tuple(self._compile(rule) for rule in configuration.rules)
+        self.loaded = time.time()
+        self.has_units = any(rule.units for rule in self.rules)
+        self._grants: dict[tuple[object, ...], Grants] = {}
+
+    def grants(self, peer: Peer) -> Grants:
+        """The rules that fit `peer` now: the unit, where a rule asks for it, is read anew each time."""
+        unit = peer.unit() if self.has_units else None
+        key = (peer.uid, peer.groups, peer.anonymous, unit)
+        grants = self._grants.get(key)
+        if grants is None:
+            grants = Grants([rule for rule in self.rules if rule.fits_peer(peer, unit)])
+            _remember(self._grants, key, grants)
+        return grants
+
+    def _compile(self, text: RuleText) -> Rule:
+        try:
+            return self._compiled(text)
+        except (ConfigurationError, InvalidTarget, InvalidType) as error:
+            raise ConfigurationError(f"{text.origin}: rule {text.name!r}: {error}") from error
+
+    def _compiled(self, text: RuleText) -> Rule:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", text.name):
+            raise ConfigurationError("a rule's name has letters, digits, '_', '.' and '-' only")
+        if not (text.namespaces or text.sockets or text.devices):
+            raise ConfigurationError("it allows nothing: give it namespaces, sockets or devices")
+        _check_sockets(text.sockets)
+        everyone, uids, gids, units = self._who(text)
+        patterns = [pattern for pattern in text.targets if pattern not in ("*", "own")]
+        globs = [pattern for pattern in patterns if "*" in pattern or "?" in pattern]
+        exact = [str(Target.parse(pattern)) for pattern in patterns if pattern not in globs]
+        return Rule(
+            name=text.name,
+            everyone=everyone,
+            uids=uids,
+            gids=gids,
+            units=units,
+            anything="*" in text.targets,
+            own="own" in text.targets,
+            exact=frozenset(exact),
+            globs=re.compile("|".join(map(_regex, globs))) if globs else None,
+            kinds=frozenset(pattern.partition(":")[0] for pattern in patterns),
+            namespaces=_types(text.namespaces),
+        )
+
+    def _who(self, text: RuleText) -> tuple[bool, frozenset[int], frozenset[int], frozenset[str]]:
+        everyone = False
+        uids: set[int] = set()
+        gids: set[int] = set()
+        units: set[str] = set()
+        for who in [text.who] if isinstance(text.who, str) else text.who:
+            kind, _, name = who.partition(":")
+            number = None
+            if who == "everyone":
+                everyone = True
+            elif kind == "unit" and name:
+                units.add(name)
+            elif kind == "user" and name:
+                uids.update(() if (number := _uid(name)) is None else (number,))
+            elif kind == "group" and name:
+                gids.update(() if (number := _gid(name)) is None else (number,))
+            else:
+                raise ConfigurationError(f"who: {who!r} is none of user:NAME, group:NAME, unit:NAME, everyone")
+            if kind in ("user", "group") and number is None:
+                self.warnings.append(f"{text.origin}: rule {text.name!r}: there is no {kind} {name!r} here: it fits nobody")
+        return everyone, frozenset(uids), frozenset(gids), frozenset(units)
+
+
+def _uid(name: str) -> int | None:
+    try:
+        return int(name) if name.isascii() and name.isdigit() else pwd.getpwnam(name).pw_uid
+    except KeyError:
+        return None
+
+
+def _gid(name: str) -> int | None:
+    try:
+        return int(name) if name.isascii() and name.isdigit() else grp.getgrnam(name).gr_gid
+    except KeyError:
+        return None
+
+
+def _types(names: Collection[str]) -> frozenset[NamespaceType]:
+    if "*" in names:
+        return frozenset(NamespaceType)
+    return frozenset(map(NamespaceType.parse, names))
+
+
+def _check_sockets(sockets: Iterable[str]) -> None:
+    for text in sockets:
+        family, _, kind = text.partition(":")
+        if text != "*" and (family not in _FAMILIES or kind not in _SOCKET_TYPES):
+            raise ConfigurationError(
+                f"sockets: {text!r} is not FAMILY:TYPE: a family of {', '.join(_FAMILIES)}, a type of {', '.join(_SOCKET_TYPES)}"
+            )
+
+
+def _regex(pattern: str) -> str:
+    kind, colon, _ = pattern.partition(":")
+    if not colon or kind not in KINDS:
+        raise InvalidTarget(
+            f"targets: {pattern!r} is no pattern: write 'own', '*', or a target with '*' in it, such as {ENGINES[0]}:web-*"
+        )
+    return "".join({"*": "[^/]*", "?": "[^/]"}.get(character, re.escape(character)) for character in pattern)

@@ -1,0 +1,203 @@
+"""From a target to what it means, pinned: a process or a namespace that is held, never a bare number.
+
+Pin, look, open, look again: facts are read from what is pinned, the verdict rests on those facts, the namespaces are
+opened from the pin, and `see_unchanged` then shows that the facts still hold.  Any error on the way is a no.
+"""
+
+import os
+from collections.abc import Coroutine
+from functools import partial
+from typing import Any, Protocol
+
+import trio
+
+from nsbroker import lookup
+from nsbroker.daemon.peer import Peer
+from nsbroker.errors import EngineUnavailable, InvalidParameter, NoSuchTarget, NotANamespace, TargetChanged
+from nsbroker.linux.openat2 import RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, openat2
+from nsbroker.linux.process import Process
+from nsbroker.namespace import Namespace, NamespaceId, NamespaceType, file_error, pin
+from nsbroker.target import Kind, Target
+
+_ALL = tuple(NamespaceType)
+
+
+class Pinned(Protocol):
+    """What a target means, held until `close`."""
+
+    target: str
+    """The target as rules name it."""
+
+    def types(self) -> tuple[NamespaceType, ...]:
+        """The types of namespace it has."""
+
+    def is_of(self, uid: int) -> bool:
+        """Whether it is a process all of whose uids are `uid`."""
+
+    def open(self, kind: NamespaceType) -> Namespace:
+        """Its namespace of type `kind`; the caller's to close."""
+
+    def see_unchanged(self) -> None:
+        """Raises NoSuchTarget or TargetChanged when what it was pinned as no longer holds."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+class PinnedProcess:
+    """A process or thread."""
+
+    __slots__ = ("_info", "_process", "target")
+
+    def __init__(self, process: Process, target: str) -> None:
+        """Takes `process`, also on error."""
+        try:
+            self._info = process.info()
+        except OSError as error:
+            process.close()
+            raise NoSuchTarget(target, "the process has ended") from error
+        self._process = process
+        self.target = target
+
+    def types(self) -> tuple[NamespaceType, ...]:
+        """All eight."""
+        return _ALL
+
+    def is_of(self, uid: int) -> bool:
+        """Whether its real, effective, saved and file-system uid all are `uid`."""
+        return self._info.uids == (uid, uid, uid, uid)
+
+    def open(self, kind: NamespaceType) -> Namespace:
+        """The namespace of type `kind` that it is in."""
+        return Namespace.from_process(self._process, kind, self.target)
+
+    def see_unchanged(self) -> None:
+        """The process lives and has the uids it had: it did not exec something setuid meanwhile."""
+        try:
+            if self._process.has_ended():
+                raise NoSuchTarget(self.target, "the process has ended")
+            if self._process.info() != self._info:
+                raise TargetChanged(self.target, "the process changed its user meanwhile")
+        except OSError as error:
+            raise NoSuchTarget(self.target, "the process has ended") from error
+
+    def close(self) -> None:
+        """Let go of the process."""
+        self._process.close()
+
+
+class PinnedNamespace:
+    """A namespace found by a name, a path or its id.  Holding it is all it takes: what a descriptor shows never changes."""
+
+    __slots__ = ("_namespace", "target")
+
+    def __init__(self, namespace: Namespace, target: str) -> None:
+        """Takes `namespace`."""
+        self._namespace = namespace
+        self.target = target
+
+    def types(self) -> tuple[NamespaceType, ...]:
+        """The one."""
+        return (self._namespace.type,)
+
+    def is_of(self, uid: int) -> bool:  # noqa: ARG002 - the Protocol's signature
+        """No: it is not a process."""
+        return False
+
+    def open(self, kind: NamespaceType) -> Namespace:
+        """Another handle of it.  Raises NotANamespace when it is of another type."""
+        if kind is not self._namespace.type:
+            raise NotANamespace(self.target, f"a {self._namespace.type} namespace, it has no {kind}")
+        return Namespace(os.dup(self._namespace.fileno()), kind)
+
+    def see_unchanged(self) -> None:
+        """Nothing can have changed."""
+
+    def close(self) -> None:
+        """Let go of the namespace."""
+        self._namespace.close()
+
+
+def resolve(target: Target, peer: Peer, fds: list[int]) -> Pinned | Coroutine[Any, Any, Pinned]:
+    """What `target` means when `peer` says it.  Takes `fds`, which came with the target: a pidfd, or none.
+
+    What cannot block is answered at once, the rest by a coroutine.  Raises the errors of the interface.
+    """
+    match target.kind:
+        case Kind.PID:
+            return _process(target, peer)
+        case Kind.PIDFD:
+            return _pidfd(fds.pop())
+        case Kind.TID:
+            return _thread(target, peer)
+        case Kind.SELF:
+            return _self(peer)
+        case Kind.NAME:
+            return PinnedNamespace(Namespace.from_name(target.value), str(target))
+        case Kind.PATH:
+            return _path(target)
+        case Kind.NAMESPACE:
+            return _by_id(target)
+        case Kind.CONTAINER:
+            raise EngineUnavailable(target.engine or "container", "this broker asks no container engine")
+        case Kind.UNIT:
+            raise EngineUnavailable("systemd", "this broker does not ask systemd for units")
+
+
+def _process(target: Target, peer: Peer) -> Pinned:
+    said = f"pid:{target.pid}"
+    ours = peer.translate(target.pid, said)
+    pinned = PinnedProcess(pin(said, ours), f"pid:{ours}")
+    try:
+        peer.see_translated(target.pid, ours, said)
+    except BaseException:
+        pinned.close()
+        raise
+    return pinned
+
+
+def _thread(target: Target, peer: Peer) -> Pinned:
+    said = str(target)
+    pid = peer.translate(target.pid, said)
+    if pid != target.pid:
+        raise NoSuchTarget(said, "thread numbers of another PID namespace are not translated: send a pidfd of the thread")
+    return PinnedProcess(pin(said, target.pid, target.tid), said)
+
+
+def _pidfd(fd: int) -> Pinned:
+    try:
+        process = Process.from_pidfd(fd)
+    except ProcessLookupError as error:
+        raise NoSuchTarget("the process of the pidfd", "it has ended") from error
+    except OSError as error:
+        raise InvalidParameter("target.pidFileDescriptor") from error
+    number = f"pid:{process.pid}" if process.tid is None else f"tid:{process.pid}/{process.tid}"
+    return PinnedProcess(process, number)
+
+
+def _self(peer: Peer) -> Pinned:
+    process = peer.process()
+    if process is None:
+        raise NoSuchTarget("self", "the process that connected has ended, or this kernel cannot tell which it was: send a pidfd")
+    # The peer keeps its own pin: another descriptor of the same process is opened, so that each closes what is its.
+    copy = os.dup(process.pidfd)
+    try:
+        pinned = Process.from_pidfd(copy)
+    except OSError as error:
+        raise NoSuchTarget("self", "the process that connected has ended") from error
+    return PinnedProcess(pinned, f"pid:{pinned.pid}")
+
+
+def _path(target: Target) -> Pinned:
+    said = str(target)
+    try:
+        found = openat2(target.value, os.O_PATH, resolve=RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS)
+    except OSError as error:
+        raise file_error(said, error) from error
+    return PinnedNamespace(Namespace.from_found(found, said), said)
+
+
+async def _by_id(target: Target) -> Pinned:
+    # Looking through /proc takes longer than others should wait.
+    find = partial(lookup.find, NamespaceId.parse(target.value))
+    return PinnedNamespace(await trio.to_thread.run_sync(find), target.value)

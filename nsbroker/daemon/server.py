@@ -1,0 +1,184 @@
+"""Connections: accepting them, moving messages, and keeping each one's faults to itself."""
+
+import contextlib
+import errno
+import math
+import socket
+from collections.abc import Coroutine, Sequence
+
+import trio
+
+from nsbroker.daemon.audit import Audit
+from nsbroker.daemon.broker import Broker, Caller
+from nsbroker.daemon.limits import Lease, Ledger
+from nsbroker.daemon.peer import Peer
+from nsbroker.errors import ProtocolError, QuotaExceeded
+from nsbroker.linux import ancillary
+from nsbroker.varlink import message
+from nsbroker.varlink.connection import IncomingCall, ServerConnection
+from nsbroker.varlink.framing import END, MESSAGE_MAX
+
+# After so many calls in one go, others get their turn.
+_CALLS_IN_A_ROW = 64
+_STOP_DEADLINE = 5.0
+_DRAIN_INTERVAL = 0.002
+_TRANSIENT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class Server:
+    """Serves `broker` to all who connect, until stopped."""
+
+    def __init__(self, broker: Broker, ledger: Ledger, audit: Audit) -> None:
+        self._broker = broker
+        self._ledger = ledger
+        self._audit = audit
+        self._connections: dict[Lease, trio.CancelScope] = {}
+        self._last_moment = math.inf
+        # One buffer for all: nothing is awaited between filling and emptying it.
+        self._buffer = bytearray(MESSAGE_MAX + len(END))
+
+    async def serve(self, listener: socket.socket, stop: trio.Event) -> None:
+        """Accept from `listener` (borrowed, non-blocking) until `stop`; then answer what was sent by then, and return."""
+        async with trio.open_nursery() as nursery:
+            async with trio.open_nursery() as accepting:
+                accepting.start_soon(self._accept_all, listener, nursery)
+                await stop.wait()
+                accepting.cancel_scope.cancel()
+            self._last_moment = trio.current_time() + _STOP_DEADLINE
+            self._accept_waiting(listener, nursery)
+            # Those just accepted enter themselves as their tasks start.
+            await trio.lowlevel.checkpoint()
+            for lease, scope in self._connections.items():
+                # What has arrived can still be read after this, and end of file comes after it.
+                lease.sock.shutdown(socket.SHUT_RD)
+                scope.deadline = min(scope.deadline, self._last_moment)
+
+    async def _accept_all(self, listener: socket.socket, nursery: trio.Nursery) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(listener)
+            try:
+                self._accept_waiting(listener, nursery)
+            except OSError as error:
+                # Out of files: those who wait stay in the queue until somebody hangs up.
+                self._audit.say(f"cannot accept a connection: {error.strerror}")
+                await trio.sleep(0.1)
+
+    def _accept_waiting(self, listener: socket.socket, nursery: trio.Nursery) -> None:
+        while True:
+            try:
+                sock, _ = listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _TRANSIENT:
+                    raise
+                continue
+            sock.setblocking(False)
+            try:
+                self._admit(sock, nursery)
+            except (OSError, QuotaExceeded) as error:
+                if isinstance(error, QuotaExceeded):
+                    _turn_away(sock, error)
+                sock.close()
+
+    def _admit(self, sock: socket.socket, nursery: trio.Nursery) -> None:
+        """Takes `sock` unless it raises."""
+        peer = Peer(sock)
+        try:
+            lease = self._ledger.lease(peer.uid, sock)
+        except QuotaExceeded:
+            peer.close()
+            raise
+        nursery.start_soon(self._converse, Caller(peer, lease))
+
+    async def _converse(self, caller: Caller) -> None:
+        """Serve one connection to its end.  Takes what the caller holds."""
+        wire = ServerConnection()
+        lease = caller.lease
+        scope = trio.CancelScope()
+        self._connections[lease] = scope
+        try:
+            with scope:
+                await self._serve_calls(caller, wire, scope)
+        except (OSError, ProtocolError, trio.TooSlowError):
+            pass  # The peer's fault, or its end: there is nobody left to tell.
+        except Exception as error:
+            self._audit.say(f"fault: {type(error).__name__}: {error}")
+        finally:
+            del self._connections[lease]
+            wire.close()
+            caller.peer.close()
+            self._ledger.give_back(lease)
+
+    async def _serve_calls(self, caller: Caller, wire: ServerConnection, scope: trio.CancelScope) -> None:
+        sock = caller.lease.sock
+        timed = False
+        in_a_row = 0
+        while True:
+            await trio.lowlevel.wait_readable(sock)
+            try:
+                data, fds = ancillary.receive_piece(sock, self._buffer, END)
+            except BlockingIOError:
+                continue
+            if not data:
+                return
+            wire.receive(data, fds)
+            before = in_a_row
+            while (call := wire.next_call()) is not None:
+                in_a_row += 1
+                await self._serve_call(caller, wire, call)
+                if in_a_row % _CALLS_IN_A_ROW == 0:
+                    await trio.lowlevel.checkpoint()
+            # The deadline is of one message: one that has started keeps its own, however its bytes trickle in.
+            if wire.started and (not timed or in_a_row > before):
+                scope.deadline = min(self._last_moment, trio.current_time() + self._ledger.limits.message_deadline)
+            elif timed and not wire.started:
+                scope.deadline = self._last_moment
+            timed = wire.started
+
+    async def _serve_call(self, caller: Caller, wire: ServerConnection, call: IncomingCall) -> None:
+        lease = caller.lease
+        if lease.is_full():
+            await self._drained(lease)
+        answer = self._broker.answer(caller, call)
+        if isinstance(answer, Coroutine):
+            answer = await answer
+        fds = answer.fds
+        try:
+            data = wire.reply(call, answer.parameters, error=answer.error)
+            if data is None:
+                return
+            lease.unread += len(fds)
+            try:
+                sent = ancillary.send(lease.sock, data, fds)
+            except BlockingIOError:
+                sent = 0
+            if sent < len(data):
+                await self._send_rest(lease.sock, memoryview(data)[sent:], () if sent else fds)
+        finally:
+            if fds:
+                ancillary.close_all(fds)
+
+    async def _send_rest(self, sock: socket.socket, rest: memoryview, fds: Sequence[int]) -> None:
+        """Send what found no room at first (borrows `fds`).  Raises TooSlowError when the peer does not read."""
+        with trio.fail_after(self._ledger.limits.reply_deadline):
+            while rest:
+                await trio.lowlevel.wait_writable(sock)
+                try:
+                    rest = rest[ancillary.send(sock, rest, fds) :]
+                except BlockingIOError:
+                    continue
+                fds = ()
+
+    async def _drained(self, lease: Lease) -> None:
+        """Wait until the peer has read what it was sent.  Raises TooSlowError when it does not."""
+        # The kernel has no event for it: a socket counts as writable long before all was read.
+        with trio.fail_after(self._ledger.limits.reply_deadline):
+            while not lease.is_read():
+                await trio.sleep(_DRAIN_INTERVAL)
+
+
+def _turn_away(sock: socket.socket, error: QuotaExceeded) -> None:
+    """Tell a peer that there is no room: the reply is there before its call, whatever that will be."""
+    with contextlib.suppress(OSError):
+        ancillary.send(sock, message.encode_reply(error.parameters(), error=error.wire_name))

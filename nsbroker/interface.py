@@ -1,0 +1,156 @@
+"""io.nsbroker.Broker: its messages as Structs.  The text beside this file is the contract; a test compares the two."""
+
+from pathlib import Path
+from typing import Annotated, Self
+
+from msgspec import Meta, Struct, field
+
+from nsbroker.errors import InvalidParameter, InvalidTarget
+from nsbroker.namespace import NamespaceType
+from nsbroker.target import PID_MAX, Kind, Target
+
+NAME = "io.nsbroker.Broker"
+TEXT = Path(__file__).with_name(f"{NAME}.varlink")
+
+OPEN = f"{NAME}.Open"
+WHO_AM_I = f"{NAME}.WhoAmI"
+EXPLAIN = f"{NAME}.Explain"
+GET_STATUS = f"{NAME}.GetStatus"
+
+_Pid = Annotated[int, Meta(ge=1, le=PID_MAX)]
+
+
+class TargetSpec(Struct, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
+    """A target on the wire: one field set."""
+
+    pid: _Pid | None = None
+    tid: _Pid | None = None
+    pid_file_descriptor: int | None = None
+    name: str | None = None
+    container: str | None = None
+    engine: str | None = None
+    unit: str | None = None
+    namespace: str | None = None
+    path: str | None = None
+    peer: bool | None = field(default=None, name="self")
+
+    @classmethod
+    def of(cls, target: Target) -> Self:
+        """`target` for the wire.  A pidfd is the message's only fd, index 0."""
+        match target.kind:
+            case Kind.PID:
+                return cls(pid=target.pid)
+            case Kind.TID:
+                return cls(pid=target.pid, tid=target.tid)
+            case Kind.PIDFD:
+                return cls(pid_file_descriptor=0)
+            case Kind.CONTAINER:
+                return cls(container=target.value, engine=target.engine or None)
+            case Kind.SELF:
+                return cls(peer=True)
+            case Kind.NAME:
+                return cls(name=target.value)
+            case Kind.UNIT:
+                return cls(unit=target.value)
+            case Kind.NAMESPACE:
+                return cls(namespace=target.value)
+            case Kind.PATH:
+                return cls(path=target.value)
+
+    def to_target(self) -> Target:
+        """The target it means.  Raises InvalidParameter: none, several, or a malformed one."""
+        pid = self.pid
+        if pid is not None and self == TargetSpec(pid=pid):
+            return Target(Kind.PID, str(pid), pid)
+        try:
+            return self._parse()
+        except InvalidTarget as error:
+            raise InvalidParameter("target") from error
+
+    def _parse(self) -> Target:
+        given = {field for field in self.__struct_fields__ if getattr(self, field) is not None}
+        match sorted(given):
+            case ["pid", "tid"]:
+                return Target.thread(self.pid or 0, self.tid or 0)
+            case ["pid_file_descriptor"]:
+                return Target(Kind.PIDFD)
+            case ["name"]:
+                return Target.named(self.name or "")
+            case ["container"] | ["container", "engine"]:
+                return Target.container(self.container or "", self.engine or "")
+            case ["unit"]:
+                return Target.unit(self.unit or "")
+            case ["namespace"]:
+                return Target.namespace(self.namespace or "")
+            case ["path"]:
+                return Target.path(self.path or "")
+            case ["peer"] if self.peer:
+                return Target.peer()
+        raise InvalidParameter("target")
+
+
+class OpenRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """The parameters of Open and of Explain."""
+
+    target: TargetSpec
+    types: list[NamespaceType] | None = None
+
+
+class OpenedNamespace(Struct, rename="camel"):
+    """One namespace in the reply of Open."""
+
+    type: NamespaceType
+    device: int
+    inode: int
+    namespace_file_descriptor: int
+
+
+class OpenReply(Struct):
+    """The reply of Open."""
+
+    namespaces: list[OpenedNamespace]
+
+
+class PeerDescription(Struct, omit_defaults=True):
+    """Who the broker takes a caller for."""
+
+    uid: int
+    gid: int
+    groups: list[int]
+    pid: int
+    anonymous: bool
+    unit: str | None = None
+
+
+class WhoAmIReply(Struct):
+    """The reply of WhoAmI."""
+
+    peer: PeerDescription
+
+
+class TypeVerdict(Struct, omit_defaults=True):
+    """What the policy says about one type."""
+
+    type: NamespaceType
+    allowed: bool
+    rule: str | None = None
+
+
+class ExplainReply(Struct):
+    """The reply of Explain."""
+
+    target: str
+    allowed: bool
+    verdicts: list[TypeVerdict]
+
+
+class Status(Struct, rename="camel"):
+    """The reply of GetStatus."""
+
+    version: str
+    features: dict[str, bool]
+    rules: int
+    loaded: float
+    connections: int
+    calls: int
+    file_descriptors: int

@@ -1,0 +1,59 @@
+"""What this kernel can do, probed once, by doing it to ourselves."""
+
+import contextlib
+import functools
+import os
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nsbroker.linux import nsfs, pidfd, socket_options
+from nsbroker.linux.ancillary import close_all
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Each is true where the kernel has it; the floor, Linux 5.10, has none of them."""
+
+    peer_pidfd: bool = False
+    """SO_PEERPIDFD, 6.5: the peer's process without a race."""
+    pidfd_thread: bool = False
+    """PIDFD_THREAD, 6.9: a pidfd of a single thread."""
+    pidfd_namespaces: bool = False
+    """PIDFD_GET_*_NAMESPACE, 6.11: a namespace from a pidfd, without /proc."""
+    pid_translation: bool = False
+    """NS_GET_TGID_FROM_PIDNS and its like, 6.11: numbers of another PID namespace."""
+    pidfd_info: bool = False
+    """PIDFD_GET_INFO, 6.13: credentials from a pidfd, without /proc."""
+    namespace_id: bool = False
+    """NS_GET_ID, 6.18: an id of a namespace that is never used again."""
+
+
+def _works(step: Callable[[], object]) -> bool:
+    with contextlib.suppress(OSError):
+        step()
+        return True
+    return False
+
+
+@functools.cache
+def features() -> Features:
+    """The features of the running kernel.  Opens nothing that stays open."""
+    own = os.pidfd_open(os.getpid())
+    space = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    left, right = socket.socketpair(socket.AF_UNIX)
+    opened: list[int] = []
+    try:
+        return Features(
+            peer_pidfd=_works(lambda: opened.append(socket_options.peer_pidfd(left))),
+            pidfd_thread=_works(lambda: opened.append(os.pidfd_open(threading.get_native_id(), pidfd.PIDFD_THREAD))),
+            pidfd_namespaces=_works(lambda: opened.append(pidfd.open_namespace(own, "net"))),
+            pid_translation=_works(lambda: nsfs.pid_in(space, os.getpid())),
+            pidfd_info=_works(lambda: pidfd.info(own)),
+            namespace_id=_works(lambda: nsfs.unique_id(space)),
+        )
+    finally:
+        close_all([own, space, *opened])
+        left.close()
+        right.close()

@@ -1,0 +1,62 @@
+"""pidfds: see pidfd_open(2) and, for the ioctls, the kernel's include/uapi/linux/pidfd.h."""
+
+import errno
+import fcntl
+import os
+import select
+import struct
+from typing import NamedTuple
+
+PIDFD_THREAD = os.O_EXCL  # Linux 6.9
+_PIDFD_GET_INFO = 0xC040FF0B  # Linux 6.13
+_PIDFD_GET_NAMESPACE = {  # Linux 6.11, _IO(0xff, n)
+    "cgroup": 0xFF01,
+    "ipc": 0xFF02,
+    "mnt": 0xFF03,
+    "net": 0xFF04,
+    "pid": 0xFF05,
+    "time": 0xFF07,
+    "user": 0xFF09,
+    "uts": 0xFF0A,
+}
+# mask, (cgroup,) pid, tgid, (parent,) real, effective, saved and file-system uid, each before its gid, (exit code)
+_INFO = struct.Struct("=Q8xII4xI4xI4xI4xI8x")
+_WANT_PID = 1
+_WANT_CREDENTIALS = 2
+_WANTED = _WANT_PID | _WANT_CREDENTIALS
+_ASK = _INFO.pack(_WANTED, *[0] * 6)
+
+
+class ProcessInfo(NamedTuple):
+    """Who a process is: its numbers as the reader's PID namespace has them, and its real, effective, saved and
+    file-system uid.
+    """
+
+    pid: int
+    tgid: int
+    uids: tuple[int, ...]
+
+
+def info(pidfd: int) -> ProcessInfo:
+    """PIDFD_GET_INFO.  Linux 6.13.  Raises ESRCH when the process is gone (a zombie is not), ENOTTY on older kernels
+    and for what is no pidfd.
+    """
+    mask, pid, tgid, *uids = _INFO.unpack(fcntl.ioctl(pidfd, _PIDFD_GET_INFO, _ASK))
+    if mask & _WANTED != _WANTED:
+        raise ProcessLookupError(errno.ESRCH, "the kernel no longer knows who this process is")
+    return ProcessInfo(pid, tgid, tuple(uids))
+
+
+def open_namespace(pidfd: int, kind: str) -> int:
+    """PIDFD_GET_*_NAMESPACE: an nsfs fd (the caller's, close-on-exec) of this process or thread.  Linux 6.11.
+
+    Raises ESRCH when it has ended, EACCES without PTRACE_MODE_READ over it, ENOTTY on older kernels.
+    """
+    return fcntl.ioctl(pidfd, _PIDFD_GET_NAMESPACE[kind])
+
+
+def has_ended(pidfd: int) -> bool:
+    """Whether the process (or thread, of a PIDFD_THREAD pidfd) has ended, reaped or not: a pidfd is readable then."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))

@@ -1,0 +1,60 @@
+"""What /proc says of a process, read below a directory fd of /proc/PID: see proc(5).
+
+A number read from /proc means little alone: hold a pidfd, and see that it still lives after reading.  All functions
+borrow the directory fd and raise OSError (ENOENT, ESRCH) once the process is gone.
+"""
+
+import errno
+import os
+
+_SOME = 65536
+
+
+def open_process(pid: int, tid: int | None = None) -> int:
+    """An fd (the caller's, close-on-exec) of /proc/PID, or of /proc/PID/task/TID."""
+    path = f"/proc/{pid}" if tid is None else f"/proc/{pid}/task/{tid}"
+    return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def open_namespace(directory: int, kind: str) -> int:
+    """An nsfs fd (the caller's, close-on-exec) by way of ns/KIND.  ENOENT: the process has ended."""
+    return os.open(f"ns/{kind}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+
+
+def read(directory: int, name: str) -> bytes:
+    """The whole of one small file."""
+    fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        parts = []
+        while part := os.read(fd, _SOME):
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        os.close(fd)
+
+
+def status(directory: int) -> dict[str, str]:
+    """The fields of `status`, as text."""
+    lines = read(directory, "status").decode(errors="replace").splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def start_time(directory: int) -> int:
+    """When the process started, in clock ticks since boot (field 22 of `stat`)."""
+    # The command in field 2 may hold spaces and parentheses: what follows its last ')' is field 3.
+    return int(read(directory, "stat").rpartition(b")")[2].split()[19])
+
+
+def cgroups(directory: int) -> dict[str, str]:
+    """Control groups by hierarchy: "" is cgroup2, "name=systemd" systemd's own one, others as they are named."""
+    lines = os.fsdecode(read(directory, "cgroup")).splitlines()
+    return {name: path for _, name, path in (line.split(":", 2) for line in lines)}
+
+
+def pidfd_number(pidfd: int) -> int:
+    """The number of the process that `pidfd` (borrowed) is of, −1 when it is gone.  Raises EINVAL when it is no pidfd."""
+    with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as lines:
+        for line in lines:
+            if line.startswith("Pid:"):
+                return int(line.split()[1])
+    raise OSError(errno.EINVAL, "not a pidfd")

@@ -1,0 +1,52 @@
+"""What every test gets: a private host, and a look at what it left behind."""
+
+import gc
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.world import Daemon, Sleeper, Snapshot, named_network
+
+_CHECKOUT = Path(__file__).parent.parent
+
+
+def pytest_configure() -> None:
+    """However pytest was started: tests run on a private host."""
+    if "NSBROKER_PRIVATE_HOST" not in os.environ:
+        user = [] if os.geteuid() == 0 else ["--user"]
+        script = str(_CHECKOUT / "tests/private-host")
+        os.execv(script, [script, *user, sys.executable, "-m", "pytest", *sys.argv[1:]])
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Every test leaves the fds, the threads and the namespaces of each thread as they were."""
+    before = Snapshot.of(os.getpid())
+    yield
+    gc.collect()
+    after = Snapshot.of(os.getpid())
+    assert after == before, after.difference(before)
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    """A running broker with the policy as shipped; `daemon.allow(...)` adds rules."""
+    with Daemon(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def sleeper() -> Iterator[Sleeper]:
+    """A process in network, uts and ipc namespaces of its own."""
+    with Sleeper() as process:
+        yield process
+
+
+@pytest.fixture
+def blue() -> Iterator[Path]:
+    """`ip netns add blue`."""
+    with named_network("blue") as path:
+        yield path

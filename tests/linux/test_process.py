@@ -1,0 +1,160 @@
+"""Pinned processes, with the ioctls of this kernel and, by fault injection, without them as on Linux 5.10."""
+
+import errno
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nsbroker.linux import process as process_module
+from nsbroker.linux import setns
+from nsbroker.linux.features import Features, features
+from nsbroker.linux.process import Process
+from nsbroker.namespace import NamespaceType
+from tests.world import ALICE, Sleeper, eventually
+
+
+@pytest.fixture(params=["this kernel", "Linux 5.10"], autouse=True)
+def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "Linux 5.10":
+        monkeypatch.setattr(process_module, "features", Features)
+    else:
+        assert features().pidfd_info, "the newer branch would not be tested here"
+
+
+@pytest.fixture
+def thread() -> Iterator[int]:
+    """A thread of ours in a uts namespace of its own."""
+    ready, done = threading.Event(), threading.Event()
+
+    def live() -> None:
+        setns.unshare(setns.CLONE_NEWUTS)
+        ready.set()
+        done.wait()
+
+    thread = threading.Thread(target=live)
+    thread.start()
+    ready.wait()
+    assert thread.native_id
+    yield thread.native_id
+    done.set()
+    thread.join()
+
+
+def inode(process: Process, kind: str) -> int:
+    fd = process.open_namespace(kind)
+    try:
+        return os.fstat(fd).st_ino
+    finally:
+        os.close(fd)
+
+
+def test_all_eight_namespaces_are_those_that_proc_shows(sleeper: Sleeper) -> None:
+    with Process.open(sleeper.pid) as process:
+        assert {kind: inode(process, kind) for kind in NamespaceType} == {kind: sleeper.inode(kind) for kind in NamespaceType}
+
+
+@pytest.mark.root
+def test_it_knows_number_and_uids() -> None:
+    with Sleeper(uid=ALICE) as sleeper, Process.open(sleeper.pid) as process:
+        assert process.info() == (sleeper.pid, sleeper.pid, (ALICE,) * 4)
+
+
+def test_one_that_is_gone_is_not_found(sleeper: Sleeper) -> None:
+    sleeper.end()
+    with pytest.raises(ProcessLookupError):
+        Process.open(sleeper.pid)
+
+
+@pytest.mark.parametrize("reap", [True, False])
+def test_one_that_ends_while_pinned_gives_nothing_more(sleeper: Sleeper, reap: bool) -> None:
+    with Process.open(sleeper.pid) as process:
+        inode(process, "net")
+        assert not process.has_ended()
+        sleeper.end(reap=reap)
+        eventually(process.has_ended, "the pidfd shows the end")
+        with pytest.raises(ProcessLookupError):
+            process.open_namespace("net")
+
+
+def test_facts_of_one_that_was_reaped_are_refused(sleeper: Sleeper) -> None:
+    with Process.open(sleeper.pid) as process:
+        process.info()
+        sleeper.end()
+        for read in (process.info, process.start_time, process.cgroups):
+            with pytest.raises(ProcessLookupError):
+                read()
+
+
+def test_a_thread_is_no_process(thread: int) -> None:
+    with pytest.raises(OSError, match="Invalid argument") as caught:
+        Process.open(thread)
+    assert caught.value.errno == errno.EINVAL
+
+
+def test_a_thread_has_its_own_namespaces(thread: int) -> None:
+    with Process.open_thread(os.getpid(), thread) as process:
+        assert process.info()[:2] == (thread, os.getpid())
+        assert inode(process, "uts") == os.stat(f"/proc/self/task/{thread}/ns/uts").st_ino
+        assert inode(process, "uts") != os.stat("/proc/self/ns/uts").st_ino
+
+
+def test_a_thread_of_another_process_is_not_found(thread: int, sleeper: Sleeper) -> None:
+    with pytest.raises(ProcessLookupError):
+        Process.open_thread(sleeper.pid, thread)
+
+
+def test_a_pidfd_knows_its_process(sleeper: Sleeper) -> None:
+    with Process.from_pidfd(os.pidfd_open(sleeper.pid)) as process:
+        assert process.pid == sleeper.pid
+        assert inode(process, "net") == sleeper.inode("net")
+
+
+def test_a_pidfd_of_a_thread_is_one_of_that_thread(thread: int) -> None:
+    with Process.from_pidfd(os.pidfd_open(thread, os.O_EXCL)) as process:
+        assert (process.pid, process.tid) == (os.getpid(), thread)
+
+
+def test_what_is_no_pidfd_is_refused_and_closed() -> None:
+    fd = os.open(os.devnull, os.O_RDONLY)
+    with pytest.raises(OSError, match="not a pidfd"):
+        Process.from_pidfd(fd)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+
+
+def test_a_pidfd_of_one_that_is_gone_is_refused(sleeper: Sleeper) -> None:
+    fd = os.pidfd_open(sleeper.pid)
+    sleeper.end()
+    with pytest.raises(ProcessLookupError):
+        Process.from_pidfd(fd)
+
+
+def test_start_time_is_that_of_proc_even_with_a_strange_command(tmp_path: Path) -> None:
+    strange = tmp_path / "a) b (c"
+    strange.symlink_to("/bin/sleep")
+    running = subprocess.Popen([strange, "600"])
+    try:
+        eventually(lambda: Path(f"/proc/{running.pid}/comm").read_text() != "python\n", "exec")
+        with Process.open(running.pid) as process:
+            stat = Path(f"/proc/{running.pid}/stat").read_text()
+            assert process.start_time() == int(stat[stat.rindex(")") :].split()[20])
+    finally:
+        running.kill()
+        running.wait()
+
+
+def test_control_groups_are_those_of_proc() -> None:
+    with Process.open(os.getpid()) as process:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        assert process.cgroups() == {line.split(":")[1]: line.split(":", 2)[2] for line in lines}
+
+
+def test_close_twice_is_harmless(sleeper: Sleeper) -> None:
+    process = Process.open(sleeper.pid)
+    process.info()
+    process.close()
+    process.close()

@@ -1,0 +1,89 @@
+"""An id alone is found wherever something keeps the namespace alive."""
+
+import os
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from nsbroker import lookup
+from nsbroker.errors import NoSuchTarget
+from nsbroker.linux import setns
+from nsbroker.namespace import Namespace, NamespaceId
+from tests.world import Sleeper, named_network
+
+
+def found(text: str) -> str:
+    with lookup.find(NamespaceId.parse(text)) as space:
+        return str(space)
+
+
+def test_through_a_process(sleeper: Sleeper) -> None:
+    text = os.readlink(f"/proc/{sleeper.pid}/ns/uts")
+    assert found(text) == text
+
+
+def test_through_a_single_thread() -> None:
+    names: list[str] = []
+    ready, done = threading.Event(), threading.Event()
+
+    def live() -> None:
+        setns.unshare(setns.CLONE_NEWUTS)
+        names.append(os.readlink("/proc/thread-self/ns/uts"))
+        ready.set()
+        done.wait()
+
+    thread = threading.Thread(target=live)
+    thread.start()
+    ready.wait()
+    assert found(names[0]) == names[0]
+    done.set()
+    thread.join()
+
+
+def test_through_an_open_descriptor_alone(sleeper: Sleeper) -> None:
+    with Namespace.from_pid(sleeper.pid, "net") as space:
+        sleeper.end()
+        assert found(str(space)) == str(space)
+
+
+def test_through_what_a_process_keeps_for_its_children() -> None:
+    code = """
+import ctypes, os, sys
+ctypes.CDLL(None).unshare(0x80)
+print(os.readlink("/proc/self/ns/time_for_children"), flush=True)
+sys.stdin.read()"""
+    with subprocess.Popen(["python3", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout
+        text = child.stdout.readline().strip()
+        assert text != os.readlink("/proc/self/ns/time")
+        assert found(text) == text
+
+
+@pytest.mark.root
+def test_through_a_mount() -> None:
+    with named_network("green") as path:
+        with Namespace.from_path(path) as space:
+            text = str(space)
+        assert found(text) == text
+
+
+@pytest.mark.root
+def test_through_a_mount_in_another_mount_namespace_under_a_strange_name(tmp_path: Path) -> None:
+    script = """
+        mount -t tmpfs tmpfs "$1"; mkdir "$1/a b"; touch "$1/a b/ns"
+        unshare --net="$1/a b/ns" readlink /proc/self/ns/net
+        read wait"""
+    command = ["unshare", "--mount", "sh", "-ec", script, "sh", str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout
+        text = child.stdout.readline().strip()
+        assert found(text) == text
+
+
+def test_what_nothing_keeps_alive_is_not_found(sleeper: Sleeper) -> None:
+    text = os.readlink(f"/proc/{sleeper.pid}/ns/net")
+    sleeper.end()
+    with pytest.raises(NoSuchTarget, match="keeps it alive"):
+        lookup.find(NamespaceId.parse(text))

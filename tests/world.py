@@ -1,0 +1,273 @@
+"""The real things that tests act on: daemons, processes in namespaces, users, named networks."""
+
+import contextlib
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import msgspec
+
+from nsbroker.client.blocking import Broker, connect
+from nsbroker.errors import ConnectionFailed
+from nsbroker.namespace import NamespaceType
+
+T = TypeVar("T")
+
+NOBODY = 65534
+ALICE = 4001
+BOB = 4002
+"""Users who own nothing; they need no name."""
+
+_PATIENCE = 10.0
+
+
+def eventually(condition: Callable[[], bool], what: str) -> None:
+    """Wait until `condition` holds; fail when it does not within ten seconds."""
+    end = time.monotonic() + _PATIENCE
+    while not condition():
+        assert time.monotonic() < end, f"never happened: {what}"
+        time.sleep(0.005)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a process holds: its fds, and its threads with the namespaces of each."""
+
+    fds: tuple[tuple[int, str], ...]
+    threads: tuple[tuple[str, ...], ...]
+
+    @classmethod
+    def of(cls, pid: int) -> Self:
+        """Of the process `pid`."""
+        return cls(tuple(_fds(pid)), tuple(sorted(_threads(pid))))
+
+    def difference(self, other: "Snapshot") -> str:
+        """What is in one of the two only."""
+        fds, threads = set(self.fds) ^ set(other.fds), set(self.threads) ^ set(other.threads)
+        return f"fds {sorted(fds)}, threads {sorted(threads)}"
+
+
+def _fds(pid: int) -> Iterator[tuple[int, str]]:
+    for name in sorted(os.listdir(f"/proc/{pid}/fd"), key=int):
+        with contextlib.suppress(FileNotFoundError):
+            # The fd by which the folder is listed here is gone by now.
+            yield int(name), os.readlink(f"/proc/{pid}/fd/{name}")
+
+
+def _threads(pid: int) -> Iterator[tuple[str, ...]]:
+    for tid in os.listdir(f"/proc/{pid}/task"):
+        with contextlib.suppress(FileNotFoundError):
+            yield (tid, *(os.readlink(f"/proc/{pid}/task/{tid}/ns/{kind}") for kind in NamespaceType))
+
+
+class Daemon:
+    """`nsbroker serve` as a process of its own, its audit records in a file."""
+
+    def __init__(self, folder: Path, *, limits: str = "", prefix: Sequence[str] = ()) -> None:
+        self.folder = folder
+        # Paths of tests can be too long for a socket's address.
+        self.socket = Path(f"/run/nsbroker-{os.getpid()}-{id(self)}/socket")
+        self.address = f"unix:{self.socket}"
+        self.config = folder / "config"
+        self.config.mkdir()
+        shipped = Path(__file__).parent.parent / "nsbroker/daemon/nsbroker.toml"
+        (self.config / "nsbroker.toml").write_text(shipped.read_text() + (f"\n[limits]\n{limits}\n" if limits else ""))
+        (self.config / "nsbroker.d").mkdir()
+        self._log = folder / "log"
+        self._prefix = prefix
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, and wait until it listens."""
+        command = [
+            *self._prefix,
+            sys.executable,
+            "-m",
+            "nsbroker",
+            "serve",
+            "--address",
+            self.address,
+            "--config",
+            str(self.config),
+        ]
+        with open(self._log, "ab") as log:
+            self.process = subprocess.Popen(command, stderr=log, stdin=subprocess.DEVNULL)
+        eventually(self._listens, f"the daemon listens: {self.words()}")
+
+    def _listens(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, self.words()
+        with contextlib.suppress(ConnectionFailed):
+            self.connect().close()
+            return True
+        return False
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        assert self.process is not None
+        return self.process.pid
+
+    def connect(self) -> Broker:
+        """A client that gives up after ten seconds."""
+        return connect(self.address, timeout=_PATIENCE)
+
+    def raw(self) -> socket.socket:
+        """A connection without a client library."""
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(_PATIENCE)
+        sock.connect(str(self.socket))
+        return sock
+
+    def allow(self, name: str, **rule: object) -> None:
+        """Add a rule, and reload."""
+        lines = "\n".join(f"{key} = {msgspec.json.encode(value).decode()}" for key, value in rule.items())
+        (self.config / "nsbroker.d" / f"{name}.toml").write_text(f'[[allow]]\nname = "{name}"\n{lines}\n')
+        self.reload()
+
+    def reload(self) -> None:
+        """SIGHUP, and wait until it says what came of it."""
+        before = len(self.words())
+        os.kill(self.pid, signal.SIGHUP)
+        eventually(lambda: len(self.words()) > before, "the daemon reloads")
+
+    def words(self) -> list[str]:
+        """What it said of itself."""
+        lines = self._log.read_text().splitlines() if self._log.exists() else []
+        return [line for line in lines if not line.startswith("{")]
+
+    def records(self) -> list[dict[str, Any]]:
+        """Its audit records."""
+        return [msgspec.json.decode(line) for line in self._log.read_text().splitlines() if line.startswith("{")]
+
+    def snapshot(self) -> Snapshot:
+        """What it holds."""
+        return Snapshot.of(self.pid)
+
+    def settles_at(self, before: Snapshot) -> None:
+        """Wait until it holds what it held before; fail with the difference when it never does."""
+        end = time.monotonic() + _PATIENCE
+        while (now := self.snapshot()) != before:
+            assert time.monotonic() < end, now.difference(before)
+            time.sleep(0.01)
+
+    def memory(self) -> int:
+        """Its resident memory in bytes."""
+        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """End it; its exit code."""
+        process, self.process = self.process, None
+        if process is None:
+            return 0
+        process.send_signal(number)
+        try:
+            return process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+class Sleeper:
+    """A process that does nothing, in new namespaces, perhaps as another user."""
+
+    def __init__(self, unshare: str = "--net --uts --ipc", uid: int = 0) -> None:
+        drop = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"] if uid else []
+        new = ["unshare", *unshare.split()] if unshare else []
+        code = "import sys, time; print(end='!', flush=True); time.sleep(600)"
+        self._process = subprocess.Popen([*new, *drop, sys.executable, "-c", code], stdout=subprocess.PIPE)
+        assert self._process.stdout is not None
+        with self._process.stdout as ready:
+            assert ready.read(1) == b"!"
+        self.pid = self._process.pid
+
+    def inode(self, kind: str) -> int:
+        """Of its namespace of that type, as the kernel's link says."""
+        return int(os.readlink(f"/proc/{self.pid}/ns/{kind}").split("[")[1].rstrip("]"))
+
+    def end(self, *, reap: bool = True) -> None:
+        """Kill it; without `reap` it stays a zombie."""
+        self._process.kill()
+        if reap:
+            self._process.wait()
+        else:
+            eventually(lambda: _state(self.pid) == "Z", "the process is a zombie")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+
+
+@contextlib.contextmanager
+def named_network(name: str) -> Iterator[Path]:
+    """`ip netns add NAME`, and its removal."""
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    try:
+        yield Path(f"/run/netns/{name}")
+    finally:
+        subprocess.run(["ip", "netns", "del", name], check=False)
+
+
+def as_user(uid: int, function: Callable[[], T], groups: Sequence[int] = ()) -> T:
+    """Run `function` as another user, in a child; its result, or what it raised."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(read)
+            os.setgroups(list(groups))
+            os.setresgid(uid, uid, uid)
+            os.setresuid(uid, uid, uid)
+            try:
+                outcome: tuple[Any, str] = (function(), "")
+            except BaseException as error:
+                outcome = (None, f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
+            with os.fdopen(write, "wb") as file:
+                pickle.dump(outcome, file)
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as file:
+        text = file.read()
+    os.waitpid(child, 0)
+    result, failure = pickle.loads(text)
+    assert not failure, failure
+    return result  # type: ignore[no-any-return]  # it came through a pickle
+
+
+def run_command(*arguments: str, uid: int = 0, address: str = "", **options: Any) -> subprocess.CompletedProcess[str]:
+    """The `nsbroker` command, as a user."""
+    drop = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"] if uid else []
+    environment = {**os.environ, "NSBROKER_ADDRESS": address} if address else dict(os.environ)
+    return subprocess.run(
+        [*drop, sys.executable, "-m", "nsbroker", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        **options,
+    )
