@@ -44,7 +44,7 @@ class Limits(Struct, forbid_unknown_fields=True, rename="kebab", frozen=True):
 
 class _File(Struct, forbid_unknown_fields=True):
     allow: list[RuleText] = []
-    limits: dict[str, float] = {}
+    limits: dict[str, int | float] = {}
 
 
 class Configuration(Struct, frozen=True):
@@ -61,12 +61,13 @@ def load(place: Path | None = None) -> Configuration:
     """
     files = tuple(_files(place))
     rules: list[RuleText] = []
-    limits: dict[str, float] = {}
+    limits: dict[str, int | float] = {}
     for path in files:
         content = _read(path)
         for rule in content.allow:
             rule.origin = str(path)
         rules += content.allow
+        _check_limits(content.limits, path)
         limits |= content.limits
     names = [rule.name for rule in rules]
     for rule in rules:
@@ -75,7 +76,7 @@ def load(place: Path | None = None) -> Configuration:
             raise ConfigurationError(
                 f"{origins}: two rules have the name {rule.name!r}: the audit record could not tell them apart"
             )
-    return Configuration(tuple(rules), _limits(limits, files), files)
+    return Configuration(tuple(rules), msgspec.convert(limits, Limits), files)
 
 
 def _files(place: Path | None) -> Iterator[Path]:
@@ -103,7 +104,8 @@ def _is_masked(path: Path) -> bool:
 
 def _read(path: Path) -> _File:
     try:
-        with open(path, "rb") as file:
+        # Without O_NONBLOCK a FIFO would hold up the daemon until somebody writes to it.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             _check_trust(path, os.fstat(file.fileno()))
             text = file.read(_FILE_MAX + 1)
     except OSError as error:
@@ -130,15 +132,14 @@ def _check_trust(path: Path, facts: os.stat_result) -> None:
         raise ConfigurationError(f"{path}: others than its owner may write it (mode {facts.st_mode & 0o7777:o}): chmod go-w {path}")
 
 
-def _limits(values: dict[str, float], files: tuple[Path, ...]) -> Limits:
+def _check_limits(values: dict[str, int | float], path: Path) -> None:
     try:
-        limits = msgspec.convert(values, Limits, strict=True)
+        limits = msgspec.convert(values, Limits)
     except msgspec.ValidationError as error:
-        raise ConfigurationError(f"{', '.join(map(str, files))}: limits: {_plain(str(error))}") from error
+        raise ConfigurationError(f"{path}: limits: {_plain(str(error))}") from error
     for field in limits.__struct_fields__:
         if not 0 < getattr(limits, field) <= 10**6:
-            raise ConfigurationError(f"limits: {field.replace('_', '-')} must be above 0 and at most a million")
-    return limits
+            raise ConfigurationError(f"{path}: limits: {field.replace('_', '-')} must be above 0 and at most a million")
 
 
 def _plain(message: str) -> str:
