@@ -12,6 +12,7 @@ from typing import NoReturn, Self
 from nsbroker.errors import InvalidTarget, InvalidType, NoSuchTarget, NotANamespace, NsbrokerError, PermissionDenied
 from nsbroker.linux import nsfs, setns
 from nsbroker.linux.features import features
+from nsbroker.linux.file_handle import reopen_namespace
 from nsbroker.linux.process import Process
 
 NAME_DIRECTORIES = ("/run/netns", "/var/run/netns")
@@ -219,7 +220,7 @@ class Namespace:
             facts = os.fstat(found)
             if facts.st_dev != nsfs.device():
                 raise NotANamespace(target, f"a {_what(facts)}, not a namespace")
-            fd = os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_CLOEXEC)
+            fd = _open_found(found)
         finally:
             os.close(found)
         return cls._adopt(fd)
@@ -364,6 +365,17 @@ def file_error(target: str, error: OSError) -> NsbrokerError:
         case errno.EACCES | errno.EPERM:
             return PermissionDenied(target, "the file's permissions forbid it")
     return NoSuchTarget(target, error.strerror or str(error))
+
+
+def _open_found(found: int) -> int:
+    fd = os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        free = reopen_namespace(fd)
+    except OSError:
+        # An older kernel, or no right to: then the descriptor keeps busy the mount through which it was opened.
+        return fd
+    os.close(fd)
+    return free
 
 
 def _type_of(fd: int) -> NamespaceType:

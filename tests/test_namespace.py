@@ -1,3 +1,4 @@
+import errno
 import os
 import pickle
 import socket
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from nsbroker import namespace
 from nsbroker.errors import InvalidTarget, InvalidType, NoSuchTarget, NotANamespace, PermissionDenied
 from nsbroker.linux import setns
 from nsbroker.namespace import Namespace, NamespaceId, NamespaceType
@@ -82,6 +84,22 @@ def test_from_name_is_what_ip_netns_made(blue: Path) -> None:
     with Namespace.from_name("blue") as space, Namespace.from_path(blue) as same:
         assert space == same
         assert space.type == "net"
+
+
+@pytest.mark.root
+def test_a_handle_by_name_keeps_no_mount_busy_and_prints_as_a_namespace(blue: Path) -> None:
+    with Namespace.from_name("blue") as space:
+        assert os.readlink(f"/proc/self/fd/{space.fileno()}") == str(space) == f"net:[{blue.stat().st_ino}]"
+
+
+@pytest.mark.root
+def test_without_file_handles_of_namespaces_the_mount_is_used(blue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(fd: int) -> int:
+        raise OSError(errno.EBADF, "as on Linux 6.17")
+
+    monkeypatch.setattr(namespace, "reopen_namespace", refuse)
+    with Namespace.from_name("blue") as space:
+        assert space.inode == blue.stat().st_ino
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../blue", "a/b", "a\0b", "ä", "a b", "x" * 300])

@@ -1,5 +1,1 @@
-"""The command.  `main` is its entry; each subcommand is a file with `configure` (its arguments) and `run`."""
-
-from nsbroker.cli.main import main
-
-__all__ = ["main"]
+"""The command: `main` reads the command line; each subcommand is a file with `configure` (its arguments) and `run`."""

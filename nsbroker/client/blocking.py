@@ -62,6 +62,8 @@ class Broker:
 
     def _call(self, request: core.Request[T]) -> T:
         with self._lock:
+            if self._sock.fileno() < 0:
+                raise core.closed(request.what)
             try:
                 self._send(request)
                 reply = self._receive(request)

@@ -1,5 +1,6 @@
 """What the fronts share: for each method the call, its fds, and how to read the answer.  No I/O."""
 
+import os
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from nsbroker.errors import (
     BrokerError,
     ConnectionFailed,
     ConnectionLost,
+    InvalidTarget,
     NsbrokerError,
     PermissionDenied,
     ProtocolError,
@@ -67,18 +69,17 @@ def explain(where: Where, types: Iterable[str] | None) -> Request[ExplainReply]:
     target = _target(where)
     kinds = None if types is None else [NamespaceType.parse(kind) for kind in types]
     request = OpenRequest(TargetSpec.of(target), kinds)
-    return Request(interface.EXPLAIN, request, _fds(target), _reader(ExplainReply), f"explain {_said(target)}")
+    return Request(interface.EXPLAIN, request, _fds(target), _explanation, f"explain {_said(target)}")
 
 
 def who_am_i() -> Request[PeerDescription]:
     """Who the broker takes us for."""
-    read = _reader(WhoAmIReply)
-    return Request(interface.WHO_AM_I, service.Nothing(), (), lambda reply: read(reply).peer, "ask who I am")
+    return Request(interface.WHO_AM_I, service.Nothing(), (), lambda reply: _who(reply).peer, "ask who I am")
 
 
 def status() -> Request[Status]:
     """How the broker is doing."""
-    return Request(interface.GET_STATUS, service.Nothing(), (), _reader(Status), "ask for the status")
+    return Request(interface.GET_STATUS, service.Nothing(), (), _status, "ask for the status")
 
 
 def finish(request: Request[T], reply: IncomingReply) -> T:
@@ -108,6 +109,11 @@ def lost(what: str) -> ConnectionLost:
     return ConnectionLost(f"{what}: the broker hung up before it answered (restarted, or the call broke the protocol); try again")
 
 
+def closed(what: str) -> ConnectionLost:
+    """What to raise for a call on a connection that is over."""
+    return ConnectionLost(f"{what}: this connection is closed; connect again")
+
+
 def new_socket() -> socket.socket:
     """The socket of a front, still unconnected."""
     return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -135,28 +141,36 @@ def _said(target: Target) -> str:
 
 
 def _fds(target: Target) -> Sequence[int]:
-    return (int(target.value),) if target.kind is Kind.PIDFD else ()
+    if target.kind is not Kind.PIDFD:
+        return ()
+    fd = int(target.value)
+    try:
+        os.fstat(fd)
+    except OSError as error:
+        raise InvalidTarget(f"the pidfd {fd} is not open") from error
+    return (fd,)
 
 
 def _reader(kind: type[R]) -> Callable[[IncomingReply], R]:
-    def read(reply: IncomingReply) -> R:
-        return _decode(kind, reply)
-
-    return read
+    decoder = msgspec.json.Decoder(kind)
+    return lambda reply: _decode(decoder, reply)
 
 
-def _decode(kind: type[R], reply: IncomingReply) -> R:
+def _decode(decoder: msgspec.json.Decoder[R], reply: IncomingReply) -> R:
     try:
-        return msgspec.json.decode(reply.parameters, type=kind)
+        return decoder.decode(reply.parameters)
     except msgspec.MsgspecError as error:
         raise ProtocolError(f"the broker's answer makes no sense: {error}") from error
 
 
 _open_replies = msgspec.json.Decoder(OpenReply)
+_explanation = _reader(ExplainReply)
+_who = _reader(WhoAmIReply)
+_status = _reader(Status)
 
 
 def _read_namespaces(reply: IncomingReply, kinds: list[NamespaceType] | None) -> dict[NamespaceType, Namespace]:
-    answer = _decode(OpenReply, reply)
+    answer = _decode(_open_replies, reply)
     try:
         fds = reply.take_fds({str(index): space.namespace_file_descriptor for index, space in enumerate(answer.namespaces)})
     except BrokerError as error:

@@ -89,6 +89,8 @@ class Broker:
 
     async def _call(self, request: core.Request[T]) -> T:
         async with self._lock:
+            if self._sock.fileno() < 0:
+                raise core.closed(request.what)
             try:
                 await self._send(request)
                 reply = await self._receive(request)

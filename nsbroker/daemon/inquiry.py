@@ -56,8 +56,10 @@ class Inquiry:
     def fail(self, error: Exception) -> BrokerError:
         """Record that it came to nothing; what the peer is told."""
         answer = self._masked(error)
-        verdict = "failed" if self.verdict.allowed else "denied"
-        self._record(verdict, error=f"{type(error).__name__}: {error}")
+        if isinstance(error, PermissionDenied) and not self.verdict.allowed:
+            self._record("denied")
+        else:
+            self._record("failed" if self.verdict.allowed else "denied", error=f"{type(error).__name__}: {error}")
         return answer
 
     def succeed(self, namespaces: Sequence[Namespace] = ()) -> None:

@@ -117,7 +117,13 @@ class Peer:
     def see_translated(self, pid: int, ours: int, target: str) -> None:
         """See that `ours`, which is pinned by now, is still what the peer calls `pid`."""
         space = self._pid_namespace
-        if pid != ours and space is not None and nsfs.pid_in(space.fileno(), ours) != pid:
+        if pid == ours or space is None:
+            return
+        try:
+            still = nsfs.pid_in(space.fileno(), ours) == pid
+        except OSError:
+            still = False
+        if not still:
             raise NoSuchTarget(target, "there is no such process in the caller's PID namespace")
 
     def close(self) -> None:

@@ -108,7 +108,6 @@ def test_missing_things_each_have_their_error(daemon: Daemon, sleeper: Sleeper, 
         (f"path:/proc/{os.getpid()}/ns/net", "net", NotANamespace, "symbolic link"),
         ("path:/etc/passwd", "net", NotANamespace, "plain file"),
         ("name:blue", "uts", NotANamespace, "a net namespace, it has no uts"),
-        ("net:[1]", "net", NoSuchTarget, "keeps it alive"),
         ("docker:web", "net", EngineUnavailable, "docker"),
         ("unit:a.service", "net", EngineUnavailable, "systemd"),
         (Target.pidfd(ended), "net", NoSuchTarget, "ended"),
@@ -124,6 +123,11 @@ def test_missing_things_each_have_their_error(daemon: Daemon, sleeper: Sleeper, 
     daemon.settles_at(before)
     for name in ("plain", "fifo", "link", "dangling"):
         (folder / name).unlink()
+
+
+def test_an_id_that_nothing_has_is_not_found(daemon: Daemon) -> None:
+    with daemon.connect() as broker, pytest.raises(NoSuchTarget, match="keeps it alive"):
+        broker.open("net:[1]", "net")
 
 
 @pytest.mark.parametrize(

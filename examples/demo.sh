@@ -1,0 +1,67 @@
+#!/bin/sh
+# The main job, end to end: a broker as root, and a user without any right who gets what the policy allows.
+# `make demo` runs this on a small host of its own (tests/private-host), so nothing of it stays.
+set -eu
+cd "$(dirname "$0")/.."
+bin=$PWD/.venv/bin
+work=$(mktemp -d)
+export NSBROKER_ADDRESS=unix:/run/nsbroker-demo/socket
+
+bold() { printf '\n\033[1m# %s\033[0m\n' "$*"; }
+as_user() { setpriv --reuid=65534 --regid=65534 --clear-groups "$@"; }
+user() { printf '\033[32mnobody$\033[0m %s\n' "nsbroker $(printf '%s ' "$@")"; as_user "$bin/nsbroker" "$@"; }
+started=
+cleanup() {
+    for pid in $started; do kill "$pid" 2>/dev/null || true; wait "$pid" 2>/dev/null || true; done
+    ip netns del blue 2>/dev/null || true
+    rm -rf "$work"
+}
+trap cleanup EXIT INT TERM
+
+bold 'The policy: everyone may open their own; the user nobody also what ip netns names'
+cat > "$work/nsbroker.toml" <<X
+[[allow]]
+name = "own"
+who = "everyone"
+targets = ["own"]
+namespaces = ["*"]
+
+[[allow]]
+name = "networks"
+who = ["user:65534"]
+targets = ["name:*"]
+namespaces = ["net"]
+X
+cat "$work/nsbroker.toml"
+
+bold "The broker, as root"
+"$bin/nsbroker" serve --config "$work/nsbroker.toml" 2> "$work/log" & started="$!"
+n=0; until grep -q listening "$work/log"; do n=$((n + 1)); [ $n -lt 200 ] || { cat "$work/log"; exit 1; }; sleep 0.05; done
+cat "$work/log"
+
+bold "Two things to look into: a process of nobody's in namespaces of its own, and the network 'blue'"
+unshare --net --uts --ipc setpriv --reuid=65534 --regid=65534 --clear-groups sleep 1000 & process=$!; started="$started $process"
+ip netns add blue
+ip netns set blue 7
+n=0; until [ "$(stat -c %u "/proc/$process")" = 65534 ]; do n=$((n + 1)); [ $n -lt 200 ] || exit 1; sleep 0.05; done
+echo "process $process; $(ip netns)"
+
+bold "Who does the broker take us for?"
+user whoami
+
+bold "The namespaces of our process"
+user show "pid:$process"
+
+bold "The network 'blue': an unprivileged process holds it, and finds it to be the very same"
+user open name:blue -- sh -c 'echo "descriptor 3 is $(readlink /proc/self/fd/3); /run/netns/blue is $(stat -c %i /run/netns/blue)"'
+
+bold "...and asks the kernel by which number its own network knows it (RTM_GETNSID, which wants no privilege)"
+user open name:blue -- "$bin/python" "$PWD/examples/nsid.py"
+
+bold "The shell that runs all this is root's: refused, in one line"
+user show "pid:$$" || echo "exit code $?"
+
+bold "What the broker recorded"
+grep '^{' "$work/log"
+
+bold "Cleaned up"

@@ -1,0 +1,117 @@
+"""One table: each row a median, its ratio to the pair of C processes, and the goal."""
+
+import statistics
+import sys
+from typing import NamedTuple
+
+from nsbroker.cli.output import print_table
+from tests.bench import broker, rivals
+from tests.world import Sleeper
+
+ROUNDS = 3
+_COUNT = 3000
+
+
+class Row(NamedTuple):
+    """One line of the table.  `met` is None where there is no goal."""
+
+    work: str
+    measured: str
+    ratio: str
+    goal: str
+    met: bool | None
+
+
+def say(text: str) -> None:
+    """Progress, on standard error."""
+    print(f"... {text}", file=sys.stderr, flush=True)
+
+
+def micro(seconds: float) -> str:
+    """Microseconds."""
+    return f"{seconds * 1e6:.1f} us"
+
+
+def single_calls(pid: int) -> list[Row]:
+    """One fd per call, beside the others.  The rounds are interleaved: what disturbs the machine disturbs all."""
+    times: dict[str, list[float]] = {"C pair": [], "asyncvarlink pair": [], "/proc, no broker": [], "nsbroker": []}
+    with broker.daemon() as running, running.connect() as client:
+        for number in range(ROUNDS):
+            say(f"one fd per call, round {number + 1} of {ROUNDS}")
+            times["C pair"] += rivals.c_pair(pid, _COUNT)
+            times["nsbroker"] += broker.one_by_one(client, pid, _COUNT)
+            times["asyncvarlink pair"] += rivals.asyncvarlink_pair(pid, _COUNT // 3)
+            times["/proc, no broker"] += rivals.direct(pid, _COUNT)
+    median = {name: statistics.median(values) for name, values in times.items()}
+    ratio = median["nsbroker"] / median["C pair"]
+    faster = median["asyncvarlink pair"] / median["nsbroker"]
+
+    def row(name: str, goal: str = "", met: bool | None = None) -> Row:
+        return Row(f"one fd per call: {name}", micro(median[name]), f"{median[name] / median['C pair']:.2f}", goal, met)
+
+    return [
+        row("/proc, no broker"),
+        row("C pair"),
+        row("asyncvarlink pair"),
+        row("nsbroker", f"<= 3 x C; >= 5 x asyncvarlink (is {faster:.1f} x)", ratio <= 3 and faster >= 5),
+    ]
+
+
+def throughput(pid: int) -> list[Row]:
+    """Many fds, and many calls."""
+    say("all eight types per call")
+    with broker.daemon() as running:
+        eight = 8 / statistics.median(broker.in_flight(running, pid, broker.TYPES, 4, 1000))
+        say("32 calls in flight")
+        calls = 1 / statistics.median(broker.in_flight(running, pid, ("net",), 32, 3000))
+    return [
+        Row("all eight types per call", f"{eight:,.0f} fds/s", "", ">= 100 000 fds/s", eight >= 100_000),
+        Row("32 calls in flight", f"{calls:,.0f} calls/s", "", ">= 40 000 calls/s", calls >= 40_000),
+    ]
+
+
+def crowds(pid: int) -> list[Row]:
+    """What rules and idle connections cost."""
+    say("1 against 1000 rules")
+    few, many = [], []
+    with broker.daemon() as small, broker.daemon(1000) as large, small.connect() as left, large.connect() as right:
+        for _ in range(ROUNDS):
+            few += broker.one_by_one(left, pid, _COUNT)
+            many += broker.one_by_one(right, pid, _COUNT)
+    rules = statistics.median(many) / statistics.median(few)
+    say("1 against 500 idle connections")
+    with broker.daemon() as running:
+        alone, crowded, each = broker.with_idle_connections(running, pid, 500, _COUNT)
+    idle = statistics.median(crowded) / statistics.median(alone)
+    return [
+        Row("1000 rules against 1", micro(statistics.median(many)), f"{rules:.2f} of 1 rule", "<= 1.3", rules <= 1.3),
+        Row("500 idle connections against 1", micro(statistics.median(crowded)), f"{idle:.2f} of 1", "<= 1.3", idle <= 1.3),
+        Row("memory per idle connection", f"{each / 1000:.1f} kB", "", "<= 30 kB", each <= 30_000),
+    ]
+
+
+def footprint() -> list[Row]:
+    """Memory and start."""
+    say("memory, start")
+    memory, bare = broker.idle_memory()
+    first = statistics.median(broker.first_answer() for _ in range(7))
+    start = statistics.median(broker.bare_start() for _ in range(7))
+    return [
+        Row("memory, idle", f"{memory / 1e6:.1f} MB", f"{memory / bare:.2f} of bare trio", "<= 36 MB", memory <= 36e6),
+        Row("spawn to first answer", f"{first * 1e3:.0f} ms", f"{first / start:.2f} of bare trio", "<= 1.5", first / start <= 1.5),
+    ]
+
+
+def main() -> None:
+    """Measure, print."""
+    with Sleeper() as sleeper:
+        rows = [*single_calls(sleeper.pid), *throughput(sleeper.pid), *crowds(sleeper.pid), *footprint()]
+    verdicts = {None: "", True: "met", False: "MISSED"}
+    print_table(
+        ["WORK", "MEDIAN", "RATIO TO C", "GOAL", ""],
+        [(row.work, row.measured, row.ratio, row.goal, verdicts[row.met]) for row in rows],
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""nsbroker's own rows: a real daemon with its policy and its audit record on."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from nsbroker.client.blocking import Broker
+from nsbroker.linux import ancillary
+from tests.bench.rivals import rounds
+from tests.world import Daemon, eventually
+
+TYPES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
+_RULE = '[[allow]]\nname = "r{0}"\nwho = "everyone"\ntargets = ["name:net-{0}-*", "pid:{1}"]\nnamespaces = ["net"]\n'
+
+
+@contextlib.contextmanager
+def daemon(rules: int = 1) -> Iterator[Daemon]:
+    """A daemon; with `rules` above 1, the one that allows all comes after that many others."""
+    with tempfile.TemporaryDirectory() as folder:
+        running = Daemon(Path(folder), limits="connections = 2000")
+        if rules > 1:
+            main = running.config / "nsbroker.toml"
+            others = "".join(_RULE.format(number, 3_000_000 + number) for number in range(rules - 1))
+            main.write_text(others + main.read_text())
+        with running:
+            yield running
+
+
+def one_by_one(broker: Broker, pid: int, count: int) -> list[float]:
+    """Open one namespace, close it."""
+    target = f"pid:{pid}"
+    return rounds(lambda: broker.open(target, "net").close(), count)
+
+
+def in_flight(running: Daemon, pid: int, types: tuple[str, ...], depth: int, count: int) -> list[float]:
+    """The seconds per call with `depth` calls under way on one connection, eleven times."""
+    request = {"method": "io.nsbroker.Broker.Open", "parameters": {"target": {"pid": pid}, "types": types}}
+    data = msgspec.json.encode(request) + b"\0"
+    buffer = memoryview(bytearray(65536))
+
+    def burst(sock: socket.socket) -> float:
+        start = time.perf_counter()
+        sent = answered = 0
+        while answered < count:
+            more = min(depth - (sent - answered), count - sent)
+            if more:
+                sock.sendall(data * more)
+                sent += more
+            size, fds = ancillary.receive_into(sock, buffer)
+            ancillary.close_all(fds)
+            answered += bytes(buffer[:size]).count(0)
+        return (time.perf_counter() - start) / count
+
+    with running.raw() as sock:
+        burst(sock)
+        return [burst(sock) for _ in range(11)]
+
+
+def with_idle_connections(running: Daemon, pid: int, idle: int, count: int) -> tuple[list[float], list[float], float]:
+    """The same work without and with `idle` connections that say nothing, and the memory that each of them takes."""
+    with running.connect() as broker:
+        alone = one_by_one(broker, pid, count)
+        before = running.memory()
+        quiet = [running.raw() for _ in range(idle)]
+        eventually(lambda: broker.status().connections > idle, "all are connected")
+        # A connection that has asked once has made all that it will make.
+        for sock in quiet:
+            sock.send(b'{"method":"io.nsbroker.Broker.WhoAmI"}\0')
+            sock.recv(1000)
+        each = (running.memory() - before) / idle
+        crowded = one_by_one(broker, pid, count)
+        for sock in quiet:
+            sock.close()
+    return alone, crowded, each
+
+
+def idle_memory() -> tuple[int, int]:
+    """Resident bytes of an idle daemon, and of an interpreter that has merely imported trio and msgspec."""
+    code = "import trio, msgspec; print(open('/proc/self/statm').read().split()[1])"
+    bare = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    with daemon() as running:
+        with running.connect() as broker:
+            broker.who_am_i()
+        return running.memory(), int(bare) * os.sysconf("SC_PAGESIZE")
+
+
+def first_answer() -> float:
+    """The seconds from spawning the daemon, its socket already there as systemd would pass it, to the first answer."""
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{folder}/socket")
+        listener.listen()
+        code = (
+            "import os, sys; os.dup2(int(sys.argv[1]), 3); os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1'); "
+            "os.execv(sys.executable, [sys.executable, '-m', 'nsbroker', 'serve'])"
+        )
+        start = time.perf_counter()
+        process = subprocess.Popen(
+            [sys.executable, "-S", "-c", code, str(listener.fileno())], pass_fds=[listener.fileno()], stderr=subprocess.DEVNULL
+        )
+        with Broker(f"unix:{folder}/socket", timeout=20) as broker:
+            broker.who_am_i()
+        taken = time.perf_counter() - start
+        process.terminate()
+        process.wait()
+    return taken
+
+
+def bare_start() -> float:
+    """The seconds that an interpreter takes to import trio and msgspec and end."""
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import trio, msgspec"], check=True)
+    return time.perf_counter() - start

@@ -1,0 +1,266 @@
+"""The fronts: each the same to its user, on the same daemon."""
+
+import contextlib
+import os
+import socket
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+import nsbroker
+import nsbroker.client.trio
+from nsbroker.client import blocking
+from nsbroker.errors import (
+    ConfigurationError,
+    ConnectionFailed,
+    ConnectionLost,
+    InvalidTarget,
+    InvalidType,
+    NoSuchTarget,
+    PermissionDenied,
+    ProtocolError,
+)
+from nsbroker.namespace import Namespace
+from tests.world import ALICE, Daemon, Sleeper, as_user
+
+Front = Callable[..., Any]
+
+
+class Awaited:
+    """The blocking front under the manners of the others, so that one test serves all."""
+
+    def __init__(self, broker: blocking.Broker) -> None:
+        self._broker = broker
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        async def call(*args: Any) -> Any:
+            return getattr(self._broker, name)(*args)
+
+        return call
+
+
+@contextlib.asynccontextmanager
+async def awaited(address: str) -> AsyncIterator[Awaited]:
+    with nsbroker.connect(address, timeout=10) as broker:
+        yield Awaited(broker)
+
+
+@pytest.fixture(params=["blocking", "trio"])
+def connect(request: pytest.FixtureRequest) -> Front:
+    return awaited if request.param == "blocking" else nsbroker.client.trio.connect
+
+
+async def test_open_and_open_all(connect: Front, daemon: Daemon, sleeper: Sleeper) -> None:
+    async with connect(daemon.address) as broker:
+        with await broker.open(f"pid:{sleeper.pid}", "net") as space:
+            assert isinstance(space, Namespace)
+            assert space.inode == sleeper.inode("net")
+        spaces = await broker.open_all(f"pid:{sleeper.pid}", ["net", "uts"])
+        assert {str(kind): space.inode for kind, space in spaces.items()} == {kind: sleeper.inode(kind) for kind in ("net", "uts")}
+        for space in spaces.values():
+            space.close()
+
+
+async def test_a_parsed_target_and_a_pidfd_do_as_well(connect: Front, daemon: Daemon, sleeper: Sleeper) -> None:
+    pidfd = os.pidfd_open(sleeper.pid)
+    async with connect(daemon.address) as broker:
+        for target in (nsbroker.Target.process(sleeper.pid), nsbroker.Target.pidfd(pidfd)):
+            with await broker.open(target, "net") as space:
+                assert space.inode == sleeper.inode("net")
+    os.close(pidfd)
+
+
+async def test_the_other_verbs(connect: Front, daemon: Daemon) -> None:
+    async with connect(daemon.address) as broker:
+        assert (await broker.who_am_i()).pid == os.getpid()
+        assert (await broker.explain("self", ["net"])).allowed
+        assert (await broker.status()).connections == 1
+
+
+async def test_an_error_of_the_broker_leaves_the_connection_in_use(connect: Front, daemon: Daemon) -> None:
+    async with connect(daemon.address) as broker:
+        with pytest.raises(NoSuchTarget):
+            await broker.open("name:green", "net")
+        await broker.who_am_i()
+
+
+async def test_bad_input_is_refused_before_anything_is_sent(connect: Front, daemon: Daemon) -> None:
+    async with connect(daemon.address) as broker:
+        with pytest.raises(InvalidTarget):
+            await broker.open("green", "net")
+        with pytest.raises(InvalidType):
+            await broker.open("self", "network")
+        assert (await broker.status()).calls == 1
+
+
+async def test_a_closed_pidfd_is_a_plain_error(connect: Front, daemon: Daemon) -> None:
+    async with connect(daemon.address) as broker:
+        pidfd = os.pidfd_open(os.getpid())
+        os.close(pidfd)
+        with pytest.raises(InvalidTarget, match=f"the pidfd {pidfd} is not open"):
+            await broker.open(nsbroker.Target.pidfd(pidfd), "net")
+
+
+@pytest.mark.parametrize(
+    ("address", "error", "says"),
+    [
+        ("unix:/run/nowhere/socket", ConnectionFailed, "is the daemon running"),
+        ("unix:relative", ConfigurationError, "unix:/ABSOLUTE/PATH"),
+        ("tcp:127.0.0.1", ConfigurationError, "unix:/ABSOLUTE/PATH"),
+        ("unix:/" + "x" * 200, ConfigurationError, "107 bytes"),
+        ("unix:@abstract", ConfigurationError, "ABSOLUTE"),
+    ],
+)
+async def test_no_broker_at_the_address(connect: Front, address: str, error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        async with connect(address):
+            pass
+
+
+async def test_a_dead_socket_says_so(connect: Front) -> None:
+    path = Path(f"/run/dead-{os.getpid()}")
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+    with pytest.raises(ConnectionFailed, match="is the daemon running"):
+        async with connect(f"unix:{path}"):
+            pass
+    path.unlink()
+
+
+async def test_the_address_of_the_environment_is_used(connect: Front, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NSBROKER_ADDRESS", daemon.address)
+    async with connect(None) as broker:
+        await broker.who_am_i()
+
+
+@contextlib.contextmanager
+def impostor(answer: bytes, fds: int = 0) -> Iterator[str]:
+    """A server that answers one call with `answer`.  Made up, because the real one does not misbehave."""
+    from nsbroker.linux import ancillary
+
+    path = f"/run/impostor-{os.getpid()}"
+
+    def serve() -> None:
+        sock, _ = listener.accept()
+        with sock:
+            sock.recv(10000)
+            nulls = [os.open(os.devnull, os.O_RDONLY) for _ in range(fds)]
+            if answer:
+                ancillary.send(sock, answer, nulls)
+            ancillary.close_all(nulls)
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"unix:{path}"
+        finally:
+            thread.join()
+            os.unlink(path)
+
+
+OPENED = b'{"parameters":{"namespaces":[{"type":"net","device":4,"inode":5,"namespaceFileDescriptor":%d}]}}\0'
+
+
+@pytest.mark.parametrize(
+    ("answer", "fds", "error"),
+    [
+        (b"", 0, ConnectionLost),
+        (b'{"param', 0, ConnectionLost),
+        (b"nonsense\0", 1, ProtocolError),
+        (b'{"continues":true}\0', 1, ProtocolError),
+        (b"{}\0", 1, ProtocolError),
+        (OPENED % 0, 0, ProtocolError),
+        (OPENED % 1, 1, ProtocolError),
+        (OPENED % 0, 2, ProtocolError),
+        (b'{"error":"com.example.Unheard"}\0', 1, ProtocolError),
+        (b'{"error":"io.nsbroker.Broker.NoSuchTarget"}\0', 1, ProtocolError),
+        (b'{"error":"org.varlink.service.PermissionDenied"}\0', 1, PermissionDenied),
+    ],
+)
+async def test_a_server_that_misbehaves_leaks_nothing(connect: Front, answer: bytes, fds: int, error: type[Exception]) -> None:
+    with impostor(answer, fds) as address:
+        async with connect(address) as broker:
+            with pytest.raises(error):
+                await broker.open("self", "net")
+
+
+async def test_a_descriptor_that_is_no_namespace_is_refused(connect: Front) -> None:
+    with impostor(OPENED % 0, 1) as address:
+        async with connect(address) as broker:
+            with pytest.raises(nsbroker.NsbrokerError, match="character device, not a namespace"):
+                await broker.open("self", "net")
+
+
+async def test_trio_tasks_share_a_connection(daemon: Daemon, sleeper: Sleeper) -> None:
+    async with nsbroker.client.trio.connect(daemon.address) as broker, trio.open_nursery() as nursery:
+
+        async def ask() -> None:
+            for _ in range(20):
+                with await broker.open(f"pid:{sleeper.pid}", "net") as space:
+                    assert space.inode == sleeper.inode("net")
+
+        for _ in range(10):
+            nursery.start_soon(ask)
+
+
+async def test_a_trio_call_that_is_cancelled_ends_the_connection_and_leaks_nothing() -> None:
+    path = f"/run/silent-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        async with nsbroker.client.trio.connect(f"unix:{path}") as broker:
+            with trio.move_on_after(0.05) as scope:
+                await broker.who_am_i()
+            assert scope.cancelled_caught
+            with pytest.raises(ConnectionLost, match="connect again"):
+                await broker.who_am_i()
+    os.unlink(path)
+
+
+def test_threads_share_a_blocking_connection(daemon: Daemon, sleeper: Sleeper) -> None:
+    wrong: list[int] = []
+
+    def ask() -> None:
+        for _ in range(50):
+            with broker.open(f"pid:{sleeper.pid}", "net") as space:
+                if space.inode != sleeper.inode("net"):
+                    wrong.append(space.inode)
+
+    with daemon.connect() as broker:
+        threads = [threading.Thread(target=ask) for _ in range(5)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert wrong == []
+
+
+def test_a_blocking_call_gives_up_after_its_timeout() -> None:
+    path = f"/run/silent-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        with nsbroker.connect(f"unix:{path}", timeout=0.05) as broker:
+            with pytest.raises(TimeoutError):
+                broker.who_am_i()
+            with pytest.raises(ConnectionLost, match="connect again"):
+                broker.who_am_i()
+    os.unlink(path)
+
+
+@pytest.mark.root
+def test_a_socket_that_is_closed_to_us_says_so(daemon: Daemon) -> None:
+    daemon.socket.chmod(0o600)
+
+    def ask() -> None:
+        with pytest.raises(ConnectionFailed, match="not open to you"):
+            nsbroker.connect(daemon.address)
+
+    as_user(ALICE, ask)

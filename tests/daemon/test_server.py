@@ -1,0 +1,309 @@
+"""Connections: pipelining, limits, deadlines, and that one's fault is nobody else's."""
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from nsbroker.client.blocking import connect
+from nsbroker.errors import ConnectionFailed, ConnectionLost, QuotaExceeded
+from nsbroker.linux import ancillary
+from nsbroker.linux.socket_options import unread_bytes
+from tests.world import ALICE, Daemon, Sleeper, as_user, eventually
+
+WHO = b'{"method":"io.nsbroker.Broker.WhoAmI"}\0'
+
+
+@contextlib.contextmanager
+def limited(folder: Path, limits: str) -> Iterator[Daemon]:
+    with Daemon(folder, limits=limits) as daemon:
+        yield daemon
+
+
+def replies(sock: socket.socket, count: int) -> list[tuple[dict[str, Any], list[int]]]:
+    """Receive `count` replies, each with its fds (the caller's)."""
+    found: list[tuple[dict[str, Any], list[int]]] = []
+    rest = b""
+    fds: list[int] = []
+    while len(found) < count:
+        data, new = ancillary.receive_piece(sock, bytearray(70000), b"\0")
+        assert data, "the daemon hung up"
+        rest, fds = rest + data, fds + new
+        while b"\0" in rest:
+            message, _, rest = rest.partition(b"\0")
+            found.append((msgspec.json.decode(message), fds))
+            fds = []
+    return found
+
+
+def open_call(**target: object) -> bytes:
+    return msgspec.json.encode({"method": "io.nsbroker.Broker.Open", "parameters": {"target": target, "types": ["net"]}}) + b"\0"
+
+
+def is_closed(sock: socket.socket) -> bool:
+    try:
+        return sock.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+def test_a_hundred_pipelined_calls_every_third_with_a_pidfd_get_their_answers_in_order(daemon: Daemon) -> None:
+    sleepers = [Sleeper("--net") for _ in range(5)]
+    pidfds = [os.pidfd_open(sleeper.pid) for sleeper in sleepers]
+
+    def send(sock: socket.socket) -> None:
+        for number in range(100):
+            which = number % 5
+            if number % 3 == 0:
+                ancillary.send(sock, open_call(pidFileDescriptor=0), [pidfds[which]])
+            else:
+                ancillary.send(sock, open_call(pid=sleepers[which].pid))
+
+    with daemon.raw() as sock:
+        sender = threading.Thread(target=send, args=(sock,))
+        sender.start()
+        for number, (reply, fds) in enumerate(replies(sock, 100)):
+            [opened], [fd] = reply["parameters"]["namespaces"], fds
+            assert opened["inode"] == os.fstat(fd).st_ino == sleepers[number % 5].inode("net")
+            os.close(fd)
+        sender.join()
+    for fd, sleeper in zip(pidfds, sleepers, strict=True):
+        os.close(fd)
+        sleeper.end()
+
+
+def test_a_call_may_come_byte_by_byte(daemon: Daemon) -> None:
+    with daemon.raw() as sock:
+        for byte in WHO:
+            sock.send(bytes([byte]))
+        assert replies(sock, 1)[0][0]["parameters"]["peer"]["uid"] == os.geteuid()
+
+
+def test_oneway_calls_are_served_in_silence(daemon: Daemon) -> None:
+    with daemon.raw() as sock:
+        sock.send(b'{"method":"io.nsbroker.Broker.Open","parameters":{"target":{"self":true}},"oneway":true}\0' + WHO)
+        assert "peer" in replies(sock, 1)[0][0]["parameters"]
+    assert [record["verb"] for record in daemon.records()] == ["Open"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"[null]\0", b"\0", b"GET / HTTP/1.1\r\n\r\n\0", b"x" * 65537,
+        b'{"method":"a.B","parameters":' + b"[" * 1000 + b"]" * 1000 + b"}\0",
+        b'{"method":"a.B","more":1}\0', b'{"method":"a.B","unknown":1}\0',
+    ],
+    ids=lambda data: repr(data[:30]),
+)  # fmt: skip
+def test_who_breaks_the_protocol_is_hung_up_on_and_nobody_else(daemon: Daemon, data: bytes) -> None:
+    before = daemon.snapshot()
+    null = os.open(os.devnull, os.O_RDONLY)
+    with daemon.connect() as other:
+        with daemon.raw() as sock:
+            # What was asked before is answered.
+            ancillary.send(sock, WHO + data, [null] * 3)
+            with contextlib.suppress(BrokenPipeError):
+                sock.send(WHO)
+            assert is_closed(sock) or len(replies(sock, 0)) == 0
+        other.who_am_i()
+    os.close(null)
+    daemon.settles_at(before)
+
+
+def test_descriptors_in_the_middle_of_a_message_end_the_connection(daemon: Daemon) -> None:
+    before = daemon.snapshot()
+    null = os.open(os.devnull, os.O_RDONLY)
+    with daemon.raw() as sock:
+        sock.send(WHO[:10])
+        # Unread, the kernel would glue the two, and nobody could tell that they were sent apart.
+        eventually(lambda: unread_bytes(sock) == 0, "the daemon reads the first half")
+        ancillary.send(sock, WHO[10:], [null])
+        assert is_closed(sock)
+    os.close(null)
+    daemon.settles_at(before)
+
+
+def test_half_a_message_and_silence_is_dropped_after_the_deadline(tmp_path: Path) -> None:
+    with limited(tmp_path, "message-deadline = 0.3") as daemon, daemon.raw() as slow, daemon.raw() as idle:
+        before = time.monotonic()
+        slow.send(WHO[:10])
+        assert is_closed(slow)
+        assert 0.2 < time.monotonic() - before < 5
+        idle.send(WHO)
+        replies(idle, 1)
+
+
+def test_one_byte_now_and_then_gains_no_time_but_each_message_has_its_own(tmp_path: Path) -> None:
+    with limited(tmp_path, "message-deadline = 0.5") as daemon, daemon.raw() as sock:
+        for byte in WHO[:10] * 3:
+            sock.send(bytes([byte]))
+            time.sleep(0.03)
+            if is_readable(sock):
+                break
+        assert is_closed(sock)
+        with daemon.raw() as steady:
+            steady.send(WHO[:5])
+            for _ in range(5):
+                time.sleep(0.2)
+                # Always in the middle of a message, but of a new one each time.
+                steady.send(WHO[5:] + WHO[:5])
+                replies(steady, 1)
+
+
+def is_readable(sock: socket.socket) -> bool:
+    import select
+
+    return bool(select.select([sock], [], [], 0)[0])
+
+
+def test_a_client_that_never_reads_is_dropped_and_what_it_pins_is_bounded(tmp_path: Path) -> None:
+    with limited(tmp_path, "reply-deadline = 0.3\nunread-descriptors-per-user = 300") as daemon:
+        before = daemon.snapshot()
+        sock = daemon.raw()
+        sock.settimeout(0.5)
+        with contextlib.suppress(BrokenPipeError, TimeoutError):
+            for _ in range(3000):
+                sock.send(open_call(pid=os.getpid()))
+        eventually(lambda: hung_up(sock), "the daemon hangs up")
+        with daemon.connect() as other:
+            status = other.status()
+        assert status.file_descriptors <= 300
+        assert status.connections == 2, "what was not read still counts"
+        sock.close()
+        eventually(lambda: one_connection(daemon), "it counts no longer")
+        daemon.settles_at(before)
+
+
+def hung_up(sock: socket.socket) -> bool:
+    try:
+        sock.send(b" ")
+    except BrokenPipeError:
+        return True
+    except TimeoutError:
+        return False
+    return False
+
+
+def one_connection(daemon: Daemon) -> bool:
+    with daemon.connect() as broker:
+        return broker.status().connections == 1
+
+
+def test_descriptors_that_nobody_reads_are_counted_for_the_user_over_all_connections(tmp_path: Path) -> None:
+    with limited(tmp_path, "unread-descriptors-per-user = 10") as daemon, contextlib.ExitStack() as stack:
+        for _ in range(10):
+            sock = stack.enter_context(daemon.raw())
+            sock.send(open_call(pid=os.getpid()))
+        eventually(lambda: len(daemon.records()) == 10, "ten descriptors are on their way")
+        broker = stack.enter_context(daemon.connect())
+        with pytest.raises(QuotaExceeded, match="unread-descriptors-per-user"):
+            broker.open("self", "net")
+        assert daemon.records()[-1]["verdict"] == "failed"
+        for _, fds in replies(sock, 1):
+            ancillary.close_all(fds)
+        broker.open("self", "net").close()
+
+
+@pytest.mark.root
+def test_connections_are_limited_per_user_and_in_all_with_a_reserve_for_root(tmp_path: Path) -> None:
+    limits = "connections = 8\nconnections-per-user = 3\nconnections-reserved-for-root = 2"
+
+    with limited(tmp_path, limits) as daemon, contextlib.ExitStack() as stack:
+
+        def fill(count: int) -> Callable[[], str]:
+            def ask() -> str:
+                brokers = [connect(daemon.address) for _ in range(count)]
+                try:
+                    for broker in brokers:
+                        broker.who_am_i()
+                except QuotaExceeded as error:
+                    return error.limit
+                finally:
+                    for broker in brokers:
+                        broker.close()
+                return ""
+
+            return ask
+
+        assert as_user(ALICE, fill(3)) == ""
+        assert as_user(ALICE, fill(4)) == "connections-per-user"
+        eventually(lambda: one_connection(daemon), "the user's connections are gone")
+        mine = [stack.enter_context(daemon.connect()) for _ in range(6)]
+        for broker in mine:
+            broker.who_am_i()
+        assert as_user(ALICE, fill(1)) == "connections"
+        last = [stack.enter_context(daemon.connect()) for _ in range(2)]
+        for broker in last:
+            broker.who_am_i()
+        with daemon.connect() as broker, pytest.raises(QuotaExceeded, match="'connections'"):
+            broker.who_am_i()
+
+
+def test_sigterm_answers_what_was_sent_and_then_ends(daemon: Daemon, sleeper: Sleeper) -> None:
+    with daemon.raw() as sock, daemon.raw() as late:
+        os.kill(daemon.pid, signal.SIGSTOP)
+        for _ in range(20):
+            sock.send(open_call(pid=sleeper.pid))
+        late.send(WHO)
+        os.kill(daemon.pid, signal.SIGTERM)
+        os.kill(daemon.pid, signal.SIGCONT)
+        for reply, fds in replies(sock, 20):
+            assert reply["parameters"]["namespaces"][0]["inode"] == sleeper.inode("net")
+            ancillary.close_all(fds)
+        assert "peer" in replies(late, 1)[0][0]["parameters"]
+        assert is_closed(sock)
+    assert daemon.process
+    assert daemon.process.wait(10) == 0
+    assert not daemon.socket.exists()
+    with pytest.raises(ConnectionFailed, match="is the daemon running"):
+        daemon.connect()
+
+
+def test_sigterm_does_not_wait_for_half_a_message(tmp_path: Path) -> None:
+    with Daemon(tmp_path) as daemon, daemon.raw() as sock:
+        sock.send(WHO[:10])
+        time.sleep(0.1)
+        before = time.monotonic()
+        assert daemon.stop() == 0
+        assert time.monotonic() - before < 4
+
+
+def test_a_client_that_hangs_up_at_any_moment_harms_nobody(daemon: Daemon) -> None:
+    before = daemon.snapshot()
+    for cut in range(1, len(WHO)):
+        with daemon.raw() as sock:
+            sock.send(WHO[:cut])
+    for _ in range(20):
+        with daemon.raw() as sock:
+            sock.send(open_call(pid=os.getpid()) * 5)
+    daemon.settles_at(before)
+    with daemon.connect() as broker:
+        broker.who_am_i()
+
+
+def test_a_daemon_that_dies_is_reported_by_the_client(daemon: Daemon) -> None:
+    with daemon.connect() as broker:
+        broker.who_am_i()
+        daemon.stop(signal.SIGKILL)
+        with pytest.raises(ConnectionLost, match="hung up before it answered"):
+            broker.who_am_i()
+
+
+def test_a_broken_configuration_leaves_the_old_policy_in_force_and_says_so(daemon: Daemon) -> None:
+    (daemon.config / "nsbroker.d/bad.toml").write_text("[[alow]]\n")
+    daemon.reload()
+    assert "the old policy stays in force" in daemon.words()[-1]
+    assert "did you mean 'allow'" in daemon.words()[-1]
+    with daemon.connect() as broker:
+        assert broker.status().rules == 2
+    (daemon.config / "nsbroker.d/bad.toml").unlink()
+    daemon.reload()
+    assert "reloaded: 2 rules" in daemon.words()[-1]
