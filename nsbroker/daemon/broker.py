@@ -1,6 +1,5 @@
 """The verbs: what each method of the interface does, for one caller, without any connection in sight."""
 
-import errno
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NamedTuple
 
@@ -13,7 +12,7 @@ from nsbroker.daemon.inquiry import Inquiry
 from nsbroker.daemon.limits import Lease, Ledger
 from nsbroker.daemon.peer import Peer
 from nsbroker.daemon.policy import Policy
-from nsbroker.daemon.resolve import Pinned, resolve
+from nsbroker.daemon.resolve import Pinned, resolve, resolve_slowly, takes_time
 from nsbroker.errors import (
     BrokerError,
     InterfaceNotFound,
@@ -21,7 +20,6 @@ from nsbroker.errors import (
     MethodNotFound,
     MethodNotImplemented,
     PermissionDenied,
-    QuotaExceeded,
 )
 from nsbroker.interface import (
     ExplainReply,
@@ -33,7 +31,6 @@ from nsbroker.interface import (
     TypeVerdict,
     WhoAmIReply,
 )
-from nsbroker.linux.ancillary import close_all
 from nsbroker.linux.features import features
 from nsbroker.namespace import Namespace, NamespaceType
 from nsbroker.varlink import service
@@ -100,7 +97,7 @@ class Broker:
             return self._refuse(error)
         finally:
             call.close()
-        return self._await(result) if isinstance(result, Coroutine) else result
+        return result if isinstance(result, Answer) else self._await(result)
 
     async def _await(self, later: Coroutine[Any, Any, Answer]) -> Answer:
         try:
@@ -121,17 +118,15 @@ class Broker:
         return Answer(error.parameters(), error=error.wire_name)
 
     def _open(self, caller: Caller, call: IncomingCall, request: OpenRequest) -> Answer | Coroutine[Any, Any, Answer]:
-        inquiry, pinned = self._resolve("Open", caller, call, request)
-        if isinstance(pinned, Coroutine):
-            return self._open_later(inquiry, caller, pinned)
-        return self._open_pinned(inquiry, caller, pinned)
+        inquiry, fds = self._inquire("Open", caller, call, request)
+        if takes_time(inquiry.target):
+            return self._open_slowly(inquiry, caller)
+        with inquiry:
+            return self._open_pinned(inquiry, caller, resolve(inquiry.target, inquiry.said, caller.peer, fds))
 
-    async def _open_later(self, inquiry: Inquiry, caller: Caller, later: Coroutine[Any, Any, Pinned]) -> Answer:
-        try:
-            pinned = await later
-        except Exception as error:
-            raise inquiry.fail(error) from error
-        return self._open_pinned(inquiry, caller, pinned)
+    async def _open_slowly(self, inquiry: Inquiry, caller: Caller) -> Answer:
+        with inquiry:
+            return self._open_pinned(inquiry, caller, await resolve_slowly(inquiry.target))
 
     def _open_pinned(self, inquiry: Inquiry, caller: Caller, pinned: Pinned) -> Answer:
         """Takes `pinned`."""
@@ -145,13 +140,9 @@ class Broker:
                 opened.append(pinned.open(kind))  # noqa: PERF401 - what was opened before a failure must be known
             pinned.see_unchanged()
             inquiry.succeed(opened)
-        except Exception as error:
-            _close(opened)
-            if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-                error = QuotaExceeded("open files of the broker")
-            raise inquiry.fail(error) from error
         except BaseException:
-            _close(opened)
+            for space in opened:
+                space.close()
             raise
         finally:
             pinned.close()
@@ -159,53 +150,45 @@ class Broker:
         found = [OpenedNamespace(space.type, space.device, space.inode, index) for index, space in enumerate(opened)]
         return Answer(OpenReply(found), [space.detach() for space in opened])
 
-    def _resolve(
-        self, verb: str, caller: Caller, call: IncomingCall, request: OpenRequest
-    ) -> tuple[Inquiry, Pinned | Coroutine[Any, Any, Pinned]]:
+    def _inquire(self, verb: str, caller: Caller, call: IncomingCall, request: OpenRequest) -> tuple[Inquiry, list[int]]:
+        """The question that a call puts, seen to be one that may be put, and the fds that came with its target (the caller's)."""
         target = request.target.to_target()
+        types = _checked(request.types)
+        inquiry = Inquiry(verb, target, types, caller.peer, self.policy, self._audit)
+        with inquiry:
+            inquiry.see_askable()
         index = request.target.pid_file_descriptor
-        fds = call.take_fds(None if index is None else {"target.pidFileDescriptor": index})
-        try:
-            inquiry = Inquiry(verb, target, _checked(request.types), caller.peer, self.policy, self._audit)
-            try:
-                inquiry.see_askable()
-                return inquiry, resolve(target, caller.peer, fds)
-            except Exception as error:
-                raise inquiry.fail(error) from error
-        finally:
-            close_all(fds)
+        return inquiry, call.take_fds(None if index is None else {"target.pidFileDescriptor": index})
 
     def _explain(self, caller: Caller, call: IncomingCall, request: OpenRequest) -> Answer | Coroutine[Any, Any, Answer]:
         types = request.types or list(NamespaceType)
         try:
-            inquiry, pinned = self._resolve("Explain", caller, call, request)
+            inquiry, fds = self._inquire("Explain", caller, call, request)
+            if takes_time(inquiry.target):
+                return self._explain_slowly(inquiry, types)
+            with inquiry:
+                return self._explain_pinned(inquiry, resolve(inquiry.target, inquiry.said, caller.peer, fds))
         except PermissionDenied:
             return _explained(str(request.target.to_target()), types, [])
-        if isinstance(pinned, Coroutine):
-            return self._explain_later(inquiry, pinned, types)
-        return self._explain_pinned(inquiry, pinned)
 
-    async def _explain_later(self, inquiry: Inquiry, later: Coroutine[Any, Any, Pinned], types: list[NamespaceType]) -> Answer:
+    async def _explain_slowly(self, inquiry: Inquiry, types: list[NamespaceType]) -> Answer:
+        said = inquiry.said
         try:
-            pinned = await later
-        except Exception as error:
-            answer = inquiry.fail(error)
-            if isinstance(answer, PermissionDenied):
-                return _explained(inquiry.said, types, [])
-            raise answer from error
-        return self._explain_pinned(inquiry, pinned)
+            with inquiry:
+                return self._explain_pinned(inquiry, await resolve_slowly(inquiry.target))
+        except PermissionDenied:
+            return _explained(said, types, [])
 
     def _explain_pinned(self, inquiry: Inquiry, pinned: Pinned) -> Answer:
         """Takes `pinned`."""
         said = inquiry.said
         try:
             verdict = inquiry.judge(pinned)
-            # The number that a process has here is told only to those who may open it.
-            told = inquiry.said if verdict.allowed else said
             inquiry.succeed()
         finally:
             pinned.close()
-        return _explained(told, inquiry.types or (), verdict.rules)
+        # The number that a process has here is told only to those who may open it.
+        return _explained(inquiry.said if verdict.allowed else said, inquiry.types or (), verdict.rules)
 
     def _who_am_i(self, caller: Caller, call: IncomingCall, request: service.Nothing) -> Answer:
         call.take_fds()
@@ -270,8 +253,3 @@ def _explained(target: str, types: Sequence[NamespaceType], rules: Sequence[str 
     said = rules or [None] * len(types)
     verdicts = [TypeVerdict(kind, rule is not None, rule) for kind, rule in zip(types, said, strict=True)]
     return Answer(ExplainReply(target, bool(rules) and None not in rules, verdicts))
-
-
-def _close(namespaces: list[Namespace]) -> None:
-    for space in namespaces:
-        space.close()

@@ -106,7 +106,9 @@ def _read(path: Path) -> _File:
     try:
         # Without O_NONBLOCK a FIFO would hold up the daemon until somebody writes to it.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            _check_trust(path, os.fstat(file.fileno()))
+            # Who can write the file beside our code can write the code.
+            if path.parent != _SHIPPED:
+                _check_trust(path, os.fstat(file.fileno()))
             text = file.read(_FILE_MAX + 1)
     except OSError as error:
         raise ConfigurationError(f"{path}: {error.strerror}") from error

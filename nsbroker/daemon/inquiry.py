@@ -1,18 +1,20 @@
 """One question to the policy, from the asking to the record: the part that all verbs with a target share.
 
-    see_askable -> (resolve) -> judge -> (open) -> record
+    with inquiry:  see_askable -> (resolve) -> judge -> (open) -> succeed
 
 What the peer learns hangs on the rules: an error that tells whether the target exists goes out as it is only to a peer
 that a rule's names fit, to any other peer it is PermissionDenied, the very same in all cases.
 """
 
+import errno
 from collections.abc import Sequence
+from typing import Self
 
 from nsbroker.daemon.audit import Audit
 from nsbroker.daemon.peer import Peer
 from nsbroker.daemon.policy import Policy, Verdict
 from nsbroker.daemon.resolve import Pinned
-from nsbroker.errors import BrokerError, InvalidParameter, NsbrokerError, PermissionDenied, QuotaExceeded
+from nsbroker.errors import BrokerError, InvalidParameter, PermissionDenied, QuotaExceeded
 from nsbroker.namespace import Namespace, NamespaceType
 from nsbroker.target import Kind, Target
 
@@ -53,14 +55,22 @@ class Inquiry:
         self.verdict = self._grants.verdict(self.said, self.types, own=own)
         return self.verdict
 
-    def fail(self, error: Exception) -> BrokerError:
-        """Record that it came to nothing; what the peer is told."""
-        answer = self._masked(error)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Any error within is recorded, and becomes what the peer is told."""
+        if isinstance(error, Exception):
+            raise self._fail(error) from error
+
+    def _fail(self, error: Exception) -> BrokerError:
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            error = QuotaExceeded("open files of the broker")
         if isinstance(error, PermissionDenied) and not self.verdict.allowed:
             self._record("denied")
         else:
             self._record("failed" if self.verdict.allowed else "denied", error=f"{type(error).__name__}: {error}")
-        return answer
+        return self._masked(error)
 
     def succeed(self, namespaces: Sequence[Namespace] = ()) -> None:
         """Record the verdict, with what was opened.  Raises OSError when the record is not taken."""
@@ -75,8 +85,3 @@ class Inquiry:
 
     def _record(self, verdict: str, namespaces: Sequence[Namespace] = (), *, error: str = "") -> None:
         self._audit.record(self._peer, self._verb, self.said, verdict, rule=self.verdict.rule, namespaces=namespaces, error=error)
-
-
-def is_expected(error: Exception) -> bool:
-    """Whether `error` is one that the world can cause, rather than a fault of the broker's own."""
-    return isinstance(error, NsbrokerError | OSError)

@@ -5,9 +5,8 @@ opened from the pin, and `see_unchanged` then shows that the facts still hold.  
 """
 
 import os
-from collections.abc import Coroutine
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import trio
 
@@ -20,6 +19,7 @@ from nsbroker.namespace import Namespace, NamespaceId, NamespaceType, file_error
 from nsbroker.target import Kind, Target
 
 _ALL = tuple(NamespaceType)
+_SLOW = frozenset((Kind.NAMESPACE,))
 
 
 class Pinned(Protocol):
@@ -118,36 +118,45 @@ class PinnedNamespace:
         self._namespace.close()
 
 
-def resolve(target: Target, peer: Peer, fds: list[int]) -> Pinned | Coroutine[Any, Any, Pinned]:
-    """What `target` means when `peer` says it.  Takes `fds`, which came with the target: a pidfd, or none.
+def takes_time(target: Target) -> bool:
+    """Whether finding out what `target` means can take longer than other clients should wait."""
+    return target.kind in _SLOW
 
-    What cannot block is answered at once, the rest by a coroutine.  Raises the errors of the interface.
+
+def resolve(target: Target, said: str, peer: Peer, fds: list[int]) -> Pinned:
+    """What `target`, which prints as `said`, means when `peer` says it; for targets that do not take time.
+
+    Takes `fds`, which came with the target: a pidfd, or none.  Raises the errors of the interface.
     """
     match target.kind:
         case Kind.PID:
-            return _process(target, peer)
+            return _process(target, said, peer)
         case Kind.PIDFD:
             return _pidfd(fds.pop())
         case Kind.TID:
-            return _thread(target, peer)
+            return _thread(target, said, peer)
         case Kind.SELF:
             return _self(peer)
         case Kind.NAME:
-            return PinnedNamespace(Namespace.from_name(target.value), str(target))
+            return PinnedNamespace(Namespace.from_name(target.value), said)
         case Kind.PATH:
-            return _path(target)
-        case Kind.NAMESPACE:
-            return _by_id(target)
+            return _path(target, said)
         case Kind.CONTAINER:
             raise EngineUnavailable(target.engine or "container", "this broker asks no container engine")
         case Kind.UNIT:
             raise EngineUnavailable("systemd", "this broker does not ask systemd for units")
+    raise InvalidParameter("target")
 
 
-def _process(target: Target, peer: Peer) -> Pinned:
-    said = f"pid:{target.pid}"
+async def resolve_slowly(target: Target) -> Pinned:
+    """What `target` means; for targets that take time."""
+    find = partial(lookup.find, NamespaceId.parse(target.value))
+    return PinnedNamespace(await trio.to_thread.run_sync(find), target.value)
+
+
+def _process(target: Target, said: str, peer: Peer) -> Pinned:
     ours = peer.translate(target.pid, said)
-    pinned = PinnedProcess(pin(said, ours), f"pid:{ours}")
+    pinned = PinnedProcess(pin(said, ours), said if ours == target.pid else f"pid:{ours}")
     try:
         peer.see_translated(target.pid, ours, said)
     except BaseException:
@@ -156,8 +165,7 @@ def _process(target: Target, peer: Peer) -> Pinned:
     return pinned
 
 
-def _thread(target: Target, peer: Peer) -> Pinned:
-    said = str(target)
+def _thread(target: Target, said: str, peer: Peer) -> Pinned:
     pid = peer.translate(target.pid, said)
     if pid != target.pid:
         raise NoSuchTarget(said, "thread numbers of another PID namespace are not translated: send a pidfd of the thread")
@@ -188,16 +196,9 @@ def _self(peer: Peer) -> Pinned:
     return PinnedProcess(pinned, f"pid:{pinned.pid}")
 
 
-def _path(target: Target) -> Pinned:
-    said = str(target)
+def _path(target: Target, said: str) -> Pinned:
     try:
         found = openat2(target.value, os.O_PATH, resolve=RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS)
     except OSError as error:
         raise file_error(said, error) from error
     return PinnedNamespace(Namespace.from_found(found, said), said)
-
-
-async def _by_id(target: Target) -> Pinned:
-    # Looking through /proc takes longer than others should wait.
-    find = partial(lookup.find, NamespaceId.parse(target.value))
-    return PinnedNamespace(await trio.to_thread.run_sync(find), target.value)

@@ -4,12 +4,12 @@ import contextlib
 import errno
 import math
 import socket
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 
 import trio
 
 from nsbroker.daemon.audit import Audit
-from nsbroker.daemon.broker import Broker, Caller
+from nsbroker.daemon.broker import Answer, Broker, Caller
 from nsbroker.daemon.limits import Lease, Ledger
 from nsbroker.daemon.peer import Peer
 from nsbroker.errors import ProtocolError, QuotaExceeded
@@ -141,7 +141,7 @@ class Server:
         if lease.is_full():
             await self._drained(lease)
         answer = self._broker.answer(caller, call)
-        if isinstance(answer, Coroutine):
+        if not isinstance(answer, Answer):
             answer = await answer
         fds = answer.fds
         try:

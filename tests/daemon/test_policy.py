@@ -151,7 +151,7 @@ def test_a_rule_that_cannot_be_understood_is_an_error_that_names_file_and_rule(t
     assert "'r0'" in str(caught.value)
 
 
-def test_the_example_of_the_readme_and_what_ships_compile() -> None:
+def test_what_ships_compiles() -> None:
     assert [rule.name for rule in Policy(configuration.load(Path(configuration.__file__).with_name("nsbroker.toml"))).rules] == [
         "root",
         "own",
