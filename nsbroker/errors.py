@@ -4,7 +4,8 @@
 
 * `BrokerError`: the broker said no.  Each class is one error of the interface and knows its name on the wire.
 * `ConnectionFailed`, `ConnectionLost`, `ProtocolError`: the broker could not be asked, or did not speak as agreed.
-* the local ones: what the caller wrote (`InvalidTarget`, `InvalidType`, `ConfigurationError`) is wrong.
+* the local ones: what the caller wrote (`InvalidTarget`, `InvalidType`, `ConfigurationError`) is wrong, running inside
+  failed (`EnterFailed`, `ReturnFailed`), or a conduit did (`ConduitError`).
 """
 
 from collections.abc import Mapping
@@ -178,6 +179,54 @@ class InvalidTarget(NsbrokerError, ValueError):
 
 class InvalidType(NsbrokerError, ValueError):
     """No such namespace type."""
+
+
+class NameTaken(NsbrokerError):
+    """A name that a namespace should get is given already."""
+
+
+class EnterFailed(NsbrokerError):
+    """A namespace could not be entered; the function was not run."""
+
+
+class ReturnFailed(NsbrokerError):
+    """The function was run, but its thread could not go back to where it came from; the thread has ended."""
+
+
+class ConduitError(NsbrokerError):
+    """A conduit did not carry what it should have; nothing was kept.  The root of the errors below."""
+
+
+class UnusableTransport(ConduitError):
+    """What should carry descriptors cannot: it is no AF_UNIX socket."""
+
+
+class TransferFailed(ConduitError):
+    """Sending failed; the original is still open and still the caller's."""
+
+
+class ConduitClosed(ConduitError):
+    """The other side hung up instead of sending."""
+
+
+class NoDescriptor(ConduitError):
+    """Data came without a descriptor."""
+
+
+class SeveralDescriptors(ConduitError):
+    """More than one descriptor came; all were closed."""
+
+
+class ForeignControlMessage(ConduitError):
+    """A control message came that no conduit sends."""
+
+
+class DescriptorsLost(ConduitError):
+    """The message was cut off: too many descriptors are open here, or it was longer than a conduit's."""
+
+
+class WrongDescriptor(ConduitError):
+    """The descriptor that came is of another kind than was asked for; it was closed."""
 
 
 class ConfigurationError(NsbrokerError):

@@ -6,7 +6,7 @@ from typing import Annotated, Self
 from msgspec import Meta, Struct, field
 
 from nsbroker.errors import InvalidParameter, InvalidTarget
-from nsbroker.namespace import NamespaceType
+from nsbroker.identity import Expectation, NamespaceType
 from nsbroker.target import PID_MAX, Kind, Target
 
 NAME = "io.nsbroker.Broker"
@@ -89,11 +89,35 @@ class TargetSpec(Struct, rename="camel", omit_defaults=True, forbid_unknown_fiel
         raise InvalidParameter("target")
 
 
-class OpenRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """The parameters of Open and of Explain."""
+class ExpectationSpec(Struct, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
+    """An expectation on the wire."""
+
+    type: NamespaceType | None = None
+    device: int | None = None
+    inode: int | None = None
+    start_time: int | None = None
+
+    @classmethod
+    def of(cls, expect: Expectation) -> Self:
+        """`expect` for the wire."""
+        return cls(expect.type, expect.device, expect.inode, expect.start_time)
+
+    def to_expectation(self) -> Expectation:
+        """The expectation it means."""
+        return Expectation(self.type, self.device, self.inode, self.start_time)
+
+
+class ExplainRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """The parameters of Explain."""
 
     target: TargetSpec
     types: list[NamespaceType] | None = None
+
+
+class OpenRequest(ExplainRequest, forbid_unknown_fields=True, omit_defaults=True):
+    """The parameters of Open."""
+
+    expect: ExpectationSpec | None = None
 
 
 class OpenedNamespace(Struct, rename="camel"):

@@ -7,7 +7,8 @@ import os
 from collections.abc import Iterator
 
 from nsbroker.errors import NoSuchTarget, NsbrokerError
-from nsbroker.namespace import Namespace, NamespaceId
+from nsbroker.identity import NamespaceId
+from nsbroker.namespace import Namespace
 
 
 def find(wanted: NamespaceId) -> Namespace:

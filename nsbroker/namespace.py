@@ -1,97 +1,20 @@
 """The handle: `Namespace`, an owned nsfs file descriptor whose type and identity were read from that descriptor."""
 
-import enum
 import errno
 import os
-import stat
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import NoReturn, Self
+from collections.abc import Callable
+from typing import NoReturn, Self, TypeVar
 
-from nsbroker.errors import InvalidTarget, InvalidType, NoSuchTarget, NotANamespace, NsbrokerError, PermissionDenied
-from nsbroker.linux import nsfs, setns
+from nsbroker import creation, inside
+from nsbroker.errors import InvalidType, NoSuchTarget, NotANamespace, PermissionDenied
+from nsbroker.identity import Expectation, NamespaceId, NamespaceType
+from nsbroker.linux import nsfs
 from nsbroker.linux.features import features
-from nsbroker.linux.file_handle import reopen_namespace
 from nsbroker.linux.process import Process
+from nsbroker.opening import describe, find_file, find_name, open_found, open_in, pin
 
-NAME_DIRECTORIES = ("/run/netns", "/var/run/netns")
-"""Where `ip netns` keeps named network namespaces."""
-
-
-class NamespaceType(enum.StrEnum):
-    """The eight types, named as in /proc/PID/ns (namespaces(7))."""
-
-    CGROUP = "cgroup"
-    IPC = "ipc"
-    MNT = "mnt"
-    NET = "net"
-    PID = "pid"
-    TIME = "time"
-    USER = "user"
-    UTS = "uts"
-
-    @property
-    def flag(self) -> int:
-        """Its CLONE_NEW* flag."""
-        return _FLAGS[self]
-
-    @classmethod
-    def parse(cls, text: str) -> "NamespaceType":
-        """`text` as a type; raises InvalidType, which lists all types."""
-        kind = _BY_NAME.get(text)
-        if kind is None:
-            raise InvalidType(f"{text!r} is no namespace type: use one of {', '.join(cls)}")
-        return kind
-
-
-_FLAGS: Mapping[NamespaceType, int] = {
-    NamespaceType.CGROUP: setns.CLONE_NEWCGROUP,
-    NamespaceType.IPC: setns.CLONE_NEWIPC,
-    NamespaceType.MNT: setns.CLONE_NEWNS,
-    NamespaceType.NET: setns.CLONE_NEWNET,
-    NamespaceType.PID: setns.CLONE_NEWPID,
-    NamespaceType.TIME: setns.CLONE_NEWTIME,
-    NamespaceType.USER: setns.CLONE_NEWUSER,
-    NamespaceType.UTS: setns.CLONE_NEWUTS,
-}
-_BY_NAME: Mapping[str, NamespaceType] = {kind.value: kind for kind in NamespaceType}
-_TYPES = {flag: kind for kind, flag in _FLAGS.items()}
-
-
-@dataclass(frozen=True, slots=True)
-class NamespaceId:
-    """Which namespace: its type and inode, and where it was read from a handle also the device of nsfs and (Linux 6.18)
-    the kernel's 64-bit id, which unlike an inode is never used again.
-    """
-
-    type: NamespaceType
-    inode: int
-    device: int | None = None
-    unique: int | None = None
-
-    def __str__(self) -> str:
-        """As `ls -l /proc/self/ns` prints it."""
-        return f"{self.type}:[{self.inode}]"
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """`net:[4026531840]`, nothing else; raises InvalidTarget."""
-        kind, colon, rest = text.partition(":")
-        digits = rest[1:-1]
-        if colon and rest[:1] == "[" and rest[-1:] == "]" and digits.isascii() and digits.isdigit() and kind in _BY_NAME:
-            inode = int(digits)
-            if 0 < inode < 2**32 and digits[0] != "0":
-                return cls(NamespaceType(kind), inode)
-        raise InvalidTarget(f"{text!r} is no namespace id: write it as `ls -l /proc/self/ns` does, such as net:[4026531840]")
-
-    def matches(self, other: "NamespaceId") -> bool:
-        """Whether both can mean the same namespace: what both know is equal."""
-        return (
-            (self.type, self.inode) == (other.type, other.inode)
-            and (None in (self.device, other.device) or self.device == other.device)
-            and (None in (self.unique, other.unique) or self.unique == other.unique)
-        )
+T = TypeVar("T")
 
 
 class Namespace:
@@ -118,7 +41,7 @@ class Namespace:
         self._fd = -1
         facts = os.fstat(fd)
         if facts.st_dev != nsfs.device():
-            raise NotANamespace(f"fd {fd}", f"a {_what(facts)}, not a namespace")
+            raise NotANamespace(f"fd {fd}", f"a {describe(facts)}, not a namespace")
         self.type = kind or _type_of(fd)
         self.device = facts.st_dev
         self.inode = facts.st_ino
@@ -145,85 +68,77 @@ class Namespace:
             if owned:
                 os.close(fd)
             raise
-        return handle._of_type(wanted, f"fd {fd}")
+        return handle._of_type(type, f"fd {fd}")
 
     @classmethod
-    def from_pid(cls, pid: int, type: str) -> Self:
+    def from_pid(cls, pid: int, type: str, *, expect: Expectation | None = None) -> Self:
         """The namespace that process `pid` is in.  Without the broker: needs PTRACE_MODE_READ over it (ptrace(2)).
 
-        Raises NoSuchTarget (none, ended, or a thread's number) and PermissionDenied.
+        Raises NoSuchTarget (none, ended, or a thread's number), PermissionDenied, TargetChanged.
         """
-        target = f"pid:{pid}"
-        with pin(target, pid) as process:
-            return cls.from_process(process, NamespaceType.parse(type), target)
+        return cls._from_number(f"pid:{pid}", pid, None, type, expect)
 
     @classmethod
-    def from_thread(cls, pid: int, tid: int, type: str) -> Self:
+    def from_thread(cls, pid: int, tid: int, type: str, *, expect: Expectation | None = None) -> Self:
         """The namespace that thread `tid` of process `pid` is in; as `from_pid`."""
-        target = f"tid:{pid}/{tid}"
+        return cls._from_number(f"tid:{pid}/{tid}", pid, tid, type, expect)
+
+    @classmethod
+    def _from_number(cls, target: str, pid: int, tid: int | None, type: str, expect: Expectation | None) -> Self:
+        kind = NamespaceType.parse(type)
         with pin(target, pid, tid) as process:
-            return cls.from_process(process, NamespaceType.parse(type), target)
+            handle = cls.from_process(process, kind, target)
+            try:
+                if expect is not None:
+                    expect.see_process(process.start_time(), target)
+                    expect.see_namespace(handle.id, target)
+            except ProcessLookupError as error:
+                handle.close()
+                raise NoSuchTarget(target, "the process has ended") from error
+            except BaseException:
+                handle.close()
+                raise
+        return handle
 
     @classmethod
-    def from_process(cls, process: Process, type: "NamespaceType", target: str) -> Self:
-        """The namespace that the pinned `process` (borrowed) is in; `target` names it in errors."""
-        try:
-            fd = process.open_namespace(type)
-        except ProcessLookupError as error:
-            raise NoSuchTarget(target, "the process has ended") from error
-        except PermissionError as error:
-            raise PermissionDenied(f"{target}: opening its {type} namespace", _KERNEL_RULE) from error
-        return cls._adopt(fd, type)
+    def from_process(cls, process: Process, type: NamespaceType, target: str) -> Self:
+        """The namespace that the pinned `process` (borrowed) is in; `target` names it in errors.  As `from_pid`."""
+        return cls._adopt(open_in(process, type, target), type)
 
     @classmethod
-    def from_path(cls, path: str | os.PathLike[str], type: str | None = None) -> Self:
+    def from_path(cls, path: str | os.PathLike[str], type: str | None = None, *, expect: Expectation | None = None) -> Self:
         """The namespace that the file `path` is (a bind mount, or a link in /proc/PID/ns); `type` is checked.
 
-        Raises NoSuchTarget, NotANamespace, PermissionDenied.
+        Raises NoSuchTarget, NotANamespace, PermissionDenied, TargetChanged.
         """
         target = f"path:{os.fspath(path)}"
-        wanted = None if type is None else NamespaceType.parse(type)
-        try:
-            found = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        except OSError as error:
-            raise file_error(target, error) from error
-        return cls.from_found(found, target)._of_type(wanted, target)
+        return cls._from_file(find_file(path, target), target, type, expect)
 
     @classmethod
-    def from_name(cls, name: str, type: str | None = None) -> Self:
+    def from_name(cls, name: str, type: str | None = None, *, expect: Expectation | None = None) -> Self:
         """The namespace that `ip netns` knows as `name`, one path component; `type` is checked.
 
-        Raises InvalidTarget for what can be no name, NoSuchTarget, NotANamespace.
+        Raises InvalidTarget for what can be no name, NoSuchTarget, NotANamespace, TargetChanged.
         """
         target = f"name:{name}"
-        if not is_name(name):
-            raise InvalidTarget(f"{name!r} is no name of a namespace: {NAME_RULE}")
-        wanted = None if type is None else NamespaceType.parse(type)
-        for directory in NAME_DIRECTORIES:
-            try:
-                found = os.open(f"{directory}/{name}", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                raise file_error(target, error) from error
-            return cls.from_found(found, target)._of_type(wanted, target)
-        raise NoSuchTarget(target, f"there is no {NAME_DIRECTORIES[0]}/{name} (`ip netns` lists what there is)")
+        return cls._from_file(find_name(name, target), target, type, expect)
+
+    @classmethod
+    def _from_file(cls, found: int, target: str, type: str | None, expect: Expectation | None) -> Self:
+        handle = cls.from_found(found, target)._of_type(type, target)
+        try:
+            if expect is not None:
+                expect.see_process(None, target)
+                expect.see_namespace(handle.id, target)
+        except BaseException:
+            handle.close()
+            raise
+        return handle
 
     @classmethod
     def from_found(cls, found: int, target: str) -> Self:
-        """The namespace that `found` is, a file opened with O_PATH, which this takes also on error.
-
-        Only what the O_PATH descriptor shows to be a namespace is opened for real: opening anything else could block, or
-        do something to a device.
-        """
-        try:
-            facts = os.fstat(found)
-            if facts.st_dev != nsfs.device():
-                raise NotANamespace(target, f"a {_what(facts)}, not a namespace")
-            fd = _open_found(found)
-        finally:
-            os.close(found)
-        return cls._adopt(fd)
+        """The namespace that `found` is, a file opened with O_PATH, which this takes also on error.  Raises NotANamespace."""
+        return cls._adopt(open_found(found, target))
 
     @classmethod
     def current(cls, type: str) -> Self:
@@ -240,10 +155,51 @@ class Namespace:
             os.close(fd)
             raise
 
-    def _of_type(self, wanted: "NamespaceType | None", target: str) -> Self:
-        if wanted is not None and wanted is not self.type:
+    @classmethod
+    def create(cls, type: str, *, name: str | None = None) -> Self:
+        """A new namespace; the caller stays where it is.  It lives as long as something holds it: this handle, or `name`.
+
+        `name` (of a net namespace) is as `ip netns add` makes it, and lasts until `delete_named`.  User and pid
+        namespaces cannot be made so: InvalidType says how else.  Raises PermissionDenied without CAP_SYS_ADMIN,
+        InvalidTarget and NameTaken for the name.
+        """
+        kind = NamespaceType.parse(type)
+        handle = cls._adopt(creation.create(kind), kind)
+        try:
+            if name is not None:
+                creation.give_name(handle.fileno(), kind, name)
+        except BaseException:
+            handle.close()
+            raise
+        return handle
+
+    @staticmethod
+    def delete_named(name: str) -> None:
+        """Take away the name of a net namespace, as `ip netns del` does; it lives on while something else holds it.
+
+        Raises InvalidTarget, NoSuchTarget, NotANamespace, PermissionDenied.
+        """
+        creation.take_name_away(name)
+
+    def call(self, function: Callable[..., T], *args: object) -> T:
+        """Run `function(*args)` inside this namespace, on a thread of its own: `nsbroker.inside.call` says all about it."""
+        return inside.call([self], function, *args)
+
+    def set(self) -> None:
+        """Move the calling thread into this namespace, for good.  For those who mean it: `call` comes back by itself.
+
+        A thread that serves others (of a pool, of an event loop) must not be moved.  Raises EnterFailed.
+        """
+        inside.enter(self)
+
+    def _of_type(self, type: str | None, target: str) -> Self:
+        try:
+            wanted = None if type is None else NamespaceType.parse(type)
+            if wanted is not None and wanted is not self.type:
+                raise NotANamespace(target, f"a {self.type} namespace, not {wanted}")
+        except BaseException:
             self.close()
-            raise NotANamespace(target, f"a {self.type} namespace, not {wanted}")
+            raise
         return self
 
     @property
@@ -331,68 +287,8 @@ class Namespace:
         raise TypeError("a Namespace cannot be pickled: it is a descriptor of this process; send it with a Conduit")
 
 
-_KERNEL_RULE = "the kernel wants a process of the same user, or CAP_SYS_PTRACE; the broker may be allowed to"
-
-NAME_RULE = "letters, digits, '_', '.' and '-', at most 255, not '.' or '..'"
-_NAME_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-")
-
-
-def is_name(text: str) -> bool:
-    """Whether `text` can name a namespace: one harmless path component."""
-    return 0 < len(text) <= 255 and text not in (".", "..") and _NAME_CHARACTERS.issuperset(text)
-
-
-def pin(target: str, pid: int, tid: int | None = None) -> Process:
-    """Pin a process or thread (the caller's to close); raises NoSuchTarget with what is wrong with the number."""
-    try:
-        return Process.open(pid) if tid is None else Process.open_thread(pid, tid)
-    except ProcessLookupError as error:
-        reason = "there is no such process" if tid is None else f"process {pid} has no thread {tid}"
-        raise NoSuchTarget(target, reason) from error
-    except (OSError, OverflowError) as error:
-        if tid is None and os.path.exists(f"/proc/{pid}"):
-            raise NoSuchTarget(target, f"{pid} is a thread, not a process: write tid:PROCESS/{pid}") from error
-        raise NoSuchTarget(target, "that can be no process's number") from error
-
-
-def file_error(target: str, error: OSError) -> NsbrokerError:
-    """What to raise for a file that could not be opened."""
-    match error.errno:
-        case errno.ENOENT | errno.ENOTDIR:
-            return NoSuchTarget(target, "there is no such file")
-        case errno.ELOOP | errno.EXDEV:
-            return NotANamespace(target, "a symbolic link, not a namespace")
-        case errno.EACCES | errno.EPERM:
-            return PermissionDenied(target, "the file's permissions forbid it")
-    return NoSuchTarget(target, error.strerror or str(error))
-
-
-def _open_found(found: int) -> int:
-    fd = os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        free = reopen_namespace(fd)
-    except OSError:
-        # An older kernel, or no right to: then the descriptor keeps busy the mount through which it was opened.
-        return fd
-    os.close(fd)
-    return free
-
-
 def _type_of(fd: int) -> NamespaceType:
-    flag = nsfs.namespace_type(fd)
-    if flag not in _TYPES:
-        raise NotANamespace(f"fd {fd}", f"a namespace of an unknown type {flag:#x}")
-    return _TYPES[flag]
-
-
-def _what(facts: os.stat_result) -> str:
-    kinds = {
-        stat.S_IFREG: "plain file",
-        stat.S_IFDIR: "directory",
-        stat.S_IFLNK: "symbolic link",
-        stat.S_IFIFO: "FIFO",
-        stat.S_IFSOCK: "socket",
-        stat.S_IFCHR: "character device",
-        stat.S_IFBLK: "block device",
-    }
-    return kinds.get(stat.S_IFMT(facts.st_mode), "file")
+    try:
+        return NamespaceType.of_flag(nsfs.namespace_type(fd))
+    except InvalidType as error:
+        raise NotANamespace(f"fd {fd}", str(error)) from error

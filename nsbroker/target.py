@@ -7,7 +7,8 @@ import enum
 from typing import NamedTuple, Self
 
 from nsbroker.errors import InvalidTarget
-from nsbroker.namespace import NAME_RULE, NamespaceId, NamespaceType, is_name
+from nsbroker.identity import NamespaceId, NamespaceType
+from nsbroker.opening import NAME_RULE, is_name
 
 ENGINES = ("docker", "podman", "containerd", "cri", "runc", "crun", "lxc", "incus", "machined")
 """What runs containers."""

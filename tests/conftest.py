@@ -3,12 +3,18 @@
 import gc
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.world import Daemon, Sleeper, Snapshot, named_network
+
+# The checkout may belong to somebody else.
+hypothesis.settings.register_profile("nsbroker", database=None, deadline=None)
+hypothesis.settings.load_profile("nsbroker")
 
 _CHECKOUT = Path(__file__).parent.parent
 
@@ -27,8 +33,12 @@ def nothing_left_behind() -> Iterator[None]:
     before = Snapshot.of(os.getpid())
     yield
     gc.collect()
-    after = Snapshot.of(os.getpid())
-    assert after == before, after.difference(before)
+    for _ in range(100):
+        # A thread that was joined is still there for the kernel, for a moment.
+        if (after := Snapshot.of(os.getpid())) == before:
+            return
+        time.sleep(0.01)
+    raise AssertionError(after.difference(before))
 
 
 @pytest.fixture

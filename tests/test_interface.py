@@ -11,8 +11,8 @@ import varlink
 
 from nsbroker import interface
 from nsbroker.errors import WIRE_ERRORS, BrokerError, InvalidParameter
+from nsbroker.identity import NamespaceType
 from nsbroker.interface import TargetSpec
-from nsbroker.namespace import NamespaceType
 from nsbroker.target import Target
 from nsbroker.varlink import service
 
@@ -25,6 +25,7 @@ Struct = type[msgspec.Struct]
 
 STRUCTS: dict[str, Struct] = {
     "Target": interface.TargetSpec,
+    "Expectation": interface.ExpectationSpec,
     "OpenedNamespace": interface.OpenedNamespace,
     "Peer": interface.PeerDescription,
     "TypeVerdict": interface.TypeVerdict,
@@ -32,7 +33,7 @@ STRUCTS: dict[str, Struct] = {
 METHODS: dict[str, tuple[Struct, Struct]] = {
     "Open": (interface.OpenRequest, interface.OpenReply),
     "WhoAmI": (service.Nothing, interface.WhoAmIReply),
-    "Explain": (interface.OpenRequest, interface.ExplainReply),
+    "Explain": (interface.ExplainRequest, interface.ExplainReply),
     "GetStatus": (service.Nothing, interface.Status),
 }
 STANDARD_METHODS: dict[str, tuple[Struct, Struct]] = {

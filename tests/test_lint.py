@@ -9,6 +9,7 @@ import pytest
 CHECKOUT = Path(__file__).parent.parent
 
 
+@pytest.mark.root  # once is enough, and its caches go into the checkout
 @pytest.mark.parametrize(
     "tool", [["mypy"], ["ruff", "check", "--no-cache"], ["ruff", "format", "--check", "--no-cache"]], ids=" ".join
 )

@@ -9,8 +9,9 @@ import pytest
 
 from nsbroker import lookup
 from nsbroker.errors import NoSuchTarget
+from nsbroker.identity import NamespaceId
 from nsbroker.linux import setns
-from nsbroker.namespace import Namespace, NamespaceId
+from nsbroker.namespace import Namespace
 from tests.world import Sleeper, named_network
 
 

@@ -10,8 +10,9 @@ import pytest
 
 from nsbroker import namespace
 from nsbroker.errors import InvalidTarget, InvalidType, NoSuchTarget, NotANamespace, PermissionDenied
+from nsbroker.identity import NamespaceId, NamespaceType
 from nsbroker.linux import setns
-from nsbroker.namespace import Namespace, NamespaceId, NamespaceType
+from nsbroker.namespace import Namespace
 from tests.world import ALICE, Sleeper, as_user
 
 

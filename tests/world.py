@@ -17,7 +17,7 @@ from typing import Any, Self, TypeVar
 import msgspec
 
 from nsbroker.client.blocking import Broker, connect
-from nsbroker.namespace import NamespaceType
+from nsbroker.identity import NamespaceType
 
 T = TypeVar("T")
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-from nsbroker.namespace import NamespaceType
+from nsbroker.identity import NamespaceType
 from nsbroker.target import Target
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from nsbroker.cli import arguments
 from nsbroker.cli.execute import execute
 from nsbroker.client.blocking import connect
-from nsbroker.namespace import NamespaceType
+from nsbroker.identity import NamespaceType
 
 _FIRST = 3
 

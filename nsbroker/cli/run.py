@@ -10,8 +10,9 @@ import os
 from nsbroker.cli import arguments
 from nsbroker.cli.execute import CommandFailed, execute
 from nsbroker.client.blocking import connect
+from nsbroker.identity import NamespaceType
 from nsbroker.linux.setns import setns
-from nsbroker.namespace import Namespace, NamespaceType
+from nsbroker.namespace import Namespace
 
 # The user namespace first, it gives the rights over the others; mnt last, it takes /proc and the paths away.
 _ORDER = ("user", "cgroup", "ipc", "uts", "net", "pid", "time", "mnt")

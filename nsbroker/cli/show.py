@@ -11,7 +11,8 @@ from nsbroker.cli import arguments
 from nsbroker.cli.output import add_json, print_json, print_table
 from nsbroker.client.blocking import Broker, connect
 from nsbroker.errors import PermissionDenied
-from nsbroker.namespace import Namespace, NamespaceType
+from nsbroker.identity import NamespaceType
+from nsbroker.namespace import Namespace
 from nsbroker.target import Target
 
 

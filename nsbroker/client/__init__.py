@@ -2,6 +2,7 @@
 
     nsbroker.client.blocking    for threads and scripts (`nsbroker.connect`)
     nsbroker.client.trio        for trio
+    nsbroker.client.asyncio     for asyncio
 
-Neither needs any privilege.  Only the trio front imports trio.
+Neither needs any privilege.  Only the trio front imports trio, only the asyncio front asyncio.
 """

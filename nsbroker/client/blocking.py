@@ -7,9 +7,10 @@ from typing import Self, TypeVar
 
 from nsbroker.address import socket_path
 from nsbroker.client import core
+from nsbroker.identity import Expectation, NamespaceType
 from nsbroker.interface import ExplainReply, PeerDescription, Status
 from nsbroker.linux import ancillary
-from nsbroker.namespace import Namespace, NamespaceType
+from nsbroker.namespace import Namespace
 from nsbroker.varlink.connection import IncomingReply
 from nsbroker.varlink.framing import END
 
@@ -40,13 +41,17 @@ class Broker:
             self._sock.close()
             raise core.connect_failed(path, error) from error
 
-    def open(self, target: core.Where, type: str) -> Namespace:
-        """Open one namespace of `target`; the handle is the caller's.  Raises the errors of `nsbroker.errors`."""
-        return self._call(core.open_namespaces(target, [type])).popitem()[1]
+    def open(self, target: core.Where, type: str, *, expect: Expectation | None = None) -> Namespace:
+        """Open one namespace of `target`; the handle is the caller's.  Raises the errors of `nsbroker.errors`; TargetChanged
+        when it is not what `expect` says.
+        """
+        return self._call(core.open_namespaces(target, [type], expect)).popitem()[1]
 
-    def open_all(self, target: core.Where, types: Iterable[str] | None = None) -> dict[NamespaceType, Namespace]:
+    def open_all(
+        self, target: core.Where, types: Iterable[str] | None = None, *, expect: Expectation | None = None
+    ) -> dict[NamespaceType, Namespace]:
         """Open several namespaces of `target` (None: all it has), all or none; the handles are the caller's."""
-        return self._call(core.open_namespaces(target, types))
+        return self._call(core.open_namespaces(target, types, expect))
 
     def explain(self, target: core.Where, types: Iterable[str] | None = None) -> ExplainReply:
         """What the policy says to `open_all` with the same arguments."""

@@ -20,8 +20,11 @@ from nsbroker.errors import (
     PermissionDenied,
     ProtocolError,
 )
+from nsbroker.identity import Expectation, NamespaceType
 from nsbroker.interface import (
+    ExpectationSpec,
     ExplainReply,
+    ExplainRequest,
     OpenReply,
     OpenRequest,
     PeerDescription,
@@ -30,7 +33,7 @@ from nsbroker.interface import (
     WhoAmIReply,
 )
 from nsbroker.linux.ancillary import close_all
-from nsbroker.namespace import Namespace, NamespaceType
+from nsbroker.namespace import Namespace
 from nsbroker.target import Kind, Target
 from nsbroker.varlink import service
 from nsbroker.varlink.connection import ClientConnection, IncomingReply
@@ -55,12 +58,14 @@ class Request(NamedTuple, Generic[T]):
     what: str
 
 
-def open_namespaces(where: Where, types: Iterable[str] | None) -> Request[dict[NamespaceType, Namespace]]:
+def open_namespaces(
+    where: Where, types: Iterable[str] | None, expect: Expectation | None = None
+) -> Request[dict[NamespaceType, Namespace]]:
     """Open `types` (None: all there are) of the target; the caller owns the handles."""
     target = _target(where)
     kinds = None if types is None else [NamespaceType.parse(kind) for kind in types]
     what = f"open {'all namespaces' if kinds is None else ', '.join(kinds)} of {_said(target)}"
-    request = OpenRequest(TargetSpec.of(target), kinds)
+    request = OpenRequest(TargetSpec.of(target), kinds, None if expect is None else ExpectationSpec.of(expect))
     return Request(interface.OPEN, request, _fds(target), lambda reply: _read_namespaces(reply, kinds), what)
 
 
@@ -68,7 +73,7 @@ def explain(where: Where, types: Iterable[str] | None) -> Request[ExplainReply]:
     """What the policy says to opening `types` of the target."""
     target = _target(where)
     kinds = None if types is None else [NamespaceType.parse(kind) for kind in types]
-    request = OpenRequest(TargetSpec.of(target), kinds)
+    request = ExplainRequest(TargetSpec.of(target), kinds)
     return Request(interface.EXPLAIN, request, _fds(target), _explanation, f"explain {_said(target)}")
 
 

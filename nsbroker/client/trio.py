@@ -13,9 +13,10 @@ import trio
 
 from nsbroker.address import socket_path
 from nsbroker.client import core
+from nsbroker.identity import Expectation, NamespaceType
 from nsbroker.interface import ExplainReply, PeerDescription, Status
 from nsbroker.linux import ancillary
-from nsbroker.namespace import Namespace, NamespaceType
+from nsbroker.namespace import Namespace
 from nsbroker.varlink.connection import IncomingReply
 from nsbroker.varlink.framing import END
 
@@ -67,13 +68,17 @@ class Broker:
         self._buffer = core.new_buffer()
         self._lock = trio.Lock()
 
-    async def open(self, target: core.Where, type: str) -> Namespace:
-        """Open one namespace of `target`; the handle is the caller's.  Raises the errors of `nsbroker.errors`."""
-        return (await self._call(core.open_namespaces(target, [type]))).popitem()[1]
+    async def open(self, target: core.Where, type: str, *, expect: Expectation | None = None) -> Namespace:
+        """Open one namespace of `target`; the handle is the caller's.  Raises the errors of `nsbroker.errors`; TargetChanged
+        when it is not what `expect` says.
+        """
+        return (await self._call(core.open_namespaces(target, [type], expect))).popitem()[1]
 
-    async def open_all(self, target: core.Where, types: Iterable[str] | None = None) -> dict[NamespaceType, Namespace]:
+    async def open_all(
+        self, target: core.Where, types: Iterable[str] | None = None, *, expect: Expectation | None = None
+    ) -> dict[NamespaceType, Namespace]:
         """Open several namespaces of `target` (None: all it has), all or none; the handles are the caller's."""
-        return await self._call(core.open_namespaces(target, types))
+        return await self._call(core.open_namespaces(target, types, expect))
 
     async def explain(self, target: core.Where, types: Iterable[str] | None = None) -> ExplainReply:
         """What the policy says to `open_all` with the same arguments."""

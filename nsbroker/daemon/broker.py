@@ -21,8 +21,11 @@ from nsbroker.errors import (
     MethodNotImplemented,
     PermissionDenied,
 )
+from nsbroker.identity import Expectation, NamespaceType
 from nsbroker.interface import (
+    ExpectationSpec,
     ExplainReply,
+    ExplainRequest,
     OpenedNamespace,
     OpenReply,
     OpenRequest,
@@ -32,7 +35,7 @@ from nsbroker.interface import (
     WhoAmIReply,
 )
 from nsbroker.linux.features import features
-from nsbroker.namespace import Namespace, NamespaceType
+from nsbroker.namespace import Namespace
 from nsbroker.varlink import service
 from nsbroker.varlink.connection import IncomingCall
 from nsbroker.version import VERSION
@@ -76,7 +79,7 @@ class Broker:
         self._methods = {
             interface.OPEN: _method(OpenRequest, self._open),
             interface.WHO_AM_I: _method(service.Nothing, self._who_am_i),
-            interface.EXPLAIN: _method(OpenRequest, self._explain),
+            interface.EXPLAIN: _method(ExplainRequest, self._explain),
             interface.GET_STATUS: _method(service.Nothing, self._get_status),
             f"{service.NAME}.GetInfo": _method(service.Nothing, self._get_info),
             f"{service.NAME}.GetInterfaceDescription": _method(service.DescriptionRequest, self._get_description),
@@ -120,15 +123,15 @@ class Broker:
     def _open(self, caller: Caller, call: IncomingCall, request: OpenRequest) -> Answer | Coroutine[Any, Any, Answer]:
         inquiry, fds = self._inquire("Open", caller, call, request)
         if takes_time(inquiry.target):
-            return self._open_slowly(inquiry, caller)
+            return self._open_slowly(inquiry, caller, request.expect)
         with inquiry:
-            return self._open_pinned(inquiry, caller, resolve(inquiry.target, inquiry.said, caller.peer, fds))
+            return self._open_pinned(inquiry, caller, request.expect, resolve(inquiry.target, inquiry.said, caller.peer, fds))
 
-    async def _open_slowly(self, inquiry: Inquiry, caller: Caller) -> Answer:
+    async def _open_slowly(self, inquiry: Inquiry, caller: Caller, expect: ExpectationSpec | None) -> Answer:
         with inquiry:
-            return self._open_pinned(inquiry, caller, await resolve_slowly(inquiry.target))
+            return self._open_pinned(inquiry, caller, expect, await resolve_slowly(inquiry.target))
 
-    def _open_pinned(self, inquiry: Inquiry, caller: Caller, pinned: Pinned) -> Answer:
+    def _open_pinned(self, inquiry: Inquiry, caller: Caller, expect: ExpectationSpec | None, pinned: Pinned) -> Answer:
         """Takes `pinned`."""
         opened: list[Namespace] = []
         try:
@@ -138,6 +141,8 @@ class Broker:
             self._ledger.check(caller.lease, len(types))
             for kind in types:
                 opened.append(pinned.open(kind))  # noqa: PERF401 - what was opened before a failure must be known
+            if expect is not None:
+                _see_expected(expect.to_expectation(), pinned, opened)
             pinned.see_unchanged()
             inquiry.succeed(opened)
         except BaseException:
@@ -150,7 +155,7 @@ class Broker:
         found = [OpenedNamespace(space.type, space.device, space.inode, index) for index, space in enumerate(opened)]
         return Answer(OpenReply(found), [space.detach() for space in opened])
 
-    def _inquire(self, verb: str, caller: Caller, call: IncomingCall, request: OpenRequest) -> tuple[Inquiry, list[int]]:
+    def _inquire(self, verb: str, caller: Caller, call: IncomingCall, request: ExplainRequest) -> tuple[Inquiry, list[int]]:
         """The question that a call puts, seen to be one that may be put, and the fds that came with its target (the caller's)."""
         target = request.target.to_target()
         types = _checked(request.types)
@@ -160,7 +165,7 @@ class Broker:
         index = request.target.pid_file_descriptor
         return inquiry, call.take_fds(None if index is None else {"target.pidFileDescriptor": index})
 
-    def _explain(self, caller: Caller, call: IncomingCall, request: OpenRequest) -> Answer | Coroutine[Any, Any, Answer]:
+    def _explain(self, caller: Caller, call: IncomingCall, request: ExplainRequest) -> Answer | Coroutine[Any, Any, Answer]:
         types = request.types or list(NamespaceType)
         try:
             inquiry, fds = self._inquire("Explain", caller, call, request)
@@ -247,6 +252,16 @@ def _checked(types: list[NamespaceType] | None) -> tuple[NamespaceType, ...] | N
     if not types or len(set(types)) != len(types):
         raise InvalidParameter("types")
     return tuple(types)
+
+
+def _see_expected(expect: Expectation, pinned: Pinned, opened: Sequence[Namespace]) -> None:
+    """Raises TargetChanged when the target is not what it was, InvalidParameter when it cannot be told what is meant."""
+    about = [space for space in opened if expect.type in (None, space.type)]
+    if not about or (len(about) > 1 and (expect.inode, expect.device) != (None, None)):
+        raise InvalidParameter("expect")
+    expect.see_process(pinned.start_time(), pinned.target)
+    for space in about:
+        expect.see_namespace(space.id, pinned.target)
 
 
 def _explained(target: str, types: Sequence[NamespaceType], rules: Sequence[str | None]) -> Answer:

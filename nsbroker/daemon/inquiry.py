@@ -15,7 +15,8 @@ from nsbroker.daemon.peer import Peer
 from nsbroker.daemon.policy import Policy, Verdict
 from nsbroker.daemon.resolve import Pinned
 from nsbroker.errors import BrokerError, InvalidParameter, PermissionDenied, QuotaExceeded
-from nsbroker.namespace import Namespace, NamespaceType
+from nsbroker.identity import NamespaceType
+from nsbroker.namespace import Namespace
 from nsbroker.target import Kind, Target
 
 _NOTHING = Verdict(False, (), "")

@@ -9,10 +9,11 @@ import socket
 from pathlib import Path
 
 from nsbroker.errors import NoSuchTarget
+from nsbroker.identity import NamespaceType
 from nsbroker.linux import nsfs, socket_options
 from nsbroker.linux.features import features
 from nsbroker.linux.process import Process
-from nsbroker.namespace import Namespace, NamespaceType
+from nsbroker.namespace import Namespace
 
 _UNITS = (".service", ".scope", ".socket", ".mount", ".swap")
 _WHOLE_RANGE = ["0", "0", "4294967295"]

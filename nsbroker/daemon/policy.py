@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 from nsbroker.daemon.configuration import Configuration, RuleText
 from nsbroker.daemon.peer import Peer
 from nsbroker.errors import ConfigurationError, InvalidTarget, InvalidType
-from nsbroker.namespace import NamespaceType
+from nsbroker.identity import NamespaceType
 from nsbroker.target import ENGINES, KINDS, Target
 
 _FAMILIES = ("inet", "inet6", "unix", "netlink", "packet", "vsock")

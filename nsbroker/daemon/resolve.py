@@ -13,9 +13,11 @@ import trio
 from nsbroker import lookup
 from nsbroker.daemon.peer import Peer
 from nsbroker.errors import EngineUnavailable, InvalidParameter, NoSuchTarget, NotANamespace, TargetChanged
+from nsbroker.identity import NamespaceId, NamespaceType
 from nsbroker.linux.openat2 import RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, openat2
 from nsbroker.linux.process import Process
-from nsbroker.namespace import Namespace, NamespaceId, NamespaceType, file_error, pin
+from nsbroker.namespace import Namespace
+from nsbroker.opening import file_error, pin
 from nsbroker.target import Kind, Target
 
 _ALL = tuple(NamespaceType)
@@ -36,6 +38,9 @@ class Pinned(Protocol):
 
     def open(self, kind: NamespaceType) -> Namespace:
         """Its namespace of type `kind`; the caller's to close."""
+
+    def start_time(self) -> int | None:
+        """When the process started, in clock ticks since boot; None for what is no process."""
 
     def see_unchanged(self) -> None:
         """Raises NoSuchTarget or TargetChanged when what it was pinned as no longer holds."""
@@ -70,6 +75,13 @@ class PinnedProcess:
     def open(self, kind: NamespaceType) -> Namespace:
         """The namespace of type `kind` that it is in."""
         return Namespace.from_process(self._process, kind, self.target)
+
+    def start_time(self) -> int | None:
+        """When it started, in clock ticks since boot."""
+        try:
+            return self._process.start_time()
+        except OSError as error:
+            raise NoSuchTarget(self.target, "the process has ended") from error
 
     def see_unchanged(self) -> None:
         """The process lives and has the uids it had: it did not exec something setuid meanwhile."""
@@ -109,6 +121,10 @@ class PinnedNamespace:
         if kind is not self._namespace.type:
             raise NotANamespace(self.target, f"a {self._namespace.type} namespace, it has no {kind}")
         return Namespace(os.dup(self._namespace.fileno()), kind)
+
+    def start_time(self) -> int | None:
+        """None: it is not a process."""
+        return None
 
     def see_unchanged(self) -> None:
         """Nothing can have changed."""

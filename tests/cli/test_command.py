@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nsbroker.cli import main as command
-from nsbroker.namespace import NamespaceType
+from nsbroker.identity import NamespaceType
 from tests.world import ALICE, Daemon, Sleeper, run_command
 
 

@@ -1,10 +1,12 @@
 """The fronts: each the same to its user, on the same daemon."""
 
+import asyncio
 import contextlib
 import os
 import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +14,22 @@ import pytest
 import trio
 
 import nsbroker
+import nsbroker.client.asyncio
 import nsbroker.client.trio
 from nsbroker.client import blocking
 from nsbroker.errors import (
     ConfigurationError,
     ConnectionFailed,
     ConnectionLost,
+    InvalidParameter,
     InvalidTarget,
     InvalidType,
     NoSuchTarget,
     PermissionDenied,
     ProtocolError,
+    TargetChanged,
 )
+from nsbroker.identity import Expectation, NamespaceType
 from nsbroker.namespace import Namespace
 from tests.world import ALICE, Daemon, Sleeper, as_user
 
@@ -37,8 +43,8 @@ class Awaited:
         self._broker = broker
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
-        async def call(*args: Any) -> Any:
-            return getattr(self._broker, name)(*args)
+        async def call(*args: Any, **options: Any) -> Any:
+            return getattr(self._broker, name)(*args, **options)
 
         return call
 
@@ -49,9 +55,36 @@ async def awaited(address: str) -> AsyncIterator[Awaited]:
         yield Awaited(broker)
 
 
-@pytest.fixture(params=["blocking", "trio"])
+class OnAsyncio:
+    """The asyncio front on a loop of its own, each call of it run to its end, so that one test serves all."""
+
+    def __init__(self, runner: asyncio.Runner, broker: nsbroker.client.asyncio.Broker) -> None:
+        self._runner = runner
+        self._broker = broker
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        async def call(*args: Any, **options: Any) -> Any:
+            return self._runner.run(getattr(self._broker, name)(*args, **options))
+
+        return call
+
+
+@contextlib.asynccontextmanager
+async def on_asyncio(address: str | None) -> AsyncIterator[OnAsyncio]:
+    # pytest-trio runs the tests; the loop that asyncio.Runner sets up beside it is not trio's concern.
+    with asyncio.Runner() as runner:
+        manager = nsbroker.client.asyncio.connect(address)
+        broker = runner.run(manager.__aenter__())
+        try:
+            yield OnAsyncio(runner, broker)
+        finally:
+            runner.run(manager.__aexit__(None, None, None))
+
+
+@pytest.fixture(params=["blocking", "trio", "asyncio"])
 def connect(request: pytest.FixtureRequest) -> Front:
-    return awaited if request.param == "blocking" else nsbroker.client.trio.connect
+    fronts: dict[str, Front] = {"blocking": awaited, "trio": nsbroker.client.trio.connect, "asyncio": on_asyncio}
+    return fronts[request.param]
 
 
 async def test_open_and_open_all(connect: Front, daemon: Daemon, sleeper: Sleeper) -> None:
@@ -72,6 +105,32 @@ async def test_a_parsed_target_and_a_pidfd_do_as_well(connect: Front, daemon: Da
             with await broker.open(target, "net") as space:
                 assert space.inode == sleeper.inode("net")
     os.close(pidfd)
+
+
+async def test_a_target_that_is_not_what_was_expected_is_refused(connect: Front, daemon: Daemon, sleeper: Sleeper) -> None:
+    with nsbroker.Namespace.from_pid(sleeper.pid, "net") as space:
+        good = Expectation(NamespaceType.NET, space.device, space.inode, start_time(sleeper.pid))
+    bad = [
+        (replace(good, inode=5), "inode"), (replace(good, device=1), "device"), (replace(good, start_time=7), "started at"),
+        (replace(good, type=None, inode=5), "inode"),
+    ]  # fmt: skip
+    async with connect(daemon.address) as broker:
+        (await broker.open(f"pid:{sleeper.pid}", "net", expect=good)).close()
+        for space in (await broker.open_all(f"pid:{sleeper.pid}", ["net", "uts"], expect=good)).values():
+            space.close()
+        for expect, says in bad:
+            with pytest.raises(TargetChanged, match=says):
+                await broker.open(f"pid:{sleeper.pid}", "net", expect=expect)
+        with pytest.raises(InvalidParameter, match="expect"):
+            await broker.open(f"pid:{sleeper.pid}", "uts", expect=good)
+        with pytest.raises(InvalidParameter, match="expect"):
+            await broker.open_all(f"pid:{sleeper.pid}", ["net", "uts"], expect=replace(good, type=None))
+        with pytest.raises(TargetChanged, match="is no process"):
+            await broker.open(f"net:[{good.inode}]", "net", expect=good)
+
+
+def start_time(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
 
 
 async def test_the_other_verbs(connect: Front, daemon: Daemon) -> None:

@@ -21,7 +21,7 @@ from nsbroker.errors import (
     NsbrokerError,
     PermissionDenied,
 )
-from nsbroker.namespace import NamespaceType
+from nsbroker.identity import NamespaceType
 from tests.world import ALICE, BOB, Daemon, Sleeper, as_user
 
 

@@ -10,7 +10,7 @@ from nsbroker.daemon import configuration
 from nsbroker.daemon.peer import Peer
 from nsbroker.daemon.policy import Policy
 from nsbroker.errors import ConfigurationError
-from nsbroker.namespace import NamespaceType
+from nsbroker.identity import NamespaceType
 from tests.world import ALICE, BOB
 
 NET = (NamespaceType.NET,)

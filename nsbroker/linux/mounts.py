@@ -1,0 +1,39 @@
+"""mount(2) and umount2(2), as far as names of namespaces need them.  Python has no calls for them."""
+
+import ctypes
+import os
+
+_MS_BIND = 0x1000
+_MS_REC = 0x4000
+_MS_SHARED = 1 << 20
+_MNT_DETACH = 2
+_UMOUNT_NOFOLLOW = 8
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
+_libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
+
+
+def bind(source: str, place: str, *, recursive: bool = False) -> None:
+    """Make the file or folder `source` appear at `place`."""
+    _mount(source, place, _MS_BIND | (_MS_REC if recursive else 0))
+
+
+def make_shared(place: str) -> None:
+    """Let mounts below `place` be seen in other mount namespaces.  EINVAL: it is no mount point."""
+    _mount("", place, _MS_SHARED | _MS_REC)
+
+
+def unmount(place: str) -> None:
+    """Take the mount at `place` away, at once for who looks, for good when nobody uses it.  EINVAL: it is no mount point."""
+    _check(_libc.umount2(os.fsencode(place), _MNT_DETACH | _UMOUNT_NOFOLLOW), place)
+
+
+def _mount(source: str, place: str, flags: int) -> None:
+    _check(_libc.mount(os.fsencode(source), os.fsencode(place), b"none", flags, None), place)
+
+
+def _check(result: int, place: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), place)
