@@ -190,7 +190,15 @@ class EnterFailed(NsbrokerError):
 
 
 class ReturnFailed(NsbrokerError):
-    """The function was run, but its thread could not go back to where it came from; the thread has ended."""
+    """The function was run, but its thread could not go back to where it came from; the thread has ended.
+
+    `result` is what the function returned.  Root of a user namespace meets this: it may enter the namespaces it owns, but
+    not those again that it came from, unless it owns them too.
+    """
+
+    def __init__(self, text: str, result: object) -> None:
+        self.result = result
+        super().__init__(text)
 
 
 class ConduitError(NsbrokerError):

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from nsbroker import namespace
+from nsbroker import opening
 from nsbroker.errors import InvalidTarget, InvalidType, NoSuchTarget, NotANamespace, PermissionDenied
 from nsbroker.identity import NamespaceId, NamespaceType
-from nsbroker.linux import setns
+from nsbroker.linux import nsfs, setns
+from nsbroker.linux.process import Process
 from nsbroker.namespace import Namespace
-from tests.world import ALICE, Sleeper, as_user
+from tests.world import ALICE, Sleeper, as_user, eventually
 
 
 @pytest.mark.parametrize("kind", NamespaceType)
@@ -41,6 +42,42 @@ def test_from_pid_says_which_number_is_wrong(sleeper: Sleeper) -> None:
     for number in (-1, 0, 2**31, 2**63):
         with pytest.raises(NoSuchTarget, match="no process's number"):
             Namespace.from_pid(number, "net")
+
+
+def test_from_thread_refuses_a_thread_of_another_process(sleeper: Sleeper) -> None:
+    with Namespace.from_thread(sleeper.pid, sleeper.pid, "net") as space:
+        assert space.inode == sleeper.inode("net")
+    with pytest.raises(NoSuchTarget, match=f"process {os.getpid()} has no thread {sleeper.pid}"):
+        Namespace.from_thread(os.getpid(), sleeper.pid, "net")
+
+
+def test_a_thread_that_ends_while_it_is_opened_is_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait)
+    thread.start()
+    real = Process.open_namespace
+
+    def too_late(process: Process, kind: str) -> int:
+        stop.set()
+        thread.join()
+        eventually(process.has_ended, "the thread is gone")
+        return real(process, kind)
+
+    monkeypatch.setattr(Process, "open_namespace", too_late)
+    with pytest.raises(NoSuchTarget, match="has ended"):
+        Namespace.from_thread(os.getpid(), thread.native_id or 0, "net")
+
+
+def test_a_type_known_beforehand_costs_no_ioctl(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_ioctl(fd: int) -> int:
+        raise AssertionError("the kernel was asked")
+
+    monkeypatch.setattr(nsfs, "namespace_type", no_ioctl)
+    fd = os.open("/proc/self/ns/net", os.O_RDONLY)
+    Namespace.from_fd(fd, owned=True, type="net", verify=False).close()
+    fd = os.open("/proc/self/ns/net", os.O_RDONLY)
+    with pytest.raises(AssertionError, match="asked"):
+        Namespace.from_fd(fd, owned=True, type="net")
 
 
 @pytest.mark.root
@@ -98,7 +135,7 @@ def test_without_file_handles_of_namespaces_the_mount_is_used(blue: Path, monkey
     def refuse(fd: int) -> int:
         raise OSError(errno.EBADF, "as on Linux 6.17")
 
-    monkeypatch.setattr(namespace, "reopen_namespace", refuse)
+    monkeypatch.setattr(opening, "reopen_namespace", refuse)
     with Namespace.from_name("blue") as space:
         assert space.inode == blue.stat().st_ino
 

@@ -106,22 +106,25 @@ class Visit(Generic[T]):
             for fd, home, kind in zip(self._fds, homes, self._kinds, strict=True):
                 _enter(fd, kind)
                 entered.append((home, kind))
-            self._results.append(self._function(*self._args))
+            result = self._function(*self._args)
         except BaseException as error:
             for failure in _go_back(entered):
-                error.add_note(str(failure))
+                error.add_note(failure)
             raise
-        for failure in _go_back(entered):
-            raise failure
+        failures = _go_back(entered)
+        if failures:
+            raise ReturnFailed("; ".join(failures), result)
+        self._results.append(result)
 
 
-def _go_back(entered: list[tuple[int, NamespaceType]]) -> list[ReturnFailed]:
+def _go_back(entered: list[tuple[int, NamespaceType]]) -> list[str]:
+    """What went wrong on the way; each is tried."""
     failures = []
     for home, kind in reversed(entered):
         try:
             setns(home, kind.flag)
         except OSError as error:
-            failures.append(ReturnFailed(f"the thread could not go back to its {kind} namespace, and ended: {error.strerror}"))
+            failures.append(f"the thread could not go back to its {kind} namespace, and ended: {error.strerror}")
     return failures
 
 
