@@ -62,9 +62,9 @@ def run_in(call: Call, spaces: list[Namespace], function: Call, *arguments: Any)
     try:
         return call(spaces, function, *arguments)
     except ReturnFailed as failure:
-        assert IN_USER_NAMESPACE, failure
-        assert {space.type for space in spaces} - {"mnt", "net"}, failure
-        return failure.result
+        if IN_USER_NAMESPACE and {space.type for space in spaces} - {"mnt", "net"}:
+            return failure.result
+        raise
 
 
 def here(*kinds: str) -> list[str]:
@@ -330,7 +330,8 @@ def test_at_the_limit_of_open_files_nothing_leaks(call: Call, net: Namespace, ut
         try:
             inside.call([net, uts], lambda: None)
         except ReturnFailed:
-            assert IN_USER_NAMESPACE
+            if not IN_USER_NAMESPACE:
+                raise
         except OSError as error:
             assert error.errno == 24, error  # noqa: PT017 - which of the five fails is the kernel's affair
         finally:
