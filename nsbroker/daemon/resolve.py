@@ -58,9 +58,11 @@ class PinnedProcess:
         """Takes `process`, also on error."""
         try:
             self._info = process.info()
-        except OSError as error:
+        except BaseException as error:
             process.close()
-            raise NoSuchTarget(target, "the process has ended") from error
+            if isinstance(error, ProcessLookupError):
+                raise NoSuchTarget(target, "the process has ended") from error
+            raise
         self._process = process
         self.target = target
 
