@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from nsbroker.errors import ConfigurationError
+from nsbroker.errors import InvalidAddress
 
 DEFAULT = "unix:/run/nsbroker/io.nsbroker.Broker"
 VARIABLE = "NSBROKER_ADDRESS"
@@ -13,11 +13,11 @@ _PATH_MAX = 107  # unix(7): sun_path, less its NUL
 def socket_path(address: str | None = None) -> Path:
     """The path in `address`, by default the environment's or the usual one.
 
-    Raises ConfigurationError for anything but `unix:` and an absolute path: an abstract socket has no owner and reaches
+    Raises InvalidAddress for anything but `unix:` and an absolute path: an abstract socket has no owner and reaches
     into every container that shares the network namespace.
     """
     text = address or os.environ.get(VARIABLE) or DEFAULT
     path = text.removeprefix("unix:")
     if path == text or not path.startswith("/") or "\0" in path or len(os.fsencode(path)) > _PATH_MAX:
-        raise ConfigurationError(f"{text!r} is no address: write unix:/ABSOLUTE/PATH, at most {_PATH_MAX} bytes")
+        raise InvalidAddress(f"{text!r} is no address: write unix:/ABSOLUTE/PATH, at most {_PATH_MAX} bytes")
     return Path(path)

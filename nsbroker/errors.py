@@ -2,7 +2,8 @@
 
 `NsbrokerError` is the root.  Below it stand three branches:
 
-* `BrokerError`: the broker said no.  Each class is one error of the interface and knows its name on the wire.
+* `BrokerError`: each class is one error of the interface and knows its name on the wire.  The broker answers with them;
+  those about targets are raised without it, too.
 * `ConnectionFailed`, `ConnectionLost`, `ProtocolError`: the broker could not be asked, or did not speak as agreed.
 * the local ones: what the caller wrote (`InvalidTarget`, `InvalidType`, `ConfigurationError`) is wrong, running inside
   failed (`EnterFailed`, `ReturnFailed`), or a conduit did (`ConduitError`).
@@ -177,6 +178,10 @@ class InvalidTarget(NsbrokerError, ValueError):
     """A target that cannot be understood as written."""
 
 
+class InvalidAddress(NsbrokerError, ValueError):
+    """What cannot be the broker's address."""
+
+
 class InvalidType(NsbrokerError, ValueError):
     """No such namespace type."""
 
@@ -199,6 +204,10 @@ class ReturnFailed(NsbrokerError):
     def __init__(self, text: str, result: object) -> None:
         self.result = result
         super().__init__(text)
+
+
+class CommandFailed(NsbrokerError):
+    """A command could not be started."""
 
 
 class ConduitError(NsbrokerError):

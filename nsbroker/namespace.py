@@ -58,12 +58,14 @@ class Namespace:
         with `verify=False` believed, which saves an ioctl.  Raises NotANamespace; ValueError for a closed fd.
         """
         try:
+            os.fstat(fd)
+        except OSError as error:
+            raise ValueError(f"fd {fd} is not open") from error
+        try:
             wanted = None if type is None else NamespaceType.parse(type)
             if owned:
                 os.set_inheritable(fd, False)
             handle = cls(fd, None if verify else wanted, owned=owned)
-        except OSError as error:
-            raise ValueError(f"fd {fd} is not open") from error
         except BaseException:
             if owned:
                 os.close(fd)
@@ -242,7 +244,7 @@ class Namespace:
             raise PermissionDenied(f"the {what} of {self}", "it has none that can be seen from here") from error
         except OSError as error:
             if error.errno == errno.EINVAL:
-                raise InvalidType(f"{self} has no {what}: only user and pid namespaces have one") from error
+                raise InvalidType(f"{self} has no {what}: only user and pid namespaces have a parent") from error
             raise
 
     def detach(self) -> int:

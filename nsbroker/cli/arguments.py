@@ -1,7 +1,11 @@
 """Arguments that several commands share."""
 
 import argparse
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
 
+from nsbroker.errors import ConfigurationError
 from nsbroker.identity import NamespaceType
 from nsbroker.target import Target
 
@@ -19,9 +23,25 @@ def add_types(parser: argparse.ArgumentParser, default: str) -> None:
     )
 
 
-def add_command(parser: argparse.ArgumentParser) -> None:
-    """-- COMMAND."""
-    parser.add_argument("command", metavar="COMMAND", nargs="+", help="what to run, after `--`")
+def set_usage_of_command(parser: argparse.ArgumentParser) -> None:
+    """-- COMMAND.  `main` cuts it off before anything is parsed."""
+    parser.usage = f"{parser.prog} TARGET [--type T]... -- COMMAND [ARGUMENT]..."
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """--config."""
+    parser.add_argument(
+        "--config", metavar="PATH", type=Path, help="a configuration file, or a folder with nsbroker.toml, instead of the system's"
+    )
+
+
+@contextlib.contextmanager
+def daemon_installed() -> Iterator[None]:
+    """Within this the daemon is imported, whose dependencies are an extra.  Raises ConfigurationError with what to install."""
+    try:
+        yield
+    except ImportError as error:
+        raise ConfigurationError(f"the daemon needs the package {error.name}: pip install 'nsbroker[daemon]'") from error
 
 
 def target(options: argparse.Namespace) -> Target:

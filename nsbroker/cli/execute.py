@@ -5,11 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
-from nsbroker.errors import NsbrokerError
-
-
-class CommandFailed(NsbrokerError):
-    """The command could not be started."""
+from nsbroker.errors import CommandFailed
 
 
 def execute(command: Sequence[str], environment: Mapping[str, str]) -> NoReturn:

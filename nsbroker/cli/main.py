@@ -6,7 +6,7 @@ import sys
 
 from nsbroker.cli import check, explain, run, serve, show, status, whoami
 from nsbroker.cli import open as open_
-from nsbroker.errors import InvalidTarget, InvalidType, NsbrokerError
+from nsbroker.errors import InvalidAddress, InvalidTarget, InvalidType, NsbrokerError
 from nsbroker.version import VERSION
 
 REFUSED = 1
@@ -39,7 +39,7 @@ examples:
   nsbroker explain pid:4711                     which rule allows what
 
 The broker listens at $NSBROKER_ADDRESS (unix:/run/nsbroker/io.nsbroker.Broker).
-Exit codes: 0; 1 refused or failed; 2 wrong usage."""
+Exit codes: 0; 1 refused or failed; 2 wrong usage; of open and run: the command's own."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -58,17 +58,24 @@ def parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.configure(sub)
-        sub.set_defaults(run=module.run)
+        sub.set_defaults(run=module.run, runs_command=name in ("open", "run"))
     return top
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit code."""
-    options = parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    # What follows the first `--` is the command's own, other `--` included: argparse would take those for itself.
+    cut = given.index("--") if "--" in given else len(given)
+    top = parser()
+    options = top.parse_args(given[:cut])
+    options.command = given[cut + 1 :]
+    if options.runs_command != bool(options.command):
+        top.error("COMMAND is missing: write it after `--`" if options.runs_command else "`--` goes with open and run only")
     try:
         code = int(options.run(options))
         sys.stdout.flush()
-    except (InvalidTarget, InvalidType) as error:
+    except (InvalidAddress, InvalidTarget, InvalidType) as error:
         return _complain(error, USAGE)
     except NsbrokerError as error:
         return _complain(error, REFUSED)

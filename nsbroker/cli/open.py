@@ -21,7 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
     arguments.add_target(parser)
     arguments.add_types(parser, "net")
-    arguments.add_command(parser)
+    arguments.set_usage_of_command(parser)
 
 
 def run(options: argparse.Namespace) -> int:

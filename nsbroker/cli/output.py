@@ -1,14 +1,22 @@
-"""Tables for people, JSON for programs."""
+"""What commands show: tables for people, JSON for programs."""
 
 import argparse
 from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from nsbroker.namespace import Namespace
+
 
 def add_json(parser: argparse.ArgumentParser) -> None:
     """The option that all listing commands have."""
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+def is_ours(space: Namespace) -> bool:
+    """Whether this process is in `space` (borrowed)."""
+    with Namespace.current(space.type) as ours:
+        return ours == space
 
 
 def print_json(value: object) -> None:

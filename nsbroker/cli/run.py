@@ -5,55 +5,51 @@ namespace that owns them, as with every rootless container.  Then the user names
 """
 
 import argparse
+import contextlib
 import os
 
 from nsbroker.cli import arguments
-from nsbroker.cli.execute import CommandFailed, execute
+from nsbroker.cli.execute import execute
+from nsbroker.cli.output import is_ours
 from nsbroker.client.blocking import connect
+from nsbroker.errors import CommandFailed, EnterFailed
 from nsbroker.identity import NamespaceType
-from nsbroker.linux.setns import setns
+from nsbroker.inside.visit import move
 from nsbroker.namespace import Namespace
 
 # The user namespace first, it gives the rights over the others; mnt last, it takes /proc and the paths away.
-_ORDER = ("user", "cgroup", "ipc", "uts", "net", "pid", "time", "mnt")
+_ORDER = [NamespaceType(name) for name in ("user", "cgroup", "ipc", "uts", "net", "pid", "time", "mnt")]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
     arguments.add_target(parser)
     arguments.add_types(parser, "all that the target has and you are not in")
-    arguments.add_command(parser)
+    arguments.set_usage_of_command(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Open, enter, become the command."""
     target, types = arguments.target(options), arguments.types(options)
-    with connect() as broker:
+    with connect() as broker, contextlib.ExitStack() as handles:
         spaces = broker.open_all(target, types)
-    foreign = [spaces[kind] for kind in map(NamespaceType, _ORDER) if kind in spaces and not _is_ours(spaces[kind])]
-    for space in foreign:
-        _enter(space)
-    if any(space.type in ("pid", "time") for space in foreign):
+        for space in spaces.values():
+            handles.enter_context(space)
+        foreign = [spaces[kind] for kind in _ORDER if kind in spaces and not is_ours(spaces[kind])]
+        for space in foreign:
+            _enter(space)
+        kinds = {space.type for space in foreign}
+    if kinds & {NamespaceType.PID, NamespaceType.TIME}:
         # Only children of who enters these are inside.
         return _wait(_fork_and_execute(options.command))
     return execute(options.command, {})
 
 
-def _is_ours(space: Namespace) -> bool:
-    with Namespace.current(space.type) as ours:
-        return ours == space
-
-
 def _enter(space: Namespace) -> None:
     try:
-        setns(space.fileno(), space.type.flag)
-    except PermissionError as error:
-        raise CommandFailed(
-            f"the kernel does not let you enter {space}: it takes CAP_SYS_ADMIN, or owning the user namespace that owns it; "
-            "`nsbroker open` gives you descriptors of it all the same"
-        ) from error
-    except OSError as error:
-        raise CommandFailed(f"cannot enter {space}: {error.strerror}") from error
+        move(space.fileno(), space.type)
+    except EnterFailed as error:
+        raise EnterFailed(f"{error}; `nsbroker open` gives you descriptors of it all the same") from error
 
 
 def _fork_and_execute(command: list[str]) -> int:

@@ -5,25 +5,20 @@ under way and ends.
 """
 
 import argparse
-from pathlib import Path
 
 from nsbroker.address import DEFAULT, VARIABLE, socket_path
-from nsbroker.errors import ConfigurationError
+from nsbroker.cli import arguments
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
     parser.add_argument("--address", metavar="A", help=f"where to listen (default: ${VARIABLE}, or {DEFAULT})")
-    parser.add_argument(
-        "--config", metavar="PATH", type=Path, help="a configuration file, or a folder with nsbroker.toml, instead of the system's"
-    )
+    arguments.add_config(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Serve until told to stop."""
-    try:
-        from nsbroker.daemon import service  # the daemon's dependencies are an extra
-    except ImportError as error:
-        raise ConfigurationError(f"the daemon needs the package {error.name}: pip install 'nsbroker[daemon]'") from error
+    with arguments.daemon_installed():
+        from nsbroker.daemon import service
     service.run(socket_path(options.address), options.config)
     return 0

@@ -8,7 +8,7 @@ import contextlib
 import sys
 
 from nsbroker.cli import arguments
-from nsbroker.cli.output import add_json, print_json, print_table
+from nsbroker.cli.output import add_json, is_ours, print_json, print_table
 from nsbroker.client.blocking import Broker, connect
 from nsbroker.errors import PermissionDenied
 from nsbroker.identity import NamespaceType
@@ -57,8 +57,6 @@ def _open(broker: Broker, target: Target, types: list[NamespaceType] | None) -> 
 
 
 def _describe(space: Namespace) -> dict[str, object]:
-    with Namespace.current(space.type) as ours:
-        yours = ours == space
     try:
         owner = space.owner_uid()
     except PermissionDenied:
@@ -69,5 +67,5 @@ def _describe(space: Namespace) -> dict[str, object]:
         "device": space.device,
         "id": space.id.unique,
         "ownerUid": owner,
-        "yours": yours,
+        "yours": is_ours(space),
     }

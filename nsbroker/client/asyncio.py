@@ -1,7 +1,8 @@
-"""The trio front.
+"""The asyncio front.
 
-async with nsbroker.client.trio.connect() as broker:
-with await broker.open("pid:4711", "net") as ns: ...
+async with nsbroker.client.asyncio.connect() as broker:
+    with await broker.open("pid:4711", "net") as ns:
+        ...
 """
 
 import asyncio
@@ -12,46 +13,31 @@ from typing import TypeVar
 
 from nsbroker.address import socket_path
 from nsbroker.client import core
+from nsbroker.errors import ConnectionLost
 from nsbroker.identity import Expectation, NamespaceType
 from nsbroker.interface import ExplainReply, PeerDescription, Status
-from nsbroker.linux import ancillary
 from nsbroker.namespace import Namespace
-from nsbroker.varlink.connection import IncomingReply
-from nsbroker.varlink.framing import END
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 @contextlib.asynccontextmanager
 async def connect(address: str | None = None) -> AsyncIterator["Broker"]:
     """Connect to the broker at `address`, by default $NSBROKER_ADDRESS or the usual place.
 
-    Raises ConnectionFailed, and ConfigurationError for what is no address.
+    Raises ConnectionFailed, and InvalidAddress for what is no address.
     """
     path = socket_path(address)
-    sock = core.new_socket()
+    broker = Broker(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
     try:
-        sock.setblocking(False)
         try:
-            # A Unix socket connects at once, or its listener has no room left: then a connection is waited for in turn.
-            await _until_room(sock, str(path))
+            await broker._connect(str(path))
         except OSError as error:
             raise core.connect_failed(path, error) from error
-        broker = Broker(sock)
-        try:
-            yield broker
-        finally:
-            broker.close()
+        yield broker
     finally:
-        sock.close()
-
-
-async def _until_room(sock: socket.socket, path: str) -> None:
-    while True:
-        try:
-            return sock.connect(path)
-        except BlockingIOError:
-            await asyncio.sleep(0.01)
+        broker.close()
 
 
 class Broker:
@@ -60,12 +46,11 @@ class Broker:
     """
 
     def __init__(self, sock: socket.socket) -> None:
-        """Use `connect`.  Borrows `sock`, connected and non-blocking."""
-        self._sock = sock
-        self._wire = core.Wire()
-        self._buffer = core.new_buffer()
+        """Use `connect`.  Takes `sock`, non-blocking."""
+        self._wire = core.Wire(sock)
         self._lock = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
+        self._waiting: asyncio.Future[None] | None = None
 
     async def open(self, target: core.Where, type: str, *, expect: Expectation | None = None) -> Namespace:
         """Open one namespace of `target`; the handle is the caller's.  Raises the errors of `nsbroker.errors`; TargetChanged
@@ -91,64 +76,61 @@ class Broker:
         """How the broker is doing."""
         return await self._call(core.status())
 
-    async def _call(self, request: core.Request[T]) -> T:
-        async with self._lock:
-            if self._sock.fileno() < 0:
-                raise core.closed(request.what)
+    async def _connect(self, path: str) -> None:
+        # A Unix socket connects at once, unless its listener has no room left.
+        while True:
             try:
-                await self._send(request)
-                reply = await self._receive(request)
-            except BaseException:
+                return self._wire.sock.connect(path)
+            except BlockingIOError:
+                await asyncio.sleep(0.01)
+
+    async def _call(self, request: core.Request[T]) -> T:
+        wire, loop = self._wire, self._loop
+        async with self._lock:
+            wire.start(request)
+            try:
+                while not await self._step(wire.send_some, loop.add_writer, loop.remove_writer):
+                    pass
+                while (reply := await self._step(lambda: wire.receive_some(request), loop.add_reader, loop.remove_reader)) is None:
+                    pass
+            except BaseException as error:
                 # Half a call or half an answer: nothing on this connection would be what it seems.
                 self.close()
+                if isinstance(error, _ClosedMeanwhile):
+                    raise ConnectionLost(f"{request.what()}: the connection was closed meanwhile") from error
                 raise
         return core.finish(request, reply)
 
-    async def _send(self, request: core.Request[T]) -> None:
-        rest = memoryview(self._wire.start(request))
-        fds = request.fds
-        # A broker that is full has answered and hung up already: then the answer is still to be read.
-        with contextlib.suppress(BrokenPipeError):
-            while rest:
-                try:
-                    rest = rest[ancillary.send(self._sock, rest, fds) :]
-                except BlockingIOError:
-                    await self._ready(self._loop.add_writer, self._loop.remove_writer)
-                    continue
-                fds = ()
-
-    async def _receive(self, request: core.Request[T]) -> IncomingReply:
+    async def _step(self, step: Callable[[], R], add: Callable[..., object], remove: Callable[[int], object]) -> R:
         while True:
-            await self._ready(self._loop.add_reader, self._loop.remove_reader)
             try:
-                data, fds = ancillary.receive_piece(self._sock, self._buffer, END)
+                return step()
             except BlockingIOError:
-                continue
-            except ConnectionResetError:
-                data = b""
-            if not data:
-                raise core.lost(request.what)
-            self._wire.receive(data, fds)
-            reply = self._wire.next_reply()
-            if reply is not None:
-                return reply
-
-    async def _ready(self, add: Callable[..., object], remove: Callable[[int], object]) -> None:
-        ready = self._loop.create_future()
-        number = self._sock.fileno()
-        add(number, _set_ready, ready)
-        try:
-            await ready
-        finally:
-            remove(number)
+                self._waiting = self._loop.create_future()
+                number = self._wire.sock.fileno()
+                add(number, _wake, self._waiting)
+                try:
+                    await self._waiting
+                finally:
+                    self._waiting = None
+                    remove(number)
 
     def close(self) -> None:
         """End the connection.  Twice is harmless; handles that were opened stay open."""
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_exception(_ClosedMeanwhile())
+        number = self._wire.sock.fileno()
+        if number >= 0:
+            self._loop.remove_reader(number)
+            self._loop.remove_writer(number)
         self._wire.close()
-        self._sock.close()
 
 
-def _set_ready(ready: "asyncio.Future[None]") -> None:
+class _ClosedMeanwhile(Exception):
+    """Another task closed the connection that this one waits on."""
+
+
+def _wake(waiting: "asyncio.Future[None]") -> None:
     # The loop may call once more before the descriptor is taken away from it.
-    if not ready.done():
-        ready.set_result(None)
+    if not waiting.done():
+        waiting.set_result(None)

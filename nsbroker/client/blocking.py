@@ -1,18 +1,17 @@
 """The blocking front: for scripts and threads."""
 
-import contextlib
+import socket
 import threading
+import time
 from collections.abc import Iterable
 from typing import Self, TypeVar
 
 from nsbroker.address import socket_path
 from nsbroker.client import core
+from nsbroker.errors import ConnectionLost
 from nsbroker.identity import Expectation, NamespaceType
 from nsbroker.interface import ExplainReply, PeerDescription, Status
-from nsbroker.linux import ancillary
 from nsbroker.namespace import Namespace
-from nsbroker.varlink.connection import IncomingReply
-from nsbroker.varlink.framing import END
 
 T = TypeVar("T")
 
@@ -20,26 +19,36 @@ T = TypeVar("T")
 def connect(address: str | None = None, *, timeout: float | None = None) -> "Broker":
     """Connect to the broker at `address`, by default $NSBROKER_ADDRESS or the usual place.
 
-    `timeout` in seconds is for each call.  Raises ConnectionFailed, and ConfigurationError for what is no address.
+    `timeout` in seconds is for each step of a call; one that takes longer raises ConnectionLost and ends the connection.
+    Raises ConnectionFailed, and InvalidAddress for what is no address.
     """
-    return Broker(address, timeout=timeout)
+    path = socket_path(address)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    end = None if timeout is None else time.monotonic() + timeout
+    try:
+        sock.settimeout(timeout)
+        while True:
+            try:
+                sock.connect(str(path))
+                break
+            except BlockingIOError:
+                # With a timeout, a listener that has no room left is an error at once.
+                if end is None or time.monotonic() > end:
+                    raise
+                time.sleep(0.01)
+    except OSError as error:
+        sock.close()
+        raise core.connect_failed(path, error) from error
+    return Broker(sock)
 
 
 class Broker:
     """A connection to the broker.  One call at a time; threads may share it."""
 
-    def __init__(self, address: str | None = None, *, timeout: float | None = None) -> None:
-        path = socket_path(address)
-        self._sock = core.new_socket()
-        self._sock.settimeout(timeout)
-        self._wire = core.Wire()
-        self._buffer = core.new_buffer()
+    def __init__(self, sock: socket.socket) -> None:
+        """Use `connect`.  Takes `sock`, connected."""
+        self._wire = core.Wire(sock)
         self._lock = threading.Lock()
-        try:
-            self._sock.connect(str(path))
-        except OSError as error:
-            self._sock.close()
-            raise core.connect_failed(path, error) from error
 
     def open(self, target: core.Where, type: str, *, expect: Expectation | None = None) -> Namespace:
         """Open one namespace of `target`; the handle is the caller's.  Raises the errors of `nsbroker.errors`; TargetChanged
@@ -66,43 +75,25 @@ class Broker:
         return self._call(core.status())
 
     def _call(self, request: core.Request[T]) -> T:
+        wire = self._wire
         with self._lock:
-            if self._sock.fileno() < 0:
-                raise core.closed(request.what)
+            wire.start(request)
             try:
-                self._send(request)
-                reply = self._receive(request)
-            except BaseException:
+                while not wire.send_some():
+                    pass
+                while (reply := wire.receive_some(request)) is None:
+                    pass
+            except BaseException as error:
                 # Half a call or half an answer: nothing on this connection would be what it seems.
-                self.close()
+                wire.close()
+                if isinstance(error, TimeoutError):
+                    raise ConnectionLost(f"{request.what()}: no answer in time; connect again") from error
                 raise
         return core.finish(request, reply)
-
-    def _send(self, request: core.Request[T]) -> None:
-        data = self._wire.start(request)
-        # A broker that is full has answered and hung up already: then the answer is still to be read.
-        with contextlib.suppress(BrokenPipeError):
-            sent = ancillary.send(self._sock, data, request.fds)
-            if sent < len(data):
-                self._sock.sendall(data[sent:])
-
-    def _receive(self, request: core.Request[T]) -> IncomingReply:
-        while True:
-            try:
-                data, fds = ancillary.receive_piece(self._sock, self._buffer, END)
-            except ConnectionResetError:
-                data = b""
-            if not data:
-                raise core.lost(request.what)
-            self._wire.receive(data, fds)
-            reply = self._wire.next_reply()
-            if reply is not None:
-                return reply
 
     def close(self) -> None:
         """End the connection.  Twice is harmless; handles that were opened stay open."""
         self._wire.close()
-        self._sock.close()
 
     def __enter__(self) -> Self:
         return self

@@ -1,5 +1,6 @@
-"""What the fronts share: for each method the call, its fds, and how to read the answer.  No I/O."""
+"""What the fronts share: for each method the call, its fds and how to read the answer; and the steps of a connection."""
 
+import contextlib
 import os
 import socket
 from collections.abc import Callable, Iterable, Sequence
@@ -32,6 +33,7 @@ from nsbroker.interface import (
     TargetSpec,
     WhoAmIReply,
 )
+from nsbroker.linux import ancillary
 from nsbroker.linux.ancillary import close_all
 from nsbroker.namespace import Namespace
 from nsbroker.target import Kind, Target
@@ -47,15 +49,21 @@ Where = str | Target
 
 
 class Request(NamedTuple, Generic[T]):
-    """One call to make: `fds` are borrowed until it is sent, `read` makes the result of the reply (and takes its fds).
-    `what` is the call in words, for errors.
-    """
+    """One call to make: `fds` are borrowed until it is sent, `read` makes the result of the reply (and takes its fds)."""
 
     method: str
     parameters: Struct
     fds: Sequence[int]
     read: Callable[[IncomingReply], T]
-    what: str
+    verb: str
+    target: Target | None = None
+    types: Sequence[str] = ()
+
+    def what(self) -> str:
+        """The call in words, for errors."""
+        types = f" {', '.join(self.types)} of" if self.types else ""
+        target = "" if self.target is None else f" {_said(self.target)}"
+        return f"{self.verb}{types}{target}"
 
 
 def open_namespaces(
@@ -64,9 +72,8 @@ def open_namespaces(
     """Open `types` (None: all there are) of the target; the caller owns the handles."""
     target = _target(where)
     kinds = None if types is None else [NamespaceType.parse(kind) for kind in types]
-    what = f"open {'all namespaces' if kinds is None else ', '.join(kinds)} of {_said(target)}"
     request = OpenRequest(TargetSpec.of(target), kinds, None if expect is None else ExpectationSpec.of(expect))
-    return Request(interface.OPEN, request, _fds(target), lambda reply: _read_namespaces(reply, kinds), what)
+    return Request(interface.OPEN, request, _fds(target), lambda reply: _read_namespaces(reply, kinds), "open", target, kinds or ())
 
 
 def explain(where: Where, types: Iterable[str] | None) -> Request[ExplainReply]:
@@ -74,7 +81,7 @@ def explain(where: Where, types: Iterable[str] | None) -> Request[ExplainReply]:
     target = _target(where)
     kinds = None if types is None else [NamespaceType.parse(kind) for kind in types]
     request = ExplainRequest(TargetSpec.of(target), kinds)
-    return Request(interface.EXPLAIN, request, _fds(target), _explanation, f"explain {_said(target)}")
+    return Request(interface.EXPLAIN, request, _fds(target), _explanation, "explain", target)
 
 
 def who_am_i() -> Request[PeerDescription]:
@@ -101,7 +108,7 @@ def connect_failed(path: Path, error: OSError) -> ConnectionFailed:
     """What to raise when there is no connection to be had."""
     match error:
         case FileNotFoundError() | ConnectionRefusedError():
-            hint = "is the daemon running? (`systemctl start nsbroker.socket`, or `nsbroker serve` as root)"
+            hint = "is the daemon running? (`nsbroker serve`, as root)"
         case PermissionError():
             hint = "the socket or a folder above it is not open to you"
         case _:
@@ -109,32 +116,57 @@ def connect_failed(path: Path, error: OSError) -> ConnectionFailed:
     return ConnectionFailed(f"no broker at {path}: {error.strerror or error}: {hint}")
 
 
-def lost(what: str) -> ConnectionLost:
-    """What to raise when the connection ended instead of an answer."""
-    return ConnectionLost(f"{what}: the broker hung up before it answered (restarted, or the call broke the protocol); try again")
+class Wire:
+    """One front's connection: its socket, and the steps of a call, which a front repeats until they are done.
 
+    `sock` is taken.  Each step does what can be done at once; the socket's own mode says whether it waits.
+    """
 
-def closed(what: str) -> ConnectionLost:
-    """What to raise for a call on a connection that is over."""
-    return ConnectionLost(f"{what}: this connection is closed; connect again")
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._connection = ClientConnection()
+        self._buffer = memoryview(bytearray(MESSAGE_MAX + len(END)))
+        self._rest = memoryview(b"")
+        self._fds: Sequence[int] = ()
 
+    def start(self, request: Request[T]) -> None:
+        """Begin a call.  Raises ConnectionLost on a connection that is over."""
+        if self.sock.fileno() < 0:
+            raise ConnectionLost(f"{request.what()}: this connection is closed; connect again")
+        self._rest = memoryview(self._connection.call(request.method, request.parameters))
+        self._fds = request.fds
 
-def new_socket() -> socket.socket:
-    """The socket of a front, still unconnected."""
-    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    def send_some(self) -> bool:
+        """Send what there is room for; whether all of it went.  Raises BlockingIOError when there is no room."""
+        try:
+            self._rest = self._rest[ancillary.send(self.sock, self._rest, self._fds) :]
+        except BrokenPipeError:
+            # A broker that is full has answered and hung up already: then the answer is still to be read.
+            return True
+        self._fds = ()
+        return not self._rest
 
+    def receive_some(self, request: Request[T]) -> IncomingReply | None:
+        """Receive what is there; the reply when it is whole.  Raises ConnectionLost, ProtocolError, BlockingIOError, OSError."""
+        try:
+            # One call is under way at a time, so all fds that come are of its reply: nothing else could be glued to it.
+            count, fds = ancillary.receive_into(self.sock, self._buffer)
+        except ConnectionResetError:
+            count, fds = 0, []
+        if not count:
+            raise ConnectionLost(
+                f"{request.what()}: the broker hung up before it answered (restarted, or the call broke the protocol); try again"
+            )
+        self._connection.receive(bytes(self._buffer[:count]), fds)
+        return self._connection.next_reply()
 
-def new_buffer() -> bytearray:
-    """What a front receives into."""
-    return bytearray(MESSAGE_MAX + len(END))
-
-
-class Wire(ClientConnection):
-    """The protocol state of one front's connection."""
-
-    def start(self, request: Request[T]) -> bytes:
-        """The bytes of the call."""
-        return self.call(request.method, request.parameters)
+    def close(self) -> None:
+        """End the connection.  Twice is harmless."""
+        self._connection.close()
+        # Wakes a thread that waits on it, which closing alone does not.
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
+        self.sock.close()
 
 
 def _target(where: Where) -> Target:
@@ -177,7 +209,7 @@ _status = _reader(Status)
 def _read_namespaces(reply: IncomingReply, kinds: list[NamespaceType] | None) -> dict[NamespaceType, Namespace]:
     answer = _decode(_open_replies, reply)
     try:
-        fds = reply.take_fds({str(index): space.namespace_file_descriptor for index, space in enumerate(answer.namespaces)})
+        fds = reply.take_fds({space.type: space.namespace_file_descriptor for space in answer.namespaces})
     except BrokerError as error:
         raise ProtocolError("the broker's answer does not fit the file descriptors that came with it") from error
     opened: dict[NamespaceType, Namespace] = {}
@@ -200,11 +232,11 @@ def _read_namespaces(reply: IncomingReply, kinds: list[NamespaceType] | None) ->
 def _error(request: Request[T], reply: IncomingReply) -> NsbrokerError:
     kind = WIRE_ERRORS.get(reply.error or "")
     if kind is None:
-        return ProtocolError(f"{request.what}: the broker answers with an unknown error {reply.error}")
+        return ProtocolError(f"{request.what()}: the broker answers with an unknown error {reply.error}")
     if kind is PermissionDenied:
-        return PermissionDenied(request.what)
+        return PermissionDenied(request.what())
     try:
         fields = msgspec.json.decode(reply.parameters, type=dict[str, object])
         return kind(*(fields[field] for field in kind.fields))
     except (msgspec.MsgspecError, KeyError, TypeError) as error:
-        return ProtocolError(f"{request.what}: the broker's error {reply.error} lacks its parameters: {error}")
+        return ProtocolError(f"{request.what()}: the broker's error {reply.error} lacks its parameters: {error}")

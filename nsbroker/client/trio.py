@@ -1,59 +1,44 @@
 """The trio front.
 
 async with nsbroker.client.trio.connect() as broker:
-with await broker.open("pid:4711", "net") as ns: ...
+    with await broker.open("pid:4711", "net") as ns:
+        ...
 """
 
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import TypeVar
 
 import trio
 
 from nsbroker.address import socket_path
 from nsbroker.client import core
+from nsbroker.errors import ConnectionLost
 from nsbroker.identity import Expectation, NamespaceType
 from nsbroker.interface import ExplainReply, PeerDescription, Status
-from nsbroker.linux import ancillary
 from nsbroker.namespace import Namespace
-from nsbroker.varlink.connection import IncomingReply
-from nsbroker.varlink.framing import END
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 @contextlib.asynccontextmanager
 async def connect(address: str | None = None) -> AsyncIterator["Broker"]:
     """Connect to the broker at `address`, by default $NSBROKER_ADDRESS or the usual place.
 
-    Raises ConnectionFailed, and ConfigurationError for what is no address.
+    Raises ConnectionFailed, and InvalidAddress for what is no address.
     """
     path = socket_path(address)
-    sock = core.new_socket()
+    broker = Broker(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
     try:
-        sock.setblocking(False)
         try:
-            # A Unix socket connects at once, or its listener has no room left: then a connection is waited for in turn.
-            await _until_room(sock, str(path))
+            await broker._connect(str(path))
         except OSError as error:
             raise core.connect_failed(path, error) from error
-        broker = Broker(sock)
-        try:
-            yield broker
-        finally:
-            broker.close()
+        yield broker
     finally:
-        sock.close()
-
-
-async def _until_room(sock: socket.socket, path: str) -> None:
-    while True:
-        await trio.lowlevel.checkpoint()
-        try:
-            return sock.connect(path)
-        except BlockingIOError:
-            await trio.sleep(0.01)
+        broker.close()
 
 
 class Broker:
@@ -62,10 +47,8 @@ class Broker:
     """
 
     def __init__(self, sock: socket.socket) -> None:
-        """Use `connect`.  Borrows `sock`, connected and non-blocking."""
-        self._sock = sock
-        self._wire = core.Wire()
-        self._buffer = core.new_buffer()
+        """Use `connect`.  Takes `sock`, non-blocking."""
+        self._wire = core.Wire(sock)
         self._lock = trio.Lock()
 
     async def open(self, target: core.Where, type: str, *, expect: Expectation | None = None) -> Namespace:
@@ -92,49 +75,42 @@ class Broker:
         """How the broker is doing."""
         return await self._call(core.status())
 
-    async def _call(self, request: core.Request[T]) -> T:
-        async with self._lock:
-            if self._sock.fileno() < 0:
-                raise core.closed(request.what)
+    async def _connect(self, path: str) -> None:
+        # A Unix socket connects at once, unless its listener has no room left.
+        while True:
+            await trio.lowlevel.checkpoint()
             try:
-                await self._send(request)
-                reply = await self._receive(request)
-            except BaseException:
+                return self._wire.sock.connect(path)
+            except BlockingIOError:
+                await trio.sleep(0.01)
+
+    async def _call(self, request: core.Request[T]) -> T:
+        wire = self._wire
+        async with self._lock:
+            wire.start(request)
+            try:
+                while not await self._step(wire.send_some, trio.lowlevel.wait_writable):
+                    pass
+                await trio.lowlevel.wait_readable(wire.sock)
+                while (reply := await self._step(lambda: wire.receive_some(request), trio.lowlevel.wait_readable)) is None:
+                    pass
+            except BaseException as error:
                 # Half a call or half an answer: nothing on this connection would be what it seems.
                 self.close()
+                if isinstance(error, trio.ClosedResourceError):
+                    raise ConnectionLost(f"{request.what()}: the connection was closed meanwhile") from error
                 raise
         return core.finish(request, reply)
 
-    async def _send(self, request: core.Request[T]) -> None:
-        rest = memoryview(self._wire.start(request))
-        fds = request.fds
-        # A broker that is full has answered and hung up already: then the answer is still to be read.
-        with contextlib.suppress(BrokenPipeError):
-            while rest:
-                await trio.lowlevel.wait_writable(self._sock)
-                try:
-                    rest = rest[ancillary.send(self._sock, rest, fds) :]
-                except BlockingIOError:
-                    continue
-                fds = ()
-
-    async def _receive(self, request: core.Request[T]) -> IncomingReply:
+    async def _step(self, step: Callable[[], R], wait: Callable[[socket.socket], Awaitable[None]]) -> R:
         while True:
-            await trio.lowlevel.wait_readable(self._sock)
             try:
-                data, fds = ancillary.receive_piece(self._sock, self._buffer, END)
+                return step()
             except BlockingIOError:
-                continue
-            except ConnectionResetError:
-                data = b""
-            if not data:
-                raise core.lost(request.what)
-            self._wire.receive(data, fds)
-            reply = self._wire.next_reply()
-            if reply is not None:
-                return reply
+                await wait(self._wire.sock)
 
     def close(self) -> None:
         """End the connection.  Twice is harmless; handles that were opened stay open."""
+        if self._wire.sock.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._wire.sock)
         self._wire.close()
-        self._sock.close()

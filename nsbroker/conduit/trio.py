@@ -1,57 +1,49 @@
 """The trio conduit."""
 
+import contextlib
 import os
 import socket
-from typing import IO, Any, Self
+from collections.abc import Awaitable, Callable
+from typing import IO, Any
 
 import trio
 
 from nsbroker.conduit import core
+from nsbroker.errors import ConduitClosed
 from nsbroker.linux import ancillary
 
 
-class Conduit:
-    """Carries one descriptor at a time over `sock`, which it takes and closes.
+class Conduit(core.ConduitBase):
+    """Carries one descriptor at a time over a connected AF_UNIX socket of any type, which it takes and closes.
 
-    `sock` is a connected AF_UNIX socket of any type; it is made non-blocking.  Sending closes the original, but only once it
-    went; whatever is refused on receipt is closed.  Everything received is close-on-exec.
+    Sending closes the original, but only once it went; whatever is refused on receipt is closed.  Everything received is
+    close-on-exec.  The socket is made non-blocking.
     """
 
     def __init__(self, sock: socket.socket) -> None:
-        """Raises UnusableTransport, and then leaves `sock` to the caller."""
-        self._sock = core.check_transport(sock)
+        """Takes `sock`, unless this raises UnusableTransport."""
+        super().__init__(sock)
         self._sock.setblocking(False)
 
-    @classmethod
-    def pair(cls) -> tuple[Self, Self]:
-        """Two that are connected to each other."""
-        left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        return cls(left), cls(right)
-
     async def transfer_fd(self, fd: int) -> None:
-        """Send `fd`, then close it.  Raises TransferFailed, and then `fd` is still open and the caller's."""
+        """Send `fd`, then close it.  Raises TransferFailed, ConduitClosed, and then `fd` is as it was and the caller's."""
         await self._send(fd, "descriptor")
         os.close(fd)
 
     async def transfer_file(self, file: IO[Any]) -> None:
-        """Flush and send `file`, then close it.  Raises TransferFailed, and then `file` is still open and the caller's."""
-        try:
-            file.flush()
-            fd = file.fileno()
-        except (OSError, ValueError) as error:
-            raise core.transfer_failed("file", error) from error
-        await self._send(fd, "file")
+        """Flush and send `file`, then close it.  As `transfer_fd`."""
+        await self._send(core.flushed(file), "file")
         file.close()
 
     async def transfer_socket(self, sock: socket.socket) -> None:
-        """Send `sock`, then close it.  Raises TransferFailed, and then `sock` is still open and the caller's."""
+        """Send `sock`, then close it.  As `transfer_fd`."""
         await self._send(sock.fileno(), "socket")
         sock.close()
 
     async def receive_fd(self) -> int:
         """The descriptor (the caller's) that comes next.
 
-        Raises ConduitClosed, NoDescriptor, SeveralDescriptors, ForeignControlMessage, DescriptorsLost.
+        Raises ConduitClosed, NoDescriptor, SeveralDescriptors, ForeignControlMessage, DescriptorsLost, OSError.
         """
         return core.read_message(*await self._receive())
 
@@ -63,38 +55,33 @@ class Conduit:
         """The socket that comes next; it knows its family, type and protocol.  As `receive_fd`; WrongDescriptor."""
         return core.as_socket(await self.receive_fd())
 
+    def close(self) -> None:
+        """Close the socket.  Twice is harmless; tasks that wait on it get ConduitClosed."""
+        if not self.closed:
+            with contextlib.suppress(RuntimeError):  # outside of a loop nobody waits
+                trio.lowlevel.notify_closing(self._sock)
+        super().close()
+
     async def _send(self, fd: int, what: str) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
         while True:
+            self._see_open()
             try:
-                await trio.lowlevel.wait_writable(self._sock)
-                ancillary.send(self._sock, core.PAYLOAD, [fd])
-                return
+                return core.send(self._sock, fd, what)
             except BlockingIOError:
-                continue
-            except (OSError, ValueError) as error:
-                raise core.transfer_failed(what, error) from error
+                await self._ready(trio.lowlevel.wait_writable)
 
     async def _receive(self) -> tuple[bytes, ancillary.Ancillary, int]:
         while True:
-            if self.closed:
-                raise core.closed()
-            await trio.lowlevel.wait_readable(self._sock)
+            self._see_open()
+            await self._ready(trio.lowlevel.wait_readable)
             try:
                 return core.receive(self._sock)
             except BlockingIOError:
                 continue
 
-    @property
-    def closed(self) -> bool:
-        """Whether it was closed."""
-        return self._sock.fileno() < 0
-
-    def close(self) -> None:
-        """Close the socket.  Twice is harmless."""
-        self._sock.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    async def _ready(self, wait: Callable[[socket.socket], Awaitable[None]]) -> None:
+        try:
+            await wait(self._sock)
+        except trio.ClosedResourceError as error:
+            raise ConduitClosed("this conduit was closed meanwhile") from error

@@ -4,6 +4,7 @@ Records come before what they record: an fd leaves only when its record was take
 names that others give come escaped: no record can be forged by naming a thing.
 """
 
+import contextlib
 import os
 import select
 import time
@@ -29,6 +30,8 @@ _KINDS = {"allowed": (ALLOWED, _INFO), "denied": (DENIED, _WARNING), "failed": (
 
 # A pipe takes a write of this size whole or not at all (PIPE_BUF).
 _LINE_MAX = 4096
+# What clients write is cut, so that every record fits, even if each character is written as six.
+_TEXT_MAX = 250
 _STDERR = 2
 _stderr = select.poll()
 _stderr.register(_STDERR, select.POLLOUT)
@@ -70,14 +73,16 @@ class Audit:
     ) -> None:
         """Write one record.  Raises OSError when it is not taken: then what it would allow must not happen."""
         spaces = " ".join(map(str, namespaces))
+        target, error = target[:_TEXT_MAX], error[:_TEXT_MAX]
         self._write(Record(verb, target, verdict, rule, peer.uid, peer.gid, peer.pid, unit or "", spaces, error, time.time()))
 
     @staticmethod
     def say(text: str) -> None:
         """One line about the broker itself on standard error; lost when nobody takes it."""
         line = f"nsbroker: {_printable(text)}\n".encode()
-        if _can_write():
-            os.write(_STDERR, line[:_LINE_MAX])
+        with contextlib.suppress(OSError):
+            if _can_write():
+                os.write(_STDERR, line[:_LINE_MAX])
 
 
 def open_audit() -> Audit:
@@ -97,7 +102,7 @@ def _journal_fields(record: Record) -> list[str]:
     summary = f"{record.verb} {record.target} by uid {record.peer_uid}: {record.verdict}"
     names = {name: getattr(record, name) for name in record.__struct_fields__ if name != "time"}
     return [
-        f"MESSAGE={summary}{f' ({record.error})' if record.error else ''}",
+        f"MESSAGE={_printable(f'{summary} ({record.error})' if record.error else summary)}",
         f"MESSAGE_ID={message_id}",
         f"PRIORITY={priority}",
         f"SYSLOG_IDENTIFIER={IDENTIFIER}",
@@ -113,7 +118,8 @@ def _write_line(record: Record) -> None:
     # Blocking here would stop every client at once; a record that finds no room counts as not taken.
     if len(line) > _LINE_MAX or not _can_write():
         raise BlockingIOError("standard error takes no audit record")
-    os.write(_STDERR, line)
+    if os.write(_STDERR, line) != len(line):
+        raise BlockingIOError("standard error took half an audit record")
 
 
 def _can_write() -> bool:

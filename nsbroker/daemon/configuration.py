@@ -5,6 +5,7 @@ import stat
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -28,7 +29,13 @@ class RuleText(Struct, forbid_unknown_fields=True):
     namespaces: list[str] = []
     sockets: list[str] = []
     devices: list[str] = []
-    origin: str = ""
+
+
+class SourcedRule(NamedTuple):
+    """A rule and the file that it stands in."""
+
+    text: RuleText
+    origin: Path
 
 
 class Limits(Struct, forbid_unknown_fields=True, rename="kebab", frozen=True):
@@ -50,7 +57,7 @@ class _File(Struct, forbid_unknown_fields=True):
 class Configuration(Struct, frozen=True):
     """All files merged: rules in the order of the files, the last word on each limit, and which files were read."""
 
-    rules: tuple[RuleText, ...]
+    rules: tuple[SourcedRule, ...]
     limits: Limits
     files: tuple[Path, ...]
 
@@ -60,22 +67,20 @@ def load(place: Path | None = None) -> Configuration:
     `nsbroker.d` in it.  Raises ConfigurationError.
     """
     files = tuple(_files(place))
-    rules: list[RuleText] = []
+    rules: list[SourcedRule] = []
     limits: dict[str, int | float] = {}
     for path in files:
         content = _read(path)
-        for rule in content.allow:
-            rule.origin = str(path)
-        rules += content.allow
+        rules += [SourcedRule(text, path) for text in content.allow]
         _check_limits(content.limits, path)
         limits |= content.limits
-    names = [rule.name for rule in rules]
-    for rule in rules:
-        if names.count(rule.name) > 1:
-            origins = " and ".join(other.origin for other in rules if other.name == rule.name)
+    origins: dict[str, Path] = {}
+    for text, origin in rules:
+        if text.name in origins:
             raise ConfigurationError(
-                f"{origins}: two rules have the name {rule.name!r}: the audit record could not tell them apart"
+                f"{origins[text.name]} and {origin}: two rules have the name {text.name!r}: no record could tell them apart"
             )
+        origins[text.name] = origin
     return Configuration(tuple(rules), msgspec.convert(limits, Limits), files)
 
 
@@ -87,11 +92,8 @@ def _files(place: Path | None) -> Iterator[Path]:
     mains = [path for path in (directory / NAME for directory in directories) if _exists(path)]
     if place is not None and not mains:
         raise ConfigurationError(f"{place / NAME}: there is no such file")
-    found = {NAME: mains[-1]} if mains else {}
-    for directory in directories:
-        for path in sorted((directory / _DROP_INS).glob("*.toml")):
-            found[path.name] = path
-    yield from (found[name] for name in (NAME, *sorted(found.keys() - {NAME})) if name in found and not _is_masked(found[name]))
+    drop_ins = {path.name: path for directory in directories for path in (directory / _DROP_INS).glob("*.toml")}
+    yield from (path for path in (*mains[-1:], *(drop_ins[name] for name in sorted(drop_ins))) if not _is_masked(path))
 
 
 def _exists(path: Path) -> bool:
@@ -105,11 +107,15 @@ def _is_masked(path: Path) -> bool:
 def _read(path: Path) -> _File:
     try:
         # Without O_NONBLOCK a FIFO would hold up the daemon until somebody writes to it.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
             # Who can write the file beside our code can write the code.
             if path.parent != _SHIPPED:
-                _check_trust(path, os.fstat(file.fileno()))
-            text = file.read(_FILE_MAX + 1)
+                _check_trust(path, os.fstat(fd))
+            with open(fd, "rb", closefd=False) as file:
+                text = file.read(_FILE_MAX + 1)
+        finally:
+            os.close(fd)
     except OSError as error:
         raise ConfigurationError(f"{path}: {error.strerror}") from error
     if len(text) > _FILE_MAX:
@@ -118,6 +124,8 @@ def _read(path: Path) -> _File:
         return msgspec.convert(tomllib.loads(text.decode()), _File)
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{path}: not UTF-8 text") from error
+    except RecursionError as error:
+        raise ConfigurationError(f"{path}: nested too deep") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{path}: not TOML: {error}") from error
     except msgspec.ValidationError as error:
@@ -152,7 +160,7 @@ def _plain(message: str) -> str:
         import difflib  # only on this path: the daemon's memory counts
 
         key = text.split("`")[1]
-        known = (*_File.__struct_fields__, *RuleText.__struct_fields__[:-1], *Limits.__struct_encode_fields__)
+        known = (*_File.__struct_fields__, *RuleText.__struct_fields__, *Limits.__struct_encode_fields__)
         near = difflib.get_close_matches(key, known, 1)
         text = f"unknown key {key!r}" + (f", did you mean {near[0]!r}?" if near else "")
     return f"{where}: {text}" if where else text

@@ -67,6 +67,9 @@ class Inquiry:
     def _fail(self, error: Exception) -> BrokerError:
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
             error = QuotaExceeded("open files of the broker")
+        if not self.verdict.allowed and self.types is not None:
+            # It did not come to a verdict on facts; what the target's name alone says tells a failure from a refusal.
+            self.verdict = self._grants.verdict(self.said, self.types, own=False)
         if isinstance(error, PermissionDenied) and not self.verdict.allowed:
             self._record("denied")
         else:

@@ -6,8 +6,9 @@ it tells for a connection as a whole whether all of it was read.
 """
 
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from nsbroker.daemon.closing import Closer
 from nsbroker.daemon.configuration import Limits
 from nsbroker.errors import QuotaExceeded
 from nsbroker.linux.ancillary import SCM_MAX_FD
@@ -15,17 +16,31 @@ from nsbroker.linux.socket_options import unread_bytes
 
 
 @dataclass(slots=True, eq=False)
+class _User:
+    """What one uid has; `unread` is the sum over its leases."""
+
+    uid: int
+    leases: "set[Lease]" = field(default_factory=set)
+    unread: int = 0
+
+
+@dataclass(slots=True, eq=False)
 class Lease:
     """One connection's share.  Owns nothing; `sock` is borrowed until the lease is given back."""
 
-    uid: int
+    user: _User
     sock: socket.socket
     unread: int = 0
+
+    def charge(self, count: int) -> None:
+        """Count descriptors that are about to be sent."""
+        self.unread += count
+        self.user.unread += count
 
     def is_read(self) -> bool:
         """Whether the peer has read everything; resets the count when it has."""
         if self.unread and unread_bytes(self.sock) == 0:
-            self.unread = 0
+            self.charge(-self.unread)
         return self.unread == 0
 
     def is_full(self) -> bool:
@@ -39,36 +54,34 @@ class Ledger:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.connections = 0
-        self._users: dict[int, set[Lease]] = {}
+        self.closer = Closer()
+        self._users: dict[int, _User] = {}
         self._lingering: set[Lease] = set()
 
     def lease(self, uid: int, sock: socket.socket) -> Lease:
         """A share for a new connection of `uid`.  Raises QuotaExceeded."""
         self._sweep()
-        held = len(self._users.get(uid, ()))
-        if uid != 0:
-            if held >= self.limits.connections_per_user:
-                raise QuotaExceeded("connections-per-user")
-            if self.connections >= self.limits.connections - self.limits.connections_reserved_for_root:
-                raise QuotaExceeded("connections")
-        elif self.connections >= self.limits.connections:
+        user = self._users.get(uid) or _User(uid)
+        if uid != 0 and len(user.leases) >= self.limits.connections_per_user:
+            raise QuotaExceeded("connections-per-user")
+        reserved = 0 if uid == 0 else self.limits.connections_reserved_for_root
+        if self.connections >= self.limits.connections - reserved:
             raise QuotaExceeded("connections")
-        lease = Lease(uid, sock)
-        self._users.setdefault(uid, set()).add(lease)
+        lease = Lease(user, sock)
+        user.leases.add(lease)
+        self._users[uid] = user
         self.connections += 1
         return lease
 
     def check(self, lease: Lease, count: int) -> None:
         """See that `count` more descriptors may be sent.  Raises QuotaExceeded."""
-        most = self.limits.unread_descriptors_per_user
-        leases = self._users[lease.uid]
-        if len(leases) == 1 and lease.unread + count <= most:
+        user, most = lease.user, self.limits.unread_descriptors_per_user
+        if user.unread + count <= most:
             return
-        if sum(other.unread for other in leases) + count > most:
-            for other in leases:
-                other.is_read()
-            if sum(other.unread for other in leases) + count > most:
-                raise QuotaExceeded("unread-descriptors-per-user")
+        for other in user.leases:
+            other.is_read()
+        if user.unread + count > most:
+            raise QuotaExceeded("unread-descriptors-per-user")
 
     def give_back(self, lease: Lease) -> None:
         """The connection is over; takes its socket.  As long as something is unread it stays open, shut down, and counts."""
@@ -93,9 +106,9 @@ class Ledger:
 
     def _forget(self, lease: Lease) -> None:
         self._lingering.discard(lease)
-        lease.sock.close()
+        self.closer.hang_up(lease.sock)
         self.connections -= 1
-        leases = self._users[lease.uid]
-        leases.remove(lease)
-        if not leases:
-            del self._users[lease.uid]
+        lease.charge(-lease.unread)
+        lease.user.leases.remove(lease)
+        if not lease.user.leases:
+            del self._users[lease.user.uid]

@@ -8,14 +8,14 @@ import os
 import socket
 from pathlib import Path
 
-from nsbroker.errors import NoSuchTarget
+from nsbroker.errors import NoSuchTarget, NsbrokerError
 from nsbroker.identity import NamespaceType
 from nsbroker.linux import nsfs, socket_options
 from nsbroker.linux.features import features
 from nsbroker.linux.process import Process
 from nsbroker.namespace import Namespace
 
-_UNITS = (".service", ".scope", ".socket", ".mount", ".swap")
+UNIT_SUFFIXES = (".service", ".scope", ".socket", ".mount", ".swap")
 _WHOLE_RANGE = ["0", "0", "4294967295"]
 
 
@@ -62,17 +62,19 @@ class Peer:
         try:
             with self._namespace(NamespaceType.USER) as user:
                 return user.inode != _own_inode(NamespaceType.USER)
-        except (NoSuchTarget, OSError):
+        except (NsbrokerError, OSError):
             return True
 
     def _namespace(self, kind: NamespaceType) -> Namespace:
         process = self.process()
         if process is not None:
             return Namespace.from_process(process, kind, "self")
-        # Without SO_PEERPIDFD there is only the number of connect time.  It is used to narrow what the peer may, never
-        # to widen it beyond what its uid gives.
+        if features().peer_pidfd:
+            raise NoSuchTarget("self", "the process that connected has ended")
+        # Without SO_PEERPIDFD (before Linux 6.5) there is only the number of connect time: another process of the same
+        # uid may have it by now, and then speaks for this one.
         with Process.open(self.pid) as guess:
-            if guess.info().uids.count(self.uid) == 0:
+            if guess.info().uids != (self.uid,) * 4:
                 raise NoSuchTarget("self", "the process that connected has ended")
             return Namespace.from_process(guess, kind, "self")
 
@@ -147,4 +149,4 @@ def unit_of(cgroups: dict[str, str]) -> str | None:
         return None
     first = next((part for part in parts if not part.endswith(".slice")), "")
     # systemd puts a '_' before names that the kernel could take for one of its own files.
-    return first.removeprefix("_") if first.endswith(_UNITS) else None
+    return first.removeprefix("_") if first.endswith(UNIT_SUFFIXES) else None

@@ -12,8 +12,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
-from nsbroker.daemon.configuration import Configuration, RuleText
-from nsbroker.daemon.peer import Peer
+from nsbroker.daemon.configuration import Configuration, RuleText, SourcedRule
+from nsbroker.daemon.peer import UNIT_SUFFIXES, Peer
 from nsbroker.errors import ConfigurationError, InvalidTarget, InvalidType
 from nsbroker.identity import NamespaceType
 from nsbroker.target import ENGINES, KINDS, Target
@@ -23,7 +23,8 @@ _SOCKET_TYPES = ("stream", "dgram", "seqpacket", "raw")
 K = TypeVar("K")
 V = TypeVar("V")
 
-_REMEMBERED = 256
+_REMEMBERED = 64
+_TARGET_REMEMBERED = 128
 _PROCESS_KINDS = frozenset(("pid", "tid", "self", "container", *ENGINES, "unit"))
 
 
@@ -97,7 +98,8 @@ class Grants:
                 for kind in types
             ]
             verdict = Verdict(None not in rules, rules, " ".join(dict.fromkeys(rule for rule in rules if rule)))
-            _remember(self._verdicts, question, verdict)
+            if len(target) <= _TARGET_REMEMBERED:
+                _remember(self._verdicts, question, verdict)
         return verdict
 
     def may_ask(self, target: str) -> bool:
@@ -119,12 +121,13 @@ class Grants:
             self._by_kind[kind] = rules
         may_be_own = kind in _PROCESS_KINDS
         fits = [_Fit(rule, named) for rule in rules if (named := rule.fits_target(target)) or (rule.own and may_be_own)]
-        _remember(self._fits, target, fits)
+        if len(target) <= _TARGET_REMEMBERED:
+            _remember(self._fits, target, fits)
         return fits
 
 
 def _remember(cache: dict[K, V], key: K, value: V) -> None:
-    # Keys hold what clients write: what is remembered must not grow with what they make up.
+    # Keys hold what clients write (long targets never): what is remembered must not grow with what they make up.
     if len(cache) >= _REMEMBERED:
         cache.clear()
     cache[key] = value
@@ -150,19 +153,23 @@ class Policy:
             _remember(self._grants, key, grants)
         return grants
 
-    def _compile(self, text: RuleText) -> Rule:
+    def _compile(self, rule: SourcedRule) -> Rule:
+        text, origin = rule
         try:
-            return self._compiled(text)
+            return self._compiled(text, f"{origin}: rule {text.name!r}")
         except (ConfigurationError, InvalidTarget, InvalidType) as error:
-            raise ConfigurationError(f"{text.origin}: rule {text.name!r}: {error}") from error
+            raise ConfigurationError(f"{origin}: rule {text.name!r}: {error}") from error
 
-    def _compiled(self, text: RuleText) -> Rule:
+    def _compiled(self, text: RuleText, place: str) -> Rule:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", text.name):
             raise ConfigurationError("a rule's name has letters, digits, '_', '.' and '-' only")
         if not (text.namespaces or text.sockets or text.devices):
             raise ConfigurationError("it allows nothing: give it namespaces, sockets or devices")
+        if not text.who or not text.targets:
+            raise ConfigurationError("it fits nothing: `who` and `targets` have at least one entry each")
         _check_sockets(text.sockets)
-        everyone, uids, gids, units = self._who(text)
+        _check_devices(text.devices)
+        everyone, uids, gids, units = self._who(text, place)
         patterns = [pattern for pattern in text.targets if pattern not in ("*", "own")]
         globs = [pattern for pattern in patterns if "*" in pattern or "?" in pattern]
         exact = [str(Target.parse(pattern)) for pattern in patterns if pattern not in globs]
@@ -180,7 +187,7 @@ class Policy:
             namespaces=_types(text.namespaces),
         )
 
-    def _who(self, text: RuleText) -> tuple[bool, frozenset[int], frozenset[int], frozenset[str]]:
+    def _who(self, text: RuleText, place: str) -> tuple[bool, frozenset[int], frozenset[int], frozenset[str]]:
         everyone = False
         uids: set[int] = set()
         gids: set[int] = set()
@@ -190,30 +197,30 @@ class Policy:
             number = None
             if who == "everyone":
                 everyone = True
-            elif kind == "unit" and name:
+            elif kind == "unit" and name.endswith(UNIT_SUFFIXES):
                 units.add(name)
             elif kind == "user" and name:
                 uids.update(() if (number := _uid(name)) is None else (number,))
             elif kind == "group" and name:
                 gids.update(() if (number := _gid(name)) is None else (number,))
             else:
-                raise ConfigurationError(f"who: {who!r} is none of user:NAME, group:NAME, unit:NAME, everyone")
+                raise ConfigurationError(f"who: {who!r} is none of user:NAME, group:NAME, unit:NAME.service, everyone")
             if kind in ("user", "group") and number is None:
-                self.warnings.append(f"{text.origin}: rule {text.name!r}: there is no {kind} {name!r} here: it fits nobody")
+                self.warnings.append(f"{place}: there is no {kind} {name!r} here: it fits nobody")
         return everyone, frozenset(uids), frozenset(gids), frozenset(units)
 
 
 def _uid(name: str) -> int | None:
     try:
         return int(name) if name.isascii() and name.isdigit() else pwd.getpwnam(name).pw_uid
-    except KeyError:
+    except (KeyError, ValueError):
         return None
 
 
 def _gid(name: str) -> int | None:
     try:
         return int(name) if name.isascii() and name.isdigit() else grp.getgrnam(name).gr_gid
-    except KeyError:
+    except (KeyError, ValueError):
         return None
 
 
@@ -232,10 +239,16 @@ def _check_sockets(sockets: Iterable[str]) -> None:
             )
 
 
+def _check_devices(devices: Iterable[str]) -> None:
+    for text in devices:
+        if text != "*" and not re.fullmatch(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*", text):
+            raise ConfigurationError(f"devices: {text!r} is no name below /dev, such as null or net/tun")
+        if {".", ".."} & set(text.split("/")):
+            raise ConfigurationError(f"devices: {text!r}: write the name itself, without . and ..")
+
+
 def _regex(pattern: str) -> str:
     kind, colon, _ = pattern.partition(":")
     if not colon or kind not in KINDS:
-        raise InvalidTarget(
-            f"targets: {pattern!r} is no pattern: write 'own', '*', or a target with '*' in it, such as {ENGINES[0]}:web-*"
-        )
+        raise InvalidTarget(f"targets: {pattern!r} is no pattern: write 'own', '*', or a target with '*' in it, such as name:web-*")
     return "".join({"*": "[^/]*", "?": "[^/]"}.get(character, re.escape(character)) for character in pattern)

@@ -21,7 +21,9 @@ from nsbroker.opening import file_error, pin
 from nsbroker.target import Kind, Target
 
 _ALL = tuple(NamespaceType)
-_SLOW = frozenset((Kind.NAMESPACE,))
+_SLOW = frozenset((Kind.NAMESPACE, Kind.PATH))
+# Threads for all clients together: each may be held up by a file system that does not answer.
+_threads = trio.CapacityLimiter(8)
 
 
 class Pinned(Protocol):
@@ -157,10 +159,8 @@ def resolve(target: Target, said: str, peer: Peer, fds: list[int]) -> Pinned:
             return _self(peer)
         case Kind.NAME:
             return PinnedNamespace(Namespace.from_name(target.value), said)
-        case Kind.PATH:
-            return _path(target, said)
         case Kind.CONTAINER:
-            raise EngineUnavailable(target.engine or "container", "this broker asks no container engine")
+            raise EngineUnavailable(target.engine or "any", "this broker asks no container engine")
         case Kind.UNIT:
             raise EngineUnavailable("systemd", "this broker does not ask systemd for units")
     raise InvalidParameter("target")
@@ -168,8 +168,10 @@ def resolve(target: Target, said: str, peer: Peer, fds: list[int]) -> Pinned:
 
 async def resolve_slowly(target: Target) -> Pinned:
     """What `target` means; for targets that take time."""
+    if target.kind is Kind.PATH:
+        return await trio.to_thread.run_sync(_path, target, str(target), limiter=_threads)
     find = partial(lookup.find, NamespaceId.parse(target.value))
-    return PinnedNamespace(await trio.to_thread.run_sync(find), target.value)
+    return PinnedNamespace(await trio.to_thread.run_sync(find, limiter=_threads), target.value)
 
 
 def _process(target: Target, said: str, peer: Peer) -> Pinned:
@@ -205,13 +207,8 @@ def _self(peer: Peer) -> Pinned:
     process = peer.process()
     if process is None:
         raise NoSuchTarget("self", "the process that connected has ended, or this kernel cannot tell which it was: send a pidfd")
-    # The peer keeps its own pin: another descriptor of the same process is opened, so that each closes what is its.
-    copy = os.dup(process.pidfd)
-    try:
-        pinned = Process.from_pidfd(copy)
-    except OSError as error:
-        raise NoSuchTarget("self", "the process that connected has ended") from error
-    return PinnedProcess(pinned, f"pid:{pinned.pid}")
+    # The peer keeps its own pin: each closes what is its.
+    return PinnedProcess(Process(os.dup(process.pidfd), process.pid, process.tid), "self")
 
 
 def _path(target: Target, said: str) -> Pinned:

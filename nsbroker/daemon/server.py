@@ -34,6 +34,7 @@ class Server:
         self._audit = audit
         self._connections: dict[Lease, trio.CancelScope] = {}
         self._last_moment = math.inf
+        self._closer = ledger.closer
         # One buffer for all: nothing is awaited between filling and emptying it.
         self._buffer = bytearray(MESSAGE_MAX + len(END))
 
@@ -45,7 +46,8 @@ class Server:
                 await stop.wait()
                 accepting.cancel_scope.cancel()
             self._last_moment = trio.current_time() + _STOP_DEADLINE
-            self._accept_waiting(listener, nursery)
+            with contextlib.suppress(OSError):
+                self._accept_waiting(listener, nursery)
             # Those just accepted enter themselves as their tasks start.
             await trio.lowlevel.checkpoint()
             for lease, scope in self._connections.items():
@@ -76,10 +78,12 @@ class Server:
             sock.setblocking(False)
             try:
                 self._admit(sock, nursery)
-            except (OSError, QuotaExceeded) as error:
+            except Exception as error:
                 if isinstance(error, QuotaExceeded):
                     _turn_away(sock, error)
-                sock.close()
+                elif not isinstance(error, OSError):
+                    self._audit.say(f"fault: {type(error).__name__}: {error}")
+                self._closer.hang_up(sock)
 
     def _admit(self, sock: socket.socket, nursery: trio.Nursery) -> None:
         """Takes `sock` unless it raises."""
@@ -113,28 +117,34 @@ class Server:
     async def _serve_calls(self, caller: Caller, wire: ServerConnection, scope: trio.CancelScope) -> None:
         sock = caller.lease.sock
         timed = False
-        in_a_row = 0
+        served = 0
+        nothing = 0
         while True:
             await trio.lowlevel.wait_readable(sock)
             try:
                 data, fds = ancillary.receive_piece(sock, self._buffer, END)
             except BlockingIOError:
+                # Readable, and nothing to read: out-of-band data, of which varlink has none.
+                nothing += 1
+                if nothing > 2:
+                    return
                 continue
             if not data:
                 return
-            wire.receive(data, fds)
-            before = in_a_row
+            nothing = 0
+            wire.receive(data, self._closer.sort_out(fds) if fds else fds)
             while (call := wire.next_call()) is not None:
-                in_a_row += 1
+                served += 1
+                if timed:
+                    # Its message is whole: what it takes to answer is not the sender's time.
+                    timed, scope.deadline = False, self._last_moment
                 await self._serve_call(caller, wire, call)
-                if in_a_row % _CALLS_IN_A_ROW == 0:
+                if served % _CALLS_IN_A_ROW == 0:
                     await trio.lowlevel.checkpoint()
             # The deadline is of one message: one that has started keeps its own, however its bytes trickle in.
-            if wire.started and (not timed or in_a_row > before):
+            if wire.started and not timed:
                 scope.deadline = min(self._last_moment, trio.current_time() + self._ledger.limits.message_deadline)
-            elif timed and not wire.started:
-                scope.deadline = self._last_moment
-            timed = wire.started
+                timed = True
 
     async def _serve_call(self, caller: Caller, wire: ServerConnection, call: IncomingCall) -> None:
         lease = caller.lease
@@ -148,7 +158,7 @@ class Server:
             data = wire.reply(call, answer.parameters, error=answer.error)
             if data is None:
                 return
-            lease.unread += len(fds)
+            lease.charge(len(fds))
             try:
                 sent = ancillary.send(lease.sock, data, fds)
             except BlockingIOError:

@@ -67,6 +67,9 @@ def _reloader(broker: Broker, ledger: Ledger, audit: Audit, config: Path | None)
         except ConfigurationError as error:
             audit.say(f"the old policy stays in force: {error}")
             return
+        except Exception as error:
+            audit.say(f"the old policy stays in force; a fault of the broker's own: {type(error).__name__}: {error}")
+            return
         broker.policy = policy
         ledger.limits = settings.limits
         audit.say(f"reloaded: {len(policy.rules)} rules from {', '.join(map(str, settings.files))}")

@@ -39,7 +39,7 @@ class Enterable(Protocol):
 def enter(space: Enterable) -> None:
     """Move the calling thread into `space` (borrowed).  Raises EnterFailed, ValueError for a closed handle."""
     _see_enterable(space.type)
-    _enter(space.fileno(), space.type)
+    move(space.fileno(), space.type)
 
 
 class Visit(Generic[T]):
@@ -104,7 +104,7 @@ class Visit(Generic[T]):
             # All before the first is entered: inside a foreign mount namespace there may be no /proc.
             homes.extend(os.open(f"/proc/thread-self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in self._kinds)
             for fd, home, kind in zip(self._fds, homes, self._kinds, strict=True):
-                _enter(fd, kind)
+                move(fd, kind)
                 entered.append((home, kind))
             result = self._function(*self._args)
         except BaseException as error:
@@ -144,7 +144,8 @@ def _see_enterable(kind: NamespaceType) -> None:
         raise EnterFailed(f"a thread cannot do it: {_WHO_CAN[kind]}; use `nsbroker run`, or nsenter(1) in a child process")
 
 
-def _enter(fd: int, kind: NamespaceType) -> None:
+def move(fd: int, kind: NamespaceType) -> None:
+    """Move the calling thread into the namespace `fd` (borrowed).  Raises EnterFailed with what the kernel wants."""
     try:
         if kind is NamespaceType.MNT:
             # The threads of a process share root and current directory, and such a thread may not move (EINVAL).

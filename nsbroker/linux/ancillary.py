@@ -82,8 +82,10 @@ def receive_piece(sock: socket.socket, buffer: bytearray, end: bytes) -> tuple[b
     the piece cut after the first `end`.  Raises as `receive_into`; no bytes: end of file.
     """
     count, _, flags, _ = sock.recvmsg_into((buffer,), 0, _PEEK)
-    view = memoryview(buffer)
-    if flags & _CTRUNC:
-        count = buffer.find(end, 0, count) + 1 or count
-    count, fds = receive_into(sock, view[:count]) if count else (0, [])
-    return bytes(view[:count]), fds
+    if not flags & _CTRUNC:
+        # No descriptor is among these bytes, so none can get lost without a control buffer.
+        count = sock.recv_into(buffer, count) if count else 0
+        return bytes(memoryview(buffer)[:count]), []
+    count = buffer.find(end, 0, count) + 1 or count
+    count, fds = receive_into(sock, memoryview(buffer)[:count])
+    return bytes(memoryview(buffer)[:count]), fds

@@ -3,6 +3,8 @@
 import ctypes
 import os
 
+from nsbroker.linux.libc import check, libc
+
 _AT_EMPTY_PATH = 0x1000
 _FD_NSFS_ROOT = -10003  # include/uapi/linux/fcntl.h
 _SIZE = 64  # 16 are used
@@ -10,9 +12,6 @@ _SIZE = 64  # 16 are used
 
 class _FileHandle(ctypes.Structure):
     _fields_ = (("handle_bytes", ctypes.c_uint), ("handle_type", ctypes.c_int), ("handle", ctypes.c_ubyte * _SIZE))
-
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def reopen_namespace(fd: int) -> int:
@@ -23,12 +22,5 @@ def reopen_namespace(fd: int) -> int:
     """
     handle = _FileHandle(handle_bytes=_SIZE)
     mount = ctypes.c_int()
-    _check(_libc.name_to_handle_at(fd, b"", ctypes.byref(handle), ctypes.byref(mount), _AT_EMPTY_PATH))
-    return _check(_libc.open_by_handle_at(_FD_NSFS_ROOT, ctypes.byref(handle), os.O_RDONLY | os.O_CLOEXEC))
-
-
-def _check(result: int) -> int:
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    return result
+    check(libc.name_to_handle_at(fd, b"", ctypes.byref(handle), ctypes.byref(mount), _AT_EMPTY_PATH))
+    return check(libc.open_by_handle_at(_FD_NSFS_ROOT, ctypes.byref(handle), os.O_RDONLY | os.O_CLOEXEC))

@@ -3,15 +3,16 @@
 import ctypes
 import os
 
+from nsbroker.linux.libc import check, libc
+
 _MS_BIND = 0x1000
 _MS_REC = 0x4000
 _MS_SHARED = 1 << 20
 _MNT_DETACH = 2
 _UMOUNT_NOFOLLOW = 8
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
-_libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
+libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
+libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
 
 
 def bind(source: str, place: str, *, recursive: bool = False) -> None:
@@ -26,14 +27,8 @@ def make_shared(place: str) -> None:
 
 def unmount(place: str) -> None:
     """Take the mount at `place` away, at once for who looks, for good when nobody uses it.  EINVAL: it is no mount point."""
-    _check(_libc.umount2(os.fsencode(place), _MNT_DETACH | _UMOUNT_NOFOLLOW), place)
+    check(libc.umount2(os.fsencode(place), _MNT_DETACH | _UMOUNT_NOFOLLOW), place)
 
 
 def _mount(source: str, place: str, flags: int) -> None:
-    _check(_libc.mount(os.fsencode(source), os.fsencode(place), b"none", flags, None), place)
-
-
-def _check(result: int, place: str) -> None:
-    if result != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), place)
+    check(libc.mount(os.fsencode(source), os.fsencode(place), b"none", flags, None), place)

@@ -3,13 +3,12 @@
 import ctypes
 import os
 
-RESOLVE_NO_XDEV = 0x01
+from nsbroker.linux.libc import check, libc
+
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
-RESOLVE_BENEATH = 0x08
-RESOLVE_IN_ROOT = 0x10
 
-AT_FDCWD = -100
+_AT_FDCWD = -100
 _SYS_OPENAT2 = 437  # from 424 on, numbers are the same on every architecture
 
 
@@ -17,20 +16,14 @@ class _OpenHow(ctypes.Structure):
     _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
 
 
-_syscall = ctypes.CDLL(None, use_errno=True).syscall
-_syscall.restype = ctypes.c_long
-_syscall.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.POINTER(_OpenHow), ctypes.c_size_t)
+libc.syscall.restype = ctypes.c_long
+libc.syscall.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.POINTER(_OpenHow), ctypes.c_size_t)
 
 
-def openat2(path: str, flags: int, *, resolve: int, directory: int = AT_FDCWD) -> int:
-    """An fd (the caller's, close-on-exec) of `path` below `directory` (borrowed).
+def openat2(path: str, flags: int, *, resolve: int) -> int:
+    """An fd (the caller's, close-on-exec) of the absolute `path`.
 
-    Raises ELOOP for a link that `resolve` forbids, EXDEV for a mount or a step out that it forbids, ENOENT and the rest
-    of open(2).
+    Raises ELOOP for a link that `resolve` forbids, ENOENT and the rest of open(2).
     """
     how = _OpenHow(flags=flags | os.O_CLOEXEC, mode=0, resolve=resolve)
-    fd = int(_syscall(_SYS_OPENAT2, directory, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how)))
-    if fd < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), path)
-    return fd
+    return check(int(libc.syscall(_SYS_OPENAT2, _AT_FDCWD, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how))), path)

@@ -35,8 +35,7 @@ def read(directory: int, name: str) -> bytes:
 
 def status(directory: int) -> dict[str, str]:
     """The fields of `status`, as text."""
-    lines = read(directory, "status").decode(errors="replace").splitlines()
-    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in _lines(directory, "status"))}
 
 
 def start_time(directory: int) -> int:
@@ -47,12 +46,29 @@ def start_time(directory: int) -> int:
 
 def cgroups(directory: int) -> dict[str, str]:
     """Control groups by hierarchy: "" is cgroup2, "name=systemd" systemd's own one, others as they are named."""
-    lines = os.fsdecode(read(directory, "cgroup")).splitlines()
-    return {name: path for _, name, path in (line.split(":", 2) for line in lines)}
+    groups: dict[str, str] = {}
+    for line in _lines(directory, "cgroup"):
+        _, name, path = line.split(":", 2)
+        groups.setdefault(name, path)
+    return groups
+
+
+def _lines(directory: int, name: str) -> list[str]:
+    # Not str.splitlines(): whoever names a control group could put a character in it that Python, not the kernel, takes
+    # for the end of a line, and so write lines of their own.
+    return [os.fsdecode(line) for line in read(directory, name).split(b"\n") if line]
+
+
+def is_pidfd(fd: int) -> bool:
+    """Whether `fd` (borrowed) is a pidfd; its file is not touched.  A file's own path starts with a '/'."""
+    return os.readlink(f"/proc/self/fd/{fd}") == "anon_inode:[pidfd]"
 
 
 def pidfd_number(pidfd: int) -> int:
     """The number of the process that `pidfd` (borrowed) is of, −1 when it is gone.  Raises EINVAL when it is no pidfd."""
+    # What a file's driver writes there may take long: nothing else than a pidfd is asked.
+    if not is_pidfd(pidfd):
+        raise OSError(errno.EINVAL, "not a pidfd")
     with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as lines:
         for line in lines:
             if line.startswith("Pid:"):

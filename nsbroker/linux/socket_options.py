@@ -8,18 +8,18 @@ import array
 import ctypes
 import errno
 import fcntl
-import os
 import socket
 import struct
 import sys
 from typing import NamedTuple
+
+from nsbroker.linux.libc import check, libc
 
 _SO_PEERGROUPS = 59  # Linux 4.13
 _SO_PEERPIDFD = 77  # Linux 6.5
 _SIOCOUTQ = 0x5411
 
 _PYTHON_MAX = 1024
-_libc = ctypes.CDLL(None, use_errno=True)
 
 _UCRED = struct.Struct("=iII")
 
@@ -52,9 +52,7 @@ def _many_peer_groups(sock: socket.socket) -> bytes:
     # socket.getsockopt() takes no more than 1024 bytes, 256 groups; a process can have 65536 (NGROUPS_MAX).
     gids = ctypes.create_string_buffer(65536 * array.array("I").itemsize)
     size = ctypes.c_uint32(len(gids))
-    if _libc.getsockopt(sock.fileno(), socket.SOL_SOCKET, _SO_PEERGROUPS, gids, ctypes.byref(size)) < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+    check(libc.getsockopt(sock.fileno(), socket.SOL_SOCKET, _SO_PEERGROUPS, gids, ctypes.byref(size)))
     return gids.raw[: size.value]
 
 

@@ -10,6 +10,8 @@ from nsbroker.varlink.framing import END, MESSAGE_MAX
 
 NESTING_MAX = 16
 _NOTHING = (b"", b"null", b"{}")
+# Possessive, and a string may end with the data: every byte is looked at once, whatever a client writes.
+_BRACKETS_AND_STRINGS = re.compile(rb'(?s)"(?:[^"\\]|\\.)*+"?|[][{}]')
 
 
 class Call(Struct, omit_defaults=True, forbid_unknown_fields=True):
@@ -114,7 +116,10 @@ def _check_nesting(data: bytes) -> None:
     if data.count(b"[") + data.count(b"{") <= NESTING_MAX:
         return
     depth = 0
-    for bracket in re.findall(rb"[][{}]", re.sub(rb'"(?:[^"\\]|\\.)*"', b"", data)):
-        depth += 1 if bracket in b"[{" else -1
-        if depth > NESTING_MAX:
-            raise ProtocolError(f"a message is nested deeper than {NESTING_MAX}")
+    for part in _BRACKETS_AND_STRINGS.findall(data):
+        if part in b"[{":
+            depth += 1
+            if depth > NESTING_MAX:
+                raise ProtocolError(f"a message is nested deeper than {NESTING_MAX}")
+        elif part in b"]}":
+            depth -= 1

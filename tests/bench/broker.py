@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from nsbroker.client.blocking import Broker
+from nsbroker.client.blocking import Broker, connect
 from nsbroker.linux import ancillary
 from tests.bench.rivals import rounds
 from tests.world import Daemon, eventually
@@ -105,7 +105,7 @@ def first_answer() -> float:
         process = subprocess.Popen(
             [sys.executable, "-S", "-c", code, str(listener.fileno())], pass_fds=[listener.fileno()], stderr=subprocess.DEVNULL
         )
-        with Broker(f"unix:{folder}/socket", timeout=20) as broker:
+        with connect(f"unix:{folder}/socket", timeout=20) as broker:
             broker.who_am_i()
         taken = time.perf_counter() - start
         process.terminate()

@@ -12,15 +12,16 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 import nsbroker
 import nsbroker.client.asyncio
 import nsbroker.client.trio
 from nsbroker.client import blocking
 from nsbroker.errors import (
-    ConfigurationError,
     ConnectionFailed,
     ConnectionLost,
+    InvalidAddress,
     InvalidParameter,
     InvalidTarget,
     InvalidType,
@@ -168,10 +169,10 @@ async def test_a_closed_pidfd_is_a_plain_error(connect: Front, daemon: Daemon) -
     ("address", "error", "says"),
     [
         ("unix:/run/nowhere/socket", ConnectionFailed, "is the daemon running"),
-        ("unix:relative", ConfigurationError, "unix:/ABSOLUTE/PATH"),
-        ("tcp:127.0.0.1", ConfigurationError, "unix:/ABSOLUTE/PATH"),
-        ("unix:/" + "x" * 200, ConfigurationError, "107 bytes"),
-        ("unix:@abstract", ConfigurationError, "ABSOLUTE"),
+        ("unix:relative", InvalidAddress, "unix:/ABSOLUTE/PATH"),
+        ("tcp:127.0.0.1", InvalidAddress, "unix:/ABSOLUTE/PATH"),
+        ("unix:/" + "x" * 200, InvalidAddress, "107 bytes"),
+        ("unix:@abstract", InvalidAddress, "ABSOLUTE"),
     ],
 )
 async def test_no_broker_at_the_address(connect: Front, address: str, error: type[Exception], says: str) -> None:
@@ -269,18 +270,77 @@ async def test_trio_tasks_share_a_connection(daemon: Daemon, sleeper: Sleeper) -
             nursery.start_soon(ask)
 
 
-async def test_a_trio_call_that_is_cancelled_ends_the_connection_and_leaks_nothing() -> None:
+def test_asyncio_tasks_share_a_connection(daemon: Daemon, sleeper: Sleeper) -> None:
+    async def main() -> None:
+        async with nsbroker.client.asyncio.connect(daemon.address) as broker, asyncio.TaskGroup() as group:
+
+            async def ask() -> None:
+                for _ in range(20):
+                    with await broker.open(f"pid:{sleeper.pid}", "net") as space:
+                        assert space.inode == sleeper.inode("net")
+
+            for _ in range(10):
+                group.create_task(ask())
+
+    asyncio.run(main())
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """The address of a server that accepts and says nothing.  Made up, because the real one answers."""
     path = f"/run/silent-{os.getpid()}"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen()
-        async with nsbroker.client.trio.connect(f"unix:{path}") as broker:
-            with trio.move_on_after(0.05) as scope:
-                await broker.who_am_i()
-            assert scope.cancelled_caught
+        yield f"unix:{path}"
+    os.unlink(path)
+
+
+async def test_a_trio_call_that_is_cancelled_ends_the_connection_and_leaks_nothing(silent: str) -> None:
+    async with nsbroker.client.trio.connect(silent) as broker:
+        with trio.move_on_after(0.05) as scope:
+            await broker.who_am_i()
+        assert scope.cancelled_caught
+        with pytest.raises(ConnectionLost, match="connect again"):
+            await broker.who_am_i()
+
+
+def test_an_asyncio_call_that_is_cancelled_ends_the_connection_and_leaks_nothing(silent: str) -> None:
+    async def main() -> None:
+        async with nsbroker.client.asyncio.connect(silent) as broker:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await broker.who_am_i()
             with pytest.raises(ConnectionLost, match="connect again"):
                 await broker.who_am_i()
-    os.unlink(path)
+
+    asyncio.run(main())
+
+
+async def test_closing_a_trio_connection_wakes_who_waits_on_it(silent: str) -> None:
+    async with nsbroker.client.trio.connect(silent) as broker:
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+
+                async def wait() -> None:
+                    with pytest.raises(ConnectionLost, match="closed meanwhile"):
+                        await broker.who_am_i()
+
+                nursery.start_soon(wait)
+                await trio.testing.wait_all_tasks_blocked()
+                broker.close()
+
+
+def test_closing_an_asyncio_connection_wakes_who_waits_on_it(silent: str) -> None:
+    async def main() -> None:
+        async with nsbroker.client.asyncio.connect(silent) as broker, asyncio.timeout(5):
+            waiting = asyncio.create_task(broker.who_am_i())
+            await asyncio.sleep(0.05)
+            broker.close()
+            with pytest.raises(ConnectionLost, match="closed meanwhile"):
+                await waiting
+
+    asyncio.run(main())
 
 
 def test_threads_share_a_blocking_connection(daemon: Daemon, sleeper: Sleeper) -> None:
@@ -301,17 +361,12 @@ def test_threads_share_a_blocking_connection(daemon: Daemon, sleeper: Sleeper) -
     assert wrong == []
 
 
-def test_a_blocking_call_gives_up_after_its_timeout() -> None:
-    path = f"/run/silent-{os.getpid()}"
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(path)
-        listener.listen()
-        with nsbroker.connect(f"unix:{path}", timeout=0.05) as broker:
-            with pytest.raises(TimeoutError):
-                broker.who_am_i()
-            with pytest.raises(ConnectionLost, match="connect again"):
-                broker.who_am_i()
-    os.unlink(path)
+def test_a_blocking_call_gives_up_after_its_timeout(silent: str) -> None:
+    with nsbroker.connect(silent, timeout=0.05) as broker:
+        with pytest.raises(ConnectionLost, match="no answer in time"):
+            broker.who_am_i()
+        with pytest.raises(ConnectionLost, match="connect again"):
+            broker.who_am_i()
 
 
 @pytest.mark.root

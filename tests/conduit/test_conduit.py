@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 import nsbroker.conduit.trio
 from nsbroker.conduit import Conduit
@@ -229,9 +230,24 @@ def test_a_closed_conduit_sends_nothing(ends: tuple[Any, Any]) -> None:
     ends[0].close()
     assert ends[0].closed
     fd = null()
-    with pytest.raises(TransferFailed):
+    with pytest.raises(ConduitClosed, match="this conduit is closed"):
         ends[0].transfer_fd(fd)
+    assert is_open(fd)
     os.close(fd)
+
+
+async def test_closing_a_trio_conduit_wakes_who_waits_on_it() -> None:
+    left, right = nsbroker.conduit.trio.Conduit.pair()
+    with left, trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+
+            async def wait() -> None:
+                with pytest.raises(ConduitClosed, match="meanwhile"):
+                    await right.receive_fd()
+
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            right.close()
 
 
 def test_another_kind_than_asked_for_is_refused_and_closed(ends: tuple[Any, Any]) -> None:

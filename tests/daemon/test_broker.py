@@ -340,7 +340,7 @@ def test_every_verdict_is_one_record(daemon: Daemon, sleeper: Sleeper) -> None:
     records = daemon.records()
     assert [(record["verb"], record["verdict"], record["rule"]) for record in records] == [
         ("Open", "allowed", "root"),
-        ("Open", "denied", ""),
+        ("Open", "failed", "root"),
         ("Explain", "allowed", "root"),
     ]
     assert records[0]["namespaces"] == f"net:[{sleeper.inode('net')}]"

@@ -21,7 +21,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path
 
 
 def names() -> list[str]:
-    return [rule.name for rule in configuration.load().rules]
+    return [rule.text.name for rule in configuration.load().rules]
 
 
 def test_the_later_folder_wins_by_file_name_and_drop_ins_come_in_their_order(folders: tuple[Path, Path, Path]) -> None:
@@ -33,6 +33,13 @@ def test_the_later_folder_wins_by_file_name_and_drop_ins_come_in_their_order(fol
     (etc / "nsbroker.d/20-b.toml").write_text(RULE.format("etc-b"))
     (etc / "nsbroker.toml").write_text(RULE.format("local"))
     assert names() == ["local", "run-a", "etc-b"]
+
+
+def test_a_drop_in_by_the_name_of_the_main_file_does_not_take_its_place(folders: tuple[Path, Path, Path]) -> None:
+    usr, _, etc = folders
+    (usr / "nsbroker.toml").write_text(RULE.format("shipped"))
+    (etc / "nsbroker.d/nsbroker.toml").write_text(RULE.format("dropped-in"))
+    assert names() == ["shipped", "dropped-in"]
 
 
 def test_a_link_to_dev_null_masks(folders: tuple[Path, Path, Path]) -> None:
@@ -59,7 +66,7 @@ def test_limits_of_later_files_override_one_by_one(folders: tuple[Path, Path, Pa
         ("[[allow]\n", "not TOML.*line 1"),
         ('[[alow]]\nname = "x"\n', "unknown key 'alow', did you mean 'allow'"),
         (RULE.format("x") + 'namespace = ["uts"]\n', r"allow\[0\]: unknown key 'namespace', did you mean 'namespaces'"),
-        (RULE.format("x") + "origin = 5\n", "origin"),
+        (RULE.format("x") + 'origin = "here"\n', "unknown key 'origin'"),
         ('[[allow]]\nname = "x"\nwho = "everyone"\n', r"allow\[0\]: .*missing.*targets"),
         ('[[allow]]\nname = 5\nwho = "everyone"\ntargets = []\n', r"allow\[0\].name: Expected `str`"),
         ('[[allow]]\nname = "x"\nwho = 5\ntargets = []\n', r"allow\[0\].who: Expected"),
