@@ -76,7 +76,7 @@ class Namespace:
     def from_pid(cls, pid: int, type: str, *, expect: Expectation | None = None) -> Self:
         """The namespace that process `pid` is in.  Without the broker: needs PTRACE_MODE_READ over it (ptrace(2)).
 
-        Raises NoSuchTarget (none, ended, or a thread's number), PermissionDenied, TargetChanged.
+        Raises NoSuchTarget (none, ended, or a thread's number), PermissionDenied, TargetChanged, InvalidType.
         """
         return cls._from_number(f"pid:{pid}", pid, None, type, expect)
 
@@ -111,7 +111,7 @@ class Namespace:
     def from_path(cls, path: str | os.PathLike[str], type: str | None = None, *, expect: Expectation | None = None) -> Self:
         """The namespace that the file `path` is (a bind mount, or a link in /proc/PID/ns); `type` is checked.
 
-        Raises NoSuchTarget, NotANamespace, PermissionDenied, TargetChanged.
+        Raises NoSuchTarget, NotANamespace, PermissionDenied, TargetChanged, InvalidType.
         """
         target = f"path:{os.fspath(path)}"
         return cls._from_file(find_file(path, target), target, type, expect)
@@ -120,7 +120,7 @@ class Namespace:
     def from_name(cls, name: str, type: str | None = None, *, expect: Expectation | None = None) -> Self:
         """The namespace that `ip netns` knows as `name`, one path component; `type` is checked.
 
-        Raises InvalidTarget for what can be no name, NoSuchTarget, NotANamespace, TargetChanged.
+        Raises InvalidTarget for what can be no name, and as `from_path`.
         """
         target = f"name:{name}"
         return cls._from_file(find_name(name, target), target, type, expect)
@@ -144,7 +144,7 @@ class Namespace:
 
     @classmethod
     def current(cls, type: str) -> Self:
-        """The namespace that the calling thread is in, which need not be the one of the process's main thread."""
+        """The namespace that the calling thread is in, which need not be the main thread's.  Raises InvalidType."""
         kind = NamespaceType.parse(type)
         return cls._adopt(os.open(f"/proc/thread-self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC), kind)
 
@@ -227,11 +227,13 @@ class Namespace:
         return self._related(nsfs.owning_user_namespace, "owner", NamespaceType.USER)
 
     def parent(self) -> "Namespace":
-        """The parent of a user or pid namespace.  PermissionDenied: it is the top one, or out of the caller's view."""
+        """The parent of a user or pid namespace; InvalidType for others.  PermissionDenied: it is the top one, or out of the
+        caller's view.
+        """
         return self._related(nsfs.parent, "parent", self.type)
 
     def owner_uid(self) -> int:
-        """The uid that owns it: that made the user namespace it is, or the one that owns it."""
+        """The uid that owns it: that made the user namespace it is, or the one that owns it.  Raises as `owner`."""
         if self.type is NamespaceType.USER:
             return nsfs.owner_uid(self.fileno())
         with self.owner() as user:

@@ -105,7 +105,7 @@ class Target(NamedTuple):
             return cls.peer()
         kind, colon, value = text.partition(":")
         if not colon:
-            raise InvalidTarget(f"{text[:80]!r} is no target: write KIND:VALUE, such as pid:4711, name:blue, docker:web")
+            raise InvalidTarget(f"{text[:80]!r} is no target: write KIND:VALUE, such as pid:4711, name:blue")
         match kind:
             case "pid":
                 return cls.process(_number(text, value))

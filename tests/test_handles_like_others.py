@@ -1,5 +1,7 @@
 """What the Go libraries for namespaces do, row by row, and the tests that show it done here.
 
+GetFromDocker is missing: it is the broker's, and asks the engines.
+
 Their names: vishvananda/netns, the `ns` packages of the CNI plugins and of merbridge, the references of lxkns, net-conduit.
 """
 
@@ -30,10 +32,6 @@ ROWS: dict[str, list[tuple[str, str]]] = {
     "GetFromName": [
         (NAMESPACE, "test_from_name_is_what_ip_netns_made"),
         (NAMESPACE, "test_from_name_takes_one_harmless_component"),
-    ],
-    "GetFromDocker": [
-        ("test_target.py", "test_a_target_knows_its_parts"),
-        ("daemon/test_broker.py", "test_missing_things_each_have_their_error"),
     ],
     "New": [(CREATION, "test_a_new_namespace_is_new_and_leaves_the_caller_where_it_is")],
     "NewNamed, DeleteNamed": [

@@ -1,3 +1,3 @@
 """The broker: who asks (`peer`), what they may (`configuration`, `policy`), what they mean (`resolve`), the verbs
-(`broker`), the connections (`server`, `limits`, `listen`), what is recorded (`audit`), and the whole (`service`).
+(`inquiry`, `broker`), the connections (`server`, `limits`, `closing`, `listen`), what is recorded (`audit`), and the whole (`service`).
 """

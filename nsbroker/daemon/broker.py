@@ -73,9 +73,7 @@ class Broker:
         self._audit = audit
         self._calls = 0
         self._descriptors = 0
-        self._service = service.Service(
-            "nsbroker", "nsbroker", VERSION, "https://github.com/nsbroker/nsbroker", {interface.NAME: interface.TEXT}
-        )
+        self._service = service.Service("nsbroker", "nsbroker", VERSION, "", {interface.NAME: interface.TEXT})
         self._methods = {
             interface.OPEN: _method(OpenRequest, self._open),
             interface.WHO_AM_I: _method(service.Nothing, self._who_am_i),

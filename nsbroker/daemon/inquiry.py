@@ -70,10 +70,11 @@ class Inquiry:
         if not self.verdict.allowed and self.types is not None:
             # It did not come to a verdict on facts; what the target's name alone says tells a failure from a refusal.
             self.verdict = self._grants.verdict(self.said, self.types, own=False)
-        if isinstance(error, PermissionDenied) and not self.verdict.allowed:
+        allowed = self.verdict.allowed or (self.types is None and self._grants.names(self.said))
+        if isinstance(error, PermissionDenied) and not allowed:
             self._record("denied")
         else:
-            self._record("failed" if self.verdict.allowed else "denied", error=f"{type(error).__name__}: {error}")
+            self._record("failed" if allowed else "denied", error=f"{type(error).__name__}: {error}")
         return self._masked(error)
 
     def succeed(self, namespaces: Sequence[Namespace] = ()) -> None:

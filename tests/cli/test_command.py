@@ -73,6 +73,12 @@ def test_open_gives_the_exit_code_of_the_command(daemon: Daemon) -> None:
     assert "cannot run '/nowhere'" in one_line(run_command("open", "self", "--", "/nowhere", address=daemon.address), 1)
 
 
+def test_a_second_pair_of_dashes_is_the_commands_own(daemon: Daemon) -> None:
+    for verb in ("open", "run"):
+        assert run_command(verb, "self", "--", "echo", "a", "--", "b", address=daemon.address).stdout == "a -- b\n"
+    assert run_command("whoami", "--", "x", address=daemon.address).returncode == 2
+
+
 @pytest.mark.root
 def test_run_enters_what_is_foreign(daemon: Daemon, sleeper: Sleeper) -> None:
     done = run_command(
@@ -153,7 +159,7 @@ def test_check_warns_of_users_that_are_not_there(daemon: Daemon) -> None:
     [
         [], ["nonsense"], ["show"], ["show", "blue"], ["show", "nmae:blue"], ["show", "self", "--type", "network"],
         ["open", "self"],
-        ["show", "pid:0"], ["serve", "--nonsense"],
+        ["show", "pid:0"], ["serve", "--nonsense"], ["serve", "--address", "relative"],
     ],
     ids=" ".join,
 )  # fmt: skip

@@ -232,15 +232,16 @@ def test_users_open_their_own_and_nothing_else(daemon: Daemon) -> None:
 
 @pytest.mark.root
 def test_a_process_with_one_foreign_uid_is_nobodys_own(daemon: Daemon) -> None:
-    code = f"os.setresuid({ALICE}, {ALICE}, {BOB})"
+    ready, tell = os.pipe()
     with Sleeper(uid=ALICE) as plain:
         child = os.fork()
         if child == 0:
             os.setresgid(ALICE, ALICE, ALICE)
             os.setresuid(ALICE, ALICE, BOB)
+            os.write(tell, b"!")
             time.sleep(60)
             os._exit(0)
-        time.sleep(0.1)
+        os.read(ready, 1)
 
         def ask(pid: int) -> Callable[[], bool]:
             def look() -> bool:
@@ -250,10 +251,12 @@ def test_a_process_with_one_foreign_uid_is_nobodys_own(daemon: Daemon) -> None:
             return look
 
         assert as_user(ALICE, ask(plain.pid))
-        assert not as_user(ALICE, ask(child)), code
+        assert not as_user(ALICE, ask(child))
         assert not as_user(BOB, ask(child))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+    os.close(ready)
+    os.close(tell)
 
 
 @pytest.mark.root
@@ -273,6 +276,20 @@ def test_a_rule_and_a_reload_let_a_user_in_and_only_so_far(daemon: Daemon, sleep
     daemon.allow("alice", who=[f"user:{ALICE}"], targets=["name:*"], namespaces=["net"])
     assert as_user(ALICE, ask) == ["opened", "NoSuchTarget", "PermissionDenied", "PermissionDenied"]
     assert as_user(BOB, ask) == ["PermissionDenied"] * 4
+
+
+@pytest.mark.root
+def test_a_rule_for_self_lets_each_open_its_own_process_by_that_name_alone(daemon: Daemon) -> None:
+    main = daemon.config / "nsbroker.toml"
+    main.write_text('[[allow]]\nname = "self"\nwho = "everyone"\ntargets = ["self"]\nnamespaces = ["net"]\n')
+    daemon.reload()
+
+    def ask() -> tuple[bool, bool]:
+        with connect(daemon.address) as broker:
+            broker.open("self", "net").close()
+            return broker.explain("self", ["net"]).allowed, broker.explain(f"pid:{os.getpid()}", ["net"]).allowed
+
+    assert as_user(ALICE, ask) == (True, False)
 
 
 @pytest.mark.root
