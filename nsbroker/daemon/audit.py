@@ -38,7 +38,9 @@ _stderr.register(_STDERR, select.POLLOUT)
 
 
 class Record(Struct, omit_defaults=True):
-    """One decision.  `verdict` is allowed, denied, or failed: allowed, but it could not be done."""
+    """One decision.  `verdict` is allowed, denied, or failed: allowed, but it could not be done.  Of an anonymous peer the
+    uid proves nothing.
+    """
 
     verb: str
     target: str
@@ -51,6 +53,7 @@ class Record(Struct, omit_defaults=True):
     namespaces: str = ""
     error: str = ""
     time: float = 0.0
+    peer_anonymous: bool = False
 
 
 class Audit:
@@ -74,7 +77,11 @@ class Audit:
         """Write one record.  Raises OSError when it is not taken: then what it would allow must not happen."""
         spaces = " ".join(map(str, namespaces))
         target, error = target[:_TEXT_MAX], error[:_TEXT_MAX]
-        self._write(Record(verb, target, verdict, rule, peer.uid, peer.gid, peer.pid, unit or "", spaces, error, time.time()))
+        self._write(
+            Record(
+                verb, target, verdict, rule, peer.uid, peer.gid, peer.pid, unit or "", spaces, error, time.time(), peer.anonymous
+            )
+        )
 
     @staticmethod
     def say(text: str) -> None:
@@ -106,7 +113,11 @@ def _journal_fields(record: Record) -> list[str]:
         f"MESSAGE_ID={message_id}",
         f"PRIORITY={priority}",
         f"SYSLOG_IDENTIFIER={IDENTIFIER}",
-        *(f"NSBROKER_{name.upper()}={_printable(str(value))}" for name, value in names.items() if value != ""),
+        *(
+            f"NSBROKER_{name.upper()}={_printable(str(value))}"
+            for name, value in names.items()
+            if value != "" and value is not False
+        ),
     ]
 
 

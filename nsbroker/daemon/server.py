@@ -19,7 +19,7 @@ from nsbroker.varlink.connection import IncomingCall, ServerConnection
 from nsbroker.varlink.framing import END, MESSAGE_MAX
 
 # After so many calls in one go, others get their turn.
-_CALLS_IN_A_ROW = 64
+_CALLS_IN_A_ROW = 16
 _STOP_DEADLINE = 5.0
 _DRAIN_INTERVAL = 0.002
 _TRANSIENT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
