@@ -15,6 +15,7 @@ TEXT = Path(__file__).with_name(f"{NAME}.varlink")
 OPEN = f"{NAME}.Open"
 WHO_AM_I = f"{NAME}.WhoAmI"
 EXPLAIN = f"{NAME}.Explain"
+LIST_CONTAINERS = f"{NAME}.ListContainers"
 GET_STATUS = f"{NAME}.GetStatus"
 
 _Pid = Annotated[int, Meta(ge=1, le=PID_MAX)]
@@ -166,6 +167,34 @@ class ExplainReply(Struct):
     target: str
     allowed: bool
     verdicts: list[TypeVerdict]
+
+
+class ContainerDescription(Struct, rename="camel", omit_defaults=True):
+    """A container in a reply of ListContainers."""
+
+    engine: str
+    id: str
+    names: list[str]
+    state: str
+    pid: int
+    types: list[NamespaceType]
+    labels: dict[str, str]
+    network_namespace: int | None = None
+    pod: str | None = None
+
+
+class UnavailableEngine(Struct):
+    """An engine that could not be asked, in a reply of ListContainers."""
+
+    engine: str
+    reason: str
+
+
+class ListContainersReply(Struct, omit_defaults=True):
+    """One reply of ListContainers; the last one is empty."""
+
+    container: ContainerDescription | None = None
+    unavailable: UnavailableEngine | None = None
 
 
 class Status(Struct, rename="camel"):

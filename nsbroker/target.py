@@ -4,6 +4,7 @@ The same strings serve the command line, the Python API, the policy (with globs)
 """
 
 import enum
+import re
 from typing import NamedTuple, Self
 
 from nsbroker.errors import InvalidTarget
@@ -13,7 +14,16 @@ from nsbroker.opening import NAME_RULE, is_name
 ENGINES = ("docker", "podman", "containerd", "cri", "runc", "crun", "lxc", "incus", "machined")
 """What runs containers."""
 
+UNIT_SUFFIXES = (".service", ".scope", ".socket", ".mount", ".swap")
+"""The kinds of systemd units that have processes."""
+
 PID_MAX = 2**31 - 1
+
+_NAME_MAX = 255
+_PART = "[A-Za-z0-9_+-][A-Za-z0-9_.+-]*"
+_CONTAINER = re.compile(f"{_PART}(/{_PART}){{0,2}}")
+_CONTAINER_RULE = "letters, digits, '_', '.', '+' and '-', and at most two '/' between such parts"
+_UNIT = re.compile(rf"[A-Za-z0-9:_.\\@-]+({'|'.join(map(re.escape, UNIT_SUFFIXES))})")
 
 
 class Kind(enum.StrEnum):
@@ -86,12 +96,16 @@ class Target(NamedTuple):
         """A container by name, id, or prefix of an id; of the named engine, or of any."""
         if engine and engine not in ENGINES:
             raise InvalidTarget(f"{engine!r} is no engine: use one of {', '.join(ENGINES)}")
-        return cls(Kind.CONTAINER, _word(engine or "container", name), engine=engine)
+        if not is_container_name(name):
+            raise InvalidTarget(f"{engine or 'container'}:{name[:80]!r}: a container's name or id has {_CONTAINER_RULE}")
+        return cls(Kind.CONTAINER, name, engine=engine)
 
     @classmethod
     def unit(cls, name: str) -> Self:
         """A systemd unit, such as `nginx.service`."""
-        return cls(Kind.UNIT, _word("unit", name))
+        if len(name) > _NAME_MAX or not _UNIT.fullmatch(name):
+            raise InvalidTarget(f"unit:{name[:80]!r}: a unit is written with its suffix, one of {', '.join(UNIT_SUFFIXES)}")
+        return cls(Kind.UNIT, name)
 
     @classmethod
     def peer(cls) -> Self:
@@ -153,7 +167,6 @@ def _printable(text: str, most: int) -> bool:
     return 0 < len(text) <= most and text.isprintable()
 
 
-def _word(kind: str, name: str) -> str:
-    if not _printable(name, 255) or name != name.strip():
-        raise InvalidTarget(f"{kind}:{name[:80]!r}: a name has 1 to 255 characters, none of them a control character")
-    return name
+def is_container_name(text: str) -> bool:
+    """Whether `text` can be the name or the id of a container: one part, or up to three where an engine has namespaces."""
+    return len(text) <= _NAME_MAX and _CONTAINER.fullmatch(text) is not None

@@ -29,11 +29,14 @@ STRUCTS: dict[str, Struct] = {
     "OpenedNamespace": interface.OpenedNamespace,
     "Peer": interface.PeerDescription,
     "TypeVerdict": interface.TypeVerdict,
+    "Container": interface.ContainerDescription,
+    "UnavailableEngine": interface.UnavailableEngine,
 }
 METHODS: dict[str, tuple[Struct, Struct]] = {
     "Open": (interface.OpenRequest, interface.OpenReply),
     "WhoAmI": (service.Nothing, interface.WhoAmIReply),
     "Explain": (interface.ExplainRequest, interface.ExplainReply),
+    "ListContainers": (service.Nothing, interface.ListContainersReply),
     "GetStatus": (service.Nothing, interface.Status),
 }
 STANDARD_METHODS: dict[str, tuple[Struct, Struct]] = {

@@ -63,9 +63,17 @@ def _fds(pid: int) -> Iterator[tuple[int, str]]:
 
 
 def _threads(pid: int) -> Iterator[tuple[str, ...]]:
+    own = _namespaces(pid, str(pid))
     for tid in os.listdir(f"/proc/{pid}/task"):
         with contextlib.suppress(FileNotFoundError):
-            yield (tid, *(os.readlink(f"/proc/{pid}/task/{tid}/ns/{kind}") for kind in NamespaceType))
+            namespaces = _namespaces(pid, tid)
+            # A worker thread of trio's may wait for its next task for ten seconds: harmless where it should be.
+            if namespaces != own or not Path(f"/proc/{pid}/task/{tid}/comm").read_text().startswith("Trio thread"):
+                yield (tid, *namespaces)
+
+
+def _namespaces(pid: int, tid: str) -> tuple[str, ...]:
+    return tuple(os.readlink(f"/proc/{pid}/task/{tid}/ns/{kind}") for kind in NamespaceType)
 
 
 class Daemon:

@@ -4,9 +4,10 @@ import argparse
 import os
 import sys
 
-from nsbroker.cli import check, explain, run, serve, show, status, whoami
+from nsbroker.cli import check, explain, ps, run, serve, show, status, whoami
 from nsbroker.cli import open as open_
 from nsbroker.errors import InvalidAddress, InvalidTarget, InvalidType, NsbrokerError
+from nsbroker.target import ENGINES
 from nsbroker.version import VERSION
 
 REFUSED = 1
@@ -18,6 +19,7 @@ _COMMANDS = {
     "show": show,
     "open": open_,
     "run": run,
+    "ps": ps,
     "whoami": whoami,
     "explain": explain,
     "check": check,
@@ -31,15 +33,22 @@ targets:
   pid:4711            a process                 name:blue             as `ip netns` names it
   tid:4711/4715       one of its threads        net:[4026531840]      by id, as in /proc/self/ns
   self                the calling process       path:/run/x/netns/y   by the file it is bound to
+  container:web       of any engine             docker:web            of that engine
+  cri:default/pod1    a pod                     cri:default/pod1/c1   one of its containers
+  unit:nginx.service  a systemd unit
 
 examples:
   nsbroker show pid:4711                        the namespaces of a process
   nsbroker open name:blue -- sh -c 'readlink /proc/self/fd/3'
   nsbroker run pid:4711 --type net -- ip addr   run a command inside, where the kernel lets you
+  nsbroker ps                                   the containers that you may open
+  nsbroker show container:web                   by name, id, or the beginning of an id
   nsbroker explain pid:4711                     which rule allows what
 
+engines: ENGINES
+
 The broker listens at $NSBROKER_ADDRESS (unix:/run/nsbroker/io.nsbroker.Broker).
-Exit codes: 0; 1 refused or failed; 2 wrong usage; of open and run: the command's own."""
+Exit codes: 0; 1 refused or failed; 2 wrong usage; of open and run: the command's own.""".replace("ENGINES", ", ".join(ENGINES))
 
 
 def parser() -> argparse.ArgumentParser:

@@ -68,6 +68,10 @@ class Broker:
         """What the policy says to `open_all` with the same arguments."""
         return await self._call(core.explain(target, types))
 
+    async def containers(self) -> core.ContainerList:
+        """The containers of which this process may have something opened, and the engines that could not be asked."""
+        return await self._call(core.list_containers())
+
     async def who_am_i(self) -> PeerDescription:
         """Who the broker takes this process for."""
         return await self._call(core.who_am_i())
@@ -91,7 +95,9 @@ class Broker:
             try:
                 while not await self._step(wire.send_some, loop.add_writer, loop.remove_writer):
                     pass
-                while (reply := await self._step(lambda: wire.receive_some(request), loop.add_reader, loop.remove_reader)) is None:
+                while (
+                    replies := await self._step(lambda: wire.receive_some(request), loop.add_reader, loop.remove_reader)
+                ) is None:
                     pass
             except BaseException as error:
                 # Half a call or half an answer: nothing on this connection would be what it seems.
@@ -99,7 +105,7 @@ class Broker:
                 if isinstance(error, _ClosedMeanwhile):
                     raise ConnectionLost(f"{request.what()}: the connection was closed meanwhile") from error
                 raise
-        return core.finish(request, reply)
+        return core.finish(request, replies)
 
     async def _step(self, step: Callable[[], R], add: Callable[..., object], remove: Callable[[int], object]) -> R:
         while True:

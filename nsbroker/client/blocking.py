@@ -66,6 +66,10 @@ class Broker:
         """What the policy says to `open_all` with the same arguments."""
         return self._call(core.explain(target, types))
 
+    def containers(self) -> core.ContainerList:
+        """The containers of which this process may have something opened, and the engines that could not be asked."""
+        return self._call(core.list_containers())
+
     def who_am_i(self) -> PeerDescription:
         """Who the broker takes this process for."""
         return self._call(core.who_am_i())
@@ -81,7 +85,7 @@ class Broker:
             try:
                 while not wire.send_some():
                     pass
-                while (reply := wire.receive_some(request)) is None:
+                while (replies := wire.receive_some(request)) is None:
                     pass
             except BaseException as error:
                 # Half a call or half an answer: nothing on this connection would be what it seems.
@@ -89,7 +93,7 @@ class Broker:
                 if isinstance(error, TimeoutError):
                     raise ConnectionLost(f"{request.what()}: no answer in time; connect again") from error
                 raise
-        return core.finish(request, reply)
+        return core.finish(request, replies)
 
     def close(self) -> None:
         """End the connection.  Twice is harmless; handles that were opened stay open."""

@@ -23,14 +23,17 @@ from nsbroker.errors import (
 )
 from nsbroker.identity import Expectation, NamespaceType
 from nsbroker.interface import (
+    ContainerDescription,
     ExpectationSpec,
     ExplainReply,
     ExplainRequest,
+    ListContainersReply,
     OpenReply,
     OpenRequest,
     PeerDescription,
     Status,
     TargetSpec,
+    UnavailableEngine,
     WhoAmIReply,
 )
 from nsbroker.linux import ancillary
@@ -49,15 +52,18 @@ Where = str | Target
 
 
 class Request(NamedTuple, Generic[T]):
-    """One call to make: `fds` are borrowed until it is sent, `read` makes the result of the reply (and takes its fds)."""
+    """One call to make: `fds` are borrowed until it is sent, `read` makes the result of the replies (and takes their fds):
+    of one, or with `more` of any number.
+    """
 
     method: str
     parameters: Struct
     fds: Sequence[int]
-    read: Callable[[IncomingReply], T]
+    read: Callable[[Sequence[IncomingReply]], T]
     verb: str
     target: Target | None = None
     types: Sequence[str] = ()
+    more: bool = False
 
     def what(self) -> str:
         """The call in words, for errors."""
@@ -73,7 +79,9 @@ def open_namespaces(
     target = _target(where)
     kinds = None if types is None else [NamespaceType.parse(kind) for kind in types]
     request = OpenRequest(TargetSpec.of(target), kinds, None if expect is None else ExpectationSpec.of(expect))
-    return Request(interface.OPEN, request, _fds(target), lambda reply: _read_namespaces(reply, kinds), "open", target, kinds or ())
+    return Request(
+        interface.OPEN, request, _fds(target), lambda replies: _read_namespaces(replies[0], kinds), "open", target, kinds or ()
+    )
 
 
 def explain(where: Where, types: Iterable[str] | None) -> Request[ExplainReply]:
@@ -86,7 +94,7 @@ def explain(where: Where, types: Iterable[str] | None) -> Request[ExplainReply]:
 
 def who_am_i() -> Request[PeerDescription]:
     """Who the broker takes us for."""
-    return Request(interface.WHO_AM_I, service.Nothing(), (), lambda reply: _who(reply).peer, "ask who I am")
+    return Request(interface.WHO_AM_I, service.Nothing(), (), lambda replies: _who(replies).peer, "ask who I am")
 
 
 def status() -> Request[Status]:
@@ -94,14 +102,27 @@ def status() -> Request[Status]:
     return Request(interface.GET_STATUS, service.Nothing(), (), _status, "ask for the status")
 
 
-def finish(request: Request[T], reply: IncomingReply) -> T:
+class ContainerList(NamedTuple):
+    """The containers of which this process may have something opened, and the engines that could not be asked."""
+
+    containers: list[ContainerDescription]
+    unavailable: list[UnavailableEngine]
+
+
+def list_containers() -> Request[ContainerList]:
+    """What is there."""
+    return Request(interface.LIST_CONTAINERS, service.Nothing(), (), _read_containers, "list the containers", more=True)
+
+
+def finish(request: Request[T], replies: Sequence[IncomingReply]) -> T:
     """The result of `request`.  Raises the broker's error, as the class that stands for it."""
     try:
-        if reply.error is not None:
-            raise _error(request, reply)
-        return request.read(reply)
+        if replies[-1].error is not None:
+            raise _error(request, replies[-1])
+        return request.read(replies)
     finally:
-        reply.close()
+        for reply in replies:
+            reply.close()
 
 
 def connect_failed(path: Path, error: OSError) -> ConnectionFailed:
@@ -128,13 +149,15 @@ class Wire:
         self._buffer = memoryview(bytearray(MESSAGE_MAX + len(END)))
         self._rest = memoryview(b"")
         self._fds: Sequence[int] = ()
+        self._replies: list[IncomingReply] = []
 
     def start(self, request: Request[T]) -> None:
         """Begin a call.  Raises ConnectionLost on a connection that is over."""
         if self.sock.fileno() < 0:
             raise ConnectionLost(f"{request.what()}: this connection is closed; connect again")
-        self._rest = memoryview(self._connection.call(request.method, request.parameters))
+        self._rest = memoryview(self._connection.call(request.method, request.parameters, more=request.more))
         self._fds = request.fds
+        self._replies = []
 
     def send_some(self) -> bool:
         """Send what there is room for; whether all of it went.  Raises BlockingIOError when there is no room."""
@@ -146,8 +169,11 @@ class Wire:
         self._fds = ()
         return not self._rest
 
-    def receive_some(self, request: Request[T]) -> IncomingReply | None:
-        """Receive what is there; the reply when it is whole.  Raises ConnectionLost, ProtocolError, BlockingIOError, OSError."""
+    def receive_some(self, request: Request[T]) -> Sequence[IncomingReply] | None:
+        """Receive what is there; the replies when the last is whole.
+
+        Raises ConnectionLost, ProtocolError, BlockingIOError, OSError.
+        """
         try:
             # One call is under way at a time, so all fds that come are of its reply: nothing else could be glued to it.
             count, fds = ancillary.receive_into(self.sock, self._buffer)
@@ -158,10 +184,16 @@ class Wire:
                 f"{request.what()}: the broker hung up before it answered (restarted, or the call broke the protocol); try again"
             )
         self._connection.receive(bytes(self._buffer[:count]), fds)
-        return self._connection.next_reply()
+        while (reply := self._connection.next_reply()) is not None:
+            self._replies.append(reply)
+            if reply.last:
+                return self._replies
+        return None
 
     def close(self) -> None:
         """End the connection.  Twice is harmless."""
+        for reply in self._replies:
+            reply.close()
         self._connection.close()
         # Wakes a thread that waits on it, which closing alone does not.
         with contextlib.suppress(OSError):
@@ -188,9 +220,9 @@ def _fds(target: Target) -> Sequence[int]:
     return (fd,)
 
 
-def _reader(kind: type[R]) -> Callable[[IncomingReply], R]:
+def _reader(kind: type[R]) -> Callable[[Sequence[IncomingReply]], R]:
     decoder = msgspec.json.Decoder(kind)
-    return lambda reply: _decode(decoder, reply)
+    return lambda replies: _decode(decoder, replies[0])
 
 
 def _decode(decoder: msgspec.json.Decoder[R], reply: IncomingReply) -> R:
@@ -200,10 +232,19 @@ def _decode(decoder: msgspec.json.Decoder[R], reply: IncomingReply) -> R:
         raise ProtocolError(f"the broker's answer makes no sense: {error}") from error
 
 
+_containers = msgspec.json.Decoder(ListContainersReply)
 _open_replies = msgspec.json.Decoder(OpenReply)
 _explanation = _reader(ExplainReply)
 _who = _reader(WhoAmIReply)
 _status = _reader(Status)
+
+
+def _read_containers(replies: Sequence[IncomingReply]) -> ContainerList:
+    answers = [_decode(_containers, reply) for reply in replies]
+    return ContainerList(
+        [answer.container for answer in answers if answer.container is not None],
+        [answer.unavailable for answer in answers if answer.unavailable is not None],
+    )
 
 
 def _read_namespaces(reply: IncomingReply, kinds: list[NamespaceType] | None) -> dict[NamespaceType, Namespace]:

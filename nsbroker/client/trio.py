@@ -67,6 +67,10 @@ class Broker:
         """What the policy says to `open_all` with the same arguments."""
         return await self._call(core.explain(target, types))
 
+    async def containers(self) -> core.ContainerList:
+        """The containers of which this process may have something opened, and the engines that could not be asked."""
+        return await self._call(core.list_containers())
+
     async def who_am_i(self) -> PeerDescription:
         """Who the broker takes this process for."""
         return await self._call(core.who_am_i())
@@ -92,7 +96,7 @@ class Broker:
                 while not await self._step(wire.send_some, trio.lowlevel.wait_writable):
                     pass
                 await trio.lowlevel.wait_readable(wire.sock)
-                while (reply := await self._step(lambda: wire.receive_some(request), trio.lowlevel.wait_readable)) is None:
+                while (replies := await self._step(lambda: wire.receive_some(request), trio.lowlevel.wait_readable)) is None:
                     pass
             except BaseException as error:
                 # Half a call or half an answer: nothing on this connection would be what it seems.
@@ -100,7 +104,7 @@ class Broker:
                 if isinstance(error, trio.ClosedResourceError):
                     raise ConnectionLost(f"{request.what()}: the connection was closed meanwhile") from error
                 raise
-        return core.finish(request, reply)
+        return core.finish(request, replies)
 
     async def _step(self, step: Callable[[], R], wait: Callable[[socket.socket], Awaitable[None]]) -> R:
         while True:

@@ -1,6 +1,7 @@
 """The verbs: what each method of the interface does, for one caller, without any connection in sight."""
 
-from collections.abc import Callable, Coroutine, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -8,6 +9,8 @@ from msgspec import Struct
 
 from nsbroker import interface
 from nsbroker.daemon.audit import Audit
+from nsbroker.daemon.containers import list_containers
+from nsbroker.daemon.engines.roster import Roster
 from nsbroker.daemon.inquiry import Inquiry
 from nsbroker.daemon.limits import Lease, Ledger
 from nsbroker.daemon.peer import Peer
@@ -15,6 +18,7 @@ from nsbroker.daemon.policy import Policy
 from nsbroker.daemon.resolve import Pinned, resolve, resolve_slowly, takes_time
 from nsbroker.errors import (
     BrokerError,
+    ExpectedMore,
     InterfaceNotFound,
     InvalidParameter,
     MethodNotFound,
@@ -26,6 +30,7 @@ from nsbroker.interface import (
     ExpectationSpec,
     ExplainReply,
     ExplainRequest,
+    ListContainersReply,
     OpenedNamespace,
     OpenReply,
     OpenRequest,
@@ -39,6 +44,8 @@ from nsbroker.namespace import Namespace
 from nsbroker.varlink import service
 from nsbroker.varlink.connection import IncomingCall
 from nsbroker.version import VERSION
+
+_LAST = ListContainersReply()
 
 
 class Caller(NamedTuple):
@@ -54,9 +61,16 @@ class Answer(NamedTuple):
     parameters: Struct | dict[str, Any] | None = None
     fds: Sequence[int] = ()
     error: str | None = None
+    continues: bool = False
 
 
-_Handler = Callable[[Caller, IncomingCall, Any], Answer | Coroutine[Any, Any, Answer]]
+Later = Coroutine[Any, Any, Answer]
+"""An answer that has to be waited for."""
+
+Stream = AsyncGenerator[Answer, None]
+"""The answers to a call with `more`."""
+
+_Handler = Callable[[Caller, IncomingCall, Any], Answer | Later | Stream]
 
 
 class _Method(NamedTuple):
@@ -65,10 +79,11 @@ class _Method(NamedTuple):
 
 
 class Broker:
-    """Answers calls.  `policy` may be replaced at any time."""
+    """Answers calls.  `policy` and `roster` may be replaced at any time."""
 
-    def __init__(self, policy: Policy, ledger: Ledger, audit: Audit) -> None:
+    def __init__(self, policy: Policy, roster: Roster, ledger: Ledger, audit: Audit) -> None:
         self.policy = policy
+        self.roster = roster
         self._ledger = ledger
         self._audit = audit
         self._calls = 0
@@ -78,14 +93,15 @@ class Broker:
             interface.OPEN: _method(OpenRequest, self._open),
             interface.WHO_AM_I: _method(service.Nothing, self._who_am_i),
             interface.EXPLAIN: _method(ExplainRequest, self._explain),
+            interface.LIST_CONTAINERS: _method(service.Nothing, self._list_containers),
             interface.GET_STATUS: _method(service.Nothing, self._get_status),
             f"{service.NAME}.GetInfo": _method(service.Nothing, self._get_info),
             f"{service.NAME}.GetInterfaceDescription": _method(service.DescriptionRequest, self._get_description),
         }
         self._interfaces = {name.rpartition(".")[0] for name in self._methods}
 
-    def answer(self, caller: Caller, call: IncomingCall) -> Answer | Coroutine[Any, Any, Answer]:
-        """Answer a call, at once or by a coroutine.  Never raises for anything that a peer can cause; closes the fds of
+    def answer(self, caller: Caller, call: IncomingCall) -> Answer | Later | Stream:
+        """Answer a call: at once, later, or bit by bit.  Never raises for anything that a peer can cause; closes the fds of
         the call that nobody took.
         """
         self._calls += 1
@@ -98,13 +114,23 @@ class Broker:
             return self._refuse(error)
         finally:
             call.close()
-        return result if isinstance(result, Answer) else self._await(result)
+        if isinstance(result, Answer):
+            return result
+        return self._stream(result) if isinstance(result, AsyncGenerator) else self._await(result)
 
-    async def _await(self, later: Coroutine[Any, Any, Answer]) -> Answer:
+    async def _await(self, later: Later) -> Answer:
         try:
             return await later
         except Exception as error:
             return self._refuse(error)
+
+    async def _stream(self, stream: Stream) -> Stream:
+        try:
+            async with contextlib.aclosing(stream):
+                async for answer in stream:
+                    yield answer
+        except Exception as error:
+            yield self._refuse(error)
 
     def _no_method(self, call: IncomingCall) -> BrokerError:
         if call.method in self._methods:
@@ -118,16 +144,20 @@ class Broker:
             error = PermissionDenied()
         return Answer(error.parameters(), error=error.wire_name)
 
-    def _open(self, caller: Caller, call: IncomingCall, request: OpenRequest) -> Answer | Coroutine[Any, Any, Answer]:
+    def _open(self, caller: Caller, call: IncomingCall, request: OpenRequest) -> Answer | Later:
         inquiry, fds = self._inquire("Open", caller, call, request)
-        if takes_time(inquiry.target):
-            return self._open_slowly(inquiry, caller, request.expect)
-        with inquiry:
-            return self._open_pinned(inquiry, caller, request.expect, resolve(inquiry.target, inquiry.said, caller.peer, fds))
+        return self._resolve(inquiry, caller, fds, lambda pinned: self._open_pinned(inquiry, caller, request.expect, pinned))
 
-    async def _open_slowly(self, inquiry: Inquiry, caller: Caller, expect: ExpectationSpec | None) -> Answer:
+    def _resolve(self, inquiry: Inquiry, caller: Caller, fds: list[int], use: Callable[[Pinned], Answer]) -> Answer | Later:
+        """What `use`, which takes what the target means, makes of it: at once where that can be.  Takes `fds`."""
+        if takes_time(inquiry.target):
+            return self._resolve_slowly(inquiry, caller, use)
         with inquiry:
-            return self._open_pinned(inquiry, caller, expect, await resolve_slowly(inquiry.target))
+            return use(resolve(inquiry.target, inquiry.said, caller.peer, fds))
+
+    async def _resolve_slowly(self, inquiry: Inquiry, caller: Caller, use: Callable[[Pinned], Answer]) -> Answer:
+        with inquiry:
+            return use(await resolve_slowly(inquiry.target, caller.peer, self.roster, inquiry.may_know))
 
     def _open_pinned(self, inquiry: Inquiry, caller: Caller, expect: ExpectationSpec | None, pinned: Pinned) -> Answer:
         """Takes `pinned`."""
@@ -163,24 +193,14 @@ class Broker:
         index = request.target.pid_file_descriptor
         return inquiry, call.take_fds(None if index is None else {"target.pidFileDescriptor": index})
 
-    def _explain(self, caller: Caller, call: IncomingCall, request: ExplainRequest) -> Answer | Coroutine[Any, Any, Answer]:
-        types = request.types or list(NamespaceType)
+    def _explain(self, caller: Caller, call: IncomingCall, request: ExplainRequest) -> Answer | Later:
+        refusal = _explained(str(request.target.to_target()), request.types or list(NamespaceType), [])
         try:
             inquiry, fds = self._inquire("Explain", caller, call, request)
-            if takes_time(inquiry.target):
-                return self._explain_slowly(inquiry, types)
-            with inquiry:
-                return self._explain_pinned(inquiry, resolve(inquiry.target, inquiry.said, caller.peer, fds))
+            answer = self._resolve(inquiry, caller, fds, lambda pinned: self._explain_pinned(inquiry, pinned))
         except PermissionDenied:
-            return _explained(str(request.target.to_target()), types, [])
-
-    async def _explain_slowly(self, inquiry: Inquiry, types: list[NamespaceType]) -> Answer:
-        said = inquiry.said
-        try:
-            with inquiry:
-                return self._explain_pinned(inquiry, await resolve_slowly(inquiry.target))
-        except PermissionDenied:
-            return _explained(said, types, [])
+            return refusal
+        return answer if isinstance(answer, Answer) else _unless_denied(answer, refusal)
 
     def _explain_pinned(self, inquiry: Inquiry, pinned: Pinned) -> Answer:
         """Takes `pinned`."""
@@ -192,6 +212,18 @@ class Broker:
             pinned.close()
         # The number that a process has here is told only to those who may open it.
         return _explained(inquiry.said if verdict.allowed else said, inquiry.types or (), verdict.rules)
+
+    def _list_containers(self, caller: Caller, call: IncomingCall, request: service.Nothing) -> Stream:
+        call.take_fds()
+        if not call.more:
+            raise ExpectedMore
+        return self._listed_containers(caller.peer)
+
+    async def _listed_containers(self, peer: Peer) -> Stream:
+        self._audit.record(peer, "ListContainers", "container:*", "allowed")
+        async with contextlib.aclosing(list_containers(self.roster, self.policy.grants(peer), peer)) as replies:
+            async for reply in replies:
+                yield Answer(reply, continues=reply != _LAST)
 
     def _who_am_i(self, caller: Caller, call: IncomingCall, request: service.Nothing) -> Answer:
         call.take_fds()
@@ -220,6 +252,13 @@ class Broker:
     def _get_description(self, caller: Caller, call: IncomingCall, request: service.DescriptionRequest) -> Answer:
         call.take_fds()
         return Answer(self._service.description(request.interface))
+
+
+async def _unless_denied(later: Later, refusal: Answer) -> Answer:
+    try:
+        return await later
+    except PermissionDenied:
+        return refusal
 
 
 def _method(request: type[Struct], handler: _Handler) -> _Method:

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from nsbroker.errors import ConfigurationError
+from nsbroker.target import ENGINES
 
 NAME = "nsbroker.toml"
 _DROP_INS = "nsbroker.d"
@@ -47,18 +48,23 @@ class Limits(Struct, forbid_unknown_fields=True, rename="kebab", frozen=True):
     unread_descriptors_per_user: int = 1024
     message_deadline: float = 5.0
     reply_deadline: float = 5.0
+    engine_deadline: float = 2.0
 
 
 class _File(Struct, forbid_unknown_fields=True):
     allow: list[RuleText] = []
     limits: dict[str, int | float] = {}
+    engines: dict[str, list[str]] = {}
 
 
 class Configuration(Struct, frozen=True):
-    """All files merged: rules in the order of the files, the last word on each limit, and which files were read."""
+    """All files merged: rules in the order of the files, the last word on each limit and on where each engine is, and
+    which files were read.
+    """
 
     rules: tuple[SourcedRule, ...]
     limits: Limits
+    engines: dict[str, list[str]]
     files: tuple[Path, ...]
 
 
@@ -69,11 +75,14 @@ def load(place: Path | None = None) -> Configuration:
     files = tuple(_files(place))
     rules: list[SourcedRule] = []
     limits: dict[str, int | float] = {}
+    engines: dict[str, list[str]] = {}
     for path in files:
         content = _read(path)
         rules += [SourcedRule(text, path) for text in content.allow]
         _check_limits(content.limits, path)
         limits |= content.limits
+        _check_engines(content.engines, path)
+        engines |= content.engines
     origins: dict[str, Path] = {}
     for text, origin in rules:
         if text.name in origins:
@@ -81,7 +90,7 @@ def load(place: Path | None = None) -> Configuration:
                 f"{origins[text.name]} and {origin}: two rules have the name {text.name!r}: no record could tell them apart"
             )
         origins[text.name] = origin
-    return Configuration(tuple(rules), msgspec.convert(limits, Limits), files)
+    return Configuration(tuple(rules), msgspec.convert(limits, Limits), engines, files)
 
 
 def _files(place: Path | None) -> Iterator[Path]:
@@ -150,6 +159,15 @@ def _check_limits(values: dict[str, int | float], path: Path) -> None:
     for field in limits.__struct_fields__:
         if not 0 < getattr(limits, field) <= 10**6:
             raise ConfigurationError(f"{path}: limits: {field.replace('_', '-')} must be above 0 and at most a million")
+
+
+def _check_engines(engines: dict[str, list[str]], path: Path) -> None:
+    for name, places in engines.items():
+        if name not in ENGINES:
+            raise ConfigurationError(f"{path}: engines: {name!r} is no engine: use one of {', '.join(ENGINES)}")
+        for place in places:
+            if not Path(place).is_absolute():
+                raise ConfigurationError(f"{path}: engines: {name}: {place!r} is no absolute path (an empty list turns it off)")
 
 
 def _plain(message: str) -> str:

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from typing import Self
 
 from nsbroker.daemon.audit import Audit
+from nsbroker.daemon.engines.container import Container
 from nsbroker.daemon.peer import Peer
-from nsbroker.daemon.policy import Policy, Verdict
-from nsbroker.daemon.resolve import Pinned
+from nsbroker.daemon.policy import Policy, Verdict, names_of
+from nsbroker.daemon.resolve import Pinned, is_own
 from nsbroker.errors import BrokerError, InvalidParameter, PermissionDenied, QuotaExceeded
 from nsbroker.identity import NamespaceType
 from nsbroker.namespace import Namespace
@@ -25,7 +26,7 @@ _NOTHING = Verdict(False, (), "")
 class Inquiry:
     """`peer` wants `types` (None: all there are) of `target`."""
 
-    __slots__ = ("_audit", "_grants", "_peer", "_verb", "said", "target", "types", "verdict")
+    __slots__ = ("_audit", "_grants", "_peer", "_verb", "names", "said", "target", "types", "verdict")
 
     def __init__(
         self, verb: str, target: Target, types: tuple[NamespaceType, ...] | None, peer: Peer, policy: Policy, audit: Audit
@@ -37,23 +38,29 @@ class Inquiry:
         self.target = target
         self.types = types
         self.said = str(target)
+        self.names = names_of(target) if target.kind is Kind.CONTAINER else (self.said,)
         self.verdict = _NOTHING
 
     def see_askable(self) -> None:
         """Raises PermissionDenied when no rule could allow it, before anything is looked up."""
         if self.target.kind is Kind.PIDFD:
             return  # It has no name yet; and looking at an fd that the peer holds anyway tells it nothing new.
-        types = self.types
-        if not (self._grants.may_ask(self.said) if types is None else self._grants.verdict(self.said, types, own=True).allowed):
+        if not self._grants.may_ask(self.target, self.names, self.types):
             raise PermissionDenied
+
+    def may_know(self, container: Container) -> bool:
+        """Whether the rules let the peer know of a container: they name it, or allow its own and it is the peer's."""
+        own = not self._peer.anonymous and (container.user == self._peer.uid != 0 or is_own(container, self._peer.uid))
+        return own or self._grants.names(container.rule_names())
 
     def judge(self, pinned: Pinned) -> Verdict:
         """The verdict on what the target turned out to be; from here on the inquiry is about that.  `types` are settled."""
         self.said = pinned.target
+        self.names = pinned.names
         if self.types is None:
             self.types = pinned.types()
         own = not self._peer.anonymous and pinned.is_of(self._peer.uid)
-        self.verdict = self._grants.verdict(self.said, self.types, own=own)
+        self.verdict = self._grants.verdict(self.names, self.types, own=own)
         return self.verdict
 
     def __enter__(self) -> Self:
@@ -69,8 +76,8 @@ class Inquiry:
             error = QuotaExceeded("open files of the broker")
         if not self.verdict.allowed and self.types is not None:
             # It did not come to a verdict on facts; what the target's name alone says tells a failure from a refusal.
-            self.verdict = self._grants.verdict(self.said, self.types, own=False)
-        allowed = self.verdict.allowed or (self.types is None and self._grants.names(self.said))
+            self.verdict = self._grants.verdict(self.names, self.types, own=False)
+        allowed = self.verdict.allowed or (self.types is None and self._grants.names(self.names))
         if isinstance(error, PermissionDenied) and not allowed:
             self._record("denied")
         else:
@@ -84,7 +91,7 @@ class Inquiry:
     def _masked(self, error: Exception) -> BrokerError:
         if isinstance(error, PermissionDenied | InvalidParameter | QuotaExceeded):
             return PermissionDenied() if isinstance(error, PermissionDenied) else error
-        if isinstance(error, BrokerError) and (self.verdict.allowed or self._grants.names(self.said)):
+        if isinstance(error, BrokerError) and (self.verdict.allowed or self._grants.names(self.names)):
             return error
         return PermissionDenied()
 

@@ -14,8 +14,8 @@ from nsbroker.linux import nsfs, socket_options
 from nsbroker.linux.features import features
 from nsbroker.linux.process import Process
 from nsbroker.namespace import Namespace
+from nsbroker.target import UNIT_SUFFIXES
 
-UNIT_SUFFIXES = (".service", ".scope", ".socket", ".mount", ".swap")
 _WHOLE_RANGE = ["0", "0", "4294967295"]
 
 

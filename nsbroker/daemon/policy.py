@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 from nsbroker.daemon.configuration import Configuration, RuleText, SourcedRule
-from nsbroker.daemon.peer import UNIT_SUFFIXES, Peer
+from nsbroker.daemon.peer import Peer
 from nsbroker.errors import ConfigurationError, InvalidTarget, InvalidType
 from nsbroker.identity import NamespaceType
-from nsbroker.target import ENGINES, KINDS, Target
+from nsbroker.target import ENGINES, KINDS, UNIT_SUFFIXES, Kind, Target
 
 _FAMILIES = ("inet", "inet6", "unix", "netlink", "packet", "vsock")
 _SOCKET_TYPES = ("stream", "dgram", "seqpacket", "raw")
+Names = tuple[str, ...]
+"""The targets that mean one and the same thing."""
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -64,7 +66,7 @@ class Rule:
 
     def fits_target(self, target: str) -> bool:
         """Whether a pattern names `target`."""
-        return self.anything or target in self.exact or (self.globs is not None and self.globs.fullmatch(target) is not None)
+        return target in self.exact or (self.globs is not None and self.globs.fullmatch(target) is not None)
 
 
 class _Fit(NamedTuple):
@@ -80,50 +82,89 @@ class Grants:
     def __init__(self, rules: Sequence[Rule]) -> None:
         self._rules = rules
         self._by_kind: dict[str, list[Rule]] = {}
-        self._fits: dict[str, list[_Fit]] = {}
-        self._verdicts: dict[tuple[str, tuple[NamespaceType, ...], bool], Verdict] = {}
+        self._fits: dict[Names, list[_Fit]] = {}
+        self._verdicts: dict[tuple[Names, tuple[NamespaceType, ...], bool], Verdict] = {}
 
-    def verdict(self, target: str, types: tuple[NamespaceType, ...], *, own: bool) -> Verdict:
-        """What the rules say of opening `types` of `target`.
+    def verdict(self, names: Names, types: tuple[NamespaceType, ...], *, own: bool) -> Verdict:
+        """What the rules say of opening `types` of what has these names.
 
-        `own`: the target is a process all of whose uids are the peer's.  Asked with `own=True` before anything is looked
-        up, a no means that no rule could allow it; with `own=False` a yes means that a rule names the target.
+        `own`: it is a process all of whose uids are the peer's.  Asked with `own=True` before anything is looked up, a no
+        means that no rule could allow it; with `own=False` a yes means that a rule names it.
         """
-        question = (target, types, own)
+        question = (names, types, own)
         verdict = self._verdicts.get(question)
         if verdict is None:
-            fits = self._fitting(target)
+            fits = self._fitting(names)
             rules = [
                 next((fit.rule.name for fit in fits if (own or fit.by_name) and kind in fit.rule.namespaces), None)
                 for kind in types
             ]
             verdict = Verdict(None not in rules, rules, " ".join(dict.fromkeys(rule for rule in rules if rule)))
-            if len(target) <= _TARGET_REMEMBERED:
+            if _is_short(names):
                 _remember(self._verdicts, question, verdict)
         return verdict
 
-    def may_ask(self, target: str) -> bool:
-        """Whether any rule could allow anything of `target`."""
-        return bool(self._fitting(target))
+    def may_ask(self, target: Target, names: Names, types: tuple[NamespaceType, ...] | None) -> bool:
+        """Whether any rule could allow `types` (None: anything) of `target`, as far as can be told before it is looked up.
 
-    def names(self, target: str) -> bool:
-        """Whether a rule names `target`, so that the peer may learn whether it exists."""
-        return any(fit.by_name for fit in self._fitting(target))
+        A container may turn out to have other names than the one, or the id, that it is asked for by.
+        """
+        if target.kind is Kind.CONTAINER:
+            kinds = {name.partition(":")[0] for name in names}
+            rules = [rule for rule in self._rules if rule.anything or rule.own or not kinds.isdisjoint(rule.kinds)]
+            return bool(rules) and all(any(kind in rule.namespaces for rule in rules) for kind in types or ())
+        return bool(self._fitting(names)) if types is None else self.verdict(names, types, own=True).allowed
 
-    def _fitting(self, target: str) -> list[_Fit]:
-        fits = self._fits.get(target)
+    def types(self, names: Names, *, own: bool) -> frozenset[NamespaceType]:
+        """The types that may be opened of what has these names."""
+        fits = [fit.rule.namespaces for fit in self._fitting(names) if own or fit.by_name]
+        return frozenset().union(*fits)
+
+    def may_name(self, kind: str) -> bool:
+        """Whether a rule has a pattern for targets of this kind, an engine's name or `container`."""
+        return any(rule.anything or not rule.kinds.isdisjoint((kind, "container")) for rule in self._rules)
+
+    def names(self, names: Names) -> bool:
+        """Whether a rule names it, so that the peer may learn whether it exists."""
+        return any(fit.by_name for fit in self._fitting(names))
+
+    def _fitting(self, names: Names) -> list[_Fit]:
+        fits = self._fits.get(names)
         if fits is not None:
             return fits
-        kind = target.partition(":")[0]
+        # What has no name that a rule could mean is a container of a user's own engine.
+        may_be_own = not names or names[0].partition(":")[0] in _PROCESS_KINDS
+        fits = [
+            _Fit(rule, named)
+            for rule in self._about(names)
+            if (named := rule.anything or any(map(rule.fits_target, names))) or (rule.own and may_be_own)
+        ]
+        if _is_short(names):
+            _remember(self._fits, names, fits)
+        return fits
+
+    def _about(self, names: Names) -> Sequence[Rule]:
+        """The rules with a pattern for these kinds of targets, or for any."""
+        if len(names) != 1:
+            return self._rules
+        kind = names[0].partition(":")[0]
         rules = self._by_kind.get(kind)
         if rules is None:
             rules = [rule for rule in self._rules if rule.anything or rule.own or kind in rule.kinds]
             self._by_kind[kind] = rules
-        may_be_own = kind in _PROCESS_KINDS
-        fits = [_Fit(rule, named) for rule in rules if (named := rule.fits_target(target)) or (rule.own and may_be_own)]
-        if len(target) <= _TARGET_REMEMBERED:
-            _remember(self._fits, target, fits)
-        return fits
+        return rules
+
+
+def names_of(target: Target) -> Names:
+    """The targets by which rules may mean what is asked for as `target`, before it is known what that is."""
+    if target.kind is not Kind.CONTAINER:
+        return (str(target),)
+    kinds = ("container", target.engine) if target.engine else ("container", *ENGINES)
+    return tuple(f"{kind}:{target.value}" for kind in kinds)
+
+
+def _is_short(names: Names) -> bool:
+    return all(len(name) <= _TARGET_REMEMBERED for name in names)
 
 
 def _remember(cache: dict[K, V], key: K, value: V) -> None:

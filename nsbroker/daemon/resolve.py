@@ -4,6 +4,7 @@ Pin, look, open, look again: facts are read from what is pinned, the verdict res
 opened from the pin, and `see_unchanged` then shows that the facts still hold.  Any error on the way is a no.
 """
 
+import contextlib
 import os
 from functools import partial
 from typing import Protocol
@@ -11,8 +12,12 @@ from typing import Protocol
 import trio
 
 from nsbroker import lookup
+from nsbroker.daemon import unit
+from nsbroker.daemon.engines.container import Container
+from nsbroker.daemon.engines.roster import MayKnow, Roster
 from nsbroker.daemon.peer import Peer
-from nsbroker.errors import EngineUnavailable, InvalidParameter, NoSuchTarget, NotANamespace, TargetChanged
+from nsbroker.daemon.policy import Names
+from nsbroker.errors import BrokerError, InvalidParameter, NoSuchTarget, NotANamespace, PermissionDenied, TargetChanged
 from nsbroker.identity import NamespaceId, NamespaceType
 from nsbroker.linux.openat2 import RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, openat2
 from nsbroker.linux.process import Process
@@ -21,7 +26,9 @@ from nsbroker.opening import file_error, pin
 from nsbroker.target import Kind, Target
 
 _ALL = tuple(NamespaceType)
-_SLOW = frozenset((Kind.NAMESPACE, Kind.PATH))
+_SLOW = frozenset((Kind.CONTAINER, Kind.NAMESPACE, Kind.PATH, Kind.UNIT))
+# The kernel's own limit (user_namespaces(7)).
+_USER_NAMESPACE_DEPTH = 33
 # Threads for all clients together: each may be held up by a file system that does not answer.
 _threads = trio.CapacityLimiter(8)
 
@@ -30,7 +37,10 @@ class Pinned(Protocol):
     """What a target means, held until `close`."""
 
     target: str
-    """The target as rules name it."""
+    """The target as answers and records name it."""
+
+    names: Names
+    """The targets by which rules may mean it."""
 
     def types(self) -> tuple[NamespaceType, ...]:
         """The types of namespace it has."""
@@ -54,10 +64,10 @@ class Pinned(Protocol):
 class PinnedProcess:
     """A process or thread."""
 
-    __slots__ = ("_info", "_process", "target")
+    __slots__ = ("_info", "_process", "names", "target")
 
-    def __init__(self, process: Process, target: str) -> None:
-        """Takes `process`, also on error."""
+    def __init__(self, process: Process, target: str, names: Names | None = None) -> None:
+        """Takes `process`, also on error.  `names`: by default the target alone."""
         try:
             self._info = process.info()
         except BaseException as error:
@@ -67,6 +77,7 @@ class PinnedProcess:
             raise
         self._process = process
         self.target = target
+        self.names = (target,) if names is None else names
 
     def types(self) -> tuple[NamespaceType, ...]:
         """All eight."""
@@ -102,15 +113,46 @@ class PinnedProcess:
         self._process.close()
 
 
+class PinnedContainer(PinnedProcess):
+    """The first process of a container."""
+
+    __slots__ = ("_user",)
+
+    def __init__(self, container: Container, process: Process) -> None:
+        """Takes `process`, also on error."""
+        super().__init__(process, container.target, container.rule_names())
+        self._user = container.user
+
+    def is_of(self, uid: int) -> bool:
+        """Whether all its uids are `uid`; of a container that `uid`'s own engine runs, also whether it is in a user
+        namespace of `uid`'s: the kernel gives them every right there, whatever uid it runs as.
+        """
+        return super().is_of(uid) or (0 != self._user == uid and self._is_below(uid))
+
+    def _is_below(self, uid: int) -> bool:
+        with contextlib.ExitStack() as held:
+            user = held.enter_context(self.open(NamespaceType.USER))
+            for _ in range(_USER_NAMESPACE_DEPTH):
+                try:
+                    parent = held.enter_context(user.parent())
+                except PermissionDenied:
+                    return False
+                if user.owner_uid() == uid:
+                    return True
+                user = parent
+        return False
+
+
 class PinnedNamespace:
     """A namespace found by a name, a path or its id.  Holding it is all it takes: what a descriptor shows never changes."""
 
-    __slots__ = ("_namespace", "target")
+    __slots__ = ("_namespace", "names", "target")
 
     def __init__(self, namespace: Namespace, target: str) -> None:
         """Takes `namespace`."""
         self._namespace = namespace
         self.target = target
+        self.names: Names = (target,)
 
     def types(self) -> tuple[NamespaceType, ...]:
         """The one."""
@@ -159,19 +201,29 @@ def resolve(target: Target, said: str, peer: Peer, fds: list[int]) -> Pinned:
             return _self(peer)
         case Kind.NAME:
             return PinnedNamespace(Namespace.from_name(target.value), said)
-        case Kind.CONTAINER:
-            raise EngineUnavailable(target.engine or "any", "this broker asks no container engine")
-        case Kind.UNIT:
-            raise EngineUnavailable("systemd", "this broker does not ask systemd for units")
     raise InvalidParameter("target")
 
 
-async def resolve_slowly(target: Target) -> Pinned:
-    """What `target` means; for targets that take time."""
-    if target.kind is Kind.PATH:
-        return await trio.to_thread.run_sync(_path, target, str(target), limiter=_threads)
+async def resolve_slowly(target: Target, peer: Peer, roster: Roster, may_know: MayKnow) -> Pinned:
+    """What `target` means when `peer` says it; for targets that take time.  Raises the errors of the interface."""
+    match target.kind:
+        case Kind.CONTAINER:
+            return PinnedContainer(*await roster.find(target, 0 if peer.anonymous else peer.uid, may_know))
+        case Kind.UNIT:
+            return PinnedProcess(await unit.find(target, roster.deadline), str(target))
+        case Kind.PATH:
+            return await trio.to_thread.run_sync(_path, target, str(target), limiter=_threads)
     find = partial(lookup.find, NamespaceId.parse(target.value))
     return PinnedNamespace(await trio.to_thread.run_sync(find, limiter=_threads), target.value)
+
+
+def is_own(container: Container, uid: int) -> bool:
+    """Whether the container's process is one all of whose uids are `uid`."""
+    try:
+        with container.pin() as process:
+            return process.info().uids == (uid,) * 4
+    except (BrokerError, OSError):
+        return False
 
 
 def _process(target: Target, said: str, peer: Peer) -> Pinned:

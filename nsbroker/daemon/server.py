@@ -4,7 +4,7 @@ import contextlib
 import errno
 import math
 import socket
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 import trio
 
@@ -151,11 +151,20 @@ class Server:
         if lease.is_full():
             await self._drained(lease)
         answer = self._broker.answer(caller, call)
-        if not isinstance(answer, Answer):
-            answer = await answer
+        if isinstance(answer, Answer):
+            await self._send(lease, wire, call, answer)
+        elif isinstance(answer, AsyncGenerator):
+            async with contextlib.aclosing(answer):
+                async for one in answer:
+                    await self._send(lease, wire, call, one)
+        else:
+            await self._send(lease, wire, call, await answer)
+
+    async def _send(self, lease: Lease, wire: ServerConnection, call: IncomingCall, answer: Answer) -> None:
+        """Send one answer.  Takes its fds."""
         fds = answer.fds
         try:
-            data = wire.reply(call, answer.parameters, error=answer.error)
+            data = wire.reply(call, answer.parameters, continues=answer.continues, error=answer.error)
             if data is None:
                 return
             lease.charge(len(fds))

@@ -12,6 +12,7 @@ import trio
 from nsbroker.daemon import configuration
 from nsbroker.daemon.audit import Audit, open_audit
 from nsbroker.daemon.broker import Broker
+from nsbroker.daemon.engines.roster import Roster
 from nsbroker.daemon.limits import Ledger
 from nsbroker.daemon.listen import Listener, own_socket, passed_socket
 from nsbroker.daemon.policy import Policy
@@ -30,7 +31,7 @@ def run(address: Path, config: Path | None) -> None:
     settings = configuration.load(config)
     policy = _compile(settings, audit)
     ledger = Ledger(settings.limits)
-    broker = Broker(policy, ledger, audit)
+    broker = Broker(policy, _roster(settings), ledger, audit)
     passed = _passed_fds()
     listener = passed_socket(passed) if passed else own_socket(address)
     # What is here now stays: the collector need not look at it again and again.
@@ -71,10 +72,15 @@ def _reloader(broker: Broker, ledger: Ledger, audit: Audit, config: Path | None)
             audit.say(f"the old policy stays in force; a fault of the broker's own: {type(error).__name__}: {error}")
             return
         broker.policy = policy
+        broker.roster = _roster(settings)
         ledger.limits = settings.limits
         audit.say(f"reloaded: {len(policy.rules)} rules from {', '.join(map(str, settings.files))}")
 
     return reload
+
+
+def _roster(settings: configuration.Configuration) -> Roster:
+    return Roster(settings.engines, settings.limits.engine_deadline)
 
 
 def _compile(settings: configuration.Configuration, audit: Audit) -> Policy:

@@ -5,10 +5,12 @@ import os
 
 from nsbroker.linux.libc import check, libc
 
+RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
 
-_AT_FDCWD = -100
+AT_FDCWD = -100
 _SYS_OPENAT2 = 437  # from 424 on, numbers are the same on every architecture
 
 
@@ -20,10 +22,10 @@ libc.syscall.restype = ctypes.c_long
 libc.syscall.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.POINTER(_OpenHow), ctypes.c_size_t)
 
 
-def openat2(path: str, flags: int, *, resolve: int) -> int:
-    """An fd (the caller's, close-on-exec) of the absolute `path`.
+def openat2(path: str, flags: int, *, resolve: int, dir_fd: int = AT_FDCWD) -> int:
+    """An fd (the caller's, close-on-exec) of `path`, seen from the folder `dir_fd` (borrowed).
 
     Raises ELOOP for a link that `resolve` forbids, ENOENT and the rest of open(2).
     """
     how = _OpenHow(flags=flags | os.O_CLOEXEC, mode=0, resolve=resolve)
-    return check(int(libc.syscall(_SYS_OPENAT2, _AT_FDCWD, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how))), path)
+    return check(int(libc.syscall(_SYS_OPENAT2, dir_fd, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how))), path)

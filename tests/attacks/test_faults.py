@@ -12,6 +12,7 @@ import pytest
 from nsbroker.daemon import configuration, resolve
 from nsbroker.daemon.audit import Audit, Record
 from nsbroker.daemon.broker import Answer, Broker, Caller
+from nsbroker.daemon.engines.roster import Roster
 from nsbroker.daemon.limits import Ledger
 from nsbroker.daemon.peer import Peer
 from nsbroker.daemon.policy import Policy
@@ -35,7 +36,7 @@ class Bench:
         settings = configuration.load(path)
         self.records: list[Record] = []
         ledger = Ledger(settings.limits)
-        self.broker = Broker(Policy(settings), ledger, Audit(self.records.append))
+        self.broker = Broker(Policy(settings), Roster({}, 1.0), ledger, Audit(self.records.append))
         self.ends = socket.socketpair()
         self.peer = Peer(self.ends[0])
         self.caller = Caller(self.peer, ledger.lease(self.peer.uid, self.ends[0]))

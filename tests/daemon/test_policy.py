@@ -11,6 +11,7 @@ from nsbroker.daemon.peer import Peer
 from nsbroker.daemon.policy import Policy
 from nsbroker.errors import ConfigurationError
 from nsbroker.identity import NamespaceType
+from nsbroker.target import Target
 from tests.world import ALICE, BOB
 
 NET = (NamespaceType.NET,)
@@ -35,7 +36,7 @@ def rule(who: object = "everyone", targets: object = ("*",), namespaces: object 
 
 
 def allows(policy: Policy, who: Peer, target: str, types: tuple[NamespaceType, ...] = NET, *, own: bool = False) -> bool:
-    return policy.grants(who).verdict(target, types, own=own).allowed
+    return policy.grants(who).verdict((target,), types, own=own).allowed
 
 
 def test_nothing_is_allowed_without_a_rule(tmp_path: Path) -> None:
@@ -83,23 +84,25 @@ def test_which_targets_a_pattern_names(tmp_path: Path, pattern: str, fits: list[
     rules = policy(tmp_path, rule(targets=[pattern]))
     for target in (*fits, *misses):
         grants = rules.grants(peer(ALICE))
-        assert grants.names(target) is grants.may_ask(target) is (target in fits), target
+        names = (target,)
+        assert grants.names(names) is (target in fits), target
+        assert grants.verdict(names, NET, own=False).allowed is (target in fits), target
 
 
 def test_own_fits_processes_of_the_peer_and_gives_no_right_to_know(tmp_path: Path) -> None:
     grants = policy(tmp_path, rule(targets=["own"])).grants(peer(ALICE))
-    assert grants.verdict("pid:1", NET, own=True).allowed
-    assert not grants.verdict("pid:1", NET, own=False).allowed
-    assert grants.may_ask("pid:1")
-    assert not grants.names("pid:1")
-    assert not grants.may_ask("name:blue"), "a name is no process"
+    assert grants.verdict(("pid:1",), NET, own=True).allowed
+    assert not grants.verdict(("pid:1",), NET, own=False).allowed
+    assert grants.may_ask(Target.process(1), ("pid:1",), None)
+    assert not grants.names(("pid:1",))
+    assert not grants.may_ask(Target.named("blue"), ("name:blue",), None), "a name is no process"
 
 
 def test_types_add_up_over_rules_and_the_verdict_names_each(tmp_path: Path) -> None:
     rules = policy(tmp_path, rule(namespaces=["net"]), rule(namespaces=["uts", "net"]), rule(who=["user:5"]))
-    verdict = rules.grants(peer(ALICE)).verdict("name:x", (NamespaceType.UTS, NamespaceType.NET), own=False)
+    verdict = rules.grants(peer(ALICE)).verdict(("name:x",), (NamespaceType.UTS, NamespaceType.NET), own=False)
     assert (verdict.allowed, verdict.rules, verdict.rule) == (True, ["r1", "r0"], "r1 r0")
-    verdict = rules.grants(peer(ALICE)).verdict("name:x", (NamespaceType.NET, NamespaceType.PID), own=False)
+    verdict = rules.grants(peer(ALICE)).verdict(("name:x",), (NamespaceType.NET, NamespaceType.PID), own=False)
     assert (verdict.allowed, verdict.rules) == (False, ["r0", None])
 
 

@@ -1,0 +1,71 @@
+"""The containers of which a peer may open something."""
+
+from collections.abc import AsyncGenerator
+
+import trio
+
+from nsbroker.daemon.engines.container import Container, State
+from nsbroker.daemon.engines.roster import Roster, distinct
+from nsbroker.daemon.peer import Peer
+from nsbroker.daemon.policy import Grants
+from nsbroker.daemon.resolve import PinnedContainer
+from nsbroker.errors import BrokerError
+from nsbroker.identity import NamespaceType
+from nsbroker.interface import ContainerDescription, ListContainersReply, UnavailableEngine
+from nsbroker.linux.cgroup import is_frozen
+
+# After so many looked at in one go, others get their turn.
+_IN_A_ROW = 8
+
+
+async def list_containers(roster: Roster, grants: Grants, peer: Peer) -> AsyncGenerator[ListContainersReply, None]:
+    """Each container, each engine that could not be asked, and an empty reply for the end."""
+    survey = await roster.survey(0 if peer.anonymous else peer.uid)
+    found: dict[Container, ContainerDescription] = {}
+    for number, container in enumerate(survey.containers):
+        described = _describe(container, grants, peer)
+        if described is not None:
+            found[container] = described
+        if number % _IN_A_ROW == 0:
+            await trio.lowlevel.checkpoint()
+    for container in distinct(found):
+        yield ListContainersReply(container=found[container])
+    for failure in survey.failures:
+        if grants.may_name(failure.engine):
+            yield ListContainersReply(unavailable=UnavailableEngine(failure.engine, failure.reason))
+    yield ListContainersReply()
+
+
+def _describe(container: Container, grants: Grants, peer: Peer) -> ContainerDescription | None:
+    """What the peer may learn; None when it may open nothing of it, or when it has ended by now."""
+    try:
+        process = container.pin()
+        pinned = PinnedContainer(container, process)
+    except (BrokerError, OSError):
+        return None
+    try:
+        frozen = container.state is State.RUNNING and is_frozen(process.cgroups())
+        own = not peer.anonymous and pinned.is_of(peer.uid)
+        types = grants.types(pinned.names, own=own)
+        if not types:
+            return None
+        network = None
+        if NamespaceType.NET in types:
+            with pinned.open(NamespaceType.NET) as space:
+                network = space.inode
+        pinned.see_unchanged()
+    except (BrokerError, OSError):
+        return None
+    finally:
+        pinned.close()
+    return ContainerDescription(
+        engine=container.engine,
+        id=container.id,
+        names=list(container.names),
+        state=State.PAUSED if frozen else container.state,
+        pid=container.pid,
+        types=sorted(types),
+        network_namespace=network,
+        pod=container.pod or None,
+        labels=dict(container.labels),
+    )

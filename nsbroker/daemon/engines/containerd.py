@@ -1,0 +1,164 @@
+"""containerd: a folder for each task, with the number of its first process and the specification it was made from.
+
+Its gRPC API would need a library that runs on threads of its own; the tasks' folders say the same, and are what its
+shims themselves go by.  The namespaces of docker and of Kubernetes are left to the engines docker and cri, which know
+those containers by the names that people give them.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from nsbroker.daemon.engines.container import Container, State
+from nsbroker.daemon.engines.state_files import Folder, in_thread
+from nsbroker.target import is_container_name
+
+PLACES = ("/run/containerd",)
+USER_PLACES = ()
+_TASKS = "io.containerd.runtime.v2.task"
+_OTHERS = frozenset(("moby", "k8s.io"))
+_DEFAULT = "default"
+_NERDCTL_NAME = "nerdctl/name"
+
+
+class _Linux(Struct, rename="camel", frozen=True):
+    cgroups_path: str = ""
+
+
+class _Specification(Struct):
+    annotations: dict[str, str] | None = None
+    linux: _Linux = _Linux()
+
+
+class _RuncState(Struct):
+    init_process_start: int
+
+
+class Task(NamedTuple):
+    """What is constant about a task: the annotations and the control groups of its specification."""
+
+    annotations: Mapping[str, str]
+    groups: tuple[str, ...]
+
+
+_specifications = msgspec.json.Decoder(_Specification)
+_runc_states = msgspec.json.Decoder(_RuncState)
+
+
+class Tasks:
+    """The tasks of one containerd.  A specification is read once: it is kept as long as its file is the very same."""
+
+    def __init__(self, place: Path, engine: str) -> None:
+        self.place = place
+        self._engine = engine
+        self._read: dict[str, tuple[tuple[int, ...], Task]] = {}
+
+    def open(self) -> Folder:
+        """The folder that the functions below look in.  Raises as `Folder`."""
+        return Folder(self.place, 0, self._engine)
+
+    @staticmethod
+    def namespaces(folder: Folder) -> list[str]:
+        """The namespaces in which something runs."""
+        return folder.names(_TASKS)
+
+    def ids(self, folder: Folder, namespace: str) -> list[str]:
+        """The tasks of a namespace; what was read of those that are gone is forgotten."""
+        ids = folder.names(f"{_TASKS}/{namespace}")
+        there = {f"{namespace}/{name}" for name in ids}
+        # Replaced as a whole: other threads may be reading it.
+        self._read = {key: value for key, value in self._read.items() if key in there or not key.startswith(f"{namespace}/")}
+        return ids
+
+    def task(self, folder: Folder, namespace: str, id: str) -> Task | None:
+        """A task, None when it is gone."""
+        key = f"{namespace}/{id}"
+        file = f"{_TASKS}/{key}/config.json"
+        facts = folder.facts(file)
+        if facts is None:
+            return None
+        version = (facts.st_ino, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_size)
+        known = self._read.get(key)
+        if known is not None and known[0] == version:
+            return known[1]
+        read = folder.load(file, _specifications)
+        if read is None:
+            return None
+        task = Task(read.annotations or {}, _groups(read.linux.cgroups_path))
+        self._read[key] = version, task
+        return task
+
+    @staticmethod
+    def container(
+        folder: Folder, namespace: str, id: str, task: Task, engine: str, names: tuple[str, ...], pod: str = ""
+    ) -> Container:
+        """The task as a container of `engine`, with the process it has now."""
+        key = f"{namespace}/{id}"
+        number = folder.read(f"{_TASKS}/{key}/init.pid") or b""
+        state = folder.load(f"runc/{key}/state.json", _runc_states)
+        created = folder.facts(f"runc/{key}/exec.fifo") is not None
+        return Container(
+            engine=engine,
+            id=id,
+            names=names,
+            state=State.CREATED if created else State.RUNNING if number else State.ENDED,
+            pid=int(number) if number.isdigit() else 0,
+            start_time=None if state is None else state.init_process_start,
+            groups=task.groups,
+            pod=pod,
+            labels=task.annotations,
+        )
+
+
+def _groups(path: str) -> tuple[str, ...]:
+    """The last component of the control group: of /PARENT/ID, or of systemd's form SLICE:PREFIX:ID."""
+    parts = path.split(":")
+    if len(parts) == 3:
+        return (f"{parts[1]}-{parts[2]}.scope",)
+    return tuple(path.rsplit("/", 1)[-1:]) if path else ()
+
+
+class Containerd:
+    """All tasks that are not docker's or Kubernetes': ID in containerd's namespace `default`, NAMESPACE/ID in others."""
+
+    name = "containerd"
+
+    def __init__(self, place: Path) -> None:
+        self.place = str(place)
+        self._tasks = Tasks(place, self.name)
+
+    async def find(self, word: str) -> list[Container]:
+        """By id, NAMESPACE/ID, the name that nerdctl gives, or the beginning of an id."""
+        return [
+            container
+            for container in await in_thread(self._all, word.rpartition("/")[0], 0)
+            if word in container.names or container.id.startswith(word)
+        ]
+
+    async def containers(self) -> list[Container]:
+        """All that have a task."""
+        return await in_thread(self._all, "", 0)
+
+    def _all(self, only: str) -> list[Container]:
+        with self._tasks.open() as folder:
+            return list(self._containers(folder, only))
+
+    def _containers(self, folder: Folder, only: str) -> Iterator[Container]:
+        for namespace in self._tasks.namespaces(folder):
+            if namespace in _OTHERS or only not in ("", namespace):
+                continue
+            for identifier in self._tasks.ids(folder, namespace):
+                task = self._tasks.task(folder, namespace, identifier)
+                if task is not None:
+                    names = (task.annotations.get(_NERDCTL_NAME, ""), identifier)
+                    prefix = "" if namespace == _DEFAULT else f"{namespace}/"
+                    known = tuple(dict.fromkeys(prefix + name for name in names if is_container_name(name)))
+                    yield self._tasks.container(folder, namespace, identifier, task, self.name, known or (identifier,))
+
+
+def engine(place: Path, user: int) -> Containerd:  # noqa: ARG001 - users' own are in mount namespaces of theirs
+    """Containerd with its state at `place`."""
+    return Containerd(place)

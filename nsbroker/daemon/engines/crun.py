@@ -1,0 +1,24 @@
+"""crun: ID/status in its folder."""
+
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from nsbroker.daemon.engines.oci_runtime import FirstProcess, OciRuntime
+
+PLACES = ("/run/crun",)
+USER_PLACES = ("{runtime}/crun",)
+
+
+class _Status(Struct, rename="kebab"):
+    pid: int
+    process_start_time: int
+
+
+_decoder = msgspec.json.Decoder(_Status)
+
+
+def engine(place: Path, user: int) -> OciRuntime[_Status]:
+    """Crun with its state at `place` (`crun --root`)."""
+    return OciRuntime("crun", place, user, "status", _decoder, lambda status: FirstProcess(status.pid, status.process_start_time))

@@ -1,0 +1,118 @@
+"""docker, by the Engine API on its socket; podman serves the same API."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import quote
+
+import msgspec
+from msgspec import Struct
+
+from nsbroker.daemon.engines import http
+from nsbroker.daemon.engines.asking import ask_each
+from nsbroker.daemon.engines.container import Container, State
+from nsbroker.errors import EngineUnavailable
+from nsbroker.target import is_container_name
+
+PLACES = ("/run/docker.sock",)
+USER_PLACES = ("{runtime}/docker.sock",)
+_PROJECT = "com.docker.compose.project"
+_SERVICE = "com.docker.compose.service"
+T = TypeVar("T")
+
+
+class _State(Struct, rename="pascal"):
+    status: str = ""
+    pid: int = 0
+
+
+class _Config(Struct, rename="pascal", frozen=True):
+    labels: dict[str, str] | None = None
+
+
+class _Inspected(Struct, rename="pascal"):
+    id: str
+    name: str
+    state: _State
+    config: _Config = _Config()
+
+
+class _Listed(Struct, rename="pascal"):
+    id: str
+
+
+_one = msgspec.json.Decoder(_Inspected)
+_many = msgspec.json.Decoder(list[_Listed])
+
+
+class Api:
+    """The Engine API at `place`, served by `user`.  `groups` are the control groups it makes for the container `{id}`."""
+
+    def __init__(self, name: str, place: Path, user: int, groups: tuple[str, ...]) -> None:
+        self.name = name
+        self.place = str(place)
+        self._socket = place
+        self._user = user
+        self._groups = groups
+
+    async def find(self, word: str) -> list[Container]:
+        """By name, id or prefix, as the engine itself finds it; `PROJECT/SERVICE` by the labels that compose gives."""
+        if "/" in word:
+            project, _, service = word.partition("/")
+            return await self._inspect_all(await self._list({"label": [f"{_PROJECT}={project}", f"{_SERVICE}={service}"]}))
+        answer = await self._get(f"/containers/{quote(word)}/json")
+        if answer.status == 200:
+            return [self._container(answer)]
+        if answer.status == 404:
+            return []
+        # More than one id begins so: each engine has its own number for that error.
+        several = [found for found in await self._list({}) if found.startswith(word)]
+        if len(several) < 2:
+            raise EngineUnavailable(self.name, f"{self.place} answers with status {answer.status}")
+        return await self._inspect_all(several)
+
+    async def containers(self) -> list[Container]:
+        """All that run, the paused ones among them."""
+        running = await self._list({"status": ["running", "paused"]})
+        return [container for container in await self._inspect_all(running) if container.pid]
+
+    async def _list(self, filters: Mapping[str, list[str]]) -> list[str]:
+        query = quote(msgspec.json.encode(filters).decode())
+        answer = await self._get(f"/containers/json?all=1&filters={query}")
+        if answer.status != 200:
+            raise EngineUnavailable(self.name, f"{self.place} answers with status {answer.status}")
+        return [listed.id for listed in self._decode(_many, answer)]
+
+    async def _inspect_all(self, ids: list[str]) -> list[Container]:
+        answers = await ask_each(lambda one: self._get(f"/containers/{quote(one)}/json"), ids)
+        # One that is gone by now is no error.
+        return [self._container(answer) for answer in answers if answer.status == 200]
+
+    async def _get(self, path: str) -> http.Answer:
+        return await http.get(self._socket, self._user, self.name, path)
+
+    def _decode(self, decoder: msgspec.json.Decoder[T], answer: http.Answer) -> T:
+        try:
+            return decoder.decode(answer.body)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise EngineUnavailable(self.name, f"{self.place} answers what makes no sense: {error}") from error
+
+    def _container(self, answer: http.Answer) -> Container:
+        found = self._decode(_one, answer)
+        labels = found.config.labels or {}
+        names = (found.name.removeprefix("/"), f"{labels.get(_PROJECT, '')}/{labels.get(_SERVICE, '')}")
+        return Container(
+            engine=self.name,
+            id=found.id,
+            names=tuple(filter(is_container_name, names)) or (found.id,),
+            state=State.of(found.state.status),
+            pid=found.state.pid,
+            groups=tuple(group.format(id=found.id) for group in self._groups),
+            user=self._user,
+            labels=labels,
+        )
+
+
+def engine(place: Path, user: int) -> Api:
+    """Docker at the socket `place`."""
+    return Api("docker", place, user, ("{id}", "docker-{id}.scope"))

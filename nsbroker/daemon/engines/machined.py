@@ -1,0 +1,57 @@
+"""systemd-machined, over D-Bus: containers of systemd-nspawn, and of whoever else registers with it."""
+
+from pathlib import Path
+from typing import Any
+
+from nsbroker.daemon.engines.bus import Bus, NotThere, open_bus
+from nsbroker.daemon.engines.container import Container, State
+
+PLACES = ("/run/systemd/machines",)
+USER_PLACES = ()
+_SERVICE = "org.freedesktop.machine1"
+_PATH = "/org/freedesktop/machine1"
+
+
+class Machined:
+    """Machines of the class `container`; virtual machines have no namespaces to open."""
+
+    name = "machined"
+
+    def __init__(self, place: Path) -> None:
+        self.place = str(place)
+
+    async def find(self, word: str) -> list[Container]:
+        """By name, or the beginning of one: machines have no other ids that people use."""
+        return [container for container in await self._machines(word) if container.id.startswith(word)]
+
+    async def containers(self) -> list[Container]:
+        """All that are registered."""
+        return await self._machines("")
+
+    async def _machines(self, word: str) -> list[Container]:
+        async with open_bus(_SERVICE, self.name) as bus:
+            (machines,) = await bus.call(_PATH, f"{_SERVICE}.Manager", "ListMachines")
+            wanted = [path for name, kind, _, path in machines if kind == "container" and name.startswith(word)]
+            found = [await self._read(bus, path) for path in wanted]
+        return [container for container in found if container is not None]
+
+    async def _read(self, bus: Bus, path: str) -> Container | None:
+        try:
+            facts: dict[str, Any] = await bus.properties(path, f"{_SERVICE}.Machine")
+        except NotThere:
+            return None
+        return Container(
+            engine=self.name,
+            id=facts["Name"],
+            names=(facts["Name"],),
+            state=State.of(facts["State"]),
+            pid=facts["Leader"],
+            groups=(facts["Unit"],),
+            # Where users may register machines, the names are theirs.
+            user=facts.get("UID", 0),
+        )
+
+
+def engine(place: Path, user: int) -> Machined:  # noqa: ARG001 - there is one for all
+    """The host's systemd-machined."""
+    return Machined(place)

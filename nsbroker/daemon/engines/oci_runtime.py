@@ -1,0 +1,83 @@
+"""What crun and runc have in common: a folder for each container, with a state file that says which process it is."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Generic, NamedTuple, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from nsbroker.daemon.engines.container import Container, State
+from nsbroker.daemon.engines.state_files import Folder, beginning_with, in_thread
+
+S = TypeVar("S", bound=Struct)
+
+
+class FirstProcess(NamedTuple):
+    """The first process of a container: its number, and when it started in clock ticks since boot."""
+
+    pid: int
+    start_time: int
+
+
+class OciRuntime(Generic[S]):
+    """The runtime `name` that keeps its state at `place`, run by `user`; `file` is what `decoder` reads."""
+
+    def __init__(
+        self,
+        name: str,
+        place: Path,
+        user: int,
+        file: str,
+        decoder: msgspec.json.Decoder[S],
+        process: Callable[[S], FirstProcess],
+    ) -> None:
+        self.name = name
+        self.place = str(place)
+        self._place = place
+        self._user = user
+        self._file = file
+        self._decoder = decoder
+        self._process = process
+
+    async def find(self, word: str) -> list[Container]:
+        """Its ids are names, too."""
+        return await in_thread(self._read_beginning_with, word, self._user)
+
+    async def containers(self) -> list[Container]:
+        """All that it knows; those that ended and were not deleted have no process any more."""
+        return await in_thread(self._read_beginning_with, "", self._user)
+
+    def _read_beginning_with(self, word: str) -> list[Container]:
+        with Folder(self._place, self._user, self.name) as folder:
+            if word and (exact := self._read(folder, word)):
+                return [exact]
+            found = [self._read(folder, name) for name in beginning_with(folder.names(), word)]
+        return [container for container in found if container is not None]
+
+    def first_process(self, id: str) -> FirstProcess | None:
+        """The first process of the container `id`, None when there is no such container.  Blocks; raises as `Folder`."""
+        try:
+            with Folder(self._place, self._user, self.name) as folder:
+                return self._load(folder, id)
+        except FileNotFoundError:
+            return None
+
+    def _load(self, folder: Folder, id: str) -> FirstProcess | None:
+        state = folder.load(f"{id}/{self._file}", self._decoder)
+        return None if state is None else self._process(state)
+
+    def _read(self, folder: Folder, id: str) -> Container | None:
+        found = self._load(folder, id)
+        if found is None:
+            return None
+        started = folder.facts(f"{id}/exec.fifo") is None
+        return Container(
+            engine=self.name,
+            id=id,
+            names=(id,),
+            state=State.RUNNING if started else State.CREATED,
+            pid=found.pid,
+            start_time=found.start_time,
+            user=self._user,
+        )

@@ -1,0 +1,26 @@
+"""runc: ID/state.json in its folder."""
+
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from nsbroker.daemon.engines.oci_runtime import FirstProcess, OciRuntime
+
+PLACES = ("/run/runc",)
+USER_PLACES = ("{runtime}/runc",)
+
+
+class _State(Struct):
+    init_process_pid: int
+    init_process_start: int
+
+
+_decoder = msgspec.json.Decoder(_State)
+
+
+def engine(place: Path, user: int) -> OciRuntime[_State]:
+    """Runc with its state at `place` (`runc --root`)."""
+    return OciRuntime(
+        "runc", place, user, "state.json", _decoder, lambda state: FirstProcess(state.init_process_pid, state.init_process_start)
+    )

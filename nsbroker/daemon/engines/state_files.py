@@ -1,0 +1,131 @@
+"""Files in which an engine keeps what it runs: read only where nobody but whoever runs the engine can write them."""
+
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Self, TypeVar
+
+import msgspec
+import trio
+
+from nsbroker.errors import EngineUnavailable
+from nsbroker.linux.openat2 import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
+
+T = TypeVar("T")
+A = TypeVar("A")
+
+_FILE_MAX = 4 * 1024 * 1024
+_BELOW = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV
+_TRIES = 5
+_PAUSE = 0.01
+# For root's engines and for users' apart: a user's files may lie where reading takes for ever.
+_threads = trio.CapacityLimiter(8)
+_threads_of_users = trio.CapacityLimiter(4)
+
+
+class Folder:
+    """A folder of `engine`, which `user` runs; no link below it is followed.  A context manager that closes it."""
+
+    def __init__(self, path: Path, user: int, engine: str) -> None:
+        """Opens `path`; raises OSError, and EngineUnavailable when others could have written there."""
+        self._path = path
+        self._user = user
+        self._engine = engine
+        self._fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self._check(os.fstat(self._fd), path)
+        except BaseException:
+            self.close()
+            raise
+
+    def names(self, below: str = ".") -> list[str]:
+        """The names in it; none when it is not there."""
+        try:
+            fd = openat2(below, os.O_RDONLY | os.O_DIRECTORY, resolve=_BELOW, dir_fd=self._fd)
+        except FileNotFoundError:
+            return []
+        try:
+            return sorted(os.listdir(fd))
+        finally:
+            os.close(fd)
+
+    def read(self, name: str) -> bytes | None:
+        """The contents of a file below; None when it is not there."""
+        fd = self._open(name)
+        if fd is None:
+            return None
+        with open(fd, "rb") as file:
+            text = file.read(_FILE_MAX + 1)
+        if len(text) > _FILE_MAX:
+            raise EngineUnavailable(self._engine, f"{self._path / name} is larger than {_FILE_MAX} bytes")
+        return text
+
+    def load(self, name: str, decoder: msgspec.json.Decoder[T]) -> T | None:
+        """The file's contents, decoded; None when it is not there.  One that is being written is waited for, a moment."""
+        for left in reversed(range(_TRIES)):
+            text = self.read(name)
+            if text is None:
+                return None
+            try:
+                return decoder.decode(text)
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                if not left:
+                    raise EngineUnavailable(self._engine, f"{self._path / name} makes no sense: {error}") from error
+            time.sleep(_PAUSE)
+        return None
+
+    def facts(self, name: str) -> os.stat_result | None:
+        """What stat(2) says of a file below; None when it is not there."""
+        try:
+            fd = openat2(name, os.O_PATH, resolve=_BELOW, dir_fd=self._fd)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        try:
+            return os.fstat(fd)
+        finally:
+            os.close(fd)
+
+    def _open(self, name: str) -> int | None:
+        try:
+            # Without O_NONBLOCK a FIFO would hold us up until somebody writes to it.
+            fd = openat2(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY, resolve=_BELOW, dir_fd=self._fd)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        try:
+            facts = os.fstat(fd)
+            if not stat.S_ISREG(facts.st_mode):
+                raise EngineUnavailable(self._engine, f"{self._path / name} is no plain file")
+            self._check(facts, self._path / name)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def _check(self, facts: os.stat_result, path: Path) -> None:
+        if facts.st_uid != self._user:
+            raise EngineUnavailable(self._engine, f"{path} belongs to uid {facts.st_uid}, not to uid {self._user} who runs it")
+        if facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise EngineUnavailable(self._engine, f"{path} can be written by others than its owner")
+
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self._fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def beginning_with(names: list[str], word: str) -> Iterator[str]:
+    """`word` alone when it is one of `names`, else those that begin with it."""
+    yield from [word] if word in names else [name for name in names if name.startswith(word)]
+
+
+async def in_thread(function: Callable[[A], T], argument: A, user: int) -> T:
+    """Read files of an engine that `user` runs where it holds up nobody; when it takes too long it is left behind."""
+    limiter = _threads_of_users if user else _threads
+    return await trio.to_thread.run_sync(function, argument, abandon_on_cancel=True, limiter=limiter)

@@ -1,0 +1,61 @@
+"""Whether a process is the container's that an engine says it is."""
+
+import os
+
+import pytest
+
+from nsbroker.daemon.engines.container import Container, State
+from nsbroker.errors import NoSuchTarget
+from nsbroker.linux.process import Process
+
+ID = "ab" * 32
+OTHER = "cd" * 32
+
+
+def container(*groups: str, user: int = 0, pid: int = 0, start_time: int | None = None) -> Container:
+    return Container(
+        engine="docker", id=ID, names=("web",), state=State.RUNNING, groups=groups, user=user, pid=pid, start_time=start_time
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "fits"),
+    [
+        (f"/docker/{ID}", True),
+        (f"/system.slice/docker-{ID}.scope", True),
+        (f"/system.slice/docker-{ID}.scope/init", True),
+        (f"/../../docker/{ID}", True),
+        (f"/kubepods.slice/pod{OTHER[:36]}.slice/{ID}", True),
+        ("/", False),
+        (f"/docker/{ID[:-1]}", False),
+        (f"/docker/x{ID}", False),
+        (f"/docker/{OTHER}", False),
+        # Whoever may name groups below their own must not become another container by it.
+        (f"/docker/{OTHER}/{ID}", False),
+        (f"/docker/{OTHER}/docker-{ID}.scope", False),
+        (f"/user.slice/user-4001.slice/user@4001.service/docker-{ID}.scope", False),
+    ],
+)
+def test_which_control_groups_are_the_containers(path: str, fits: bool) -> None:
+    assert container(ID, f"docker-{ID}.scope")._is_group(path) is fits
+
+
+def test_a_users_engine_has_its_containers_below_the_users_slice() -> None:
+    path = f"/user.slice/user-4001.slice/user@4001.service/user.slice/libpod-{ID}.scope"
+    assert container(f"libpod-{ID}.scope", user=4001)._is_group(path)
+
+
+def test_a_process_is_proved_by_when_it_started() -> None:
+    with Process.open(os.getpid()) as process:
+        start = process.start_time()
+    container(pid=os.getpid(), start_time=start).pin().close()
+    with pytest.raises(NoSuchTarget, match="is not the container's"):
+        container(pid=os.getpid(), start_time=start + 1).pin()
+    with pytest.raises(NoSuchTarget, match="is not the container's"):
+        container(pid=os.getpid()).pin()
+
+
+def test_names_of_a_users_engine_are_no_names_for_rules() -> None:
+    assert container().rule_names() == ("docker:web", "container:web", f"docker:{ID}", f"container:{ID}")
+    assert container(user=4001).rule_names() == ()
+    assert container(user=4001).target == "docker@4001:web"

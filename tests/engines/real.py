@@ -1,0 +1,515 @@
+"""Container engines, run for real: started once, each with what it takes to run containers that do nothing."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tests.world import eventually
+
+WORK = Path("/run/engines")
+SLEEP = ("/bin/busybox", "sleep", "100000")
+IMAGE = "localhost/bb:1"
+_LIMITS = "nofile={0}:{0}"
+
+
+def run(*command: str, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
+    """Run a program of the engines'; its output.  What it says when it fails is the failure."""
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, cwd=cwd, stdin=subprocess.DEVNULL, env={**os.environ, **(env or {})}
+    )
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stdout}{done.stderr}"
+    return done.stdout.strip()
+
+
+def has(*programs: str) -> list[str]:
+    """Which of the programs are missing."""
+    return [program for program in programs if not Path(program).exists()]
+
+
+def root_file_system() -> Path:
+    """A root file system of one program, two megabytes; and the same as a tar file beside it."""
+    tree = WORK / "bb"
+    if not tree.exists():
+        for folder in ("bin", "etc", "proc", "sys", "dev", "tmp", "run", "root", "var", "usr", "www"):
+            (tree / folder).mkdir(parents=True)
+        shutil.copy("/bin/busybox", tree / "bin")
+        for name in ("sh", "sleep", "httpd"):
+            (tree / "bin" / name).symlink_to("busybox")
+        (tree / "www/index.html").write_text("hello from inside\n")
+        run("tar", "-C", str(tree), "-cf", str(WORK / "bb.tar"), ".")
+    return tree
+
+
+def remove_group(name: str) -> None:
+    """Remove a control group of every hierarchy, and what is below it."""
+    for top in (Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").iterdir()):
+        if (top / "cgroup.procs").exists():
+            for folder, _, _ in os.walk(top / name, topdown=False):
+                Path(folder).rmdir()
+
+
+class Service:
+    """A daemon that an engine needs."""
+
+    def __init__(self, *command: str) -> None:
+        with open(WORK / f"{Path(command[0]).name}.log", "ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
+    def stop(self) -> None:
+        """End it, and whatever it started itself."""
+        self._process.terminate()
+        try:
+            self._process.wait(15)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+class Engine:
+    """One engine.  Containers are made by name, sleep, and are removed by `close` at the latest."""
+
+    word = ""
+    programs: Sequence[str] = ()
+    groups: Sequence[str] = ()
+    """Control groups that it leaves behind."""
+
+    def __init__(self) -> None:
+        self._made: list[str] = []
+
+    @classmethod
+    def missing(cls) -> list[str]:
+        """The programs that it takes and that are not here."""
+        return has(*cls.programs, "/bin/busybox")
+
+    def start(self) -> None:
+        """Start what has to run before containers can."""
+
+    def make(self, name: str) -> None:
+        """Run a container."""
+        self._made.append(name)
+        self._make(name)
+
+    def remove(self, name: str) -> None:
+        """End and remove a container."""
+        self._made.remove(name)
+        self._remove(name)
+
+    def _make(self, name: str) -> None:
+        raise NotImplementedError
+
+    def _remove(self, name: str) -> None:
+        raise NotImplementedError
+
+    def pid(self, name: str) -> int:
+        """Its first process, as the engine itself says."""
+        raise NotImplementedError
+
+    def id(self, name: str) -> str:
+        """Its id."""
+        return name
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a container another name."""
+        self._rename(old, new)
+        self._made[self._made.index(old)] = new
+
+    def _rename(self, old: str, new: str) -> None:
+        raise NotImplementedError
+
+    def restart(self, name: str) -> None:
+        """Stop and start a container."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """End what `start` started."""
+
+    def close(self) -> None:
+        """Remove everything."""
+        for name in list(self._made):
+            self.remove(name)
+        self.stop()
+        for group in self.groups:
+            remove_group(group)
+
+
+class Podman(Engine):
+    """podman, with crun or another runtime, perhaps in a user namespace."""
+
+    word = "podman"
+    programs: Sequence[str] = ("/usr/bin/podman", "/usr/bin/crun")
+    groups = ("libpod_parent",)
+    options: Sequence[str] = ()
+    runtime = "crun"
+
+    def start(self) -> None:
+        root_file_system()
+        limit = os.sysconf("SC_OPEN_MAX")
+        (WORK / "containers.conf").write_text(
+            f'[containers]\ndefault_ulimits = ["nofile={limit}:{limit}", "nproc=4096:4096"]\n'
+            '[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
+        )
+        self.podman("import", "-q", str(WORK / "bb.tar"), IMAGE)
+
+    def podman(self, *arguments: str) -> str:
+        """A command of podman's."""
+        return run("/usr/bin/podman", *arguments, env={"CONTAINERS_CONF": str(WORK / "containers.conf")})
+
+    def _make(self, name: str) -> None:
+        self.podman("--runtime", self.runtime, "run", "-d", "--name", name, "--network", "none", *self.options, IMAGE, *SLEEP)
+
+    def _remove(self, name: str) -> None:
+        self.podman("rm", "-f", "-t0", name)
+
+    def pid(self, name: str) -> int:
+        return int(self.podman("inspect", "-f", "{{.State.Pid}}", name))
+
+    def id(self, name: str) -> str:
+        return self.podman("inspect", "-f", "{{.Id}}", name)
+
+    def _rename(self, old: str, new: str) -> None:
+        self.podman("rename", old, new)
+
+    def restart(self, name: str) -> None:
+        self.podman("restart", "-t0", name)
+
+    def pause(self, name: str) -> None:
+        """Freeze it."""
+        self.podman("pause", name)
+
+    def unpause(self, name: str) -> None:
+        """Thaw it."""
+        self.podman("unpause", name)
+
+
+class PodmanWithRunc(Podman):
+    """podman, with runc."""
+
+    programs = (*Podman.programs, "/usr/sbin/runc")
+    runtime = "runc"
+
+
+class PodmanWithUserNamespace(Podman):
+    """podman, each container in a user namespace of its own."""
+
+    options = ("--uidmap", "0:200000:65536")
+
+
+class Containerd(Engine):
+    """containerd, by its own client."""
+
+    word = "containerd"
+    programs = ("/usr/bin/containerd", "/usr/bin/ctr")
+    groups = ("default",)
+    _service: Service | None = None
+    _users = 0
+
+    @classmethod
+    def begin(cls) -> None:
+        """Start containerd, unless it runs already: docker and Kubernetes go through the same one."""
+        Containerd._users += 1
+        if Containerd._service is None:
+            root_file_system()
+            config = WORK / "containerd.toml"
+            config.write_text(
+                'version = 2\n[plugins."io.containerd.grpc.v1.cri"]\nsandbox_image = "localhost/pause:1"\n'
+                f'restrict_oom_score_adj = true\n[plugins."io.containerd.grpc.v1.cri".cni]\nbin_dir = "{WORK}/cni-bin"\n'
+                f'conf_dir = "{WORK}/cni"\n'
+            )
+            _write_cni()
+            Containerd._service = Service("/usr/bin/containerd", "-c", str(config))
+            eventually(
+                lambda: subprocess.run(["/usr/bin/ctr", "version"], capture_output=True).returncode == 0, "containerd answers"
+            )
+
+    @classmethod
+    def end(cls) -> None:
+        """Stop containerd, when nobody needs it any more."""
+        Containerd._users -= 1
+        if not Containerd._users and Containerd._service is not None:
+            Containerd._service.stop()
+            Containerd._service = None
+
+    @staticmethod
+    def load(namespace: str, image: str) -> None:
+        """Give containerd an image that is our one program."""
+        archive = WORK / f"{image.replace('/', '-').replace(':', '-')}.tar"
+        if not archive.exists():
+            _write_image(image, archive)
+        run("/usr/bin/ctr", "-n", namespace, "images", "import", str(archive))
+
+    def start(self) -> None:
+        self.begin()
+        self.load("default", IMAGE)
+
+    def _make(self, name: str) -> None:
+        run("/usr/bin/ctr", "run", "-d", IMAGE, name, *SLEEP)
+
+    def _remove(self, name: str) -> None:
+        run("/usr/bin/ctr", "task", "rm", "-f", name)
+        run("/usr/bin/ctr", "container", "rm", name)
+
+    def pid(self, name: str) -> int:
+        rows = (line.split() for line in run("/usr/bin/ctr", "task", "ls").splitlines()[1:])
+        return next(int(row[1]) for row in rows if row[0] == name)
+
+    def stop(self) -> None:
+        self.end()
+
+
+def _write_cni() -> None:
+    """A network plugin that gives a pod its loopback only: what a pod's network leads to is no matter here."""
+    (WORK / "cni").mkdir(exist_ok=True)
+    (WORK / "cni-bin").mkdir(exist_ok=True)
+    (WORK / "cni/10-none.conflist").write_text('{"cniVersion":"0.4.0","name":"none","plugins":[{"type":"none"}]}')
+    plugin = WORK / "cni-bin/none"
+    plugin.write_text(
+        "#!/bin/sh\ncat >/dev/null\ncase $CNI_COMMAND in\n"
+        'ADD) echo \'{"cniVersion":"0.4.0","interfaces":[{"name":"eth0","sandbox":"\'$CNI_NETNS\'"}],'
+        '"ips":[{"version":"4","interface":0,"address":"10.85.0.2/16"}]}\' ;;\n'
+        'VERSION) echo \'{"cniVersion":"0.4.0","supportedVersions":["0.4.0"]}\' ;;\nesac\n'
+    )
+    plugin.chmod(0o755)
+    for name in ("loopback",):
+        (WORK / "cni-bin" / name).unlink(missing_ok=True)
+        (WORK / "cni-bin" / name).symlink_to("none")
+
+
+def _write_image(name: str, archive: Path) -> None:
+    """An image of our one program, in docker's archive format."""
+    import hashlib
+    import tarfile
+
+    layer = WORK / "bb.tar"
+    digest = hashlib.sha256(layer.read_bytes()).hexdigest()
+    config = json.dumps(
+        {
+            "architecture": {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine],
+            "os": "linux",
+            "config": {"Cmd": list(SLEEP)},
+            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
+        }
+    )
+    manifest = json.dumps([{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}])
+    (WORK / "config.json").write_text(config)
+    (WORK / "manifest.json").write_text(manifest)
+    with tarfile.open(archive, "w") as tar:
+        tar.add(WORK / "manifest.json", "manifest.json")
+        tar.add(WORK / "config.json", "config.json")
+        tar.add(layer, "layer.tar")
+
+
+class Docker(Engine):
+    """docker."""
+
+    word = "docker"
+    programs = ("/usr/sbin/dockerd", "/usr/bin/docker", *Containerd.programs)
+    groups = ("docker",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.service: Service | None = None
+
+    def start(self) -> None:
+        Containerd.begin()
+        root_file_system()
+        self.service = Service("/usr/sbin/dockerd", "--containerd", "/run/containerd/containerd.sock", "--iptables=false")
+        eventually(lambda: subprocess.run(["/usr/bin/docker", "version"], capture_output=True).returncode == 0, "docker answers")
+        self.docker("import", str(WORK / "bb.tar"), IMAGE)
+
+    @staticmethod
+    def docker(*arguments: str) -> str:
+        """A command of docker's."""
+        return run("/usr/bin/docker", *arguments, env={"DOCKER_HOST": "unix:///run/docker.sock"})
+
+    def _make(self, name: str) -> None:
+        self.docker("run", "-d", "--network", "none", "--name", name, IMAGE, *SLEEP)
+
+    def _remove(self, name: str) -> None:
+        self.docker("rm", "-f", name)
+
+    def pid(self, name: str) -> int:
+        return int(self.docker("inspect", "-f", "{{.State.Pid}}", name))
+
+    def id(self, name: str) -> str:
+        return self.docker("inspect", "-f", "{{.Id}}", name)
+
+    def _rename(self, old: str, new: str) -> None:
+        self.docker("rename", old, new)
+
+    def restart(self, name: str) -> None:
+        self.docker("restart", "-t0", name)
+
+    def pause(self, name: str) -> None:
+        """Freeze it."""
+        self.docker("pause", name)
+
+    def unpause(self, name: str) -> None:
+        """Thaw it."""
+        self.docker("unpause", name)
+
+    def stop(self) -> None:
+        assert self.service is not None
+        self.service.stop()
+        Containerd.end()
+
+
+class Cri(Engine):
+    """Kubernetes' interface of containerd: a pod NAMESPACE/POD with one container, c1."""
+
+    word = "cri"
+    programs = Containerd.programs
+    groups = ("kubepods",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pods: dict[str, dict[str, str]] = {}
+
+    @classmethod
+    def missing(cls) -> list[str]:
+        """Also a Python package: there is no client among Debian's packages."""
+        found = subprocess.run([sys.executable, "-c", "import cri_api"], capture_output=True).returncode == 0
+        return super().missing() + ([] if found else ["the Python package container-runtime-interface-api"])
+
+    def start(self) -> None:
+        Containerd.begin()
+        for image in (IMAGE, "localhost/pause:1"):
+            Containerd.load("k8s.io", image)
+
+    @staticmethod
+    def _client(*arguments: str) -> dict[str, str]:
+        # A process of its own: grpc leaves threads in the one that uses it.
+        answer: dict[str, str] = json.loads(run(sys.executable, str(Path(__file__).with_name("pod.py")), *arguments))
+        return answer
+
+    def _make(self, name: str) -> None:
+        namespace, pod, *_ = name.split("/")
+        self._pods[f"{namespace}/{pod}"] = self._client("start", namespace, pod, IMAGE, *SLEEP)
+
+    def _remove(self, name: str) -> None:
+        self._client("stop", self._pods.pop("/".join(name.split("/")[:2]))["sandbox"])
+
+    def _status(self, name: str) -> dict[str, str]:
+        namespace, pod, *container = name.split("/")
+        return self._client(
+            "status", "container" if container else "sandbox", self.id(f"{namespace}/{pod}" + "/c1" * bool(container))
+        )
+
+    def pid(self, name: str) -> int:
+        return int(self._status(name)["pid"])
+
+    def id(self, name: str) -> str:
+        namespace, pod, *container = name.split("/")
+        return self._pods[f"{namespace}/{pod}"]["container" if container else "sandbox"]
+
+    def stop(self) -> None:
+        Containerd.end()
+
+
+class Runc(Engine):
+    """runc alone."""
+
+    word = "runc"
+    programs: Sequence[str] = ("/usr/sbin/runc",)
+    groups: Sequence[str] = ()
+
+    @property
+    def _program(self) -> str:
+        return self.programs[0]
+
+    def start(self) -> None:
+        tree = root_file_system()
+        self._bundle = WORK / f"bundle-{self.word}"
+        self._bundle.mkdir(exist_ok=True)
+        (self._bundle / "config.json").unlink(missing_ok=True)
+        run(self._program, "spec", cwd=self._bundle)
+        path = self._bundle / "config.json"
+        config = json.loads(path.read_text())
+        config["process"] |= {"terminal": False, "args": list(SLEEP)}
+        # No limits above the hard ones.
+        config["process"].pop("rlimits", None)
+        config["root"] = {"path": str(tree), "readonly": True}
+        path.write_text(json.dumps(config))
+
+    def _make(self, name: str) -> None:
+        # What it starts keeps its standard output.
+        command = [self._program, "run", "-d", "--bundle", str(self._bundle), name]
+        null = subprocess.DEVNULL
+        assert subprocess.run(command, stdin=null, stdout=null, stderr=null, timeout=20).returncode == 0, command
+
+    def _remove(self, name: str) -> None:
+        run(self._program, "delete", "-f", name)
+
+    def pid(self, name: str) -> int:
+        return int(json.loads(run(self._program, "state", name))["pid"])
+
+
+class Crun(Runc):
+    """crun alone."""
+
+    word = "crun"
+    programs = ("/usr/bin/crun",)
+
+    def pause(self, name: str) -> None:
+        """Freeze it."""
+        run(self._program, "pause", name)
+
+    def unpause(self, name: str) -> None:
+        """Thaw it."""
+        run(self._program, "resume", name)
+
+
+class Lxc(Engine):
+    """lxc."""
+
+    word = "lxc"
+    programs = ("/usr/bin/lxc-start", "/usr/bin/lxc-create", "/usr/bin/lxc-info", "/usr/share/lxc/templates/lxc-busybox")
+
+    def start(self) -> None:
+        WORK.mkdir(exist_ok=True)
+        (WORK / "lxc.conf").write_text("lxc.net.0.type = empty\n")
+
+    def _make(self, name: str) -> None:
+        run("/usr/bin/lxc-create", "-f", str(WORK / "lxc.conf"), "-n", name, "-t", "busybox")
+        self._start(name)
+
+    def _start(self, name: str) -> None:
+        run("/usr/bin/lxc-start", "-n", name)
+        run("/usr/bin/lxc-wait", "-n", name, "-s", "RUNNING", "-t", "10")
+
+    def _remove(self, name: str) -> None:
+        run("/usr/bin/lxc-destroy", "-f", "-n", name)
+        for group in ("lxc.pivot", f"lxc.monitor.{name}", f"lxc.payload.{name}"):
+            remove_group(group)
+
+    def pid(self, name: str) -> int:
+        return int(run("/usr/bin/lxc-info", "-n", name, "-p", "-H"))
+
+    def restart(self, name: str) -> None:
+        run("/usr/bin/lxc-stop", "-k", "-n", name)
+        self._start(name)
+
+
+def wait_for_end(pid: int) -> None:
+    """Wait until a process is gone, or a zombie."""
+    stat = Path(f"/proc/{pid}/stat")
+    end = time.monotonic() + 10
+    while stat.exists() and stat.read_text().rpartition(") ")[2][0] != "Z":
+        assert time.monotonic() < end, f"process {pid} never ends"
+        time.sleep(0.005)
+
+
+def end_process(pid: int) -> None:
+    """Kill a process that a test started, and wait until it is gone."""
+    os.kill(pid, signal.SIGKILL)
+    wait_for_end(pid)

@@ -1,0 +1,138 @@
+"""docker's own states, names and changes."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from nsbroker.errors import EngineUnavailable, NoSuchTarget
+from tests.engines.conftest import started
+from tests.engines.real import IMAGE, SLEEP, Docker
+from tests.world import Daemon, eventually, run_command
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture(scope="module")
+def docker() -> Iterator[Docker]:
+    for engine in started(Docker):
+        assert isinstance(engine, Docker)
+        yield engine
+
+
+def net(pid: int) -> int:
+    return os.stat(f"/proc/{pid}/ns/net").st_ino
+
+
+def test_renamed_restarted_replaced_a_hundred_times_and_each_time_it_is_the_right_one(docker: Docker, daemon: Daemon) -> None:
+    docker.make("web")
+    docker.make("other")
+    name, other = "web", "other"
+    with daemon.connect() as broker:
+        for turn in range(100):
+            match turn % 5:
+                case 0:
+                    docker.rename(name, "spare")
+                    docker.rename(other, name)
+                    docker.rename("spare", other)
+                case 1:
+                    docker.restart(name)
+                case 2:
+                    docker.remove(name)
+                    docker.make(name)
+                case 3:
+                    docker.rename(name, f"web{turn}")
+                    with pytest.raises(NoSuchTarget):
+                        broker.open(f"docker:{name}", "net")
+                    name = f"web{turn}"
+                case 4:
+                    docker.rename(name, "web")
+                    name = "web"
+            with broker.open(f"docker:{name}", "net") as space:
+                assert space.inode == net(docker.pid(name)), turn
+    docker.remove(name)
+    docker.remove(other)
+
+
+def test_paused_opens_and_other_states_say_what_they_are(docker: Docker, daemon: Daemon) -> None:
+    docker.make("web")
+    docker.pause("web")
+    try:
+        with daemon.connect() as broker:
+            with broker.open("docker:web", "net") as space:
+                assert space.inode == net(docker.pid("web"))
+            assert [one.state for one in broker.containers().containers if "web" in one.names] == ["paused"]
+    finally:
+        docker.unpause("web")
+        docker.remove("web")
+    docker.docker("create", "--name", "new", IMAGE, *SLEEP)
+    docker.docker("run", "--network", "none", "--name", "done", IMAGE, "/bin/busybox", "true")
+    docker.docker("run", "-d", "--network", "none", "--restart", "always", "--name", "again", IMAGE, "/bin/busybox", "true")
+    eventually(lambda: docker.docker("inspect", "-f", "{{.State.Status}}", "again") == "restarting", "it restarts")
+    try:
+        with daemon.connect() as broker:
+            for name, text in {
+                "new": "not started yet",
+                "done": "has ended",
+                "again": "try again",
+                "none": "no container has",
+            }.items():
+                with pytest.raises(NoSuchTarget, match=text):
+                    broker.open(f"docker:{name}", "net")
+            assert not {"new", "done"} & {name for one in broker.containers().containers for name in one.names}
+    finally:
+        docker.docker("rm", "-f", "new", "done", "again")
+
+
+def test_a_service_of_compose_by_project_and_service(docker: Docker, daemon: Daemon) -> None:
+    # Made as compose makes them: its own program is not among Debian 12's packages.
+    labels = ["--label", "com.docker.compose.project=shop", "--label", "com.docker.compose.service=web"]
+    docker.docker("run", "-d", "--network", "none", "--name", "shop-web-1", *labels, IMAGE, *SLEEP)
+    try:
+        with daemon.connect() as broker:
+            for target in ("docker:shop-web-1", "docker:shop/web", "container:shop/web"):
+                with broker.open(target, "net") as space:
+                    assert space.inode == net(docker.pid("shop-web-1"))
+            (listed,) = broker.containers().containers
+            assert (listed.names, listed.labels["com.docker.compose.service"]) == (["shop-web-1", "shop/web"], "web")
+    finally:
+        docker.docker("rm", "-f", "shop-web-1")
+
+
+def test_ps_is_a_table_for_people_and_json_for_programs(docker: Docker, daemon: Daemon) -> None:
+    docker.make("web")
+    table = run_command("ps", address=daemon.address)
+    assert table.returncode == 0, table.stderr
+    pid = docker.pid("web")
+    assert table.stdout.splitlines()[0].split() == ["ENGINE", "NAME", "ID", "STATE", "PID", "NETWORK"]
+    assert table.stdout.splitlines()[1].split() == [
+        "docker",
+        "web",
+        docker.id("web")[:12],
+        "running",
+        str(pid),
+        f"net:[{net(pid)}]",
+    ]
+    assert f'"networkNamespace": {net(pid)}' in run_command("ps", "--json", address=daemon.address).stdout
+    docker.remove("web")
+
+
+def test_an_engine_that_is_down_is_named_with_what_is_wrong(docker: Docker, daemon: Daemon) -> None:
+    assert docker.service is not None
+    docker.make("web")
+    subprocess.run(["kill", "-STOP", str(docker.service.pid)], check=True)
+    try:
+        with daemon.connect() as broker:
+            with pytest.raises(EngineUnavailable, match=r"docker is unavailable: /run/docker.sock: no answer in 2 s"):
+                broker.open("docker:web", "net")
+            # Who asks all engines has waited once, and goes on without it.
+            with pytest.raises(EngineUnavailable, match="a moment ago"):
+                broker.open("container:web", "net")
+            assert [one.engine for one in broker.containers().unavailable] == ["docker"]
+    finally:
+        subprocess.run(["kill", "-CONT", str(docker.service.pid)], check=True)
+    with daemon.connect() as broker:
+        broker.open("docker:web", "net").close()
+        broker.open("container:web", "net").close()
+    docker.remove("web")

@@ -1,0 +1,114 @@
+"""What holds for containers of every engine, each run for real."""
+
+import itertools
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from nsbroker.errors import AmbiguousTarget, NoSuchTarget, PermissionDenied
+from nsbroker.identity import NamespaceType
+from tests.engines.real import Cri, Engine, end_process
+from tests.world import ALICE, BOB, Daemon, as_user
+
+pytestmark = pytest.mark.root
+
+
+def names(engine: Engine) -> tuple[str, str]:
+    """Names for two containers, as the engine has them."""
+    return ("default/web1", "default/web2") if isinstance(engine, Cri) else ("web1", "web2")
+
+
+@pytest.fixture
+def web1(engine: Engine) -> Iterator[str]:
+    name = names(engine)[0]
+    engine.make(name)
+    yield name
+    engine.remove(name)
+
+
+def inodes(pid: int) -> dict[NamespaceType, int]:
+    return {kind: os.stat(f"/proc/{pid}/ns/{kind}").st_ino for kind in NamespaceType}
+
+
+def opened(daemon: Daemon, target: str) -> dict[NamespaceType, int]:
+    with daemon.connect() as broker:
+        spaces = broker.open_all(target)
+        for space in spaces.values():
+            space.close()
+        return {kind: space.inode for kind, space in spaces.items()}
+
+
+def test_by_name_by_id_and_by_the_beginning_of_the_id(engine: Engine, web1: str, daemon: Daemon) -> None:
+    word, identifier = engine.word, engine.id(web1)
+    expected = inodes(engine.pid(web1))
+    assert expected[NamespaceType.NET] != os.stat("/proc/self/ns/net").st_ino
+    for target in (f"{word}:{web1}", f"{word}:{identifier}", f"{word}:{identifier[:-1]}", f"container:{web1}"):
+        assert opened(daemon, target) == expected, target
+    if isinstance(engine, Cri):
+        assert opened(daemon, f"cri:{web1}/c1") == inodes(engine.pid(f"{web1}/c1"))
+
+
+def test_a_rule_names_it_and_only_then_may_others_know_of_it(engine: Engine, web1: str, daemon: Daemon) -> None:
+    word, identifier, inode = engine.word, engine.id(web1), inodes(engine.pid(web1))[NamespaceType.NET]
+    daemon.allow("web", who=[f"user:{ALICE}"], targets=[f"{word}:{web1[:-1]}*"], namespaces=["net"])
+    targets = [f"{word}:{web1}", f"container:{web1}", f"{word}:{identifier}", f"{word}:{identifier[:-1]}"]
+
+    def look() -> tuple[list[object], list[tuple[str, ...]]]:
+        with daemon.connect() as broker:
+            found: list[object] = []
+            for target in (*targets, f"{word}:{web1[:-1]}-missing", f"{word}:missing"):
+                try:
+                    with broker.open(target, "net") as space:
+                        found.append(space.inode)
+                except (NoSuchTarget, PermissionDenied) as error:
+                    found.append(type(error).__name__)
+            return found, [(one.engine, *one.names, str(one.network_namespace)) for one in broker.containers().containers]
+
+    found, listed = as_user(ALICE, look)
+    assert found == [inode] * len(targets) + ["NoSuchTarget", "PermissionDenied"]
+    assert [row[-1] for row in listed if row[1] == web1] == [str(inode)]
+    assert as_user(BOB, look) == (["PermissionDenied"] * (len(targets) + 2), [])
+    with daemon.connect() as broker:
+        assert {str(inode)} <= {str(one.network_namespace) for one in broker.containers().containers}
+
+
+def test_one_that_was_killed_is_told_from_one_that_never_was(engine: Engine, web1: str, daemon: Daemon) -> None:
+    pid = engine.pid(web1)
+    with daemon.connect() as broker:
+        with broker.open(f"{engine.word}:{web1}", "net") as space:
+            assert space.inode == inodes(pid)[NamespaceType.NET]
+        end_process(pid)
+        with pytest.raises(NoSuchTarget):
+            broker.open(f"{engine.word}:{web1}", "net")
+        with pytest.raises(NoSuchTarget, match="no container has that name"):
+            broker.open(f"{engine.word}:missing", "net")
+        assert web1 not in [name for one in broker.containers().containers for name in one.names]
+
+
+def test_what_fits_two_is_refused_and_lists_both(engine: Engine, web1: str, daemon: Daemon) -> None:
+    web2 = names(engine)[1]
+    engine.make(web2)
+    made = [web1, web2]
+    try:
+        # Random ids: make more, until two begin alike.
+        while not (alike := begin_alike(engine, made)):
+            made.append(f"{web2}-{len(made)}")
+            engine.make(made[-1])
+        with daemon.connect() as broker, pytest.raises(AmbiguousTarget) as ambiguous:
+            broker.open(f"{engine.word}:{alike}", "net")
+        assert len(ambiguous.value.candidates) > 1
+        fitting = {f"{engine.word}:{name}" for name in made if engine.id(name).startswith(alike)}
+        assert fitting <= set(ambiguous.value.candidates)
+        with daemon.connect() as broker:
+            for candidate in ambiguous.value.candidates:
+                broker.open(candidate, "net").close()
+    finally:
+        for name in made[1:]:
+            engine.remove(name)
+
+
+def begin_alike(engine: Engine, made: list[str]) -> str:
+    """What the ids of two containers begin with, empty when no two do."""
+    ids = sorted(engine.id(name) for name in made)
+    return next((one[0] for one, other in itertools.pairwise(ids) if one[0] == other[0]), "")

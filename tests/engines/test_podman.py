@@ -1,0 +1,179 @@
+"""podman's changes, what only its API knows, and containers of a user who is not root."""
+
+import os
+import pwd
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nsbroker.errors import NoSuchTarget
+from nsbroker.identity import NamespaceType
+from tests.engines import real
+from tests.engines.conftest import started
+from tests.engines.real import IMAGE, SLEEP, WORK, Podman
+from tests.world import Daemon, eventually, run_command
+
+pytestmark = pytest.mark.root
+ROOTLESS = 4101
+OTHER = 4102
+
+
+@pytest.fixture(scope="module")
+def podman() -> Iterator[Podman]:
+    for engine in started(Podman):
+        assert isinstance(engine, Podman)
+        yield engine
+
+
+def net(pid: int) -> int:
+    return os.stat(f"/proc/{pid}/ns/net").st_ino
+
+
+def test_renamed_restarted_replaced_and_each_time_it_is_the_right_one(podman: Podman, daemon: Daemon) -> None:
+    podman.make("web")
+    name = "web"
+    with daemon.connect() as broker:
+        for turn in range(15):
+            if turn % 3 == 0:
+                podman.rename(name, f"web{turn}")
+                with pytest.raises(NoSuchTarget):
+                    broker.open(f"podman:{name}", "net")
+                name = f"web{turn}"
+            elif turn % 3 == 1:
+                podman.restart(name)
+            else:
+                podman.remove(name)
+                podman.make(name)
+            with broker.open(f"podman:{name}", "net") as space:
+                assert space.inode == net(podman.pid(name)), turn
+    podman.remove(name)
+
+
+def test_lists_come_from_the_api_where_it_is_served_and_from_the_files_otherwise(podman: Podman, daemon: Daemon) -> None:
+    path = Path("/run/podman/podman.sock")
+    path.parent.mkdir(exist_ok=True)
+    podman.podman("run", "-d", "--network", "none", "--name", "rooted", "--label", "a=b", "--rootfs", str(WORK / "bb"), *SLEEP)
+    podman.make("web")
+    podman.pause("web")
+
+    def listed() -> dict[str, tuple[str, str | None]]:
+        with daemon.connect() as broker:
+            return {one.names[0]: (one.state, one.labels.get("a")) for one in broker.containers().containers}
+
+    try:
+        with daemon.connect() as broker, broker.open("podman:rooted", "net") as space:
+            assert space.inode == net(podman.pid("rooted")), "one without a storage of its own"
+        assert listed() == {"rooted": ("running", None), "web": ("paused", None)}
+        api = real.Service("/usr/bin/podman", "system", "service", "--time=0", f"unix://{path}")
+        try:
+            eventually(path.exists, "the API is served")
+            assert listed() == {"rooted": ("running", "b"), "web": ("paused", None)}
+            (daemon.config / "nsbroker.d/api.toml").write_text(f'[engines]\npodman = ["{path}"]\n')
+            daemon.reload()
+            with daemon.connect() as broker, broker.open("podman:web", "net") as space:
+                assert space.inode == net(podman.pid("web")), "by the API alone, where that is configured"
+            (daemon.config / "nsbroker.d/api.toml").unlink()
+            daemon.reload()
+        finally:
+            api.stop()
+        with socket.socket(socket.AF_UNIX) as dead:
+            dead.bind(str(path))
+        assert set(listed()) == {"rooted", "web"}, "a socket that nobody serves any more is like none"
+    finally:
+        podman.unpause("web")
+        podman.remove("web")
+        podman.podman("rm", "-f", "-t0", "rooted")
+        path.unlink(missing_ok=True)
+
+
+class Rootless(Podman):
+    """podman of a user without any privilege."""
+
+    programs = (*Podman.programs, "/usr/bin/newuidmap")
+    options = ("--cgroups=disabled",)
+
+    def start(self) -> None:
+        home, runtime = Path("/run/home/rootless"), Path(f"/run/user/{ROOTLESS}")
+        try:
+            pwd.getpwuid(ROOTLESS)
+        except KeyError:
+            real.run("useradd", "--no-log-init", "--create-home", "--home-dir", str(home), "--uid", str(ROOTLESS), "rootless")
+        runtime.mkdir(parents=True, exist_ok=True)
+        os.chown(runtime, ROOTLESS, ROOTLESS)
+        runtime.chmod(0o700)
+        super().start()
+
+    def podman(self, *arguments: str) -> str:
+        drop = ["setpriv", f"--reuid={ROOTLESS}", f"--regid={ROOTLESS}", "--clear-groups", "env", "-C", "/"]
+        variables = [
+            "HOME=/run/home/rootless",
+            f"XDG_RUNTIME_DIR=/run/user/{ROOTLESS}",
+            f"CONTAINERS_CONF={WORK}/containers.conf",
+        ]
+        return real.run(*drop, *variables, "/usr/bin/podman", *arguments)
+
+
+@pytest.fixture(scope="module")
+def rootless() -> Iterator[Podman]:
+    for engine in started(Rootless):
+        assert isinstance(engine, Podman)
+        yield engine
+
+
+def test_a_users_own_container_is_opened_and_entered_by_that_user_alone(rootless: Podman, daemon: Daemon) -> None:
+    rootless.make("web")
+    daemon.allow("names", who="everyone", targets=["podman:web"], namespaces=["*"])
+    try:
+        expected = net(rootless.pid("web"))
+        for target in ("podman:web", "container:web", f"podman:{rootless.id('web')[:12]}"):
+            shown = run_command("show", target, "--type", "net", uid=ROOTLESS, address=daemon.address)
+            assert f"net:[{expected}]" in shown.stdout, shown.stderr
+        inside = run_command(
+            "run", "podman:web", "--", "/bin/busybox", "cat", "/www/index.html", uid=ROOTLESS, address=daemon.address
+        )
+        assert inside.stdout == "hello from inside\n", inside.stderr
+        # No rule can mean it by name: the name is the user's own word.
+        for uid in (OTHER, 0):
+            refused = run_command("show", "podman:web", uid=uid, address=daemon.address)
+            assert (refused.returncode, refused.stdout) == (1, ""), uid
+        assert "web" not in run_command("ps", uid=OTHER, address=daemon.address).stdout
+        assert "web" in run_command("ps", uid=ROOTLESS, address=daemon.address).stdout
+        assert {record["target"] for record in daemon.records() if record.get("namespaces")} == {f"podman@{ROOTLESS}:web"}
+    finally:
+        rootless.remove("web")
+
+
+def test_a_process_that_is_no_root_inside_is_still_the_users_own(rootless: Podman, daemon: Daemon) -> None:
+    rootless.podman("run", "-d", "--network", "none", "--user", "1000", "--name", "web", *rootless.options, IMAGE, *SLEEP)
+    try:
+        pid = rootless.pid("web")
+        assert os.stat(f"/proc/{pid}").st_uid not in (0, ROOTLESS)
+        shown = run_command("show", "podman:web", "--json", uid=ROOTLESS, address=daemon.address)
+        assert all(f'"{kind}"' in shown.stdout for kind in NamespaceType), shown.stderr
+        # By its number it is nobody's own: the kernel would not let its user look at it without entering first.
+        assert run_command("show", f"pid:{pid}", uid=ROOTLESS, address=daemon.address).returncode == 1
+    finally:
+        rootless.podman("rm", "-f", "-t0", "web")
+
+
+def test_what_a_users_engine_says_of_a_process_of_others_is_worth_nothing(rootless: Podman, daemon: Daemon) -> None:
+    rootless.make("web")
+    status = Path(f"/run/user/{ROOTLESS}/crun/{rootless.id('web')}/status")
+    true = status.read_text()
+    victim = subprocess.Popen(["unshare", "--net", "--user", *("sleep", "100")])
+    try:
+        start = Path(f"/proc/{victim.pid}/stat").read_text().rpartition(")")[2].split()[19]
+        old = Path(f"/proc/{rootless.pid('web')}/stat").read_text().rpartition(")")[2].split()[19]
+        status.write_text(true.replace(str(rootless.pid("web")), str(victim.pid)).replace(old, start))
+        refused = run_command("show", "podman:web", uid=ROOTLESS, address=daemon.address)
+        assert (refused.returncode, refused.stdout) == (1, ""), refused.stdout
+        assert daemon.records()[-1]["verdict"] == "denied"
+        assert run_command("ps", uid=ROOTLESS, address=daemon.address).stdout.count("\n") == 1
+    finally:
+        victim.kill()
+        victim.wait()
+        status.write_text(true)
+        rootless.remove("web")
