@@ -1,5 +1,5 @@
 # make demo    the main job, end to end, in a few seconds
-# make test    all tests
+# make test    all tests, of container engines against those that are installed; make test ENGINES=all installs the others
 # make bench   speed, beside others, in one run
 # make lint    types and style alone
 #
@@ -11,12 +11,14 @@ HOST := tests/private-host
 
 .PHONY: demo test bench lint clean
 
-demo: $(VENV)/.daemon
+demo: $(VENV)/.demo
 	@$(HOST) examples/demo.sh
 
-test: $(VENV)/.development
-	@$(HOST) $(VENV)/bin/python -m pytest -q $(PYTEST_ARGS)
+test: $(VENV)/$(if $(filter all,$(ENGINES)),.engines,.development)
 	@$(HOST) --user $(VENV)/bin/python -m pytest -q -m "not root" $(PYTEST_ARGS)
+	@if command -v systemd-nspawn >/dev/null; then tests/boot-systemd $(VENV)/bin/python -m pytest -q tests/systemd $(PYTEST_ARGS); \
+	elif [ "$(ENGINES)" = all ]; then echo "systemd-nspawn is missing" >&2; exit 1; fi
+	@ENGINES=$(ENGINES) $(HOST) $(VENV)/bin/python -m pytest -q $(PYTEST_ARGS)
 
 bench: $(VENV)/.development
 	@$(HOST) $(VENV)/bin/python -m tests.bench
@@ -26,7 +28,7 @@ lint: $(VENV)/.development
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 
-$(VENV)/.daemon $(VENV)/.development: pyproject.toml .ci/install
+$(VENV)/.demo $(VENV)/.development $(VENV)/.engines: pyproject.toml .ci/install
 	@PYTHON=$(PYTHON) .ci/install $(VENV) $(@F)
 	@touch $@
 

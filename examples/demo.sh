@@ -14,11 +14,12 @@ started=
 cleanup() {
     for pid in $started; do kill "$pid" 2>/dev/null || true; wait "$pid" 2>/dev/null || true; done
     ip netns del blue 2>/dev/null || true
+    crun delete --force web 2>/dev/null || true
     rm -rf "$work"
 }
 trap cleanup EXIT INT TERM
 
-bold 'The policy: everyone may open their own; the user nobody also what ip netns names'
+bold 'The policy: everyone may open their own; the user nobody also networks that ip netns names, and of one container'
 cat > "$work/nsbroker.toml" <<X
 [[allow]]
 name = "own"
@@ -29,7 +30,7 @@ namespaces = ["*"]
 [[allow]]
 name = "networks"
 who = ["user:65534"]
-targets = ["name:*"]
+targets = ["name:*", "crun:web"]
 namespaces = ["net"]
 X
 cat "$work/nsbroker.toml"
@@ -39,12 +40,17 @@ bold "The broker, as root"
 n=0; until grep -q listening "$work/log"; do n=$((n + 1)); [ $n -lt 200 ] || { cat "$work/log"; exit 1; }; sleep 0.05; done
 cat "$work/log"
 
-bold "Two things to look into: a process of nobody's in namespaces of its own, and the network 'blue'"
+bold "Three things to look into: a process of nobody's in namespaces of its own, the network 'blue', a container"
 unshare --net --uts --ipc setpriv --reuid=65534 --regid=65534 --clear-groups sleep 1000 & process=$!; started="$started $process"
 ip netns add blue
 ip netns set blue 7
 n=0; until [ "$(stat -c %u "/proc/$process")" = 65534 ]; do n=$((n + 1)); [ $n -lt 200 ] || exit 1; sleep 0.05; done
-echo "process $process; $(ip netns)"
+mkdir -p "$work/bundle/root/bin" "$work/bundle/root/proc" "$work/bundle/root/sys" "$work/bundle/root/dev"
+cp /bin/busybox "$work/bundle/root/bin"
+(cd "$work/bundle" && crun spec && sed -i -e 's/"terminal": true/"terminal": false/' -e 's/"path": "rootfs"/"path": "root"/' \
+    -e '/"rlimits"/,/\]/d' -e 's/"sh"/"\/bin\/busybox", "sleep", "1000"/' config.json)
+crun run --detach --bundle "$work/bundle" web < /dev/null > /dev/null 2>&1
+echo "process $process; $(ip netns); the container 'web'"
 
 bold "Who does the broker take us for?"
 user whoami
@@ -57,6 +63,12 @@ user open name:blue -- sh -c 'echo "descriptor 3 is $(readlink /proc/self/fd/3);
 
 bold "...and asks the kernel by which number its own network knows it (RTM_GETNSID, which wants no privilege)"
 user open name:blue -- "$bin/python" "$PWD/examples/nsid.py"
+
+bold "A container of root's, by its name: crun runs it, the policy lets the user nobody look at its network"
+user ps
+user show crun:web --type net
+user open container:web -- sh -c 'echo "descriptor 3 is $(readlink /proc/self/fd/3)"'
+echo "and crun's own word: process $(crun state web | sed -n 's/.*"pid": \([0-9]*\).*/\1/p'), $(readlink "/proc/$(crun state web | sed -n 's/.*"pid": \([0-9]*\).*/\1/p')/ns/net")"
 
 bold "The shell that runs all this is root's: refused, in one line"
 user show "pid:$$" || echo "exit code $?"

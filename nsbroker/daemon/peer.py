@@ -11,6 +11,7 @@ from pathlib import Path
 from nsbroker.errors import NoSuchTarget, NsbrokerError
 from nsbroker.identity import NamespaceType
 from nsbroker.linux import nsfs, socket_options
+from nsbroker.linux.cgroup import systemd_path
 from nsbroker.linux.features import features
 from nsbroker.linux.process import Process
 from nsbroker.namespace import Namespace
@@ -143,8 +144,7 @@ def unit_of(cgroups: dict[str, str]) -> str | None:
     Only the first component below the slices counts: what comes after it is named by the unit itself, which its owner
     may write to (a user's manager, a delegated scope).
     """
-    path = cgroups.get("name=systemd") or cgroups.get("") or "/"
-    parts = path.split("/")[1:]
+    parts = systemd_path(cgroups).split("/")[1:]
     if ".." in parts:
         return None
     first = next((part for part in parts if not part.endswith(".slice")), "")

@@ -4,6 +4,7 @@ import trio
 
 from nsbroker.daemon.engines.bus import Bus, NotThere, open_bus
 from nsbroker.errors import EngineUnavailable, NoSuchTarget
+from nsbroker.linux.cgroup import systemd_path
 from nsbroker.linux.process import Process
 from nsbroker.target import Target
 
@@ -58,8 +59,7 @@ def _pin(number: int, group: str) -> Process | None:
     except OSError:
         return None
     try:
-        groups = process.cgroups()
-        path = groups.get("name=systemd") or groups.get("") or "/"
+        path = systemd_path(process.cgroups())
         if group and (path == group or path.startswith(f"{group}/")):
             return process
     except OSError:

@@ -6,6 +6,12 @@ from pathlib import Path
 _ROOT = Path("/sys/fs/cgroup")
 
 
+def systemd_path(groups: Mapping[str, str]) -> str:
+    """The group in which systemd keeps a process: of its own hierarchy where there is one, else of cgroup2."""
+    # A hierarchy that nobody keeps has everything at its root; systemd leaves nothing there, not even itself.
+    return next((path for name in ("name=systemd", "") if (path := groups.get(name, "/")) != "/"), "/")
+
+
 def is_frozen(groups: Mapping[str, str]) -> bool:
     """Whether the processes of these groups (as `procfs.cgroups` gives them) are stopped by a freezer.  Never raises."""
     for controllers, path in groups.items():

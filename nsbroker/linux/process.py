@@ -120,6 +120,12 @@ class Process:
         self._see_alive()
         return groups
 
+    def is_init(self) -> bool:
+        """Whether it is the first process of a PID namespace below our own."""
+        numbers = procfs.status(self._open_directory())["NSpid"].split()
+        self._see_alive()
+        return len(numbers) > 1 and numbers[-1] == "1"
+
     def has_ended(self) -> bool:
         """Whether it has ended, reaped or not."""
         return _pidfd.has_ended(self.pidfd)

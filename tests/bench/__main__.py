@@ -2,10 +2,11 @@
 
 import statistics
 import sys
+from collections.abc import Callable
 from typing import NamedTuple
 
 from nsbroker.cli.output import print_table
-from tests.bench import broker, rivals
+from tests.bench import broker, containers, rivals
 from tests.world import Sleeper
 
 ROUNDS = 3
@@ -90,6 +91,28 @@ def crowds(pid: int) -> list[Row]:
     ]
 
 
+def by_name() -> list[Row]:
+    """Containers; what is not installed is not measured."""
+    rows = []
+    comparisons: list[tuple[str, Callable[[], containers.Compared], str, float | None]] = [
+        ("docker:web", containers.by_name, "of docker's inspect", None),
+        ("crun:c000 among 100", containers.among_many, "of alone", 1.5),
+        ("crun:web, docker silent", lambda: containers.beside_a_silent_engine("crun:web"), "of without", 1.3),
+        ("container:web, docker silent", lambda: containers.beside_a_silent_engine("container:web"), "of without", 1.3),
+    ]
+    for work, compare, beside, most in comparisons:
+        say(work)
+        try:
+            seconds, other = compare()
+        except FileNotFoundError as error:
+            rows.append(Row(work, "-", "", f"not measured: {error} is missing", None))
+            continue
+        ratio = seconds / other
+        goal = "" if most is None else f"<= {most}"
+        rows.append(Row(work, micro(seconds), f"{ratio:.2f} {beside}", goal, None if most is None else ratio <= most))
+    return rows
+
+
 def footprint() -> list[Row]:
     """Memory and start."""
     say("memory, start")
@@ -105,7 +128,7 @@ def footprint() -> list[Row]:
 def main() -> None:
     """Measure, print."""
     with Sleeper() as sleeper:
-        rows = [*single_calls(sleeper.pid), *throughput(sleeper.pid), *crowds(sleeper.pid), *footprint()]
+        rows = [*single_calls(sleeper.pid), *throughput(sleeper.pid), *crowds(sleeper.pid), *by_name(), *footprint()]
     verdicts = {None: "", True: "met", False: "MISSED"}
     print_table(
         ["WORK", "MEDIAN", "RATIO TO C", "GOAL", ""],

@@ -1,6 +1,7 @@
 """Engines for tests: those that are here; with ENGINES=all in the environment, all of them or a failure."""
 
 import os
+import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -47,5 +48,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[real.Engine]:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say what was not tested."""
+    if shutil.which("systemd-nspawn") is None:
+        _missing["systemd"] = "units and machined need systemd-nspawn"
     for text in _missing.values():
         terminalreporter.write_line(f"NOT TESTED: {text} (make test ENGINES=all installs it)")

@@ -66,6 +66,8 @@ class Container:
     """When that process started, in clock ticks since boot, where the engine says so."""
     groups: tuple[str, ...] = ()
     """Otherwise: names that a component of its control group has one of."""
+    is_init: bool = False
+    """Whether that process has to be the first of a PID namespace of its own."""
     user: int = 0
     """Who runs the engine."""
     pod: str = ""
@@ -111,6 +113,8 @@ class Container:
         return process
 
     def _is(self, process: Process) -> bool:
+        if self.is_init and not process.is_init():
+            return False
         if self.start_time is not None:
             return process.start_time() == self.start_time
         return any(self._is_group(path) for path in process.cgroups().values())

@@ -47,6 +47,8 @@ class Machined:
             state=State.of(facts["State"]),
             pid=facts["Leader"],
             groups=(facts["Unit"],),
+            # Whoever may register machines chooses the leader, and machined takes the unit from that.
+            is_init=True,
             # Where users may register machines, the names are theirs.
             user=facts.get("UID", 0),
         )
