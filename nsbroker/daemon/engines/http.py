@@ -14,6 +14,7 @@ from nsbroker.errors import EngineUnavailable
 from nsbroker.linux.socket_options import peer_credentials
 
 _ANSWER_MAX = 4 * 1024 * 1024
+_ORIGIN = httpcore2.Origin(b"http", b"engine", 80)
 _Options = Iterable[httpcore2.SOCKET_OPTION] | None
 
 
@@ -32,8 +33,8 @@ async def get(place: Path, user: int, engine: str, path: str) -> Answer:
     body = bytearray()
     try:
         async with (
-            httpcore2.AsyncConnectionPool(uds=str(place), network_backend=_Trusted(user, engine)) as pool,
-            pool.stream("GET", f"http://engine{path}", headers={"Host": "engine", "Accept": "application/json"}) as response,
+            httpcore2.AsyncHTTPConnection(_ORIGIN, uds=str(place), network_backend=_Trusted(user, engine)) as connection,
+            connection.stream("GET", f"http://engine{path}", headers={"Host": "engine", "Accept": "application/json"}) as response,
             contextlib.aclosing(response.aiter_stream()) as pieces,
         ):
             async for piece in pieces:
