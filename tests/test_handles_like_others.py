@@ -1,7 +1,5 @@
 """What the Go libraries for namespaces do, row by row, and the tests that show it done here.
 
-GetFromDocker is missing: it is the broker's, and asks the engines.
-
 Their names: vishvananda/netns, the `ns` packages of the CNI plugins and of merbridge, the references of lxkns, net-conduit.
 """
 
@@ -18,6 +16,8 @@ LOOKUP = "test_lookup.py"
 CALL = "inside/test_call.py"
 CONDUIT = "conduit/test_conduit.py"
 FRONTS = "client/test_fronts.py"
+ENGINES = "engines/test_every_engine.py"
+ROSTER = "daemon/engines/test_roster.py"
 EXPECT = "test_identity.py"
 
 ROWS: dict[str, list[tuple[str, str]]] = {
@@ -32,6 +32,12 @@ ROWS: dict[str, list[tuple[str, str]]] = {
     "GetFromName": [
         (NAMESPACE, "test_from_name_is_what_ip_netns_made"),
         (NAMESPACE, "test_from_name_takes_one_harmless_component"),
+    ],
+    "GetFromDocker": [
+        (ENGINES, "test_by_name_by_id_and_by_the_beginning_of_the_id"),
+        (ENGINES, "test_what_fits_two_is_refused_and_lists_both"),
+        (ROSTER, "test_an_exact_name_beats_an_exact_id_and_that_a_beginning"),
+        ("test_target.py", "test_a_bad_target_is_refused_with_what_would_be_right"),
     ],
     "New": [(CREATION, "test_a_new_namespace_is_new_and_leaves_the_caller_where_it_is")],
     "NewNamed, DeleteNamed": [

@@ -272,6 +272,12 @@ TABLE: dict[str, list[tuple[str, str]]] = {
     "5 identity from text (CVE-2019-7304)": [(HERE, "test_a_name_for_the_clients_socket_says_nothing_of_who_it_is")],
     "6 an error counts as yes (CVE-2021-3560)": [("attacks/test_faults.py", "test_an_error_at_any_step_is_a_no_and_leaks_nothing")],
     "7 a foreign namespace (CVE-2017-5985)": [(HERE, "test_two_users_ask_for_each_others")],
+    "8 a name from somebody else's engine (CVE-2026-39402)": [
+        ("engines/test_podman.py", "test_a_users_own_container_is_opened_and_entered_by_that_user_alone"),
+        ("engines/test_podman.py", "test_what_a_users_engine_says_of_a_process_of_others_is_worth_nothing"),
+        ("daemon/engines/test_roster.py", "test_a_socket_of_a_user_counts_for_nothing_as_roots"),
+        ("daemon/engines/test_container.py", "test_names_of_a_users_engine_are_no_names_for_rules"),
+    ],
     "9 paths, and learning what exists (CVE-2018-6556)": [
         (BROKER, "test_missing_things_each_have_their_error"),
         (BROKER, "test_replies_to_who_may_not_know_are_the_same_to_the_byte"),
@@ -302,6 +308,11 @@ TABLE: dict[str, list[tuple[str, str]]] = {
         (HERE, "test_a_thousand_connections_come_and_go_and_others_are_served"),
         ("varlink/test_message.py", "test_no_bytes_raise_anything_but_protocol_error"),
     ],
+    "19 a container registered to point at a victim (CVE-2026-4105)": [
+        ("systemd/test_units_and_machines.py", "test_a_machine_that_was_registered_to_point_at_a_victim_is_not_opened"),
+        ("daemon/engines/test_container.py", "test_which_control_groups_are_the_containers"),
+        ("engines/test_crun.py", "test_a_number_that_another_process_has_by_now_is_not_believed"),
+    ],
     "20 a connection is passed on": [(HERE, "test_a_connection_that_is_passed_on_speaks_for_who_made_it_and_no_more")],
     "22 forged and flooded records": [
         (HERE, "test_names_with_newlines_forge_no_record"),
@@ -318,4 +329,6 @@ TABLE: dict[str, list[tuple[str, str]]] = {
 def test_every_attack_has_tests_that_are_there(attack: str) -> None:
     for file, name in TABLE[attack]:
         tree = ast.parse((TESTS / file).read_text())
-        assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, f"{file} has no {name}"
+        assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}, (
+            f"{file} has no {name}"
+        )
