@@ -106,14 +106,18 @@ class Daemon:
             "--config",
             str(self.config),
         ]
+        before = self._starts()
         with open(self._log, "ab") as log:
             self.process = subprocess.Popen(command, stderr=log, stdin=subprocess.DEVNULL)
-        eventually(self._listens, f"the daemon listens: {self.words()}")
+        eventually(lambda: self._runs() and self._starts() > before, f"the daemon listens: {self.words()}")
 
-    def _listens(self) -> bool:
+    def _runs(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, self.words()
-        return any("listening on" in line for line in self.words())
+        return True
+
+    def _starts(self) -> int:
+        return sum("listening on" in line for line in self.words())
 
     @property
     def pid(self) -> int:

@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-from nsbroker.cli import check, explain, ps, run, serve, show, status, whoami
+from nsbroker.cli import check, explain, install_units, ps, remove_units, run, serve, show, status, whoami
 from nsbroker.cli import open as open_
 from nsbroker.errors import InvalidAddress, InvalidTarget, InvalidType, NsbrokerError
 from nsbroker.target import ENGINES
@@ -24,6 +24,8 @@ _COMMANDS = {
     "explain": explain,
     "check": check,
     "status": status,
+    "install-units": install_units,
+    "remove-units": remove_units,
 }
 
 _DESCRIPTION = "Open Linux namespaces without being root: ask the broker, which decides by its policy."

@@ -5,6 +5,7 @@ under way and ends.
 """
 
 import argparse
+import math
 
 from nsbroker.address import DEFAULT, VARIABLE, socket_path
 from nsbroker.cli import arguments
@@ -14,11 +15,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
     parser.add_argument("--address", metavar="A", help=f"where to listen (default: ${VARIABLE}, or {DEFAULT})")
     arguments.add_config(parser)
+    parser.add_argument(
+        "--idle-timeout", metavar="SECONDS", type=_seconds, help="leave when nobody was connected for so long (default: stay)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Serve until told to stop."""
     with arguments.daemon_installed():
-        from nsbroker.daemon import service
-    service.run(socket_path(options.address), options.config)
+        from nsbroker.daemon import main
+    main.run(socket_path(options.address), options.config, options.idle_timeout)
     return 0
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < math.inf:
+        raise ValueError(text)
+    return seconds

@@ -3,7 +3,8 @@
 import socket
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Self, TypeVar
 
 from nsbroker.address import socket_path
@@ -12,6 +13,7 @@ from nsbroker.errors import ConnectionLost
 from nsbroker.identity import Expectation, NamespaceType
 from nsbroker.interface import ExplainReply, PeerDescription, Status
 from nsbroker.namespace import Namespace
+from nsbroker.varlink.connection import IncomingReply
 
 T = TypeVar("T")
 
@@ -23,6 +25,10 @@ def connect(address: str | None = None, *, timeout: float | None = None) -> "Bro
     Raises ConnectionFailed, and InvalidAddress for what is no address.
     """
     path = socket_path(address)
+    return Broker(lambda: _connected(path, timeout))
+
+
+def _connected(path: Path, timeout: float | None) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     end = None if timeout is None else time.monotonic() + timeout
     try:
@@ -30,7 +36,7 @@ def connect(address: str | None = None, *, timeout: float | None = None) -> "Bro
         while True:
             try:
                 sock.connect(str(path))
-                break
+                return sock
             except BlockingIOError:
                 # With a timeout, a listener that has no room left is an error at once.
                 if end is None or time.monotonic() > end:
@@ -39,15 +45,21 @@ def connect(address: str | None = None, *, timeout: float | None = None) -> "Bro
     except OSError as error:
         sock.close()
         raise core.connect_failed(path, error) from error
-    return Broker(sock)
+    except BaseException:
+        sock.close()
+        raise
 
 
 class Broker:
-    """A connection to the broker.  One call at a time; threads may share it."""
+    """A connection to the broker.  One call at a time; threads may share it.
 
-    def __init__(self, sock: socket.socket) -> None:
-        """Use `connect`.  Takes `sock`, connected."""
-        self._wire = core.Wire(sock)
+    A connection that ended between two calls, because the broker was restarted, is made anew by itself.
+    """
+
+    def __init__(self, connect: Callable[[], socket.socket]) -> None:
+        """Use `nsbroker.connect`.  `connect` gives connected sockets, which this takes."""
+        self._connect = connect
+        self._wire = core.Wire(connect())
         self._lock = threading.Lock()
 
     def open(self, target: core.Where, type: str, *, expect: Expectation | None = None) -> Namespace:
@@ -81,19 +93,30 @@ class Broker:
     def _call(self, request: core.Request[T]) -> T:
         wire = self._wire
         with self._lock:
-            wire.start(request)
+            if wire.is_over(request):
+                wire.replace(self._connect())
             try:
-                while not wire.send_some():
-                    pass
-                while (replies := wire.receive_some(request)) is None:
-                    pass
-            except BaseException as error:
-                # Half a call or half an answer: nothing on this connection would be what it seems.
-                wire.close()
-                if isinstance(error, TimeoutError):
-                    raise ConnectionLost(f"{request.what()}: no answer in time; connect again") from error
-                raise
+                replies = self._exchange(request)
+            except core.NotTaken:
+                wire.replace(self._connect())
+                replies = self._exchange(request)
         return core.finish(request, replies)
+
+    def _exchange(self, request: core.Request[T]) -> Sequence[IncomingReply]:
+        wire = self._wire
+        wire.start(request)
+        try:
+            while not wire.send_some():
+                pass
+            while (replies := wire.receive_some(request)) is None:
+                pass
+        except BaseException as error:
+            # Half a call or half an answer: nothing on this connection would be what it seems.
+            wire.drop()
+            if isinstance(error, TimeoutError):
+                raise ConnectionLost(f"{request.what()}: no answer in time; try again") from error
+            raise
+        return replies
 
     def close(self) -> None:
         """End the connection.  Twice is harmless; handles that were opened stay open."""

@@ -7,7 +7,8 @@ async with nsbroker.client.trio.connect() as broker:
 
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import trio
@@ -18,6 +19,7 @@ from nsbroker.errors import ConnectionLost
 from nsbroker.identity import Expectation, NamespaceType
 from nsbroker.interface import ExplainReply, PeerDescription, Status
 from nsbroker.namespace import Namespace
+from nsbroker.varlink.connection import IncomingReply
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -30,24 +32,42 @@ async def connect(address: str | None = None) -> AsyncIterator["Broker"]:
     Raises ConnectionFailed, and InvalidAddress for what is no address.
     """
     path = socket_path(address)
-    broker = Broker(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
+    broker = Broker(await _connected(path), path)
     try:
-        try:
-            await broker._connect(str(path))
-        except OSError as error:
-            raise core.connect_failed(path, error) from error
         yield broker
     finally:
         broker.close()
 
 
+async def _connected(path: Path) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        # A Unix socket connects at once, unless its listener has no room left.
+        while True:
+            await trio.lowlevel.checkpoint()
+            try:
+                sock.connect(str(path))
+                return sock
+            except BlockingIOError:
+                await trio.sleep(0.01)
+    except OSError as error:
+        sock.close()
+        raise core.connect_failed(path, error) from error
+    except BaseException:
+        sock.close()
+        raise
+
+
 class Broker:
-    """A connection to the broker.  Tasks may share it: calls go one after the other.  A call that is cancelled ends the
-    connection, since its answer may be under way.
+    """A connection to the broker.  Tasks may share it: calls go one after the other.
+
+    A call that is cancelled ends the connection, since its answer may be under way.  A connection that ended between two
+    calls, so or because the broker was restarted, is made anew by itself.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
-        """Use `connect`.  Takes `sock`, non-blocking."""
+    def __init__(self, sock: socket.socket, path: Path) -> None:
+        """Use `connect`.  Takes `sock`, non-blocking and connected to `path`."""
+        self._path = path
         self._wire = core.Wire(sock)
         self._lock = trio.Lock()
 
@@ -79,32 +99,34 @@ class Broker:
         """How the broker is doing."""
         return await self._call(core.status())
 
-    async def _connect(self, path: str) -> None:
-        # A Unix socket connects at once, unless its listener has no room left.
-        while True:
-            await trio.lowlevel.checkpoint()
-            try:
-                return self._wire.sock.connect(path)
-            except BlockingIOError:
-                await trio.sleep(0.01)
-
     async def _call(self, request: core.Request[T]) -> T:
         wire = self._wire
         async with self._lock:
-            wire.start(request)
+            if wire.is_over(request):
+                wire.replace(await _connected(self._path))
             try:
-                while not await self._step(wire.send_some, trio.lowlevel.wait_writable):
-                    pass
-                await trio.lowlevel.wait_readable(wire.sock)
-                while (replies := await self._step(lambda: wire.receive_some(request), trio.lowlevel.wait_readable)) is None:
-                    pass
-            except BaseException as error:
-                # Half a call or half an answer: nothing on this connection would be what it seems.
-                self.close()
-                if isinstance(error, trio.ClosedResourceError):
-                    raise ConnectionLost(f"{request.what()}: the connection was closed meanwhile") from error
-                raise
+                replies = await self._exchange(request)
+            except core.NotTaken:
+                wire.replace(await _connected(self._path))
+                replies = await self._exchange(request)
         return core.finish(request, replies)
+
+    async def _exchange(self, request: core.Request[T]) -> Sequence[IncomingReply]:
+        wire = self._wire
+        wire.start(request)
+        try:
+            while not await self._step(wire.send_some, trio.lowlevel.wait_writable):
+                pass
+            await trio.lowlevel.wait_readable(wire.sock)
+            while (replies := await self._step(lambda: wire.receive_some(request), trio.lowlevel.wait_readable)) is None:
+                pass
+        except BaseException as error:
+            # Half a call or half an answer: nothing on this connection would be what it seems.
+            wire.drop()
+            if isinstance(error, trio.ClosedResourceError):
+                raise ConnectionLost(f"{request.what()}: the connection was closed meanwhile") from error
+            raise
+        return replies
 
     async def _step(self, step: Callable[[], R], wait: Callable[[socket.socket], Awaitable[None]]) -> R:
         while True:

@@ -9,24 +9,26 @@ import os
 import select
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
+from nsbroker.daemon.configuration import AuditSettings
+from nsbroker.daemon.flood import Flood
+from nsbroker.daemon.journal import PLACE, Journal
 from nsbroker.daemon.peer import Peer
 from nsbroker.namespace import Namespace
 
-JOURNAL_SOCKET = Path("/run/systemd/journal/socket")
 IDENTIFIER = "nsbroker"
 
 # Message ids are made once (`journalctl --new-id128`) and never change: they are how records are found.
 ALLOWED = "5a3bf55dda5f4587aa13a5ef8904f2d0"
 DENIED = "b3b4c803df4b4a33aea13a516e5bba75"
 FAILED = "25e0fec9b5ca48679827133c5108ea84"
+FLOOD = "4a1a4dc3c5c34a70b7a1d0d7f0d6e4a6"
 _WARNING = 4
 _INFO = 6
-_KINDS = {"allowed": (ALLOWED, _INFO), "denied": (DENIED, _WARNING), "failed": (FAILED, _WARNING)}
+_KINDS = {"allowed": (ALLOWED, _INFO), "denied": (DENIED, _WARNING), "failed": (FAILED, _WARNING), "flood": (FLOOD, _WARNING)}
 
 # A pipe takes a write of this size whole or not at all (PIPE_BUF).
 _LINE_MAX = 4096
@@ -38,8 +40,8 @@ _stderr.register(_STDERR, select.POLLOUT)
 
 
 class Record(Struct, omit_defaults=True):
-    """One decision.  `verdict` is allowed, denied, or failed: allowed, but it could not be done.  Of an anonymous peer the
-    uid proves nothing.
+    """One decision.  `verdict` is allowed, denied, failed: allowed, but it could not be done; or flood: `count` more
+    were denied or failed, and were not written out.  Of an anonymous peer the uid proves nothing.
     """
 
     verb: str
@@ -54,13 +56,18 @@ class Record(Struct, omit_defaults=True):
     error: str = ""
     time: float = 0.0
     peer_anonymous: bool = False
+    count: int = 0
 
 
 class Audit:
-    """Takes records, and the few words that the broker has to say of itself."""
+    """Takes records, and the few words that the broker has to say of itself.
+
+    What a user was refused is written out up to a limit, and then counted: nobody shall fill the journal by asking.
+    """
 
     def __init__(self, write: Callable[[Record], None]) -> None:
         self._write = write
+        self._flood = Flood()
 
     def record(
         self,
@@ -70,18 +77,41 @@ class Audit:
         verdict: str,
         *,
         rule: str = "",
-        unit: str | None = None,
         namespaces: Iterable[Namespace] = (),
         error: str = "",
     ) -> None:
         """Write one record.  Raises OSError when it is not taken: then what it would allow must not happen."""
+        if verdict != "allowed" and not self._flood.admits(peer.uid):
+            return
         spaces = " ".join(map(str, namespaces))
         target, error = target[:_TEXT_MAX], error[:_TEXT_MAX]
         self._write(
             Record(
-                verb, target, verdict, rule, peer.uid, peer.gid, peer.pid, unit or "", spaces, error, time.time(), peer.anonymous
+                verb,
+                target,
+                verdict,
+                rule,
+                peer.uid,
+                peer.gid,
+                peer.pid,
+                peer.first_unit() or "",
+                spaces,
+                error,
+                time.time(),
+                peer.anonymous,
             )
         )
+
+    def configure(self, settings: AuditSettings) -> None:
+        """Take other settings."""
+        if isinstance(self._write, _ToJournal):
+            self._write.settings = settings
+
+    def write_floods(self, *, everyone: bool = False) -> None:
+        """Write what was counted since, of each user whose time is over, or of everyone; for calling now and then."""
+        for uid, count in self._flood.ended(everyone=everyone):
+            with contextlib.suppress(OSError):
+                self._write(Record("", "", "flood", "", uid, -1, 0, time=time.time(), count=count))
 
     @staticmethod
     def say(text: str) -> None:
@@ -92,31 +122,58 @@ class Audit:
                 os.write(_STDERR, line[:_LINE_MAX])
 
 
-def open_audit() -> Audit:
-    """The journal where it runs and systemd-python is there, standard error otherwise."""
-    if JOURNAL_SOCKET.exists():
+def open_audit(settings: AuditSettings) -> Audit:
+    """The journal where it runs, standard error otherwise."""
+    return Audit(_ToJournal(settings) if PLACE.exists() else _write_line)
+
+
+class _ToJournal:
+    """Writes records to the journal; what happens while it takes none is for the configuration to say."""
+
+    def __init__(self, settings: AuditSettings) -> None:
+        self._journal = Journal()
+        self.settings = settings
+        self._stuck = False
+
+    def __call__(self, record: Record) -> None:
         try:
-            from systemd.journal import sendv
-        except ImportError:
-            Audit.say("there is a journal, but systemd-python is not installed: records go to standard error")
+            self._journal.send(_journal_fields(record))
+        except OSError as error:
+            self._note(error)
+            if self.settings.without_journal == "refuse":
+                raise
+            _write_line(record)
         else:
-            return Audit(lambda record: sendv(*_journal_fields(record)))
-    return Audit(_write_line)
+            self._note(None)
+
+    def _note(self, error: OSError | None) -> None:
+        if self._stuck is (error is not None):
+            return
+        self._stuck = error is not None
+        if error is None:
+            Audit.say("the journal takes records again")
+        elif self.settings.without_journal == "refuse":
+            Audit.say(f"the journal takes no records ({error.strerror}): nothing is opened until it does")
+        else:
+            Audit.say(f"the journal takes no records ({error.strerror}): they follow here")
 
 
-def _journal_fields(record: Record) -> list[str]:
+def _journal_fields(record: Record) -> list[tuple[str, str]]:
     message_id, priority = _KINDS[record.verdict]
-    summary = f"{record.verb} {record.target} by uid {record.peer_uid}: {record.verdict}"
+    if record.verdict == "flood":
+        summary = f"{record.count} more refusals of uid {record.peer_uid} were not written out"
+    else:
+        summary = f"{record.verb} {record.target} by uid {record.peer_uid}: {record.verdict}"
     names = {name: getattr(record, name) for name in record.__struct_fields__ if name != "time"}
     return [
-        f"MESSAGE={_printable(f'{summary} ({record.error})' if record.error else summary)}",
-        f"MESSAGE_ID={message_id}",
-        f"PRIORITY={priority}",
-        f"SYSLOG_IDENTIFIER={IDENTIFIER}",
+        ("MESSAGE", _printable(f"{summary} ({record.error})" if record.error else summary)),
+        ("MESSAGE_ID", message_id),
+        ("PRIORITY", str(priority)),
+        ("SYSLOG_IDENTIFIER", IDENTIFIER),
         *(
-            f"NSBROKER_{name.upper()}={_printable(str(value))}"
+            (f"NSBROKER_{name.upper()}", _printable(str(value)))
             for name, value in names.items()
-            if value != "" and value is not False
+            if value != "" and value is not False and (name, value) != ("count", 0)
         ),
     ]
 

@@ -5,7 +5,7 @@ import stat
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -51,10 +51,17 @@ class Limits(Struct, forbid_unknown_fields=True, rename="kebab", frozen=True):
     engine_deadline: float = 2.0
 
 
+class AuditSettings(Struct, forbid_unknown_fields=True, rename="kebab", frozen=True):
+    """`[audit]`.  `without-journal`: what happens while the journal takes no records, `refuse` or `stderr`."""
+
+    without_journal: Literal["refuse", "stderr"] = "refuse"
+
+
 class _File(Struct, forbid_unknown_fields=True):
     allow: list[RuleText] = []
     limits: dict[str, int | float] = {}
     engines: dict[str, list[str]] = {}
+    audit: AuditSettings | None = None
 
 
 class Configuration(Struct, frozen=True):
@@ -65,6 +72,7 @@ class Configuration(Struct, frozen=True):
     rules: tuple[SourcedRule, ...]
     limits: Limits
     engines: dict[str, list[str]]
+    audit: AuditSettings
     files: tuple[Path, ...]
 
 
@@ -76,6 +84,7 @@ def load(place: Path | None = None) -> Configuration:
     rules: list[SourcedRule] = []
     limits: dict[str, int | float] = {}
     engines: dict[str, list[str]] = {}
+    audit = AuditSettings()
     for path in files:
         content = _read(path)
         rules += [SourcedRule(text, path) for text in content.allow]
@@ -83,6 +92,7 @@ def load(place: Path | None = None) -> Configuration:
         limits |= content.limits
         _check_engines(content.engines, path)
         engines |= content.engines
+        audit = content.audit or audit
     origins: dict[str, Path] = {}
     for text, origin in rules:
         if text.name in origins:
@@ -90,7 +100,7 @@ def load(place: Path | None = None) -> Configuration:
                 f"{origins[text.name]} and {origin}: two rules have the name {text.name!r}: no record could tell them apart"
             )
         origins[text.name] = origin
-    return Configuration(tuple(rules), msgspec.convert(limits, Limits), engines, files)
+    return Configuration(tuple(rules), msgspec.convert(limits, Limits), engines, audit, files)
 
 
 def _files(place: Path | None) -> Iterator[Path]:
@@ -178,7 +188,12 @@ def _plain(message: str) -> str:
         import difflib  # only on this path: the daemon's memory counts
 
         key = text.split("`")[1]
-        known = (*_File.__struct_fields__, *RuleText.__struct_fields__, *Limits.__struct_encode_fields__)
+        known = (
+            *_File.__struct_fields__,
+            *RuleText.__struct_fields__,
+            *Limits.__struct_encode_fields__,
+            *AuditSettings.__struct_encode_fields__,
+        )
         near = difflib.get_close_matches(key, known, 1)
         text = f"unknown key {key!r}" + (f", did you mean {near[0]!r}?" if near else "")
     return f"{where}: {text}" if where else text

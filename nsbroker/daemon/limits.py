@@ -6,6 +6,7 @@ it tells for a connection as a whole whether all of it was read.
 """
 
 import socket
+import time
 from dataclasses import dataclass, field
 
 from nsbroker.daemon.closing import Closer
@@ -49,11 +50,12 @@ class Lease:
 
 
 class Ledger:
-    """All leases, by user."""
+    """All leases, by user.  `last_left`: when the last connection ended, or the time of the start."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.connections = 0
+        self.last_left = time.monotonic()
         self.closer = Closer()
         self._users: dict[int, _User] = {}
         self._lingering: set[Lease] = set()
@@ -108,6 +110,7 @@ class Ledger:
         self._lingering.discard(lease)
         self.closer.hang_up(lease.sock)
         self.connections -= 1
+        self.last_left = time.monotonic()
         lease.charge(-lease.unread)
         lease.user.leases.remove(lease)
         if not lease.user.leases:

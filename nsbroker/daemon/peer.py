@@ -44,7 +44,7 @@ class Peer:
     not shown to be of our own user namespace.  Only rules for everyone fit an anonymous peer.
     """
 
-    __slots__ = ("_pid_namespace", "_pinned", "_process", "_sock", "anonymous", "gid", "groups", "pid", "uid")
+    __slots__ = ("_pid_namespace", "_pinned", "_process", "_sock", "_unit", "anonymous", "gid", "groups", "pid", "uid")
 
     def __init__(self, sock: socket.socket) -> None:
         self.pid, self.uid, self.gid = socket_options.peer_credentials(sock)
@@ -53,6 +53,7 @@ class Peer:
         self._pinned = False
         self._process: Process | None = None
         self._pid_namespace: Namespace | None = None
+        self._unit: str | None = None
         self.anonymous = self._is_anonymous()
 
     def _is_anonymous(self) -> bool:
@@ -101,6 +102,12 @@ class Peer:
             return unit_of(process.cgroups())
         except OSError:
             return None
+
+    def first_unit(self) -> str | None:
+        """The unit that it was in when this was first asked: for records, not for rules."""
+        if self._unit is None:
+            self._unit = self.unit() or ""
+        return self._unit or None
 
     def translate(self, pid: int, target: str) -> int:
         """What the peer calls `pid`, in our PID namespace.  Raises NoSuchTarget."""

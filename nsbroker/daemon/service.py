@@ -1,111 +1,76 @@
-"""The daemon as a whole: configuration, socket, signals, and what the service manager is told."""
+"""The service manager: what it hands over at the start, and what it is told since.
 
-import ctypes
-import gc
-import resource
-import signal
-from collections.abc import Callable
-from pathlib import Path
+See sd_listen_fds(3), sd_notify(3) and sd_watchdog_enabled(3).  Where there is none, or where systemd-python is not
+installed, nothing is handed over and nothing is told.
+"""
 
-import trio
-
-from nsbroker.daemon import configuration
-from nsbroker.daemon.audit import Audit, open_audit
-from nsbroker.daemon.broker import Broker
-from nsbroker.daemon.engines.roster import Roster
-from nsbroker.daemon.limits import Ledger
-from nsbroker.daemon.listen import Listener, own_socket, passed_socket
-from nsbroker.daemon.policy import Policy
-from nsbroker.daemon.server import Server
-from nsbroker.errors import ConfigurationError
-
-_PR_SET_DUMPABLE = 4
+import os
+import time
+from typing import NamedTuple
 
 
-def run(address: Path, config: Path | None) -> None:
-    """Serve until SIGTERM or SIGINT.  Raises ConfigurationError when it cannot begin."""
-    # Before anything can enter a namespace: nobody there may trace or read us.
-    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-    _raise_file_limit()
-    audit = open_audit()
-    settings = configuration.load(config)
-    policy = _compile(settings, audit)
-    ledger = Ledger(settings.limits)
-    broker = Broker(policy, _roster(settings), ledger, audit)
-    passed = _passed_fds()
-    listener = passed_socket(passed) if passed else own_socket(address)
-    # What is here now stays: the collector need not look at it again and again.
-    gc.freeze()
-    try:
-        trio.run(_serve, listener, Server(broker, ledger, audit), _reloader(broker, ledger, audit, config), audit)
-    finally:
-        listener.close()
-        ledger.close()
+class PassedFd(NamedTuple):
+    """A descriptor that was handed over (now the caller's), with the name that the unit or the fd store gave it."""
+
+    name: str
+    fd: int
 
 
-async def _serve(listener: Listener, server: Server, reload: Callable[[], None], audit: Audit) -> None:
-    stop = trio.Event()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(server.serve, listener.sock, stop)
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-            _notify("READY=1")
-            audit.say(f"listening on {listener.sock.getsockname()}")
-            async for number in signals:
-                if number != signal.SIGHUP:
-                    break
-                reload()
-        _notify("STOPPING=1")
-        # First out of sight, then answer those who came before.
-        listener.withdraw()
-        stop.set()
-
-
-def _reloader(broker: Broker, ledger: Ledger, audit: Audit, config: Path | None) -> Callable[[], None]:
-    def reload() -> None:
-        try:
-            settings = configuration.load(config)
-            policy = _compile(settings, audit)
-        except ConfigurationError as error:
-            audit.say(f"the old policy stays in force: {error}")
-            return
-        except Exception as error:
-            audit.say(f"the old policy stays in force; a fault of the broker's own: {type(error).__name__}: {error}")
-            return
-        broker.policy = policy
-        broker.roster = _roster(settings)
-        ledger.limits = settings.limits
-        audit.say(f"reloaded: {len(policy.rules)} rules from {', '.join(map(str, settings.files))}")
-
-    return reload
-
-
-def _roster(settings: configuration.Configuration) -> Roster:
-    return Roster(settings.engines, settings.limits.engine_deadline)
-
-
-def _compile(settings: configuration.Configuration, audit: Audit) -> Policy:
-    policy = Policy(settings)
-    for warning in policy.warnings:
-        audit.say(f"warning: {warning}")
-    return policy
-
-
-def _passed_fds() -> list[int]:
+def passed_fds() -> list[PassedFd]:
+    """What was handed over: sockets to listen on, and what the fd store kept."""
+    # $LISTEN_FDNAMES is systemd's own; systemd-python's listen_fds_with_names() leaves out sockets without a name.
+    names = os.environ.get("LISTEN_FDNAMES", "").split(":")
     try:
         from systemd.daemon import listen_fds
     except ImportError:
         return []
-    return list(listen_fds())
+    fds = list(listen_fds())
+    os.environ.pop("LISTEN_FDNAMES", None)
+    return [PassedFd(names[number] if len(names) == len(fds) else "", fd) for number, fd in enumerate(fds)]
 
 
-def _notify(state: str) -> None:
-    try:
-        from systemd.daemon import notify
-    except ImportError:
-        return  # No service manager to tell, or none that we can talk to.
-    notify(state)
+class Manager:
+    """Tells the service manager how things stand."""
 
+    def __init__(self) -> None:
+        self._status = ""
+        try:
+            from systemd.daemon import notify
+        except ImportError:
+            self._notify = None
+        else:
+            self._notify = notify
 
-def _raise_file_limit() -> None:
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    @staticmethod
+    def watchdog_interval() -> float | None:
+        """The seconds within which it wants to hear of us; None when it does not."""
+        if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+            return None
+        microseconds = os.environ.get("WATCHDOG_USEC", "")
+        return int(microseconds) / 1e6 if microseconds.isdigit() and int(microseconds) else None
+
+    def ready(self) -> None:
+        """We answer; also after a reload."""
+        self._tell("READY=1")
+
+    def reloading(self) -> None:
+        """The configuration is being read again."""
+        self._tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def stopping(self) -> None:
+        """Nobody new is served."""
+        self._tell("STOPPING=1")
+
+    def alive(self) -> None:
+        """The event loop turns."""
+        self._tell("WATCHDOG=1")
+
+    def status(self, text: str) -> None:
+        """One line for `systemctl status`; told when it is another than before."""
+        if text != self._status:
+            self._status = text
+            self._tell(f"STATUS={text}")
+
+    def _tell(self, state: str) -> None:
+        if self._notify is not None:
+            self._notify(state)

@@ -1,5 +1,6 @@
 """Records in the journal's own form.  What stands on standard error is seen in the tests of the verbs."""
 
+import contextlib
 import os
 import socket
 from collections.abc import Iterator
@@ -7,22 +8,24 @@ from pathlib import Path
 
 import pytest
 
-from nsbroker.daemon import audit
-from nsbroker.errors import NoSuchTarget
-from tests.world import Daemon, Sleeper
+from nsbroker.client.blocking import Broker
+from nsbroker.daemon import audit, flood
+from nsbroker.daemon import journal as journal_module
+from nsbroker.errors import NoSuchTarget, PermissionDenied
+from tests.world import ALICE, Daemon, Sleeper, as_user
 
 
 @pytest.fixture
 def journal() -> Iterator[socket.socket]:
     """A socket where journald's is.  A journald needs a booted systemd; what is sent to it is the same."""
-    audit.JOURNAL_SOCKET.parent.mkdir(parents=True)
+    journal_module.PLACE.parent.mkdir(parents=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.bind(str(audit.JOURNAL_SOCKET))
+        sock.bind(str(journal_module.PLACE))
         sock.settimeout(10)
         yield sock
-    audit.JOURNAL_SOCKET.unlink()
-    audit.JOURNAL_SOCKET.parent.rmdir()
-    audit.JOURNAL_SOCKET.parent.parent.rmdir()
+    journal_module.PLACE.unlink()
+    journal_module.PLACE.parent.rmdir()
+    journal_module.PLACE.parent.parent.rmdir()
 
 
 def entry(journal: socket.socket) -> dict[str, str]:
@@ -54,6 +57,73 @@ def test_a_verdict_is_one_entry_with_its_fields(tmp_path: Path, journal: socket.
 
 
 def test_every_kind_of_verdict_has_its_own_message_id() -> None:
-    ids = [audit.ALLOWED, audit.DENIED, audit.FAILED]
-    assert len(set(ids)) == 3
+    ids = [audit.ALLOWED, audit.DENIED, audit.FAILED, audit.FLOOD]
+    assert len(set(ids)) == 4
     assert all(len(bytes.fromhex(number)) == 16 for number in ids)
+
+
+def fill(broker: Broker, target: str) -> int:
+    """Open until the journal takes no more, since nobody reads; how often it went well."""
+    for opened in range(10_000):
+        try:
+            broker.open(target, "net").close()
+        except PermissionDenied:
+            return opened
+    return 10_000
+
+
+def test_a_journal_that_takes_nothing_refuses_and_says_so_once(tmp_path: Path, journal: socket.socket, sleeper: Sleeper) -> None:
+    target = f"pid:{sleeper.pid}"
+    with Daemon(tmp_path) as daemon, daemon.connect() as broker:
+        opened = fill(broker, target)
+        assert 5 < opened < 10_000
+        before = daemon.snapshot()
+        with pytest.raises(PermissionDenied):
+            broker.open(target, "net")
+        assert [line for line in daemon.words() if "journal" in line] == [
+            "nsbroker: the journal takes no records (Resource temporarily unavailable): nothing is opened until it does"
+        ]
+        assert broker.who_am_i().uid == os.geteuid(), "what is not recorded is answered as ever"
+        daemon.settles_at(before)
+        journal.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                journal.recv(65536)
+        broker.open(target, "net").close()
+        assert "takes records again" in daemon.words()[-1]
+
+
+def test_where_it_is_configured_so_standard_error_takes_what_the_journal_does_not(
+    tmp_path: Path, journal: socket.socket, sleeper: Sleeper
+) -> None:
+    with Daemon(tmp_path) as daemon:
+        (daemon.config / "nsbroker.d/audit.toml").write_text('[audit]\nwithout-journal = "stderr"\n')
+        daemon.reload()
+        with daemon.connect() as broker:
+            while not daemon.records():
+                broker.open(f"pid:{sleeper.pid}", "net").close()
+            assert daemon.records()[0]["verdict"] == "allowed"
+            assert "they follow here" in daemon.words()[-1]
+
+
+@pytest.mark.root
+def test_a_flood_of_refusals_is_counted_and_no_others_are(tmp_path: Path) -> None:
+    with Daemon(tmp_path) as daemon:
+
+        def knock() -> None:
+            with daemon.connect() as broker:
+                for _ in range(flood.MOST + 150):
+                    with contextlib.suppress(PermissionDenied):
+                        broker.open("name:secret", "net")
+
+        as_user(ALICE, knock)
+        with daemon.connect() as broker:
+            broker.open("self", "net").close()
+            with pytest.raises(NoSuchTarget):
+                broker.open("name:green", "net")
+        of_alice = [record for record in daemon.records() if record["peer_uid"] == ALICE]
+        assert len(of_alice) == flood.MOST
+        assert [record["verdict"] for record in daemon.records()[-2:]] == ["allowed", "failed"]
+        daemon.stop()
+        last = daemon.records()[-1]
+        assert (last["verdict"], last["peer_uid"], last["count"]) == ("flood", ALICE, 150)

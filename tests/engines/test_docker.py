@@ -1,7 +1,7 @@
 """docker's own states, names and changes."""
 
 import os
-import subprocess
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -121,7 +121,7 @@ def test_ps_is_a_table_for_people_and_json_for_programs(docker: Docker, daemon: 
 def test_an_engine_that_is_down_is_named_with_what_is_wrong(docker: Docker, daemon: Daemon) -> None:
     assert docker.service is not None
     docker.make("web")
-    subprocess.run(["kill", "-STOP", str(docker.service.pid)], check=True)
+    os.kill(docker.service.pid, signal.SIGSTOP)
     try:
         with daemon.connect() as broker:
             with pytest.raises(EngineUnavailable, match=r"docker is unavailable: /run/docker.sock: no answer in 2 s"):
@@ -131,7 +131,7 @@ def test_an_engine_that_is_down_is_named_with_what_is_wrong(docker: Docker, daem
                 broker.open("container:web", "net")
             assert [one.engine for one in broker.containers().unavailable] == ["docker"]
     finally:
-        subprocess.run(["kill", "-CONT", str(docker.service.pid)], check=True)
+        os.kill(docker.service.pid, signal.SIGCONT)
     with daemon.connect() as broker:
         broker.open("docker:web", "net").close()
         broker.open("container:web", "net").close()

@@ -1,0 +1,15 @@
+"""Stop the broker, and take away all that install-units wrote; as root.  The configuration in /etc stays."""
+
+import argparse
+
+from nsbroker.cli import units
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """It has no arguments."""
+
+
+def run(options: argparse.Namespace) -> int:  # noqa: ARG001 - commands have one signature
+    """Remove."""
+    units.remove()
+    return 0

@@ -1,0 +1,153 @@
+"""The daemon as a whole: configuration, socket, signals, and its life from start to end."""
+
+import ctypes
+import gc
+import math
+import resource
+import signal
+import time
+from pathlib import Path
+
+import trio
+
+from nsbroker.daemon import configuration
+from nsbroker.daemon.audit import Audit, open_audit
+from nsbroker.daemon.broker import Broker
+from nsbroker.daemon.configuration import Configuration
+from nsbroker.daemon.engines.roster import Roster
+from nsbroker.daemon.limits import Ledger
+from nsbroker.daemon.listen import Listener, own_socket, passed_socket
+from nsbroker.daemon.policy import Policy
+from nsbroker.daemon.server import Server
+from nsbroker.daemon.service import Manager, passed_fds
+from nsbroker.errors import ConfigurationError
+
+_PR_SET_DUMPABLE = 4
+_HEARTBEAT = 5.0
+
+
+def run(address: Path, config: Path | None, idle_timeout: float | None) -> None:
+    """Serve until SIGTERM or SIGINT, or until nobody was connected for `idle_timeout` seconds.
+
+    Raises ConfigurationError when it cannot begin.
+    """
+    # Before anything can enter a namespace: nobody there may trace or read us.
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    _raise_file_limit()
+    settings = configuration.load(config)
+    passed = passed_fds()
+    if idle_timeout is not None and not passed:
+        raise ConfigurationError(
+            "--idle-timeout goes with a socket that the service manager passes, and keeps when the broker leaves"
+        )
+    audit = open_audit(settings.audit)
+    ledger = Ledger(settings.limits)
+    daemon = Daemon(settings, config, ledger, audit)
+    listener = passed_socket([fd for _, fd in passed]) if passed else own_socket(address)
+    # What is here now stays: the collector need not look at it again and again.
+    gc.freeze()
+    try:
+        trio.run(daemon.serve, listener, idle_timeout)
+    finally:
+        listener.close()
+        ledger.close()
+
+
+class Daemon:
+    """The broker and its server, with the configuration in force."""
+
+    def __init__(self, settings: Configuration, config: Path | None, ledger: Ledger, audit: Audit) -> None:
+        self._config = config
+        self._ledger = ledger
+        self._audit = audit
+        self._manager = Manager()
+        self._broker = Broker(self._compile(settings), _roster(settings), ledger, audit)
+        self._server = Server(self._broker, ledger, audit)
+        self._fault = ""
+
+    async def serve(self, listener: Listener, idle_timeout: float | None) -> None:
+        """Answer until told to stop."""
+        stop = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._server.serve, listener.sock, stop)
+            async with trio.open_nursery() as life:
+                life.start_soon(self._obey_signals, life.cancel_scope, listener)
+                life.start_soon(self._beat)
+                if idle_timeout is not None:
+                    life.start_soon(self._leave_when_idle, idle_timeout, life.cancel_scope)
+            self._manager.stopping()
+            self._manager.status("answering what is under way")
+            # First out of sight, then answer those who came before.
+            listener.withdraw()
+            stop.set()
+        self._audit.write_floods(everyone=True)
+
+    async def _obey_signals(self, life: trio.CancelScope, listener: Listener) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            # Only now: a signal that comes as soon as we are ready must find somebody.
+            self._tell_status()
+            self._manager.ready()
+            self._audit.say(f"listening on {listener.sock.getsockname()}")
+            async for number in signals:
+                if number != signal.SIGHUP:
+                    break
+                self._reload()
+        life.cancel()
+
+    async def _beat(self) -> None:
+        interval = self._manager.watchdog_interval()
+        pause = min(_HEARTBEAT, math.inf if interval is None else interval / 3)
+        while True:
+            if interval is not None:
+                self._manager.alive()
+            self._audit.write_floods()
+            self._tell_status()
+            await trio.sleep(pause)
+
+    async def _leave_when_idle(self, timeout: float, life: trio.CancelScope) -> None:
+        while (left := self._ledger.last_left + timeout - time.monotonic()) > 0 or self._ledger.connections:
+            await trio.sleep(max(left, timeout / 10))
+        self._audit.say(f"nobody was connected for {timeout:g} seconds: leaving until somebody connects")
+        life.cancel()
+
+    def _tell_status(self) -> None:
+        policy = self._broker.policy
+        read = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(policy.loaded))
+        text = f"{self._ledger.connections} connections, {len(policy.rules)} rules read {read}"
+        self._manager.status(f"{text}; the last reload failed: {self._fault}" if self._fault else text)
+
+    def _reload(self) -> None:
+        self._manager.reloading()
+        self._fault = ""
+        try:
+            settings = configuration.load(self._config)
+            policy = self._compile(settings)
+        except ConfigurationError as error:
+            self._fault = str(error)
+        except Exception as error:
+            self._fault = f"a fault of the broker's own: {type(error).__name__}: {error}"
+        else:
+            self._broker.policy = policy
+            self._broker.roster = _roster(settings)
+            self._ledger.limits = settings.limits
+            self._audit.configure(settings.audit)
+            self._audit.say(f"reloaded: {len(policy.rules)} rules from {', '.join(map(str, settings.files))}")
+        if self._fault:
+            self._audit.say(f"the old policy stays in force: {self._fault}")
+        self._tell_status()
+        self._manager.ready()
+
+    def _compile(self, settings: Configuration) -> Policy:
+        policy = Policy(settings)
+        for warning in policy.warnings:
+            self._audit.say(f"warning: {warning}")
+        return policy
+
+
+def _roster(settings: Configuration) -> Roster:
+    return Roster(settings.engines, settings.limits.engine_deadline)
+
+
+def _raise_file_limit() -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
