@@ -422,6 +422,7 @@ class Runc(Engine):
     word = "runc"
     programs: Sequence[str] = ("/usr/sbin/runc",)
     groups: Sequence[str] = ()
+    options: Sequence[str] = ()
 
     @property
     def _program(self) -> str:
@@ -443,7 +444,7 @@ class Runc(Engine):
 
     def _make(self, name: str) -> None:
         # What it starts keeps its standard output.
-        command = [self._program, "run", "-d", "--bundle", str(self._bundle), name]
+        command = [self._program, *self.options, "run", "-d", "--bundle", str(self._bundle), name]
         null = subprocess.DEVNULL
         assert subprocess.run(command, stdin=null, stdout=null, stderr=null, timeout=20).returncode == 0, command
 

@@ -1,0 +1,71 @@
+"""The installed units, as an administrator handles them."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from tests.world import eventually
+
+ADDRESS = "unix:/run/nsbroker/io.nsbroker.Broker"
+DROP_INS = Path("/etc/systemd/system/nsbroker.service.d")
+CONFIG = Path("/etc/nsbroker")
+
+
+class Unit:
+    """nsbroker.socket and nsbroker.service; `program` is the command."""
+
+    def __init__(self, program: str) -> None:
+        self.program = program
+
+    @staticmethod
+    def run(*command: str, code: int = 0) -> str:
+        """Run something that ends with `code`; its output."""
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.returncode == code, f"{' '.join(command)}: {done.stdout}{done.stderr}"
+        return done.stdout.strip()
+
+    def set(self, **settings: str) -> None:
+        """Override settings of the service; it is started again with them."""
+        DROP_INS.mkdir(parents=True, exist_ok=True)
+        lines = "".join(
+            f"{name}=\n{name}={value}\n" if name == "ExecStart" else f"{name}={value}\n" for name, value in settings.items()
+        )
+        (DROP_INS / "test.conf").write_text(f"[Service]\n{lines}")
+        self.run("systemctl", "daemon-reload")
+        self.run("systemctl", "try-restart", "nsbroker.service")
+
+    def serve(self, *options: str) -> None:
+        """Override the options of `nsbroker serve`."""
+        self.set(ExecStart=" ".join((self.program, "serve", *options)))
+
+    def configure(self, text: str) -> None:
+        """Write a drop-in of the configuration."""
+        (CONFIG / "nsbroker.d").mkdir(parents=True, exist_ok=True)
+        (CONFIG / "nsbroker.d/test.toml").write_text(text)
+
+    def clear(self) -> None:
+        """Take away what `set` and `configure` wrote."""
+        shutil.rmtree(DROP_INS, ignore_errors=True)
+        shutil.rmtree(CONFIG, ignore_errors=True)
+        self.run("systemctl", "daemon-reload")
+
+    def prop(self, name: str) -> str:
+        """A property of the service."""
+        return self.run("systemctl", "show", "--property", name, "--value", "nsbroker.service")
+
+    @property
+    def pid(self) -> int:
+        """Its main process, 0 when it does not run."""
+        return int(self.prop("MainPID"))
+
+    def wait_for(self, state: str) -> None:
+        """Wait until it is `active` or `inactive`."""
+        eventually(lambda: self.prop("ActiveState") == state, f"nsbroker.service is {state}")
+
+    def entries(self, *matches: str) -> list[dict[str, Any]]:
+        """Journal entries of its records."""
+        self.run("journalctl", "--sync")
+        lines = self.run("journalctl", "-t", "nsbroker", "-o", "json", "--no-pager", *matches, code=0)
+        return [json.loads(line) for line in lines.splitlines()]
