@@ -104,7 +104,7 @@ def _prepare_directory() -> None:
 
 def _refused(error: OSError, name: str) -> NsbrokerError:
     if isinstance(error, FileExistsError):
-        return NameTaken(f"name:{name} is given already: take it away first, or choose another")
+        return NameTaken(name)
     if isinstance(error, PermissionError):
         return PermissionDenied(f"the name {name}", "names take write access to /run/netns, and CAP_SYS_ADMIN")
     return NsbrokerError(f"the name {name}: {error.strerror or error}")

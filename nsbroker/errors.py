@@ -151,6 +151,17 @@ class EngineUnavailable(BrokerError):
         super().__init__(f"the engine {engine} is unavailable: {reason}")
 
 
+class NameTaken(BrokerError):
+    """A name that a namespace should get is given already."""
+
+    wire_name = f"{_OURS}.NameTaken"
+    fields = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"name:{name} is given already: take it away first, or choose another")
+
+
 class QuotaExceeded(BrokerError):
     """The caller has too much open already; `limit` is the name of the limit in the configuration."""
 
@@ -184,10 +195,6 @@ class InvalidAddress(NsbrokerError, ValueError):
 
 class InvalidType(NsbrokerError, ValueError):
     """No such namespace type."""
-
-
-class NameTaken(NsbrokerError):
-    """A name that a namespace should get is given already."""
 
 
 class EnterFailed(NsbrokerError):

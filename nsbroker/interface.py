@@ -16,6 +16,10 @@ OPEN = f"{NAME}.Open"
 WHO_AM_I = f"{NAME}.WhoAmI"
 EXPLAIN = f"{NAME}.Explain"
 LIST_CONTAINERS = f"{NAME}.ListContainers"
+CREATE = f"{NAME}.Create"
+HOLD = f"{NAME}.Hold"
+RELEASE = f"{NAME}.Release"
+LIST_HELD = f"{NAME}.ListHeld"
 GET_STATUS = f"{NAME}.GetStatus"
 
 _Pid = Annotated[int, Meta(ge=1, le=PID_MAX)]
@@ -197,6 +201,54 @@ class ListContainersReply(Struct, omit_defaults=True):
     unavailable: UnavailableEngine | None = None
 
 
+class CreateRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """The parameters of Create."""
+
+    types: list[NamespaceType]
+    name: str | None = None
+
+
+class CreateReply(Struct):
+    """The reply of Create."""
+
+    namespaces: list[OpenedNamespace]
+    durable: bool
+
+
+class HoldRequest(ExplainRequest, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """The parameters of Hold."""
+
+    name: str
+
+
+class HoldReply(Struct):
+    """The reply of Hold."""
+
+    durable: bool
+
+
+class ReleaseRequest(Struct, forbid_unknown_fields=True):
+    """The parameters of Release."""
+
+    name: str
+
+
+class HeldDescription(Struct):
+    """A held namespace in a reply of ListHeld."""
+
+    name: str
+    uid: int
+    type: NamespaceType
+    inode: int
+    durable: bool
+
+
+class ListHeldReply(Struct, omit_defaults=True):
+    """One reply of ListHeld; the last one is empty."""
+
+    held: HeldDescription | None = None
+
+
 class Status(Struct, rename="camel"):
     """The reply of GetStatus."""
 
@@ -207,3 +259,5 @@ class Status(Struct, rename="camel"):
     connections: int
     calls: int
     file_descriptors: int
+    held: int
+    held_durable: bool

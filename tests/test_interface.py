@@ -31,12 +31,17 @@ STRUCTS: dict[str, Struct] = {
     "TypeVerdict": interface.TypeVerdict,
     "Container": interface.ContainerDescription,
     "UnavailableEngine": interface.UnavailableEngine,
+    "HeldNamespace": interface.HeldDescription,
 }
 METHODS: dict[str, tuple[Struct, Struct]] = {
     "Open": (interface.OpenRequest, interface.OpenReply),
     "WhoAmI": (service.Nothing, interface.WhoAmIReply),
     "Explain": (interface.ExplainRequest, interface.ExplainReply),
     "ListContainers": (service.Nothing, interface.ListContainersReply),
+    "Create": (interface.CreateRequest, interface.CreateReply),
+    "Hold": (interface.HoldRequest, interface.HoldReply),
+    "Release": (interface.ReleaseRequest, service.Nothing),
+    "ListHeld": (service.Nothing, interface.ListHeldReply),
     "GetStatus": (service.Nothing, interface.Status),
 }
 STANDARD_METHODS: dict[str, tuple[Struct, Struct]] = {

@@ -15,6 +15,11 @@ def add_target(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", metavar="TARGET", help="where the namespaces are: pid:4711, name:blue, ... (see nsbroker --help)")
 
 
+def add_name(parser: argparse.ArgumentParser) -> None:
+    """NAME."""
+    parser.add_argument("name", metavar="NAME", help="what the broker holds it as: letters, digits, '_', '.', '-'")
+
+
 def add_types(parser: argparse.ArgumentParser, default: str) -> None:
     """--type, any number of times."""
     kinds = ", ".join(NamespaceType)

@@ -4,7 +4,22 @@ import argparse
 import os
 import sys
 
-from nsbroker.cli import check, explain, install_units, ps, remove_units, run, serve, show, status, whoami
+from nsbroker.cli import (
+    check,
+    create,
+    explain,
+    held,
+    hold,
+    install_units,
+    ps,
+    release,
+    remove_units,
+    run,
+    serve,
+    show,
+    status,
+    whoami,
+)
 from nsbroker.cli import open as open_
 from nsbroker.errors import InvalidAddress, InvalidTarget, InvalidType, NsbrokerError
 from nsbroker.target import ENGINES
@@ -20,6 +35,10 @@ _COMMANDS = {
     "open": open_,
     "run": run,
     "ps": ps,
+    "create": create,
+    "hold": hold,
+    "release": release,
+    "held": held,
     "whoami": whoami,
     "explain": explain,
     "check": check,

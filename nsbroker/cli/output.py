@@ -24,6 +24,12 @@ def print_json(value: object) -> None:
     print(msgspec.json.format(msgspec.json.encode(value)).decode())
 
 
+def print_held(name: str, spaces: Iterable[str], *, durable: bool) -> None:
+    """What is held now, and for how long."""
+    until = "released" if durable else "released, or until the broker ends: no service manager keeps them"
+    print(f"name:{name} is {' '.join(spaces)}, held until it is {until}")
+
+
 def print_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Columns as wide as their widest cell, the last one open-ended."""
     cells = [[*head], *([str(cell) for cell in row] for row in rows)]

@@ -27,6 +27,7 @@ def run(options: argparse.Namespace) -> int:
         ["connections", status.connections],
         ["calls", status.calls],
         ["descriptors", status.file_descriptors],
+        ["held", f"{status.held}, {'outliving a restart' if status.held_durable else 'as long as the broker runs'}"],
         ["kernel", features],
     ]
     print_table(["WHAT", "VALUE"], rows)

@@ -16,7 +16,7 @@ from nsbroker.address import socket_path
 from nsbroker.client import core
 from nsbroker.errors import ConnectionLost
 from nsbroker.identity import Expectation, NamespaceType
-from nsbroker.interface import ExplainReply, PeerDescription, Status
+from nsbroker.interface import ExplainReply, HeldDescription, PeerDescription, Status
 from nsbroker.namespace import Namespace
 from nsbroker.varlink.connection import IncomingReply
 
@@ -90,6 +90,27 @@ class Broker:
     async def containers(self) -> core.ContainerList:
         """The containers of which this process may have something opened, and the engines that could not be asked."""
         return await self._call(core.list_containers())
+
+    async def create(self, types: Iterable[str], *, name: str | None = None) -> core.Created:
+        """Have new namespaces made; the handles are the caller's.  With `name` the broker holds them, too, until `release`.
+
+        Raises NameTaken, QuotaExceeded, PermissionDenied.
+        """
+        return await self._call(core.create(types, name))
+
+    async def hold(self, target: core.Where, name: str, types: Iterable[str] | None = None) -> bool:
+        """Have namespaces of `target` (None: all it has) held under `name` until `release`; whether they outlive a restart
+        of the broker.  Raises as `create`.
+        """
+        return await self._call(core.hold(target, types, name))
+
+    async def release(self, name: str) -> None:
+        """Let go of what this user holds under `name`.  Raises PermissionDenied, NoSuchTarget."""
+        await self._call(core.release(name))
+
+    async def held(self) -> list[HeldDescription]:
+        """What this user holds, or may open of what others hold."""
+        return await self._call(core.list_held())
 
     async def who_am_i(self) -> PeerDescription:
         """Who the broker takes this process for."""

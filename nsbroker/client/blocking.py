@@ -11,7 +11,7 @@ from nsbroker.address import socket_path
 from nsbroker.client import core
 from nsbroker.errors import ConnectionLost
 from nsbroker.identity import Expectation, NamespaceType
-from nsbroker.interface import ExplainReply, PeerDescription, Status
+from nsbroker.interface import ExplainReply, HeldDescription, PeerDescription, Status
 from nsbroker.namespace import Namespace
 from nsbroker.varlink.connection import IncomingReply
 
@@ -81,6 +81,27 @@ class Broker:
     def containers(self) -> core.ContainerList:
         """The containers of which this process may have something opened, and the engines that could not be asked."""
         return self._call(core.list_containers())
+
+    def create(self, types: Iterable[str], *, name: str | None = None) -> core.Created:
+        """Have new namespaces made; the handles are the caller's.  With `name` the broker holds them, too, until `release`.
+
+        Raises NameTaken, QuotaExceeded, PermissionDenied.
+        """
+        return self._call(core.create(types, name))
+
+    def hold(self, target: core.Where, name: str, types: Iterable[str] | None = None) -> bool:
+        """Have namespaces of `target` (None: all it has) held under `name` until `release`; whether they outlive a restart
+        of the broker.  Raises as `create`.
+        """
+        return self._call(core.hold(target, types, name))
+
+    def release(self, name: str) -> None:
+        """Let go of what this user holds under `name`.  Raises PermissionDenied, NoSuchTarget."""
+        self._call(core.release(name))
+
+    def held(self) -> list[HeldDescription]:
+        """What this user holds, or may open of what others hold."""
+        return self._call(core.list_held())
 
     def who_am_i(self) -> PeerDescription:
         """Who the broker takes this process for."""

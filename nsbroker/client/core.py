@@ -25,13 +25,21 @@ from nsbroker.errors import (
 from nsbroker.identity import Expectation, NamespaceType
 from nsbroker.interface import (
     ContainerDescription,
+    CreateReply,
+    CreateRequest,
     ExpectationSpec,
     ExplainReply,
     ExplainRequest,
+    HeldDescription,
+    HoldReply,
+    HoldRequest,
     ListContainersReply,
+    ListHeldReply,
+    OpenedNamespace,
     OpenReply,
     OpenRequest,
     PeerDescription,
+    ReleaseRequest,
     Status,
     TargetSpec,
     UnavailableEngine,
@@ -91,6 +99,44 @@ def explain(where: Where, types: Iterable[str] | None) -> Request[ExplainReply]:
     kinds = None if types is None else [NamespaceType.parse(kind) for kind in types]
     request = ExplainRequest(TargetSpec.of(target), kinds)
     return Request(interface.EXPLAIN, request, _fds(target), _explanation, "explain", target)
+
+
+class Created(NamedTuple):
+    """New namespaces (the handles are the caller's).  `durable`: what is held of them outlives a restart of the broker."""
+
+    namespaces: dict[NamespaceType, Namespace]
+    durable: bool
+
+
+def create(types: Iterable[str], name: str | None) -> Request[Created]:
+    """Make namespaces, and hold them under `name`."""
+    kinds = [NamespaceType.parse(kind) for kind in types]
+    request = CreateRequest(kinds, name)
+
+    def read(replies: Sequence[IncomingReply]) -> Created:
+        answer = _decode(_create_replies, replies[0])
+        return Created(_take_namespaces(replies[0], answer.namespaces, kinds), answer.durable)
+
+    return Request(interface.CREATE, request, (), read, "create" if name is None else f"create name:{name} of", types=kinds)
+
+
+def hold(where: Where, types: Iterable[str] | None, name: str) -> Request[bool]:
+    """Hold `types` (None: all there are) of the target under `name`."""
+    target = _target(where)
+    kinds = None if types is None else [NamespaceType.parse(kind) for kind in types]
+    request = HoldRequest(target=TargetSpec.of(target), types=kinds, name=name)
+    verb = f"hold as name:{name}"
+    return Request(interface.HOLD, request, _fds(target), lambda replies: _hold(replies).durable, verb, target, kinds or ())
+
+
+def release(name: str) -> Request[None]:
+    """Let go of what is held under `name`."""
+    return Request(interface.RELEASE, ReleaseRequest(name), (), lambda _: None, f"release name:{name}")
+
+
+def list_held() -> Request[list[HeldDescription]]:
+    """What is held."""
+    return Request(interface.LIST_HELD, service.Nothing(), (), _read_held, "list what is held", more=True)
 
 
 def who_am_i() -> Request[PeerDescription]:
@@ -269,6 +315,9 @@ def _decode(decoder: msgspec.json.Decoder[R], reply: IncomingReply) -> R:
 
 
 _containers = msgspec.json.Decoder(ListContainersReply)
+_held = msgspec.json.Decoder(ListHeldReply)
+_create_replies = msgspec.json.Decoder(CreateReply)
+_hold = _reader(HoldReply)
 _open_replies = msgspec.json.Decoder(OpenReply)
 _explanation = _reader(ExplainReply)
 _who = _reader(WhoAmIReply)
@@ -283,10 +332,20 @@ def _read_containers(replies: Sequence[IncomingReply]) -> ContainerList:
     )
 
 
+def _read_held(replies: Sequence[IncomingReply]) -> list[HeldDescription]:
+    answers = [_decode(_held, reply) for reply in replies]
+    return [answer.held for answer in answers if answer.held is not None]
+
+
 def _read_namespaces(reply: IncomingReply, kinds: list[NamespaceType] | None) -> dict[NamespaceType, Namespace]:
-    answer = _decode(_open_replies, reply)
+    return _take_namespaces(reply, _decode(_open_replies, reply).namespaces, kinds)
+
+
+def _take_namespaces(
+    reply: IncomingReply, said: Sequence[OpenedNamespace], kinds: list[NamespaceType] | None
+) -> dict[NamespaceType, Namespace]:
     try:
-        fds = reply.take_fds({space.type: space.namespace_file_descriptor for space in answer.namespaces})
+        fds = reply.take_fds({space.type: space.namespace_file_descriptor for space in said})
     except BrokerError as error:
         raise ProtocolError("the broker's answer does not fit the file descriptors that came with it") from error
     opened: dict[NamespaceType, Namespace] = {}

@@ -1,7 +1,7 @@
 """The verbs: what each method of the interface does, for one caller, without any connection in sight."""
 
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -9,10 +9,13 @@ from msgspec import Struct
 
 from nsbroker import interface
 from nsbroker.daemon.audit import Audit
+from nsbroker.daemon.call import Answer, Caller, Later, Stream, checked_types
 from nsbroker.daemon.containers import list_containers
 from nsbroker.daemon.engines.roster import Roster
+from nsbroker.daemon.held import Holder
+from nsbroker.daemon.holding import Holding
 from nsbroker.daemon.inquiry import Inquiry
-from nsbroker.daemon.limits import Lease, Ledger
+from nsbroker.daemon.limits import Ledger
 from nsbroker.daemon.peer import Peer
 from nsbroker.daemon.policy import Policy
 from nsbroker.daemon.resolve import Pinned, resolve, resolve_slowly, takes_time
@@ -27,14 +30,17 @@ from nsbroker.errors import (
 )
 from nsbroker.identity import Expectation, NamespaceType
 from nsbroker.interface import (
+    CreateRequest,
     ExpectationSpec,
     ExplainReply,
     ExplainRequest,
+    HoldRequest,
     ListContainersReply,
     OpenedNamespace,
     OpenReply,
     OpenRequest,
     PeerDescription,
+    ReleaseRequest,
     Status,
     TypeVerdict,
     WhoAmIReply,
@@ -48,28 +54,6 @@ from nsbroker.version import VERSION
 _LAST = ListContainersReply()
 
 
-class Caller(NamedTuple):
-    """Who calls, and their share of the broker."""
-
-    peer: Peer
-    lease: Lease
-
-
-class Answer(NamedTuple):
-    """What to reply.  Whoever holds the answer owns `fds`."""
-
-    parameters: Struct | dict[str, Any] | None = None
-    fds: Sequence[int] = ()
-    error: str | None = None
-    continues: bool = False
-
-
-Later = Coroutine[Any, Any, Answer]
-"""An answer that has to be waited for."""
-
-Stream = AsyncGenerator[Answer, None]
-"""The answers to a call with `more`."""
-
 _Handler = Callable[[Caller, IncomingCall, Any], Answer | Later | Stream]
 
 
@@ -81,9 +65,11 @@ class _Method(NamedTuple):
 class Broker:
     """Answers calls.  `policy` and `roster` may be replaced at any time."""
 
-    def __init__(self, policy: Policy, roster: Roster, ledger: Ledger, audit: Audit) -> None:
+    def __init__(self, policy: Policy, roster: Roster, holder: Holder, ledger: Ledger, audit: Audit) -> None:
         self.policy = policy
         self.roster = roster
+        self._holder = holder
+        self._holding = Holding(holder, ledger, audit)
         self._ledger = ledger
         self._audit = audit
         self._calls = 0
@@ -94,6 +80,10 @@ class Broker:
             interface.WHO_AM_I: _method(service.Nothing, self._who_am_i),
             interface.EXPLAIN: _method(ExplainRequest, self._explain),
             interface.LIST_CONTAINERS: _method(service.Nothing, self._list_containers),
+            interface.CREATE: _method(CreateRequest, self._create),
+            interface.HOLD: _method(HoldRequest, self._hold),
+            interface.RELEASE: _method(ReleaseRequest, self._release),
+            interface.LIST_HELD: _method(service.Nothing, self._list_held),
             interface.GET_STATUS: _method(service.Nothing, self._get_status),
             f"{service.NAME}.GetInfo": _method(service.Nothing, self._get_info),
             f"{service.NAME}.GetInterfaceDescription": _method(service.DescriptionRequest, self._get_description),
@@ -153,7 +143,7 @@ class Broker:
         if takes_time(inquiry.target):
             return self._resolve_slowly(inquiry, caller, use)
         with inquiry:
-            return use(resolve(inquiry.target, inquiry.said, caller.peer, fds))
+            return use(resolve(inquiry.target, inquiry.said, caller.peer, fds, self._holder))
 
     async def _resolve_slowly(self, inquiry: Inquiry, caller: Caller, use: Callable[[Pinned], Answer]) -> Answer:
         with inquiry:
@@ -186,7 +176,7 @@ class Broker:
     def _inquire(self, verb: str, caller: Caller, call: IncomingCall, request: ExplainRequest) -> tuple[Inquiry, list[int]]:
         """The question that a call puts, seen to be one that may be put, and the fds that came with its target (the caller's)."""
         target = request.target.to_target()
-        types = _checked(request.types)
+        types = checked_types(request.types)
         inquiry = Inquiry(verb, target, types, caller.peer, self.policy, self._audit)
         with inquiry:
             inquiry.see_askable()
@@ -225,6 +215,32 @@ class Broker:
             async for reply in replies:
                 yield Answer(reply, continues=reply != _LAST)
 
+    def _create(self, caller: Caller, call: IncomingCall, request: CreateRequest) -> Later:
+        call.take_fds()
+        return self._holding.create(caller, self.policy.grants(caller.peer), request)
+
+    def _hold(self, caller: Caller, call: IncomingCall, request: HoldRequest) -> Later:
+        inquiry, fds = self._inquire("Hold", caller, call, request)
+        return self._held(caller, inquiry, fds, request.name)
+
+    async def _held(self, caller: Caller, inquiry: Inquiry, fds: list[int], name: str) -> Answer:
+        with inquiry:
+            if takes_time(inquiry.target):
+                pinned = await resolve_slowly(inquiry.target, caller.peer, self.roster, inquiry.may_know)
+            else:
+                pinned = resolve(inquiry.target, inquiry.said, caller.peer, fds, self._holder)
+            return await self._holding.hold(caller, inquiry, self.policy.grants(caller.peer), pinned, name)
+
+    def _release(self, caller: Caller, call: IncomingCall, request: ReleaseRequest) -> Answer:
+        call.take_fds()
+        return self._holding.release(caller, self.policy.grants(caller.peer), request)
+
+    def _list_held(self, caller: Caller, call: IncomingCall, request: service.Nothing) -> Stream:
+        call.take_fds()
+        if not call.more:
+            raise ExpectedMore
+        return self._holding.listed(caller.peer, self.policy.grants(caller.peer))
+
     def _who_am_i(self, caller: Caller, call: IncomingCall, request: service.Nothing) -> Answer:
         call.take_fds()
         peer = caller.peer
@@ -242,6 +258,8 @@ class Broker:
                 connections=self._ledger.connections,
                 calls=self._calls,
                 file_descriptors=self._descriptors,
+                held=len(self._holder),
+                held_durable=self._holder.durable,
             )
         )
 
@@ -281,14 +299,6 @@ def _place(message: str) -> str:
     if "field `" in text:
         where = f"{where}.{text.split('`')[1]}".lstrip(".")
     return where or "parameters"
-
-
-def _checked(types: list[NamespaceType] | None) -> tuple[NamespaceType, ...] | None:
-    if types is None:
-        return None
-    if not types or len(set(types)) != len(types):
-        raise InvalidParameter("types")
-    return tuple(types)
 
 
 def _see_expected(expect: Expectation, pinned: Pinned, opened: Sequence[Namespace]) -> None:

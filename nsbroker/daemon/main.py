@@ -15,11 +15,12 @@ from nsbroker.daemon.audit import Audit, open_audit
 from nsbroker.daemon.broker import Broker
 from nsbroker.daemon.configuration import Configuration
 from nsbroker.daemon.engines.roster import Roster
+from nsbroker.daemon.held import Holder, is_from_store
 from nsbroker.daemon.limits import Ledger
 from nsbroker.daemon.listen import Listener, own_socket, passed_socket
 from nsbroker.daemon.policy import Policy
 from nsbroker.daemon.server import Server
-from nsbroker.daemon.service import Manager, passed_fds
+from nsbroker.daemon.service import FdStore, Manager, passed_fds
 from nsbroker.errors import ConfigurationError
 
 _PR_SET_DUMPABLE = 4
@@ -36,14 +37,18 @@ def run(address: Path, config: Path | None, idle_timeout: float | None) -> None:
     _raise_file_limit()
     settings = configuration.load(config)
     passed = passed_fds()
-    if idle_timeout is not None and not passed:
+    audit = open_audit(settings.audit)
+    ledger = Ledger(settings.limits)
+    holder = Holder(FdStore(), settings.limits.held_per_user)
+    for fault in holder.restore(filter(is_from_store, passed)):
+        audit.say(fault)
+    daemon = Daemon(settings, config, holder, ledger, audit)
+    sockets = [one.fd for one in passed if not is_from_store(one)]
+    if idle_timeout is not None and not sockets:
         raise ConfigurationError(
             "--idle-timeout goes with a socket that the service manager passes, and keeps when the broker leaves"
         )
-    audit = open_audit(settings.audit)
-    ledger = Ledger(settings.limits)
-    daemon = Daemon(settings, config, ledger, audit)
-    listener = passed_socket([fd for _, fd in passed]) if passed else own_socket(address)
+    listener = passed_socket(sockets) if sockets else own_socket(address)
     # What is here now stays: the collector need not look at it again and again.
     gc.freeze()
     try:
@@ -51,17 +56,19 @@ def run(address: Path, config: Path | None, idle_timeout: float | None) -> None:
     finally:
         listener.close()
         ledger.close()
+        holder.close()
 
 
 class Daemon:
     """The broker and its server, with the configuration in force."""
 
-    def __init__(self, settings: Configuration, config: Path | None, ledger: Ledger, audit: Audit) -> None:
+    def __init__(self, settings: Configuration, config: Path | None, holder: Holder, ledger: Ledger, audit: Audit) -> None:
         self._config = config
+        self._holder = holder
         self._ledger = ledger
         self._audit = audit
         self._manager = Manager()
-        self._broker = Broker(self._compile(settings), _roster(settings), ledger, audit)
+        self._broker = Broker(self._compile(settings), _roster(settings), holder, ledger, audit)
         self._server = Server(self._broker, ledger, audit)
         self._fault = ""
 
@@ -105,7 +112,7 @@ class Daemon:
             await trio.sleep(pause)
 
     async def _leave_when_idle(self, timeout: float, life: trio.CancelScope) -> None:
-        while (left := self._ledger.last_left + timeout - time.monotonic()) > 0 or self._ledger.connections:
+        while (left := self._ledger.last_left + timeout - time.monotonic()) > 0 or self._ledger.connections or self._holder:
             await trio.sleep(max(left, timeout / 10))
         self._audit.say(f"nobody was connected for {timeout:g} seconds: leaving until somebody connects")
         life.cancel()
@@ -113,7 +120,7 @@ class Daemon:
     def _tell_status(self) -> None:
         policy = self._broker.policy
         read = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(policy.loaded))
-        text = f"{self._ledger.connections} connections, {len(policy.rules)} rules read {read}"
+        text = f"{self._ledger.connections} connections, {len(self._holder)} held namespaces, {len(policy.rules)} rules read {read}"
         self._manager.status(f"{text}; the last reload failed: {self._fault}" if self._fault else text)
 
     def _reload(self) -> None:
@@ -130,6 +137,7 @@ class Daemon:
             self._broker.policy = policy
             self._broker.roster = _roster(settings)
             self._ledger.limits = settings.limits
+            self._holder.most_per_user = settings.limits.held_per_user
             self._audit.configure(settings.audit)
             self._audit.say(f"reloaded: {len(policy.rules)} rules from {', '.join(map(str, settings.files))}")
         if self._fault:

@@ -27,7 +27,8 @@ V = TypeVar("V")
 
 _REMEMBERED = 64
 _TARGET_REMEMBERED = 128
-_PROCESS_KINDS = frozenset(("pid", "tid", "self", "container", *ENGINES, "unit"))
+# What can be somebody's own: processes, and names under which the broker holds something for them.
+_OWNABLE = frozenset(("pid", "tid", "self", "name", "container", *ENGINES, "unit"))
 
 
 class Verdict(NamedTuple):
@@ -133,7 +134,7 @@ class Grants:
         if fits is not None:
             return fits
         # What has no name that a rule could mean is a container of a user's own engine.
-        may_be_own = not names or names[0].partition(":")[0] in _PROCESS_KINDS
+        may_be_own = not names or names[0].partition(":")[0] in _OWNABLE
         fits = [
             _Fit(rule, named)
             for rule in self._about(names)

@@ -15,9 +15,18 @@ from nsbroker import lookup
 from nsbroker.daemon import unit
 from nsbroker.daemon.engines.container import Container
 from nsbroker.daemon.engines.roster import MayKnow, Roster
+from nsbroker.daemon.held import Held, Holder
 from nsbroker.daemon.peer import Peer
 from nsbroker.daemon.policy import Names
-from nsbroker.errors import BrokerError, InvalidParameter, NoSuchTarget, NotANamespace, PermissionDenied, TargetChanged
+from nsbroker.errors import (
+    AmbiguousTarget,
+    BrokerError,
+    InvalidParameter,
+    NoSuchTarget,
+    NotANamespace,
+    PermissionDenied,
+    TargetChanged,
+)
 from nsbroker.identity import NamespaceId, NamespaceType
 from nsbroker.linux.openat2 import RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, openat2
 from nsbroker.linux.process import Process
@@ -180,12 +189,49 @@ class PinnedNamespace:
         self._namespace.close()
 
 
+class PinnedHeld:
+    """What the broker holds under a name.  It is whoever's who had it held."""
+
+    __slots__ = ("_spaces", "_uid", "names", "target")
+
+    def __init__(self, held: Held, target: str) -> None:
+        """Borrows `held`; what it opens are copies."""
+        self._spaces = dict(held.spaces)
+        self._uid = held.uid
+        self.target = target
+        self.names: Names = (target,)
+
+    def types(self) -> tuple[NamespaceType, ...]:
+        """Those that are held."""
+        return tuple(self._spaces)
+
+    def is_of(self, uid: int) -> bool:
+        """Whether `uid` had it held."""
+        return self._uid == uid
+
+    def open(self, kind: NamespaceType) -> Namespace:
+        """Another handle of the one of type `kind`.  Raises NotANamespace when none of it is held."""
+        if kind not in self._spaces:
+            raise NotANamespace(self.target, f"only {', '.join(self._spaces)} is held under that name, no {kind}")
+        return Namespace(os.dup(self._spaces[kind].fileno()), kind)
+
+    def start_time(self) -> int | None:
+        """None: it is not a process."""
+        return None
+
+    def see_unchanged(self) -> None:
+        """Nothing can have changed."""
+
+    def close(self) -> None:
+        """Nothing is to be let go of: it stays held."""
+
+
 def takes_time(target: Target) -> bool:
     """Whether finding out what `target` means can take longer than other clients should wait."""
     return target.kind in _SLOW
 
 
-def resolve(target: Target, said: str, peer: Peer, fds: list[int]) -> Pinned:
+def resolve(target: Target, said: str, peer: Peer, fds: list[int], holder: Holder) -> Pinned:
     """What `target`, which prints as `said`, means when `peer` says it; for targets that do not take time.
 
     Takes `fds`, which came with the target: a pidfd, or none.  Raises the errors of the interface.
@@ -200,7 +246,7 @@ def resolve(target: Target, said: str, peer: Peer, fds: list[int]) -> Pinned:
         case Kind.SELF:
             return _self(peer)
         case Kind.NAME:
-            return PinnedNamespace(Namespace.from_name(target.value), said)
+            return _named(target.value, said, holder)
     raise InvalidParameter("target")
 
 
@@ -261,6 +307,22 @@ def _self(peer: Peer) -> Pinned:
         raise NoSuchTarget("self", "the process that connected has ended, or this kernel cannot tell which it was: send a pidfd")
     # The peer keeps its own pin: each closes what is its.
     return PinnedProcess(Process(os.dup(process.pidfd), process.pid, process.tid), "self")
+
+
+def _named(name: str, said: str, holder: Holder) -> Pinned:
+    held = holder.find(name)
+    try:
+        found = Namespace.from_name(name)
+    except BrokerError:
+        if held is None:
+            raise
+        return PinnedHeld(held, said)
+    if held is None:
+        return PinnedNamespace(found, said)
+    with found:
+        if held.spaces.get(found.type) != found:
+            raise AmbiguousTarget(said, [str(space) for space in (found, *held.spaces.values())])
+    return PinnedHeld(held, said)
 
 
 def _path(target: Target, said: str) -> Pinned:

@@ -9,7 +9,8 @@ from collections.abc import AsyncGenerator, Sequence
 import trio
 
 from nsbroker.daemon.audit import Audit
-from nsbroker.daemon.broker import Answer, Broker, Caller
+from nsbroker.daemon.broker import Broker
+from nsbroker.daemon.call import Answer, Caller
 from nsbroker.daemon.limits import Lease, Ledger
 from nsbroker.daemon.peer import Peer
 from nsbroker.errors import ProtocolError, QuotaExceeded

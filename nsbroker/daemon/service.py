@@ -4,9 +4,15 @@ See sd_listen_fds(3), sd_notify(3) and sd_watchdog_enabled(3).  Where there is n
 installed, nothing is handed over and nothing is told.
 """
 
+import errno
 import os
+import sys
 import time
 from typing import NamedTuple
+
+import trio
+
+_BARRIER = 5.0
 
 
 class PassedFd(NamedTuple):
@@ -27,6 +33,49 @@ def passed_fds() -> list[PassedFd]:
     fds = list(listen_fds())
     os.environ.pop("LISTEN_FDNAMES", None)
     return [PassedFd(names[number] if len(names) == len(fds) else "", fd) for number, fd in enumerate(fds)]
+
+
+class FdStore:
+    """The service manager's store of descriptors (FileDescriptorStoreMax= in systemd.service(5))."""
+
+    def __init__(self) -> None:
+        # systemd sets it from version 254 on, our unit does before.
+        size = os.environ.get("FDSTORE", "")
+        self.durable = size.isdigit() and int(size) > 0 and "NOTIFY_SOCKET" in os.environ
+        # What finds no room is dropped without a word.
+        self.size = int(size) if self.durable else sys.maxsize
+
+    def keep(self, name: str, fd: int) -> None:
+        """Have a copy of `fd` (borrowed) stored."""
+        self._tell(f"FDSTORE=1\nFDNAME={name}", [fd])
+
+    def forget(self, name: str) -> None:
+        """Have what is stored as `name` closed."""
+        self._tell(f"FDSTOREREMOVE=1\nFDNAME={name}", [])
+
+    async def settle(self) -> None:
+        """Wait until all that was told has been done.  Raises OSError when the service manager does not get to it."""
+        if not self.durable:
+            return
+        # sd_notify_barrier(3): the other end is closed when everything before it was handled.
+        read, write = os.pipe2(os.O_CLOEXEC)
+        try:
+            try:
+                self._tell("BARRIER=1", [write])
+            finally:
+                os.close(write)
+            with trio.move_on_after(_BARRIER) as scope:
+                await trio.lowlevel.wait_readable(read)
+            if scope.cancelled_caught:
+                raise OSError(errno.ETIMEDOUT, "the service manager does not store descriptors")
+        finally:
+            os.close(read)
+
+    def _tell(self, state: str, fds: list[int]) -> None:
+        if self.durable:
+            from systemd.daemon import notify
+
+            notify(state, fds=fds)
 
 
 class Manager:

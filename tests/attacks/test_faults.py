@@ -11,11 +11,14 @@ import pytest
 
 from nsbroker.daemon import configuration, resolve
 from nsbroker.daemon.audit import Audit, Record
-from nsbroker.daemon.broker import Answer, Broker, Caller
+from nsbroker.daemon.broker import Broker
+from nsbroker.daemon.call import Answer, Caller
 from nsbroker.daemon.engines.roster import Roster
+from nsbroker.daemon.held import Holder
 from nsbroker.daemon.limits import Ledger
 from nsbroker.daemon.peer import Peer
 from nsbroker.daemon.policy import Policy
+from nsbroker.daemon.service import FdStore
 from nsbroker.linux import ancillary
 from nsbroker.linux.pidfd import ProcessInfo
 from nsbroker.linux.process import Process
@@ -36,7 +39,7 @@ class Bench:
         settings = configuration.load(path)
         self.records: list[Record] = []
         ledger = Ledger(settings.limits)
-        self.broker = Broker(Policy(settings), Roster({}, 1.0), ledger, Audit(self.records.append))
+        self.broker = Broker(Policy(settings), Roster({}, 1.0), Holder(FdStore(), 4), ledger, Audit(self.records.append))
         self.ends = socket.socketpair()
         self.peer = Peer(self.ends[0])
         self.caller = Caller(self.peer, ledger.lease(self.peer.uid, self.ends[0]))

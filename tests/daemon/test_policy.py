@@ -95,7 +95,8 @@ def test_own_fits_processes_of_the_peer_and_gives_no_right_to_know(tmp_path: Pat
     assert not grants.verdict(("pid:1",), NET, own=False).allowed
     assert grants.may_ask(Target.process(1), ("pid:1",), None)
     assert not grants.names(("pid:1",))
-    assert not grants.may_ask(Target.named("blue"), ("name:blue",), None), "a name is no process"
+    assert grants.may_ask(Target.named("blue"), ("name:blue",), None), "the broker may hold something for the peer"
+    assert not grants.may_ask(Target.path("/run/x"), ("path:/run/x",), None), "a file is nobody's own"
 
 
 def test_types_add_up_over_rules_and_the_verdict_names_each(tmp_path: Path) -> None:

@@ -1,0 +1,43 @@
+"""What the verbs have in common: who calls, what is answered, and how."""
+
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from typing import Any, NamedTuple
+
+from msgspec import Struct
+
+from nsbroker.daemon.limits import Lease
+from nsbroker.daemon.peer import Peer
+from nsbroker.errors import InvalidParameter
+from nsbroker.identity import NamespaceType
+
+
+class Caller(NamedTuple):
+    """Who calls, and their share of the broker."""
+
+    peer: Peer
+    lease: Lease
+
+
+class Answer(NamedTuple):
+    """What to reply.  Whoever holds the answer owns `fds`."""
+
+    parameters: Struct | dict[str, Any] | None = None
+    fds: Sequence[int] = ()
+    error: str | None = None
+    continues: bool = False
+
+
+Later = Coroutine[Any, Any, Answer]
+"""An answer that has to be waited for."""
+
+Stream = AsyncGenerator[Answer, None]
+"""The answers to a call with `more`."""
+
+
+def checked_types(types: list[NamespaceType] | None) -> tuple[NamespaceType, ...] | None:
+    """The types of a request, at least one and each once; None for all.  Raises InvalidParameter."""
+    if types is None:
+        return None
+    if not types or len(set(types)) != len(types):
+        raise InvalidParameter("types")
+    return tuple(types)

@@ -1,0 +1,73 @@
+"""Held namespaces in systemd's fd store: through restarts, crashes and a new installation."""
+
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from nsbroker.client.blocking import connect
+from nsbroker.errors import NoSuchTarget
+from tests.engines.real import wait_for_end
+from tests.systemd.unit import ADDRESS, Unit
+
+pytestmark = pytest.mark.root
+
+
+def interfaces() -> tuple[int, str]:
+    """The inode of the held network, and the interfaces in it, as the kernel tells who enters."""
+    with connect(ADDRESS, timeout=10) as broker, broker.open("name:lab", "net") as space:
+        seen = subprocess.run(
+            ["nsenter", f"--net=/proc/self/fd/{space.fileno()}", "ip", "-brief", "link"],
+            pass_fds=[space.fileno()],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return space.inode, seen.stdout
+
+
+def test_a_held_network_with_an_interface_survives_restart_kill_and_a_new_installation(unit: Unit) -> None:
+    with connect(ADDRESS, timeout=10) as broker:
+        made = broker.create(["net", "uts"], name="lab")
+        assert made.durable
+        net = made.namespaces[next(kind for kind in made.namespaces if kind == "net")]
+        command = ["nsenter", f"--net=/proc/self/fd/{net.fileno()}", "ip", "link", "add", "kept0", "type", "veth", "peer", "kept1"]
+        subprocess.run(command, pass_fds=[net.fileno()], check=True)
+        for space in made.namespaces.values():
+            space.close()
+    before = interfaces()
+    assert "kept0" in before[1]
+
+    unit.run("systemctl", "restart", "nsbroker.service")
+    assert interfaces() == before
+    for _ in range(3):
+        first = unit.pid
+        os.kill(first, signal.SIGKILL)
+        wait_for_end(first)
+        assert interfaces() == before
+    unit.run(unit.program, "install-units")
+    unit.run("systemctl", "try-restart", "nsbroker.service")
+    assert interfaces() == before
+    assert "2 held namespaces" in unit.prop("StatusText")
+    assert unit.prop("NFileDescriptorStore") == "2"
+
+    with connect(ADDRESS, timeout=10) as broker:
+        broker.release("lab")
+    unit.run("systemctl", "restart", "nsbroker.service")
+    with connect(ADDRESS, timeout=10) as broker, pytest.raises(NoSuchTarget):
+        broker.open("name:lab", "net")
+    assert unit.prop("NFileDescriptorStore") == "0"
+
+
+def test_it_does_not_leave_as_long_as_something_is_held(unit: Unit) -> None:
+    unit.serve("--idle-timeout", "0.3")
+    with connect(ADDRESS, timeout=10) as broker:
+        for space in broker.create(["net"], name="lab").namespaces.values():
+            space.close()
+    time.sleep(1)
+    assert unit.prop("ActiveState") == "active"
+    with connect(ADDRESS, timeout=10) as broker:
+        broker.release("lab")
+    unit.wait_for("inactive")
