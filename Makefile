@@ -1,5 +1,6 @@
 # make demo    the main job, end to end, in a few seconds
 # make test    all tests, of container engines against those that are installed; make test ENGINES=all installs the others
+# make test-incus   tests of incus, in a Debian 13 that is installed into build/ (300 MB) and booted; takes root
 # make bench   speed, beside others, in one run
 # make lint    types and style alone
 #
@@ -8,8 +9,9 @@
 PYTHON ?= /usr/bin/python3
 VENV := .venv
 HOST := tests/private-host
+INCUS := build/incus
 
-.PHONY: demo test bench lint clean
+.PHONY: demo test test-incus bench lint clean
 
 demo: $(VENV)/.demo
 	@$(HOST) examples/demo.sh
@@ -19,6 +21,9 @@ test: $(VENV)/$(if $(filter all,$(ENGINES)),.engines,.development)
 	@if command -v systemd-nspawn >/dev/null; then tests/boot-systemd $(VENV)/bin/python -m pytest -q tests/systemd $(PYTEST_ARGS); \
 	elif [ "$(ENGINES)" = all ]; then echo "systemd-nspawn is missing" >&2; exit 1; fi
 	@ENGINES=$(ENGINES) $(HOST) $(VENV)/bin/python -m pytest -q $(PYTEST_ARGS)
+
+test-incus: $(INCUS)/.installed
+	@tests/boot-systemd --root $(INCUS) /usr/bin/python3 -m pytest -q tests/incus $(PYTEST_ARGS)
 
 bench: $(VENV)/.development
 	@$(HOST) $(VENV)/bin/python -m tests.bench
@@ -30,6 +35,10 @@ lint: $(VENV)/.development
 
 $(VENV)/.demo $(VENV)/.development $(VENV)/.engines: pyproject.toml .ci/install
 	@PYTHON=$(PYTHON) .ci/install $(VENV) $(@F)
+	@touch $@
+
+$(INCUS)/.installed: .ci/install-incus | $(VENV)/.development
+	@.ci/install-incus $(VENV) $(INCUS)
 	@touch $@
 
 clean:

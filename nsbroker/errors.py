@@ -147,7 +147,8 @@ class EngineUnavailable(BrokerError):
 
     def __init__(self, engine: str, reason: str) -> None:
         self.engine = engine
-        self.reason = reason
+        # What files are named is not always text.
+        self.reason = reason = reason.encode(errors="backslashreplace").decode()
         super().__init__(f"the engine {engine} is unavailable: {reason}")
 
 

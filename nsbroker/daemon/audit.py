@@ -84,7 +84,7 @@ class Audit:
         if verdict != "allowed" and not self._flood.admits(peer.uid):
             return
         spaces = " ".join(map(str, namespaces))
-        target, error = target[:_TEXT_MAX], error[:_TEXT_MAX]
+        target, error = target[:_TEXT_MAX], error[:_TEXT_MAX].encode(errors="backslashreplace").decode()
         self._write(
             Record(
                 verb,

@@ -147,7 +147,7 @@ class Broker:
 
     async def _resolve_slowly(self, inquiry: Inquiry, caller: Caller, use: Callable[[Pinned], Answer]) -> Answer:
         with inquiry:
-            return use(await resolve_slowly(inquiry.target, caller.peer, self.roster, inquiry.may_know))
+            return use(await resolve_slowly(inquiry.target, self.roster, inquiry.asker()))
 
     def _open_pinned(self, inquiry: Inquiry, caller: Caller, expect: ExpectationSpec | None, pinned: Pinned) -> Answer:
         """Takes `pinned`."""
@@ -226,7 +226,7 @@ class Broker:
     async def _held(self, caller: Caller, inquiry: Inquiry, fds: list[int], name: str) -> Answer:
         with inquiry:
             if takes_time(inquiry.target):
-                pinned = await resolve_slowly(inquiry.target, caller.peer, self.roster, inquiry.may_know)
+                pinned = await resolve_slowly(inquiry.target, self.roster, inquiry.asker())
             else:
                 pinned = resolve(inquiry.target, inquiry.said, caller.peer, fds, self._holder)
             return await self._holding.hold(caller, inquiry, self.policy.grants(caller.peer), pinned, name)

@@ -1,6 +1,6 @@
 """The containers of which a peer may open something."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 
 import trio
 
@@ -16,11 +16,13 @@ from nsbroker.linux.cgroup import is_frozen
 
 # After so many looked at in one go, others get their turn.
 _IN_A_ROW = 8
+# Of the 65536 bytes of a message.
+_LABELS_MAX = 32768
 
 
 async def list_containers(roster: Roster, grants: Grants, peer: Peer) -> AsyncGenerator[ListContainersReply, None]:
     """Each container, each engine that could not be asked, and an empty reply for the end."""
-    survey = await roster.survey(0 if peer.anonymous else peer.uid)
+    survey = await roster.survey(grants.asker(peer))
     found: dict[Container, ContainerDescription] = {}
     for number, container in enumerate(survey.containers):
         described = _describe(container, grants, peer)
@@ -31,8 +33,7 @@ async def list_containers(roster: Roster, grants: Grants, peer: Peer) -> AsyncGe
     for container in distinct(found):
         yield ListContainersReply(container=found[container])
     for failure in survey.failures:
-        if grants.may_name(failure.engine):
-            yield ListContainersReply(unavailable=UnavailableEngine(failure.engine, failure.reason))
+        yield ListContainersReply(unavailable=UnavailableEngine(failure.engine, failure.reason))
     yield ListContainersReply()
 
 
@@ -67,5 +68,18 @@ def _describe(container: Container, grants: Grants, peer: Peer) -> ContainerDesc
         types=sorted(types),
         network_namespace=network,
         pod=container.pod or None,
-        labels=dict(container.labels),
+        labels=_trimmed(container.labels),
     )
+
+
+def _trimmed(labels: Mapping[str, str]) -> dict[str, str]:
+    """As many labels as fit into a reply: images have them of any length."""
+    kept: dict[str, str] = {}
+    size = 0
+    for name, value in labels.items():
+        # A character may be written as six.
+        size += 6 * (len(name) + len(value))
+        if size > _LABELS_MAX:
+            break
+        kept[name] = value
+    return kept

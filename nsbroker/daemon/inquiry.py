@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from typing import Self
 
 from nsbroker.daemon.audit import Audit
-from nsbroker.daemon.engines.container import Container
+from nsbroker.daemon.engines.roster import Asker
 from nsbroker.daemon.peer import Peer
 from nsbroker.daemon.policy import Policy, Verdict, names_of
-from nsbroker.daemon.resolve import Pinned, is_own
+from nsbroker.daemon.resolve import Pinned
 from nsbroker.errors import BrokerError, InvalidParameter, PermissionDenied, QuotaExceeded
 from nsbroker.identity import NamespaceType
 from nsbroker.namespace import Namespace
@@ -48,10 +48,9 @@ class Inquiry:
         if not self._grants.may_ask(self.target, self.names, self.types):
             raise PermissionDenied
 
-    def may_know(self, container: Container) -> bool:
-        """Whether the rules let the peer know of a container: they name it, or allow its own and it is the peer's."""
-        own = not self._peer.anonymous and (container.user == self._peer.uid != 0 or is_own(container, self._peer.uid))
-        return own or self._grants.names(container.rule_names())
+    def asker(self) -> Asker:
+        """On whose behalf engines are asked."""
+        return self._grants.asker(self._peer)
 
     def judge(self, pinned: Pinned) -> Verdict:
         """The verdict on what the target turned out to be; from here on the inquiry is about that.  `types` are settled."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 from nsbroker.daemon.configuration import Configuration, RuleText, SourcedRule
+from nsbroker.daemon.engines.roster import Asker
 from nsbroker.daemon.peer import Peer
 from nsbroker.errors import ConfigurationError, InvalidTarget, InvalidType
 from nsbroker.identity import NamespaceType
@@ -121,9 +122,14 @@ class Grants:
         fits = [fit.rule.namespaces for fit in self._fitting(names) if own or fit.by_name]
         return frozenset().union(*fits)
 
-    def may_name(self, kind: str) -> bool:
-        """Whether a rule has a pattern for targets of this kind, an engine's name or `container`."""
-        return any(rule.anything or not rule.kinds.isdisjoint((kind, "container")) for rule in self._rules)
+    def may_name(self, engine: str) -> bool:
+        """Whether a rule has a pattern for containers of this engine."""
+        return any(rule.anything or not rule.kinds.isdisjoint((engine, "container")) for rule in self._rules)
+
+    def asker(self, peer: Peer) -> Asker:
+        """How engines are asked on behalf of `peer`, whose rules these are."""
+        has_own = not peer.anonymous and any(rule.anything or rule.own for rule in self._rules)
+        return Asker(peer.uid, peer.gid, has_own, self.may_name, lambda container: self.names(container.rule_names()))
 
     def names(self, names: Names) -> bool:
         """Whether a rule names it, so that the peer may learn whether it exists."""

@@ -14,7 +14,7 @@ import trio
 from nsbroker import lookup
 from nsbroker.daemon import unit
 from nsbroker.daemon.engines.container import Container
-from nsbroker.daemon.engines.roster import MayKnow, Roster
+from nsbroker.daemon.engines.roster import Asker, Roster
 from nsbroker.daemon.held import Held, Holder
 from nsbroker.daemon.peer import Peer
 from nsbroker.daemon.policy import Names
@@ -134,20 +134,22 @@ class PinnedContainer(PinnedProcess):
 
     def is_of(self, uid: int) -> bool:
         """Whether all its uids are `uid`; of a container that `uid`'s own engine runs, also whether it is in a user
-        namespace of `uid`'s: the kernel gives them every right there, whatever uid it runs as.
+        namespace that `uid` made in ours, or below one: the kernel gives its maker every right there, whatever uid it
+        runs as (user_namespaces(7)).
         """
         return super().is_of(uid) or (0 != self._user == uid and self._is_below(uid))
 
     def _is_below(self, uid: int) -> bool:
         with contextlib.ExitStack() as held:
+            ours = held.enter_context(Namespace.current(NamespaceType.USER))
             user = held.enter_context(self.open(NamespaceType.USER))
             for _ in range(_USER_NAMESPACE_DEPTH):
                 try:
                     parent = held.enter_context(user.parent())
                 except PermissionDenied:
                     return False
-                if user.owner_uid() == uid:
-                    return True
+                if parent == ours:
+                    return user.owner_uid() == uid
                 user = parent
         return False
 
@@ -250,26 +252,17 @@ def resolve(target: Target, said: str, peer: Peer, fds: list[int], holder: Holde
     raise InvalidParameter("target")
 
 
-async def resolve_slowly(target: Target, peer: Peer, roster: Roster, may_know: MayKnow) -> Pinned:
-    """What `target` means when `peer` says it; for targets that take time.  Raises the errors of the interface."""
+async def resolve_slowly(target: Target, roster: Roster, asker: Asker) -> Pinned:
+    """What `target` means when the peer behind `asker` says it; for targets that take time.  Raises the errors of the interface."""
     match target.kind:
         case Kind.CONTAINER:
-            return PinnedContainer(*await roster.find(target, 0 if peer.anonymous else peer.uid, may_know))
+            return PinnedContainer(*await roster.find(target, asker))
         case Kind.UNIT:
             return PinnedProcess(await unit.find(target, roster.deadline), str(target))
         case Kind.PATH:
             return await trio.to_thread.run_sync(_path, target, str(target), limiter=_threads)
     find = partial(lookup.find, NamespaceId.parse(target.value))
     return PinnedNamespace(await trio.to_thread.run_sync(find, limiter=_threads), target.value)
-
-
-def is_own(container: Container, uid: int) -> bool:
-    """Whether the container's process is one all of whose uids are `uid`."""
-    try:
-        with container.pin() as process:
-            return process.info().uids == (uid,) * 4
-    except (BrokerError, OSError):
-        return False
 
 
 def _process(target: Target, said: str, peer: Peer) -> Pinned:

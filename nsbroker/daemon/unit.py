@@ -1,5 +1,9 @@
 """systemd's units: the process of one, as systemd names it over D-Bus, shown to be in the unit's control group."""
 
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import trio
 
 from nsbroker.daemon.engines.bus import Bus, NotThere, open_bus
@@ -10,6 +14,16 @@ from nsbroker.target import Target
 
 _SERVICE = "org.freedesktop.systemd1"
 _PATH = "/org/freedesktop/systemd1"
+# After so many processes others get their turn.
+_IN_A_ROW = 16
+
+
+class _Found(NamedTuple):
+    """What systemd says of a unit: its control group, its processes, and how it is."""
+
+    group: str
+    numbers: Sequence[int]
+    state: str
 
 
 async def find(target: Target, deadline: float) -> Process:
@@ -20,12 +34,16 @@ async def find(target: Target, deadline: float) -> Process:
     try:
         with trio.fail_after(deadline):
             async with open_bus(_SERVICE, "systemd") as bus:
-                return await _find(bus, target)
+                found = await _ask(bus, target)
+            oldest = await _pin_oldest(found)
     except trio.TooSlowError as error:
         raise EngineUnavailable("systemd", f"no answer in {deadline:g} s") from error
+    if oldest is None:
+        raise NoSuchTarget(str(target), f"the unit has no process: it is {found.state}")
+    return oldest
 
 
-async def _find(bus: Bus, target: Target) -> Process:
+async def _ask(bus: Bus, target: Target) -> _Found:
     try:
         (path,) = await bus.call(_PATH, f"{_SERVICE}.Manager", "GetUnit", "s", target.value)
     except NotThere as error:
@@ -36,12 +54,8 @@ async def _find(bus: Bus, target: Target) -> Process:
         facts = await bus.properties(path, f"{_SERVICE}.{kind}")
     except NotThere as error:
         raise NoSuchTarget(str(target), "the unit has gone meanwhile") from error
-    group = facts.get("ControlGroup", "")
     numbers = [facts["MainPID"]] if facts.get("MainPID") else await _processes(bus, target)
-    processes = [process for number in numbers if (process := _pin(number, group)) is not None]
-    if not processes:
-        raise NoSuchTarget(str(target), f"the unit has no process: it is {unit['ActiveState']} ({unit['SubState']})")
-    return _keep_oldest(processes)
+    return _Found(facts.get("ControlGroup", ""), numbers, f"{unit['ActiveState']} ({unit['SubState']})")
 
 
 async def _processes(bus: Bus, target: Target) -> list[int]:
@@ -68,16 +82,29 @@ def _pin(number: int, group: str) -> Process | None:
     return None
 
 
-def _keep_oldest(processes: list[Process]) -> Process:
-    """The one that started first; closes the others."""
-    ages: dict[Process, float] = {}
-    for process in processes:
-        try:
-            ages[process] = process.start_time()
-        except OSError:
-            ages[process] = float("inf")
-    oldest = min(ages, key=lambda process: (ages[process], process.pid))
-    for process in processes:
-        if process is not oldest:
-            process.close()
+async def _pin_oldest(found: _Found) -> Process | None:
+    """The process that started first; no other stays pinned, however many there are."""
+    oldest: Process | None = None
+    since = math.inf
+    try:
+        for count, number in enumerate(found.numbers):
+            if count % _IN_A_ROW == _IN_A_ROW - 1:
+                await trio.lowlevel.checkpoint()
+            process = _pin(number, found.group)
+            started = math.inf if process is None else _start_time(process)
+            if process is not None and (oldest is None or started < since):
+                oldest, process, since = process, oldest, started
+            if process is not None:
+                process.close()
+    except BaseException:
+        if oldest is not None:
+            oldest.close()
+        raise
     return oldest
+
+
+def _start_time(process: Process) -> float:
+    try:
+        return process.start_time()
+    except OSError:
+        return math.inf

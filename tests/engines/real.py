@@ -501,6 +501,61 @@ class Lxc(Engine):
         self._start(name)
 
 
+class Incus(Engine):
+    """incus, started by systemd; PROJECT/NAME is a container of another project than the default one."""
+
+    word = "incus"
+    programs = ("/usr/bin/incus", "/usr/libexec/incus/incusd")
+
+    def start(self) -> None:
+        root_file_system()
+        (WORK / "metadata.yaml").write_text(f"architecture: {os.uname().machine}\ncreation_date: 1\n")
+        run("tar", "-C", str(WORK), "-cf", str(WORK / "metadata.tar"), "metadata.yaml")
+        run("systemctl", "start", "incus")
+        self.incus("storage", "create", "default", "dir")
+        self.incus("profile", "device", "add", "default", "root", "disk", "path=/", "pool=default")
+        # What sleeps does not hear that the system shuts down, which need not wait for it then.
+        self.incus("profile", "set", "default", f"raw.lxc=lxc.init.cmd = {' '.join(SLEEP)}", "boot.host_shutdown_timeout=1")
+        self.incus("image", "import", str(WORK / "metadata.tar"), str(WORK / "bb.tar"), "--alias", "bb")
+
+    @staticmethod
+    def incus(*arguments: str) -> str:
+        """A command of incus'."""
+        return run("/usr/bin/incus", *arguments, env={"INCUS_CONF": str(WORK / "incus")})
+
+    def on(self, name: str, verb: str, *arguments: str) -> str:
+        """A command of incus' about a container."""
+        project, _, instance = name.rpartition("/")
+        return self.incus(verb, "--project", project or "default", instance, *arguments)
+
+    def _make(self, name: str) -> None:
+        project, _, instance = name.rpartition("/")
+        self.incus("launch", "--quiet", "--project", project or "default", "bb", instance)
+
+    def _remove(self, name: str) -> None:
+        self.on(name, "delete", "--force")
+
+    def pid(self, name: str) -> int:
+        facts = dict(line.split(": ", 1) for line in self.on(name, "info").splitlines() if ": " in line)
+        return int(facts["PID"])
+
+    def _rename(self, old: str, new: str) -> None:
+        self.on(old, "stop", "--force")
+        self.on(old, "rename", new)
+        self.on(new, "start")
+
+    def restart(self, name: str) -> None:
+        self.on(name, "restart", "--force")
+
+    def pause(self, name: str) -> None:
+        """Freeze it."""
+        self.on(name, "pause")
+
+    def unpause(self, name: str) -> None:
+        """Thaw it."""
+        self.on(name, "resume")
+
+
 def wait_for_end(pid: int) -> None:
     """Wait until a process is gone, or a zombie."""
     stat = Path(f"/proc/{pid}/stat")

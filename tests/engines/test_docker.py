@@ -95,7 +95,7 @@ def test_a_service_of_compose_by_project_and_service(docker: Docker, daemon: Dae
                 with broker.open(target, "net") as space:
                     assert space.inode == net(docker.pid("shop-web-1"))
             (listed,) = broker.containers().containers
-            assert (listed.names, listed.labels["com.docker.compose.service"]) == (["shop-web-1", "shop/web"], "web")
+            assert (listed.names, listed.labels["com.docker.compose.service"]) == (["shop-web-1"], "web")
     finally:
         docker.docker("rm", "-f", "shop-web-1")
 

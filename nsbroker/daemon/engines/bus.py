@@ -10,14 +10,15 @@ import trio
 from jeepney import DBusAddress, DBusErrorResponse, HeaderFields, Properties, new_method_call
 from jeepney.auth import BEGIN, AuthenticationError, Authenticator
 from jeepney.bus_messages import message_bus
-from jeepney.io.trio import DBusConnection
-from jeepney.low_level import Message
+from jeepney.low_level import Message, MessageType, calc_msg_size
 from jeepney.wrappers import unwrap_msg
 
 from nsbroker.errors import EngineUnavailable
 
 _ERROR = "org.freedesktop.DBus.Error."
 _GONE = (f"{_ERROR}UnknownObject", f"{_ERROR}UnknownInterface")
+_HEADER = 16
+_REPLY_MAX = 4 * 1024 * 1024
 _PLACE = "/run/dbus/system_bus_socket"
 
 
@@ -26,12 +27,14 @@ class NotThere(Exception):
 
 
 class Bus:
-    """A connection to the system bus.  `service` is the name of who is asked; one question at a time."""
+    """A connection to the system bus (borrowed).  `service` is the name of who is asked; one question at a time."""
 
-    def __init__(self, connection: Any, service: str, engine: str) -> None:
-        self._connection = connection
+    def __init__(self, stream: trio.SocketStream, service: str, engine: str) -> None:
+        self._stream = stream
         self._service = service
         self._engine = engine
+        self._serial = 0
+        self._buffer = bytearray()
 
     async def call(
         self, path: str, interface: str, method: str, signature: str | None = None, *arguments: object
@@ -47,16 +50,45 @@ class Bus:
 
     async def ask(self, message: Message) -> tuple[Any, ...]:
         """What the service gives.  Raises as `call`."""
-        serial = next(self._connection.outgoing_serial)
-        await self._connection.send(message, serial=serial)
+        self._serial += 1
+        await self._stream.send_all(message.serialise(self._serial))
         while True:
-            reply = await self._connection.receive()
-            if reply.header.fields.get(HeaderFields.reply_serial) == serial:
+            reply = await self._receive()
+            if reply.header.fields.get(HeaderFields.reply_serial) == self._serial:
                 break
         try:
             return tuple(unwrap_msg(reply))
         except DBusErrorResponse as error:
             raise self._failure(error) from error
+
+    async def _receive(self) -> Message:
+        """The next reply.  Anybody may send us signals of any size: what is no reply is skipped, and not parsed."""
+        while True:
+            await self._fill(_HEADER)
+            size = calc_msg_size(bytes(self._buffer[:_HEADER]))
+            if self._buffer[1] not in (MessageType.method_return.value, MessageType.error.value):
+                await self._skip(size)
+                continue
+            if size > _REPLY_MAX:
+                raise EngineUnavailable(self._engine, f"{self._service} answers with more than {_REPLY_MAX} bytes")
+            await self._fill(size)
+            data = bytes(self._buffer[:size])
+            del self._buffer[:size]
+            return Message.from_buffer(data)
+
+    async def _fill(self, size: int) -> None:
+        while len(self._buffer) < size:
+            piece = await self._stream.receive_some()
+            if not piece:
+                raise EngineUnavailable(self._engine, "D-Bus hung up")
+            self._buffer += piece
+
+    async def _skip(self, size: int) -> None:
+        while size > 0:
+            await self._fill(1)
+            done = min(size, len(self._buffer))
+            del self._buffer[:done]
+            size -= done
 
     def _failure(self, error: DBusErrorResponse) -> Exception:
         name = str(error.name)
@@ -79,15 +111,15 @@ async def open_bus(service: str, engine: str) -> AsyncIterator[Bus]:
     async with stream:
         try:
             await _log_in(stream)
-            bus = Bus(DBusConnection(stream.socket), service, engine)
+            bus = Bus(stream, service, engine)
             await bus.ask(message_bus.Hello())
             yield bus
-        except (trio.BrokenResourceError, trio.EndOfChannel, AuthenticationError) as error:
+        except (trio.BrokenResourceError, AuthenticationError) as error:
             raise EngineUnavailable(engine, f"D-Bus hung up: {error}") from error
 
 
 async def _log_in(stream: trio.SocketStream) -> None:
-    # Not jeepney's own open_dbus_connection(): cancelled half-way it would leave the socket open.
+    # Not jeepney's own connection: cancelled half-way it leaves the socket open, and it parses whatever comes.
     await stream.send_all(b"\0")
     login = Authenticator(inc_null_byte=False)
     for request in login:

@@ -15,6 +15,7 @@ from nsbroker.linux.process import Process
 from nsbroker.target import PID_MAX
 
 _RANDOM_ID = "[0-9a-f]{64}"
+_ANY_CONTAINER = re.compile(rf"lxc\.payload\..*|((docker|cri-containerd|libpod)-)?{_RANDOM_ID}(\.scope)?")
 
 
 class State(enum.StrEnum):
@@ -37,9 +38,12 @@ _STATES = {
     "initialized": State.CREATED,
     "configured": State.CREATED,
     "running": State.RUNNING,
+    "ready": State.RUNNING,
     "stopping": State.RUNNING,
     "paused": State.PAUSED,
     "frozen": State.PAUSED,
+    "freezing": State.PAUSED,
+    "thawed": State.RUNNING,
     "restarting": State.RESTARTING,
     "starting": State.RESTARTING,
     "opening": State.RESTARTING,
@@ -58,7 +62,7 @@ class Container:
     engine: str
     id: str
     names: tuple[str, ...]
-    """How people call it; the first is the one that answers use."""
+    """How people call it, and rules; the first is the one that answers use."""
     state: State
     pid: int = 0
     """Its first process, 0 without one: a number, to be pinned and proved."""
@@ -70,6 +74,8 @@ class Container:
     """Whether that process has to be the first of a PID namespace of its own."""
     user: int = 0
     """Who runs the engine."""
+    aliases: tuple[str, ...] = ()
+    """What it is found by, too, but what others than its engine's users gave: no names for rules."""
     pod: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
 
@@ -83,8 +89,8 @@ class Container:
         """The targets by which a rule may name it: none where anybody but root gives the names."""
         if self.user:
             return ()
-        words = dict.fromkeys((*self.names, self.id))
-        return tuple(f"{kind}:{word}" for word in words for kind in (self.engine, "container"))
+        # Not by id: ids are random, and a pattern for names would fit some of them by chance.
+        return tuple(f"{kind}:{word}" for word in self.names for kind in (self.engine, "container"))
 
     def pin(self) -> Process:
         """Its first process, proved to be that (the caller's to close).  Raises NoSuchTarget, EngineUnavailable."""
@@ -120,12 +126,13 @@ class Container:
         return any(self._is_group(path) for path in process.cgroups().values())
 
     def _is_group(self, path: str) -> bool:
-        # Below a container's group its own processes give the names: only the first that looks like one counts.
+        # Below a container's group its own processes give the names, and below a user's slice the user does: only the
+        # first counts that looks like a container's.
         form = "|".join(re.escape(group).replace(self.id, _RANDOM_ID) for group in self.groups)
         for part in path.split("/"):
             if part in self.groups:
                 return True
-            if re.fullmatch(form, part) or (part == "user.slice" and not self.user):
+            if re.fullmatch(form, part) or _ANY_CONTAINER.fullmatch(part) or (part == "user.slice" and not self.user):
                 return False
         return False
 

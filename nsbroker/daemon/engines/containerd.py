@@ -70,7 +70,7 @@ class Tasks:
         ids = folder.names(f"{_TASKS}/{namespace}")
         there = {f"{namespace}/{name}" for name in ids}
         # Replaced as a whole: other threads may be reading it.
-        self._read = {key: value for key, value in self._read.items() if key in there or not key.startswith(f"{namespace}/")}
+        self._read = {key: value for key, value in list(self._read.items()) if key in there or not key.startswith(f"{namespace}/")}
         return ids
 
     def task(self, folder: Folder, namespace: str, id: str) -> Task | None:
@@ -93,16 +93,16 @@ class Tasks:
 
     @staticmethod
     def container(
-        folder: Folder, namespace: str, id: str, task: Task, engine: str, names: tuple[str, ...], pod: str = ""
+        folder: Folder, namespace: str, id: str, task: Task, engine: str, names: tuple[str, ...], *, shown: str, pod: str = ""
     ) -> Container:
-        """The task as a container of `engine`, with the process it has now."""
+        """The task as a container of `engine` with the id `shown`, and with the process it has now."""
         key = f"{namespace}/{id}"
         number = folder.read(f"{_TASKS}/{key}/init.pid") or b""
         state = folder.load(f"runc/{key}/state.json", _runc_states)
         created = folder.facts(f"runc/{key}/exec.fifo") is not None
         return Container(
             engine=engine,
-            id=id,
+            id=shown,
             names=names,
             state=State.CREATED if created else State.RUNNING if number else State.ENDED,
             pid=int(number) if number.isdigit() else 0,
@@ -134,13 +134,13 @@ class Containerd:
         """By id, NAMESPACE/ID, the name that nerdctl gives, or the beginning of an id."""
         return [
             container
-            for container in await in_thread(self._all, word.rpartition("/")[0], 0)
+            for container in await in_thread(self._all, word.rpartition("/")[0])
             if word in container.names or container.id.startswith(word)
         ]
 
     async def containers(self) -> list[Container]:
         """All that have a task."""
-        return await in_thread(self._all, "", 0)
+        return await in_thread(self._all, "")
 
     def _all(self, only: str) -> list[Container]:
         with self._tasks.open() as folder:
@@ -156,7 +156,8 @@ class Containerd:
                     names = (task.annotations.get(_NERDCTL_NAME, ""), identifier)
                     prefix = "" if namespace == _DEFAULT else f"{namespace}/"
                     known = tuple(dict.fromkeys(prefix + name for name in names if is_container_name(name)))
-                    yield self._tasks.container(folder, namespace, identifier, task, self.name, known or (identifier,))
+                    shown = prefix + identifier
+                    yield self._tasks.container(folder, namespace, identifier, task, self.name, known or (shown,), shown=shown)
 
 
 def engine(place: Path, user: int) -> Containerd:  # noqa: ARG001 - users' own are in mount namespaces of theirs

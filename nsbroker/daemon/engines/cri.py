@@ -25,11 +25,11 @@ class Cri:
 
     async def find(self, word: str) -> list[Container]:
         """By name, id or the beginning of an id."""
-        return await in_thread(self._find, word, 0)
+        return await in_thread(self._find, word)
 
     async def containers(self) -> list[Container]:
         """All sandboxes and containers that have a process."""
-        return await in_thread(self._find, "", 0)
+        return await in_thread(self._find, "")
 
     def _find(self, word: str) -> list[Container]:
         with self._tasks.open() as folder:
@@ -46,7 +46,7 @@ class Cri:
             pod, name = _names(task)
             if not is_container_name(name) or ("/" in word and word != name):
                 continue
-            yield self._tasks.container(folder, _NAMESPACE, identifier, task, self.name, (name,), pod)
+            yield self._tasks.container(folder, _NAMESPACE, identifier, task, self.name, (name,), shown=identifier, pod=pod)
 
 
 def _names(task: Task) -> tuple[str, str]:

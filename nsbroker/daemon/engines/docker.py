@@ -18,6 +18,7 @@ PLACES = ("/run/docker.sock",)
 USER_PLACES = ("{runtime}/docker.sock",)
 _PROJECT = "com.docker.compose.project"
 _SERVICE = "com.docker.compose.service"
+_MANY = 5000
 T = TypeVar("T")
 
 
@@ -84,9 +85,15 @@ class Api:
         return [listed.id for listed in self._decode(_many, answer)]
 
     async def _inspect_all(self, ids: list[str]) -> list[Container]:
-        answers = await ask_each(lambda one: self._get(f"/containers/{quote(one)}/json"), ids)
+        if len(ids) > _MANY:
+            raise EngineUnavailable(self.name, f"{self.place} has more than {_MANY} containers")
+        found = await ask_each(self._inspect, ids)
+        return [container for container in found if container is not None]
+
+    async def _inspect(self, identifier: str) -> Container | None:
+        answer = await self._get(f"/containers/{quote(identifier)}/json")
         # One that is gone by now is no error.
-        return [self._container(answer) for answer in answers if answer.status == 200]
+        return self._container(answer) if answer.status == 200 else None
 
     async def _get(self, path: str) -> http.Answer:
         return await http.get(self._socket, self._user, self.name, path)
@@ -94,17 +101,19 @@ class Api:
     def _decode(self, decoder: msgspec.json.Decoder[T], answer: http.Answer) -> T:
         try:
             return decoder.decode(answer.body)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise EngineUnavailable(self.name, f"{self.place} answers what makes no sense: {error}") from error
 
     def _container(self, answer: http.Answer) -> Container:
         found = self._decode(_one, answer)
         labels = found.config.labels or {}
-        names = (found.name.removeprefix("/"), f"{labels.get(_PROJECT, '')}/{labels.get(_SERVICE, '')}")
+        # An image can have any labels: what they say is good for finding it, not for being allowed.
+        service = f"{labels.get(_PROJECT, '')}/{labels.get(_SERVICE, '')}"
         return Container(
             engine=self.name,
             id=found.id,
-            names=tuple(filter(is_container_name, names)) or (found.id,),
+            names=(found.name.removeprefix("/"),),
+            aliases=(service,) if is_container_name(service) else (),
             state=State.of(found.state.status),
             pid=found.state.pid,
             groups=tuple(group.format(id=found.id) for group in self._groups),

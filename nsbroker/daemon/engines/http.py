@@ -15,6 +15,8 @@ from nsbroker.linux.socket_options import peer_credentials
 
 _ANSWER_MAX = 4 * 1024 * 1024
 _ORIGIN = httpcore2.Origin(b"http", b"engine", 80)
+# trio takes an AF_UNIX socket whose listener has no room for connected: then it has no peer.
+_NOT_CONNECTED = 2**32 - 1
 _Options = Iterable[httpcore2.SOCKET_OPTION] | None
 
 
@@ -79,6 +81,8 @@ class _Trusted(httpcore2.AsyncNetworkBackend):
         return stream
 
     def _see_user(self, uid: int, what: str) -> None:
+        if uid == _NOT_CONNECTED:
+            raise EngineUnavailable(self._engine, f"{what.split()[0]} has no room for another connection now")
         if uid != self._user:
             raise EngineUnavailable(self._engine, f"{what} uid {uid}, not uid {self._user} who should run it")
 

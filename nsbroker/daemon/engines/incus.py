@@ -1,19 +1,23 @@
 """incus: its REST API on a Unix socket; lxd speaks the same."""
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
 
 from nsbroker.daemon.engines import http
+from nsbroker.daemon.engines.asking import ask_each
 from nsbroker.daemon.engines.container import Container, State
+from nsbroker.daemon.engines.state_files import beginning_with
 from nsbroker.errors import EngineUnavailable
-from nsbroker.target import is_container_name
 
 PLACES = ("/var/lib/incus/unix.socket", "/run/incus/unix.socket")
 USER_PLACES = ()
 _DEFAULT = "default"
+T = TypeVar("T")
 
 
 class _State(Struct):
@@ -29,11 +33,21 @@ class _Instance(Struct):
     state: _State | None = None
 
 
-class _Answer(Struct):
+class _One(Struct):
+    metadata: _Instance
+
+
+class _Many(Struct):
     metadata: list[_Instance] | None = None
 
 
-_answers = msgspec.json.Decoder(_Answer)
+class _Links(Struct):
+    metadata: list[str] | None = None
+
+
+_one = msgspec.json.Decoder(_One)
+_many = msgspec.json.Decoder(_Many)
+_links = msgspec.json.Decoder(_Links)
 
 
 class Incus:
@@ -47,43 +61,50 @@ class Incus:
         self._user = user
 
     async def find(self, word: str) -> list[Container]:
-        """By name, or the beginning of one: incus has no other ids."""
-        project, slash, name = word.rpartition("/")
-        return [
-            container
-            for container in await self._instances(project if slash else _DEFAULT)
-            if word in container.names or container.id.startswith(name)
-        ]
+        """By name, or the beginning of one in its project: incus has no other ids."""
+        project, _, beginning = word.rpartition("/")
+        where = f"project={quote(project or _DEFAULT, safe='')}"
+        # Names cost incus nothing; what it says of the state of one container takes it 20 ms.
+        links = await self._get(_links, f"?{where}")
+        names = [link.partition("?")[0].rpartition("/")[2] for link in (links and links.metadata) or ()]
+        found = await ask_each(
+            lambda name: self._get(_one, f"/{quote(name)}?recursion=1&{where}"), beginning_with(names, beginning)
+        )
+        # One that is gone by now is no error.
+        return self._containers(answer.metadata for answer in found if answer)
 
     async def containers(self) -> list[Container]:
         """All that run."""
-        return [container for container in await self._instances("") if container.pid]
+        answer = await self._get(_many, "?recursion=2&all-projects=true")
+        return [container for container in self._containers((answer and answer.metadata) or ()) if container.pid]
 
-    async def _instances(self, project: str) -> list[Container]:
-        where = f"project={quote(project)}" if project else "all-projects=true"
-        answer = await http.get(self._socket, self._user, self.name, f"/1.0/instances?recursion=2&{where}")
+    async def _get(self, decoder: msgspec.json.Decoder[T], rest: str) -> T | None:
+        answer = await http.get(self._socket, self._user, self.name, f"/1.0/instances{rest}")
         if answer.status == 404:
-            return []
+            return None
         if answer.status != 200:
             raise EngineUnavailable(self.name, f"{self.place} answers with status {answer.status}")
         try:
-            found = _answers.decode(answer.body).metadata or []
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            return decoder.decode(answer.body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise EngineUnavailable(self.name, f"{self.place} answers what makes no sense: {error}") from error
-        return [self._container(instance) for instance in found if instance.type == "container"]
+
+    def _containers(self, instances: Iterable[_Instance]) -> list[Container]:
+        return [self._container(instance) for instance in instances if instance.type == "container"]
 
     def _container(self, instance: _Instance) -> Container:
         default = instance.project == _DEFAULT
         name = instance.name if default else f"{instance.project}/{instance.name}"
-        group = instance.name if default else f"{instance.project}_{instance.name}"
+        group = f"lxc.payload.{name.replace('/', '_')}"
         state = instance.state or _State()
         return Container(
             engine=self.name,
-            id=name if is_container_name(name) else instance.name,
+            id=name,
             names=(name,),
             state=State.of(state.status or instance.status),
             pid=max(state.pid, 0),
-            groups=(f"lxc.payload.{group}",),
+            # Where a group of that name was left behind, the next one gets a number behind it.
+            groups=(group, f"{group}-1"),
             user=self._user,
         )
 

@@ -1,7 +1,9 @@
 """lxc: `lxc-info`, which asks the process that watches over the container."""
 
 import re
+import socket
 import subprocess
+from collections.abc import Collection
 from pathlib import Path
 
 import trio
@@ -10,6 +12,7 @@ from nsbroker.daemon.engines.asking import ask_each
 from nsbroker.daemon.engines.container import Container, State
 from nsbroker.daemon.engines.state_files import Folder, beginning_with, in_thread
 from nsbroker.errors import EngineUnavailable
+from nsbroker.linux.socket_options import peer_credentials
 
 PLACES = ("/var/lib/lxc",)
 USER_PLACES = ()
@@ -30,20 +33,54 @@ class Lxc:
 
     async def find(self, word: str) -> list[Container]:
         """By name, or the beginning of one: lxc has no other ids."""
-        return await ask_each(self._container, beginning_with(await self._names(), word))
+        names = await in_thread(self._read_names, ".")
+        return await ask_each(lambda name: self._container(name, names), beginning_with(names, word))
 
     async def containers(self) -> list[Container]:
         """All that run."""
-        return [container for container in await ask_each(self._container, await self._names()) if container.pid]
+        names = await in_thread(self._read_names, ".")
+        found = await ask_each(lambda name: self._listed(name, names), names)
+        return [container for container in found if container is not None and container.pid]
 
-    async def _names(self) -> list[str]:
-        return await in_thread(self._read_names, ".", self._user)
+    async def _listed(self, name: str, names: Collection[str]) -> Container | None:
+        # One that cannot be asked, because somebody keeps its socket busy, hides no other.
+        try:
+            return await self._container(name, names)
+        except EngineUnavailable:
+            return None
 
     def _read_names(self, below: str) -> list[str]:
         with Folder(self._place, self._user, self.name) as folder:
             return [name for name in folder.names(below) if folder.facts(f"{name}/config") is not None]
 
-    async def _container(self, name: str) -> Container:
+    async def _container(self, name: str, names: Collection[str]) -> Container:
+        state, pid = await self._ask(name) if self._is_watched(name) else ("STOPPED", 0)
+        # Where a group was left behind, the next one gets a number behind its name; which must not be another's name.
+        second = f"{name}-1"
+        return Container(
+            engine=self.name,
+            id=name,
+            names=(name,),
+            state=State.of(state),
+            pid=pid,
+            groups=(f"lxc.payload.{name}", *([] if second in names else [f"lxc.payload.{second}"])),
+            user=self._user,
+        )
+
+    def _is_watched(self, name: str) -> bool:
+        """Whether a process of root's watches over it.  The address is open to all: a user may listen in its place."""
+        address = f"\0{self._place}/{name}/command"
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.setblocking(False)
+            try:
+                sock.connect(address)
+            except ConnectionRefusedError:
+                return False
+            except OSError as error:
+                raise EngineUnavailable(self.name, f"{name}: {error.strerror or error}") from error
+            return peer_credentials(sock).uid == self._user
+
+    async def _ask(self, name: str) -> tuple[str, int]:
         command = [_PROGRAM, f"--lxcpath={self._place}", f"--name={name}", "--state", "--pid", "--no-humanize"]
         try:
             answer = await trio.run_process(
@@ -54,16 +91,7 @@ class Lxc:
         said = dict(_FACT.findall(answer.stdout.decode(errors="replace")))
         if answer.returncode or "State" not in said:
             raise EngineUnavailable(self.name, f"{_PROGRAM} ends with {answer.returncode} and does not tell the state of {name}")
-        return Container(
-            engine=self.name,
-            id=name,
-            names=(name,),
-            state=State.of(said["State"]),
-            pid=int(said.get("PID", 0)),
-            # A second container of a name, elsewhere, gets a number behind it.
-            groups=(f"lxc.payload.{name}", f"lxc.payload.{name}-1"),
-            user=self._user,
-        )
+        return said["State"], int(said.get("PID", 0))
 
 
 def engine(place: Path, user: int) -> Lxc:

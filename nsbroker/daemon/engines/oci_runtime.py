@@ -42,11 +42,11 @@ class OciRuntime(Generic[S]):
 
     async def find(self, word: str) -> list[Container]:
         """Its ids are names, too."""
-        return await in_thread(self._read_beginning_with, word, self._user)
+        return await in_thread(self._read_beginning_with, word)
 
     async def containers(self) -> list[Container]:
         """All that it knows; those that ended and were not deleted have no process any more."""
-        return await in_thread(self._read_beginning_with, "", self._user)
+        return await in_thread(self._read_beginning_with, "")
 
     def _read_beginning_with(self, word: str) -> list[Container]:
         with Folder(self._place, self._user, self.name) as folder:

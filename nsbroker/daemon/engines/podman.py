@@ -41,17 +41,20 @@ class Storage:
         self._user = user
         runtime = Path(f"/run/user/{user}" if user else "/run")
         self._runtimes = (crun.engine(runtime / "crun", user), runc.engine(runtime / "runc", user))
-        self._api = _api(runtime / "podman/podman.sock", user)
+        # Of another storage than the usual one it knows nothing.
+        usual = bool(user) or str(place) in PLACES
+        self._api = _api(runtime / "podman/podman.sock", user) if usual else None
 
     async def find(self, word: str) -> list[Container]:
         """By name, id or the beginning of an id."""
-        return await in_thread(self._find, word, self._user)
+        return await in_thread(self._find, word)
 
     async def containers(self) -> list[Container]:
         """All that run: from the API, which tells more of them, where it is served."""
-        with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
-            return await self._api.containers()
-        return [container for container in await in_thread(self._find, "", self._user) if container.pid]
+        if self._api is not None:
+            with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+                return await self._api.containers()
+        return [container for container in await in_thread(self._find, "") if container.pid]
 
     def _find(self, word: str) -> list[Container]:
         with Folder(self._place, self._user, self.name) as folder:

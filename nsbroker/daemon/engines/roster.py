@@ -2,41 +2,49 @@
 
 import math
 import os
-import pwd
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
 import trio
 
+from nsbroker.daemon.engines.asking import Survey
 from nsbroker.daemon.engines.container import Container, Engine
+from nsbroker.daemon.engines.own import ask_own, may_have_own
 from nsbroker.errors import AmbiguousTarget, EngineUnavailable, NoSuchTarget
 from nsbroker.linux.process import Process
 from nsbroker.target import ENGINES, Target, is_container_name
 
-_AT_ONCE = 16
+# Questions of one user at a time; others of the same user wait for their turn.
+_OF_A_USER = 2
+# Processes that ask users' own engines, of all users together.
+_OWN_AT_ONCE = 4
 # After an engine did not answer in time, only those who name it wait for it, for so many seconds.
 _LEFT_ALONE = 10.0
 
 Ask = Callable[[Engine], Awaitable[list[Container]]]
-MayKnow = Callable[[Container], bool]
-"""Whether the rules let the peer know of a container."""
 
 
-class Survey(NamedTuple):
-    """What the engines said: containers, and which engines could not be asked."""
+class Asker(NamedTuple):
+    """On whose behalf engines are asked, and what the rules let this peer know of."""
 
-    containers: list[Container]
-    failures: list[EngineUnavailable]
+    uid: int
+    gid: int
+    has_own: bool
+    """Whether the peer's own engines, too: its uid is known, and rules allow what is its own."""
+    may_name: Callable[[str], bool]
+    """Whether a rule has a pattern for containers of an engine."""
+    may_know: Callable[[Container], bool]
+    """Whether a rule names a container."""
 
 
 class _Instance:
-    """One engine at one place."""
+    """One engine of root's at one place."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.limit = trio.CapacityLimiter(_AT_ONCE)
         self.silent_until = -math.inf
 
 
@@ -47,27 +55,36 @@ class Roster:
         self._places = places
         self.deadline = deadline
         self._instances: dict[tuple[str, str], _Instance] = {}
+        self._turns: dict[int, trio.CapacityLimiter] = {}
+        self._own = trio.CapacityLimiter(_OWN_AT_ONCE)
 
-    async def find(self, target: Target, uid: int, may_know: MayKnow) -> tuple[Container, Process]:
-        """The one container that `target` means to `uid`, and its first process, proved (the caller's to close).
+    async def find(self, target: Target, asker: Asker) -> tuple[Container, Process]:
+        """The one container that `target` means to the asker, and its first process, proved (the caller's to close).
 
-        What the peer may not know of is left out before anything is counted, so it does not change the answer.  Raises
-        NoSuchTarget, AmbiguousTarget, EngineUnavailable.
+        Root's engines come first, as far as the rules let the peer know of what they have: what it may not know of does
+        not change the answer.  Raises NoSuchTarget, AmbiguousTarget, EngineUnavailable.
         """
-        container = await self._find(target, uid, may_know)
+        container = await self._find(target, asker)
         try:
             return container, container.pin()
         except NoSuchTarget:
             if not container.pid:
                 raise
         # It may have been restarted between the engine's answer and our look at the process.
-        container = await self._find(target, uid, may_know)
+        container = await self._find(target, asker)
         return container, container.pin()
 
-    async def _find(self, target: Target, uid: int, may_know: MayKnow) -> Container:
-        word = target.value
-        survey = await self._ask(lambda engine: engine.find(word), target.engine, uid)
-        best = _best(distinct(filter(may_know, survey.containers)), word)
+    async def _find(self, target: Target, asker: Asker) -> Container:
+        word, engine = target.value, target.engine
+        survey = await self._ask_roots(lambda engine: engine.find(word), engine, asker)
+        best = _best(distinct(filter(asker.may_know, survey.containers)), word)
+        if survey.failures and not engine:
+            # The one that cannot be asked may have what is meant, or another of the same name.
+            raise survey.failures[0]
+        if not best:
+            own = await self._ask_own(word, engine, asker)
+            best = _best(distinct(own.containers), word)
+            survey.failures.extend(own.failures)
         if len(best) > 1:
             raise AmbiguousTarget(str(target), _candidates(best))
         if best:
@@ -76,38 +93,74 @@ class Roster:
             raise survey.failures[0]
         raise NoSuchTarget(str(target), "no container has that name or id, nor an id that begins so")
 
-    async def survey(self, uid: int) -> Survey:
-        """All containers with a process, of root's engines and of `uid`'s own; some of them by several engines."""
-        return await self._ask(lambda engine: engine.containers(), "", uid)
+    async def survey(self, asker: Asker) -> Survey:
+        """All containers with a process, of root's engines and of the asker's own; some of them by several engines."""
+        roots = await self._ask_roots(lambda engine: engine.containers(), "", asker)
+        own = await self._ask_own("", "", asker)
+        return Survey(roots.containers + own.containers, roots.failures + own.failures)
 
-    async def _ask(self, ask: Ask, name: str, uid: int) -> Survey:
+    async def _ask_roots(self, ask: Ask, name: str, asker: Asker) -> Survey:
         survey = Survey([], [])
-        present = list(self._present(name, uid))
-        if name and not present:
+        names = [name] if name else ENGINES
+        present = [instance for one in names if asker.may_name(one) for instance in self._present(one)]
+        if name and not present and not (asker.has_own and may_have_own(asker.uid)):
             raise EngineUnavailable(name, self._absence(name))
-        async with trio.open_nursery() as nursery:
+        async with self._turn(asker.uid), trio.open_nursery() as nursery:
             for instance in present:
                 if name or trio.current_time() >= instance.silent_until:
-                    nursery.start_soon(self._ask_one, ask, instance, survey, uid)
+                    nursery.start_soon(self._ask_one, ask, instance, survey)
                 else:
                     survey.failures.append(EngineUnavailable(instance.engine.name, "did not answer in time a moment ago"))
         return survey
 
-    async def _ask_one(self, ask: Ask, instance: _Instance, survey: Survey, uid: int) -> None:
+    async def _ask_one(self, ask: Ask, instance: _Instance, survey: Survey) -> None:
         engine = instance.engine
         try:
             with trio.fail_after(self.deadline):
-                async with instance.limit:
-                    found = await ask(engine)
-            survey.containers.extend(one for one in found if one.user in (0, uid) and _is_named_well(one))
-            instance.silent_until = -math.inf
+                found = await ask(engine)
         except trio.TooSlowError:
             instance.silent_until = trio.current_time() + _LEFT_ALONE
-            survey.failures.append(EngineUnavailable(engine.name, f"{engine.place}: no answer in {self.deadline:g} s"))
+            survey.failures.append(self._too_slow(engine.name, engine.place))
+            return
         except EngineUnavailable as error:
             survey.failures.append(error)
         except OSError as error:
             survey.failures.append(EngineUnavailable(engine.name, f"{engine.place}: {error.strerror or error}"))
+        except Exception as error:
+            # One engine's fault is not another's.
+            survey.failures.append(EngineUnavailable(engine.name, f"{engine.place}: {type(error).__name__}: {error}"))
+        else:
+            # machined tells whose a machine is, where users may register them: those are nobody's here.
+            survey.containers.extend(one for one in found if one.user == 0 and _is_named_well(one))
+        instance.silent_until = -math.inf
+
+    async def _ask_own(self, word: str, name: str, asker: Asker) -> Survey:
+        if not asker.has_own or not may_have_own(asker.uid):
+            return Survey([], [])
+        off = [engine for engine, places in self._places.items() if not places]
+        async with self._turn(asker.uid), self._own:
+            try:
+                with trio.fail_after(self.deadline):
+                    said = await ask_own(asker.uid, asker.gid, word, name, off)
+            except trio.TooSlowError:
+                return Survey([], [self._too_slow(name or "own", f"uid {asker.uid}'s own engines")])
+            except EngineUnavailable as error:
+                return Survey([], [error])
+        return Survey([container for container in said.containers if _is_named_well(container)], said.failures)
+
+    @asynccontextmanager
+    async def _turn(self, uid: int) -> AsyncIterator[None]:
+        """A user's turn: what one user asks, however often, is no other user's wait."""
+        turns = self._turns.setdefault(uid, trio.CapacityLimiter(_OF_A_USER))
+        try:
+            async with turns:
+                yield
+        finally:
+            if not turns.statistics().borrowed_tokens and not turns.statistics().tasks_waiting:
+                self._turns.pop(uid, None)
+
+    def _too_slow(self, name: str, place: str) -> EngineUnavailable:
+        return EngineUnavailable(name, f"{place}: no answer in {self.deadline:g} s")
 
     def _absence(self, name: str) -> str:
         places = self._places.get(name)
@@ -116,18 +169,10 @@ class Roster:
         where = " or ".join(places or import_module(f"{__package__}.{name}").PLACES)
         return f"not found on this host: no {where}"
 
-    def _present(self, only: str, uid: int) -> Iterator[_Instance]:
-        for name in (only,) if only else ENGINES:
-            module = import_module(f"{__package__}.{name}")
-            configured = self._places.get(name)
-            for place in module.PLACES if configured is None else configured:
-                if os.path.exists(place):
-                    yield self._instance(name, place)
-            if uid and configured != []:
-                for pattern in module.USER_PLACES:
-                    place = _of_user(pattern, uid)
-                    if place is not None:
-                        yield _Instance(module.engine(place, uid))
+    def _present(self, name: str) -> Iterator[_Instance]:
+        configured = self._places.get(name)
+        places = import_module(f"{__package__}.{name}").PLACES if configured is None else configured
+        return (self._instance(name, place) for place in places if os.path.exists(place))
 
     def _instance(self, name: str, place: str) -> _Instance:
         known = self._instances.get((name, place))
@@ -137,19 +182,8 @@ class Roster:
         return known
 
 
-def _of_user(pattern: str, uid: int) -> Path | None:
-    home = ""
-    if "{home}" in pattern:
-        try:
-            home = pwd.getpwuid(uid).pw_dir
-        except KeyError:
-            return None
-    place = Path(pattern.format(home=home, runtime=f"/run/user/{uid}"))
-    return place if place.is_absolute() and place.exists() else None
-
-
 def _is_named_well(container: Container) -> bool:
-    return all(map(is_container_name, (*container.names, container.id)))
+    return all(map(is_container_name, (*container.names, *container.aliases, container.id)))
 
 
 def distinct(containers: Iterable[Container]) -> list[Container]:
@@ -161,11 +195,13 @@ def distinct(containers: Iterable[Container]) -> list[Container]:
 
 
 def _best(containers: Sequence[Container], word: str) -> list[Container]:
+    """Those that fit `word` best; of these the ones with a process, where any has one."""
     ranks: dict[int, list[Container]] = {}
     for container in containers:
-        rank = 0 if word in container.names else 1 if word == container.id else 2
+        rank = 0 if word in (*container.names, *container.aliases) else 1 if word == container.id else 2
         ranks.setdefault(rank, []).append(container)
-    return ranks[min(ranks)] if ranks else []
+    best = ranks[min(ranks)] if ranks else []
+    return [container for container in best if container.pid] or best
 
 
 def _candidates(containers: Sequence[Container]) -> list[str]:

@@ -20,9 +20,7 @@ _FILE_MAX = 4 * 1024 * 1024
 _BELOW = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV
 _TRIES = 5
 _PAUSE = 0.01
-# For root's engines and for users' apart: a user's files may lie where reading takes for ever.
 _threads = trio.CapacityLimiter(8)
-_threads_of_users = trio.CapacityLimiter(4)
 
 
 class Folder:
@@ -70,7 +68,7 @@ class Folder:
                 return None
             try:
                 return decoder.decode(text)
-            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                 if not left:
                     raise EngineUnavailable(self._engine, f"{self._path / name} makes no sense: {error}") from error
             time.sleep(_PAUSE)
@@ -125,7 +123,6 @@ def beginning_with(names: list[str], word: str) -> Iterator[str]:
     yield from [word] if word in names else [name for name in names if name.startswith(word)]
 
 
-async def in_thread(function: Callable[[A], T], argument: A, user: int) -> T:
-    """Read files of an engine that `user` runs where it holds up nobody; when it takes too long it is left behind."""
-    limiter = _threads_of_users if user else _threads
-    return await trio.to_thread.run_sync(function, argument, abandon_on_cancel=True, limiter=limiter)
+async def in_thread(function: Callable[[A], T], argument: A) -> T:
+    """Read files where it holds up nobody; when it takes too long it is left behind."""
+    return await trio.to_thread.run_sync(function, argument, abandon_on_cancel=True, limiter=_threads)

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import trio
 
+from nsbroker.daemon.engines.asking import Survey
 from nsbroker.daemon.engines.container import Container, State
-from nsbroker.daemon.engines.roster import Ask, Roster, Survey, distinct
+from nsbroker.daemon.engines.roster import Ask, Asker, Roster, distinct
 from nsbroker.errors import AmbiguousTarget, EngineUnavailable, NoSuchTarget, NsbrokerError
 from nsbroker.linux.process import Process
 from nsbroker.target import ENGINES, Target
@@ -76,8 +77,12 @@ def silent(sock: socket.socket, request: bytes) -> None:
     sock.recv(1)
 
 
-async def find(roster: Roster, target: str, uid: int = 0, may_know: Callable[[Container], bool] = lambda _: True) -> Container:
-    container, process = await roster.find(Target.parse(target), uid, may_know)
+def asker(may_know: Callable[[Container], bool] = lambda _: True) -> Asker:
+    return Asker(0, 0, has_own=False, may_name=lambda _: True, may_know=may_know)
+
+
+async def find(roster: Roster, target: str) -> Container:
+    container, process = await roster.find(Target.parse(target), asker())
     process.close()
     return container
 
@@ -111,7 +116,8 @@ def path() -> Path:
         (says(inspected(0, "exited")), NoSuchTarget, "start it first"),
         (says(inspected(0, "created")), NoSuchTarget, "not started yet"),
         (says(inspected(0, "restarting")), NoSuchTarget, "try again"),
-        (says(inspected(1, name="/a b\\n")), NoSuchTarget, "is not the container's"),
+        (says(inspected(1, name="/a b\\n")), NoSuchTarget, "no container has that name"),
+        (says(b"[" * 200_000), EngineUnavailable, "makes no sense"),
         (lambda sock, _: sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"), EngineUnavailable, "without sending"),
         (lambda sock, _: sock.sendall(b"SSH-2.0-x\r\n\r\n"), EngineUnavailable, "illegal"),
         (lambda sock, _: None, EngineUnavailable, "disconnected"),
@@ -186,10 +192,22 @@ def test_what_one_engine_has_is_found_while_another_is_silent(path: Path, daemon
     (daemon.config / "nsbroker.d/engines.toml").write_text(config)
     daemon.reload()
     with server(path, silent), daemon.connect() as broker:
-        for target, slow in (("crun:web", False), ("container:web", True), ("container:web", False), ("docker:web", True)):
+        for target, slow, found in (
+            ("crun:web", False, True),
+            # The one that says nothing may have a `web`, too.
+            ("container:web", True, False),
+            ("container:web", False, False),
+            ("docker:web", True, False),
+            ("crun:web", False, True),
+        ):
             start = time.monotonic()
-            with contextlib.suppress(EngineUnavailable), broker.open(target, "net") as space:
-                assert space.inode == sleeper.inode("net")
+            engines = []
+            try:
+                with broker.open(target, "net") as space:
+                    assert space.inode == sleeper.inode("net")
+            except EngineUnavailable as error:
+                engines.append(error.engine)
+            assert engines == ([] if found else ["docker"]), target
             assert (time.monotonic() - start > 0.25) is slow, target
         listed = broker.containers()
         assert [one.names for one in listed.containers] == [["web"]]
@@ -236,11 +254,11 @@ class Fixed(Roster):
         super().__init__({}, 1.0)
         self._all = containers
 
-    async def _ask(self, ask: Ask, name: str, uid: int) -> Survey:
+    async def _ask_roots(self, ask: Ask, name: str, asker: Asker) -> Survey:
         return Survey(list(self._all), [])
 
     async def choose(self, target: str, may_know: Callable[[Container], bool] = lambda _: True) -> str:
-        return (await self._find(Target.parse(target), 0, may_know)).target
+        return (await self._find(Target.parse(target), asker(may_know))).target
 
 
 async def test_an_exact_name_beats_an_exact_id_and_that_a_beginning() -> None:

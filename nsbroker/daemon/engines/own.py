@@ -1,0 +1,133 @@
+"""Engines that a user runs without root: asked by a process that has this user's rights over files, and no others.
+
+Everything that such an engine says or keeps is the user's to make up: its files may lie where reading takes for ever, its
+answers may be endless.  So nothing of it is touched by the daemon itself.  The process keeps the uid 0, by which the user
+can neither trace nor signal it; it is killed at the deadline, and what it prints is believed only as far as the user's
+rights go: see `PinnedContainer.is_of`.
+"""
+
+import ctypes
+import dataclasses
+import os
+import pwd
+import resource
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import msgspec
+import trio
+from msgspec import Struct
+
+from nsbroker.daemon.engines.asking import Survey, ask_each
+from nsbroker.daemon.engines.container import Container, Engine
+from nsbroker.errors import EngineUnavailable
+from nsbroker.target import ENGINES
+
+_OUTPUT_MAX = 256 * 1024
+_MEMORY_MAX = 512 * 1024 * 1024
+_CPU_SECONDS = 2
+_END = 1.0
+# With this, connections find the place where a login session keeps what runs.
+_SESSIONS = Path("/run/user")
+
+
+class _Said(Struct):
+    containers: list[Container]
+    failures: list[tuple[str, str]]
+
+
+_said = msgspec.json.Decoder(_Said)
+
+
+def may_have_own(uid: int) -> bool:
+    """Whether the user has a place where rootless engines run."""
+    # Listed, not looked at: what is there is the user's.
+    return uid != 0 and str(uid) in os.listdir(_SESSIONS) if _SESSIONS.exists() else False
+
+
+async def ask_own(uid: int, gid: int, word: str, only: str, off: list[str]) -> Survey:
+    """What the own engines of `uid` say of `word`, or of all their containers when it is empty.
+
+    `only`: the engine to ask, empty for all but those in `off`.  Whoever calls sets the deadline.
+    """
+    command = [sys.executable, "-m", __name__, str(uid), str(gid), word, only, ",".join(off)]
+    process = await trio.lowlevel.open_process(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[3]
+    )
+    try:
+        printed = await _read(process.stdout, only)
+    finally:
+        with trio.move_on_after(_END, shield=True):
+            process.kill()
+            await process.wait()
+    try:
+        said = _said.decode(printed)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise EngineUnavailable(only or "own", "could not be asked: it took too much, or its files are out of order") from error
+    containers = [dataclasses.replace(one, user=uid) for one in said.containers if one.engine in ENGINES]
+    return Survey(containers, [EngineUnavailable(name, reason) for name, reason in said.failures])
+
+
+async def _read(pipe: trio.abc.ReceiveStream | None, only: str) -> bytes:
+    """All that comes through `pipe` (taken)."""
+    printed = bytearray()
+    if pipe is None:
+        return b""
+    async with pipe:
+        async for piece in pipe:
+            printed += piece
+            if len(printed) > _OUTPUT_MAX:
+                raise EngineUnavailable(only or "own", "says too much")
+    return bytes(printed)
+
+
+def _engines(uid: int, only: str, off: list[str]) -> list[Engine]:
+    home = pwd.getpwuid(uid).pw_dir
+    found = []
+    for name in (only,) if only else ENGINES:
+        module = import_module(f"{__package__}.{name}")
+        for pattern in () if name in off else module.USER_PLACES:
+            place = Path(pattern.format(home=home, runtime=_SESSIONS / str(uid)))
+            if os.path.lexists(place):
+                found.append(module.engine(place, uid))
+    return found
+
+
+async def _ask(engine: Engine, word: str) -> Survey:
+    try:
+        return Survey(await (engine.find(word) if word else engine.containers()), [])
+    except EngineUnavailable as error:
+        return Survey([], [error])
+    except Exception as error:
+        # Whatever it is, it is the user's own.
+        return Survey([], [EngineUnavailable(engine.name, f"could not be asked: {type(error).__name__}")])
+
+
+async def _main(uid: int, word: str, only: str, off: list[str]) -> None:
+    surveys = await ask_each(lambda engine: _ask(engine, word), _engines(uid, only, off))
+    said = _Said(
+        [container for survey in surveys for container in survey.containers],
+        [(failure.engine, failure.reason) for survey in surveys for failure in survey.failures],
+    )
+    sys.stdout.buffer.write(msgspec.json.encode(said))
+
+
+def _take_rights_of(uid: int, gid: int) -> None:
+    """From here on this thread, and those it starts, open files as the user would.  See setfsuid(2)."""
+    for kind, most in ((resource.RLIMIT_AS, _MEMORY_MAX), (resource.RLIMIT_CPU, _CPU_SECONDS), (resource.RLIMIT_CORE, 0)):
+        resource.setrlimit(kind, (most, most))
+    os.setgroups([])
+    libc = ctypes.CDLL(None)
+    libc.setfsgid(gid)
+    libc.setfsuid(uid)
+    # It has no other way to say that it did not.
+    if libc.setfsgid(-1) != gid or libc.setfsuid(-1) != uid:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    _uid, _gid, _word, _only, _off = sys.argv[1:]
+    _take_rights_of(int(_uid), int(_gid))
+    trio.run(_main, int(_uid), _word, _only, _off.split(","))

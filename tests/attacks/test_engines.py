@@ -1,0 +1,269 @@
+"""Attacks by way of container engines: a user's own ones, which say whatever the user likes, and names that lie."""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from nsbroker.errors import NoSuchTarget, NsbrokerError, PermissionDenied
+from nsbroker.linux.process import Process
+from tests.engines.conftest import started
+from tests.engines.real import Docker, Lxc
+from tests.world import ALICE, BOB, Daemon, Sleeper, as_user, run_command
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def session() -> Iterator[Path]:
+    """Where alice's own engines would run, with a home."""
+    place = Path(f"/run/user/{ALICE}")
+    home = Path("/run/home/alice")
+    for folder in (place, home):
+        folder.mkdir(parents=True)
+        os.chown(folder, ALICE, ALICE)
+    users = Path("/etc/passwd")
+    known = users.read_text()
+    users.write_text(f"{known}alice:x:{ALICE}:{ALICE}::{home}:/bin/sh\n")
+    yield place
+    users.write_text(known)
+    subprocess.run(["rm", "-rf", str(place), str(home)], check=True)
+
+
+def as_alice(function: Callable[[], None]) -> None:
+    as_user(ALICE, function)
+
+
+def serve(path: Path, answer: Callable[[socket.socket], None]) -> tuple[socket.socket, threading.Thread]:
+    """Alice's own engine at `path`, which does what she wants."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    os.chown(path, ALICE, ALICE)
+    listener.listen(100)
+
+    def run() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                sock, _ = listener.accept()
+                with sock, contextlib.suppress(OSError):
+                    sock.recv(65536)
+                    answer(sock)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return listener, thread
+
+
+@contextlib.contextmanager
+def served(path: Path, answer: Callable[[socket.socket], None]) -> Iterator[None]:
+    listener, thread = serve(path, answer)
+    try:
+        yield
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()
+        path.unlink()
+
+
+def body(data: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(data) + data
+
+
+def slowest_of_others(daemon: Daemon, busy: threading.Thread) -> float:
+    """The longest that somebody else waits for an answer while `busy` runs."""
+    slowest = 0.0
+    with daemon.connect() as broker:
+        busy.start()
+        while busy.is_alive():
+            start = time.monotonic()
+            broker.open("self", "net").close()
+            slowest = max(slowest, time.monotonic() - start)
+            time.sleep(0.005)
+        busy.join()
+    return slowest
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda sock: sock.sendall(body(b"[" + b",".join(b'{"Id":"%d"}' % number for number in range(250_000)) + b"]")),
+        lambda sock: sock.sendall(body(b"[" * 3_000_000)),
+        lambda sock: sock.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\n \r\n" * 2_000_000),
+        lambda sock: time.sleep(3),
+    ],
+    ids=["a quarter of a million containers", "deep", "one byte at a time", "silence"],
+)
+def test_a_users_own_engine_costs_nobody_else_anything(
+    daemon: Daemon, session: Path, answer: Callable[[socket.socket], None]
+) -> None:
+    before, memory = daemon.snapshot(), daemon.memory()
+    with served(session / "docker.sock", answer):
+        busy = threading.Thread(target=lambda: run_command("ps", uid=ALICE, address=daemon.address))
+        assert slowest_of_others(daemon, busy) < 1.0
+        asked = run_command("show", "docker:web", uid=ALICE, address=daemon.address)
+        assert (asked.returncode, asked.stdout) == (1, "")
+    assert daemon.memory() < memory + 30_000_000
+    daemon.settles_at(before)
+
+
+def test_a_users_own_files_cost_nobody_else_anything(daemon: Daemon, session: Path) -> None:
+    storage = Path("/run/home/alice/.local/share/containers/storage")
+
+    def prepare() -> None:
+        first = storage / "0-containers/containers.json"
+        first.parent.mkdir(parents=True)
+        first.write_text(json.dumps([{"id": "a"}] * 200_000))
+        for number in range(1, 200):
+            (storage / f"{number}-containers").mkdir()
+            os.link(first, storage / f"{number}-containers/containers.json")
+
+    as_alice(prepare)
+    before, memory = daemon.snapshot(), daemon.memory()
+    busy = threading.Thread(target=lambda: run_command("ps", uid=ALICE, address=daemon.address))
+    assert slowest_of_others(daemon, busy) < 1.0
+    assert daemon.memory() < memory + 30_000_000
+    daemon.settles_at(before)
+
+
+def test_links_in_a_users_home_tell_nothing_of_what_the_user_may_not_see(daemon: Daemon, session: Path, tmp_path: Path) -> None:
+    secret = Path("/run/secret")
+    (secret / "there").mkdir(parents=True)
+    secret.chmod(0o700)
+    storage = Path("/run/home/alice/.local/share/containers/storage")
+    answers = set()
+    for place in (secret / "there", secret / "missing"):
+
+        def link(place: Path = place) -> None:
+            storage.parent.mkdir(parents=True, exist_ok=True)
+            storage.unlink(missing_ok=True)
+            storage.symlink_to(place)
+
+        as_alice(link)
+        listed = run_command("ps", uid=ALICE, address=daemon.address)
+        asked = run_command("show", "podman:web", uid=ALICE, address=daemon.address)
+        answers.add((listed.stdout, listed.stderr, listed.returncode, asked.stderr))
+    assert len(answers) == 1, answers
+    subprocess.run(["rm", "-rf", str(secret)], check=True)
+
+
+def test_a_user_without_a_rule_makes_no_engine_of_roots_work(daemon: Daemon, sleeper: Sleeper) -> None:
+    asked = []
+    path = Path("/run/fake-docker.sock")
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+    listener.setblocking(False)
+    (daemon.config / "nsbroker.d/engines.toml").write_text(f'[engines]\ndocker = ["{path}"]\n')
+    daemon.reload()
+    for arguments in (("ps",), ("show", "docker:web"), ("show", "container:web")):
+        run_command(*arguments, uid=BOB, address=daemon.address)
+        with contextlib.suppress(BlockingIOError):
+            asked.append(listener.accept()[0])
+    listener.close()
+    path.unlink()
+    assert asked == []
+
+
+@pytest.fixture(scope="module")
+def lxc() -> Iterator[Lxc]:
+    for engine in started(Lxc):
+        assert isinstance(engine, Lxc)
+        yield engine
+
+
+def test_whoever_listens_in_the_place_of_a_stopped_container_is_not_asked(lxc: Lxc, daemon: Daemon) -> None:
+    daemon.allow("web", who=[f"user:{ALICE}"], targets=["lxc:web"], namespaces=["net"])
+    lxc.make("web")
+    lxc.make("web-1")
+    other = lxc.pid("web-1")
+    subprocess.run(["lxc-stop", "-k", "-n", "web"], check=True)
+
+    def squat() -> str:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind("\0/var/lib/lxc/web/command")
+            sock.listen()
+            with daemon.connect() as broker:
+                try:
+                    broker.open("lxc:web", "net").close()
+                except NsbrokerError as error:
+                    return type(error).__name__
+        return "opened"
+
+    assert other
+    assert as_user(ALICE, squat) == "NoSuchTarget"
+
+    def squat_while_root_looks() -> None:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind("\0/var/lib/lxc/web/command")
+            sock.listen()
+            time.sleep(2)
+
+    squatter = threading.Thread(target=lambda: as_user(ALICE, squat_while_root_looks))
+    squatter.start()
+    time.sleep(0.3)
+    with daemon.connect() as broker:
+        assert [one.names for one in broker.containers().containers] == [["web-1"]]
+        assert broker.containers().unavailable == []
+    squatter.join()
+    lxc.remove("web-1")
+    lxc.remove("web")
+
+
+@pytest.fixture(scope="module")
+def docker() -> Iterator[Docker]:
+    for engine in started(Docker):
+        assert isinstance(engine, Docker)
+        yield engine
+
+
+def test_no_pattern_for_names_fits_an_id_or_what_an_image_says_of_itself(docker: Docker, daemon: Daemon) -> None:
+    daemon.allow("shop", who=[f"user:{ALICE}"], targets=["docker:shop/*", "container:*/*"], namespaces=["net"])
+    for digit in "0123456789abcdef":
+        daemon.allow(f"id-{digit}", who=[f"user:{ALICE}"], targets=[f"docker:{digit}*"], namespaces=["net"])
+    labels = ["--label", "com.docker.compose.project=shop", "--label", "com.docker.compose.service=web"]
+    docker.docker("run", "-d", "--network", "none", "--name", "zoo", *labels, "localhost/bb:1", "/bin/busybox", "sleep", "1000")
+    identifier = docker.id("zoo")
+
+    def look() -> list[str]:
+        found = []
+        with daemon.connect() as broker:
+            for target in (
+                f"docker:{identifier}",
+                f"docker:{identifier[:8]}",
+                "docker:shop/web",
+                "docker:zoo",
+                "container:shop/web",
+            ):
+                try:
+                    broker.open(target, "net").close()
+                    found.append(target)
+                except (NoSuchTarget, PermissionDenied):
+                    continue
+            return found + [one.names[0] for one in broker.containers().containers]
+
+    assert as_user(ALICE, look) == []
+    docker.docker("rm", "-f", "zoo")
+
+
+def test_a_process_in_a_user_namespace_that_is_not_the_users_is_not_the_users_by_its_word(
+    daemon: Daemon, session: Path, sleeper: Sleeper
+) -> None:
+    with Process.open(sleeper.pid) as process:
+        start = process.start_time()
+
+    def claim() -> None:
+        (session / "crun/mine").mkdir(parents=True)
+        (session / "crun/mine/status").write_text(f'{{"pid":{sleeper.pid},"process-start-time":{start}}}')
+
+    as_alice(claim)
+    asked = run_command("show", "crun:mine", uid=ALICE, address=daemon.address)
+    assert (asked.returncode, asked.stdout) == (1, "")
+    assert run_command("ps", uid=ALICE, address=daemon.address).stdout.count("\n") == 1
