@@ -27,6 +27,12 @@ def pytest_configure() -> None:
         os.execv(script, [script, *user, sys.executable, "-m", "pytest", *sys.argv[1:]])
 
 
+def pytest_collection_finish() -> None:
+    """What is here by now stays: the collector, called after each test, need not look at it."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def nothing_left_behind() -> Iterator[None]:
     """Every test leaves the fds, the threads and the namespaces of each thread as they were."""
