@@ -3,24 +3,8 @@
 import argparse
 import os
 import sys
+from importlib import import_module
 
-from nsbroker.cli import (
-    check,
-    create,
-    explain,
-    held,
-    hold,
-    install_units,
-    ps,
-    release,
-    remove_units,
-    run,
-    serve,
-    show,
-    status,
-    whoami,
-)
-from nsbroker.cli import open as open_
 from nsbroker.errors import InvalidAddress, InvalidTarget, InvalidType, NsbrokerError
 from nsbroker.target import ENGINES
 from nsbroker.version import VERSION
@@ -29,23 +13,24 @@ REFUSED = 1
 USAGE = 2
 _INTERRUPTED = 130
 
-_COMMANDS = {
-    "serve": serve,
-    "show": show,
-    "open": open_,
-    "run": run,
-    "ps": ps,
-    "create": create,
-    "hold": hold,
-    "release": release,
-    "held": held,
-    "whoami": whoami,
-    "explain": explain,
-    "check": check,
-    "status": status,
-    "install-units": install_units,
-    "remove-units": remove_units,
-}
+_COMMANDS = (
+    "serve",
+    "show",
+    "open",
+    "run",
+    "ps",
+    "create",
+    "hold",
+    "release",
+    "held",
+    "whoami",
+    "explain",
+    "check",
+    "status",
+    "install-units",
+    "remove-units",
+)
+"""Each is a module of its name in this package."""
 
 _DESCRIPTION = "Open Linux namespaces without being root: ask the broker, which decides by its policy."
 
@@ -72,14 +57,15 @@ The broker listens at $NSBROKER_ADDRESS (unix:/run/nsbroker/io.nsbroker.Broker).
 Exit codes: 0; 1 refused or failed; 2 wrong usage; of open and run: the command's own.""".replace("ENGINES", ", ".join(ENGINES))
 
 
-def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+def parser(only: str = "") -> argparse.ArgumentParser:
+    """The whole command line; or as much of it as the command `only` takes, which is there sooner."""
     top = argparse.ArgumentParser(
         prog="nsbroker", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     top.add_argument("--version", action="version", version=f"nsbroker {VERSION}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name, module in _COMMANDS.items():
+    for name in [only] if only in _COMMANDS else _COMMANDS:
+        module = import_module(f"nsbroker.cli.{name.replace('-', '_')}")
         summary = (module.__doc__ or "").partition("\n")[0]
         sub = commands.add_parser(
             name,
@@ -97,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     # What follows the first `--` is the command's own, other `--` included: argparse would take those for itself.
     cut = given.index("--") if "--" in given else len(given)
-    top = parser()
+    top = parser(given[0] if given else "")
     options = top.parse_args(given[:cut])
     options.command = given[cut + 1 :]
     if options.runs_command != bool(options.command):

@@ -12,7 +12,6 @@ from typing import Protocol
 import trio
 
 from nsbroker import lookup
-from nsbroker.daemon import unit
 from nsbroker.daemon.engines.container import Container
 from nsbroker.daemon.engines.roster import Asker, Roster
 from nsbroker.daemon.held import Held, Holder
@@ -258,6 +257,8 @@ async def resolve_slowly(target: Target, roster: Roster, asker: Asker) -> Pinned
         case Kind.CONTAINER:
             return PinnedContainer(*await roster.find(target, asker))
         case Kind.UNIT:
+            from nsbroker.daemon import unit  # only on this path: D-Bus takes a while to load
+
             return PinnedProcess(await unit.find(target, roster.deadline), str(target))
         case Kind.PATH:
             return await trio.to_thread.run_sync(_path, target, str(target), limiter=_threads)

@@ -1,7 +1,9 @@
 """nsbroker's own rows: a real daemon with its policy and its audit record on."""
 
 import contextlib
+import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -111,6 +113,19 @@ def first_answer() -> float:
         process.terminate()
         process.wait()
     return taken
+
+
+def on_demand() -> tuple[float, float]:
+    """The seconds from the first connection to the answer in a booted systemd, and those of `bare_start` there.
+
+    Raises FileNotFoundError where no systemd can be booted.
+    """
+    if shutil.which("systemd-nspawn") is None:
+        raise FileNotFoundError("systemd-nspawn")
+    boot = Path(__file__).parent.parent / "boot-systemd"
+    said = subprocess.run([boot, sys.executable, "-m", "tests.bench.demand"], capture_output=True, text=True, check=True).stdout
+    first, bare = json.loads(said.splitlines()[-1])
+    return first, bare
 
 
 def bare_start() -> float:

@@ -82,8 +82,8 @@ def among_many() -> Compared:
     return Compared(statistics.median(among), statistics.median(alone))
 
 
-def beside_a_silent_engine(target: str) -> Compared:
-    """A container of crun's by `target`, with a docker that accepts and says nothing, beside the same without."""
+def beside_a_silent_engine() -> Compared:
+    """`crun:web` with a docker that accepts and says nothing, beside the same without."""
     path = Path(f"/run/silent-{os.getpid()}")
     before: list[float] = []
     during: list[float] = []
@@ -91,10 +91,10 @@ def beside_a_silent_engine(target: str) -> Compared:
         crun.make("web")
         (daemon.config / "nsbroker.d/engines.toml").write_text(f'[engines]\ndocker = ["{path}"]\n')
         daemon.reload()
-        before += [second for _ in range(_ROUNDS) for second in _open(client, target)]
+        before += [second for _ in range(_ROUNDS) for second in _open(client, "crun:web")]
         with socket.socket(socket.AF_UNIX) as silent:
             silent.bind(str(path))
             silent.listen()
-            during += [second for _ in range(_ROUNDS) for second in _open(client, target)]
+            during += [second for _ in range(_ROUNDS) for second in _open(client, "crun:web")]
     path.unlink()
     return Compared(statistics.median(during), statistics.median(before))
