@@ -1,6 +1,7 @@
 # make demo    the main job, end to end, in a few seconds
 # make test    all tests, of container engines against those that are installed; make test ENGINES=all installs the others
 # make test-incus   tests of incus, in a Debian 13 that is installed into build/ (300 MB) and booted; takes root
+# make test-image   builds the image, runs it and asks it; validates the Kubernetes example; takes root
 # make bench   speed, beside others, in one run
 # make lint    types and style alone
 #
@@ -10,8 +11,9 @@ PYTHON ?= /usr/bin/python3
 VENV := .venv
 HOST := tests/private-host
 INCUS := build/incus
+DEBIAN := build/debian
 
-.PHONY: demo test test-incus bench lint clean
+.PHONY: demo test test-incus test-image bench lint clean
 
 demo: $(VENV)/.demo
 	@$(HOST) examples/demo.sh
@@ -24,6 +26,10 @@ test: $(VENV)/$(if $(filter all,$(ENGINES)),.engines,.development)
 
 test-incus: $(INCUS)/.installed
 	@tests/boot-systemd --root $(INCUS) /usr/bin/python3 -m pytest -q tests/incus $(PYTEST_ARGS)
+
+test-image: $(DEBIAN)/.installed build/.validator
+	@build/validator/bin/kubernetes-validate --strict examples/kubernetes/*.yaml
+	@tests/try-image $(CURDIR)/$(DEBIAN) $(CURDIR)/$(VENV)/bin/nsbroker
 
 bench: $(VENV)/.development
 	@$(HOST) $(VENV)/bin/python -m tests.bench
@@ -39,6 +45,18 @@ $(VENV)/.demo $(VENV)/.development $(VENV)/.engines: pyproject.toml .ci/install
 
 $(INCUS)/.installed: .ci/install-incus | $(VENV)/.development
 	@.ci/install-incus $(VENV) $(INCUS)
+	@touch $@
+
+$(DEBIAN)/.installed: | $(VENV)/.engines
+	@echo "installing Debian 13 into $(DEBIAN) ..."
+	@mkdir -p build
+	@command -v mmdebstrap >/dev/null || apt-get install -y -qq --no-install-recommends mmdebstrap
+	@mmdebstrap --quiet --variant=minbase --include=ca-certificates trixie $(DEBIAN)
+	@touch $@
+
+build/.validator: | $(VENV)/.engines
+	@$(PYTHON) -m venv build/validator
+	@build/validator/bin/pip install --quiet --disable-pip-version-check kubernetes-validate
 	@touch $@
 
 clean:

@@ -1,6 +1,8 @@
 """The units at work: started on demand, gone when idle, restarted, watched, reloaded, hardened, and taken away again."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -12,6 +14,7 @@ import pytest
 from nsbroker.client.blocking import connect
 from nsbroker.errors import NsbrokerError, PermissionDenied
 from nsbroker.identity import NamespaceType
+from nsbroker.linux.process import Process
 from tests.engines.real import WORK, Crun, wait_for_end
 from tests.systemd.unit import ADDRESS, Unit
 from tests.world import ALICE, Sleeper, as_user, run_command
@@ -191,6 +194,32 @@ def test_it_is_hardened_and_its_verbs_work_all_the_same(unit: Unit, sleeper: Sle
             subprocess.run(["ip", "netns", "del", name])
 
 
+def test_a_users_own_engine_is_asked_under_the_hardening_too(unit: Unit) -> None:
+    session = Path(f"/run/user/{ALICE}")
+    users = Path("/etc/passwd")
+    known = users.read_text()
+    users.write_text(f"{known}alice:x:{ALICE}:{ALICE}::/home/alice:/bin/sh\n")
+    try:
+        with Sleeper("--user --net", uid=0) as other, Sleeper("", uid=ALICE) as own:
+            for name, sleeper in (("mine", own), ("theirs", other)):
+                (session / "crun" / name).mkdir(parents=True)
+                with Process.open(sleeper.pid) as process:
+                    state = f'{{"pid":{sleeper.pid},"process-start-time":{process.start_time()}}}'
+                (session / "crun" / name / "status").write_text(state)
+            for place in (session, *session.rglob("*")):
+                os.chown(place, ALICE, ALICE)
+            session.chmod(0o700)
+            shown = run_command("show", "crun:mine", "--type", "net", uid=ALICE, address=ADDRESS)
+            assert shown.returncode == 0, shown.stderr
+            assert run_command("show", "crun:theirs", "--type", "net", uid=ALICE, address=ADDRESS).returncode == 1
+            listed = run_command("ps", uid=ALICE, address=ADDRESS).stdout
+            assert "mine" in listed
+            assert "theirs" not in listed
+    finally:
+        users.write_text(known)
+        shutil.rmtree(session, ignore_errors=True)
+
+
 def test_removed_it_leaves_no_trace(unit: Unit) -> None:
     ask()
     unit.run(unit.program, "remove-units")
@@ -208,7 +237,8 @@ def test_varlinkctl_of_systemd_speaks_with_it(unit: Unit) -> None:
         pytest.skip("this systemd has no varlinkctl: Debian 13's has")
     introspected = unit.run("varlinkctl", "introspect", ADDRESS, "io.nsbroker.Broker")
     assert "method ListContainers" in introspected
-    assert '"uid" : 0' in unit.run("varlinkctl", "call", ADDRESS, "io.nsbroker.Broker.WhoAmI", "{}")
+    answer = json.loads(unit.run("varlinkctl", "call", ADDRESS, "io.nsbroker.Broker.WhoAmI", "{}"))
+    assert answer["peer"]["uid"] == 0
     assert "PermissionDenied" in subprocess.run(
         ["varlinkctl", "call", ADDRESS, "io.nsbroker.Broker.Open", '{"target":{"unit":"x.service"}}'],
         capture_output=True, text=True, user=ALICE, group=ALICE, extra_groups=[],

@@ -37,6 +37,12 @@ def prop(unit: str, name: str) -> str:
     return run("systemctl", "show", "--property", name, "--value", unit)
 
 
+def wait_for_own_network(unit: str) -> None:
+    """systemd counts a service as started before its process is where it shall be."""
+    here = os.stat("/proc/self/ns/net").st_ino
+    eventually(lambda: inodes(int(prop(unit, "MainPID")))[NamespaceType.NET] != here, "the service is in its own network")
+
+
 @pytest.fixture
 def web() -> Iterator[str]:
     """A service with namespaces of its own, and a child that it left in others."""
@@ -53,6 +59,7 @@ def web() -> Iterator[str]:
         "sleep",
         "1000",
     )
+    wait_for_own_network("web.service")
     yield "web.service"
     run("systemctl", "stop", "web.service")
 
@@ -96,6 +103,7 @@ def test_a_unit_restarted_is_the_new_process(web: str, daemon: Daemon) -> None:
     before = opened(daemon, f"unit:{web}")
     for _ in range(10):
         run("systemctl", "restart", web)
+        wait_for_own_network(web)
         now = opened(daemon, f"unit:{web}")
         assert now == inodes(int(prop(web, "MainPID"))) != before
         before = now
