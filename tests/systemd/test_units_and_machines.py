@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -179,3 +180,43 @@ def test_without_a_bus_units_are_unavailable_and_nothing_else_is(web: str, daemo
             broker.open("self", "net").close()
     finally:
         os.rename("/run/dbus/away", "/run/dbus/system_bus_socket")
+
+
+def test_signals_that_anybody_sends_over_the_bus_hold_up_nobody(web: str, daemon: Daemon) -> None:
+    # To every connection that the daemon makes, of whatever name: the bus hands out numbers one after the other.
+    flood = (
+        "import subprocess, sys\n"
+        "for number in range(int(sys.argv[1]), int(sys.argv[1]) + 200):\n"
+        "    subprocess.run(['busctl', 'emit', f'--destination=:1.{number}', '/x', 'x.y', 'Z', 'ay', '40000', *['7'] * 40000],"
+        " capture_output=True)\n"
+    )
+    names = run("busctl", "list", "--unique", "--no-legend").split()
+    newest = max(int(name[3:]) for name in names if name.startswith(":1."))
+    sender = subprocess.Popen(["python3", "-c", flood, str(newest)])
+    try:
+        slowest = 0.0
+        with daemon.connect() as broker:
+            for _ in range(30):
+                start = time.monotonic()
+                broker.open(f"unit:{web}", "net").close()
+                slowest = max(slowest, time.monotonic() - start)
+        assert slowest < 1.0
+    finally:
+        sender.kill()
+        sender.wait()
+
+
+def test_a_unit_of_many_processes_costs_no_descriptors(daemon: Daemon) -> None:
+    crowd = subprocess.Popen(
+        ["systemd-run", "--scope", "--quiet", "--unit=crowd", "sh", "-c", "for i in $(seq 300); do sleep 1000 & done; wait"]
+    )
+    group = Path("/sys/fs/cgroup/system.slice/crowd.scope/cgroup.procs")
+    eventually(lambda: group.exists() and len(group.read_text().split()) > 300, "the scope is full")
+    before = daemon.snapshot()
+    try:
+        for _ in range(3):
+            assert opened(daemon, "unit:crowd.scope") == inodes(crowd.pid)
+        daemon.settles_at(before)
+    finally:
+        run("systemctl", "stop", "crowd.scope")
+        crowd.wait()

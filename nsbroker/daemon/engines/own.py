@@ -29,7 +29,7 @@ _OUTPUT_MAX = 256 * 1024
 _MEMORY_MAX = 512 * 1024 * 1024
 _CPU_SECONDS = 2
 _END = 1.0
-# With this, connections find the place where a login session keeps what runs.
+# Below it each user who has logged in keeps what runs.
 _SESSIONS = Path("/run/user")
 
 
@@ -43,8 +43,10 @@ _said = msgspec.json.Decoder(_Said)
 
 def may_have_own(uid: int) -> bool:
     """Whether the user has a place where rootless engines run."""
+    if uid == 0 or not _SESSIONS.exists():
+        return False
     # Listed, not looked at: what is there is the user's.
-    return uid != 0 and str(uid) in os.listdir(_SESSIONS) if _SESSIONS.exists() else False
+    return str(uid) in os.listdir(_SESSIONS)
 
 
 async def ask_own(uid: int, gid: int, word: str, only: str, off: list[str]) -> Survey:
@@ -129,5 +131,8 @@ def _take_rights_of(uid: int, gid: int) -> None:
 
 if __name__ == "__main__":
     _uid, _gid, _word, _only, _off = sys.argv[1:]
+    # Before the rights go: the user need not be able to read where this is installed.
+    for _name in ENGINES:
+        import_module(f"{__package__}.{_name}")
     _take_rights_of(int(_uid), int(_gid))
     trio.run(_main, int(_uid), _word, _only, _off.split(","))
