@@ -1,5 +1,6 @@
 """Container engines, run for real: started once, each with what it takes to run containers that do nothing."""
 
+import errno
 import json
 import os
 import shutil
@@ -51,7 +52,16 @@ def remove_group(name: str) -> None:
     for top in (Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").iterdir()):
         if (top / "cgroup.procs").exists():
             for folder, _, _ in os.walk(top / name, topdown=False):
-                Path(folder).rmdir()
+                # What watched over a container may take a moment to end.
+                eventually(lambda: _is_removed(Path(folder)), f"{folder} is empty")  # noqa: B023 - called at once
+
+
+def _is_removed(group: Path) -> bool:
+    try:
+        group.rmdir()
+    except OSError as error:
+        return error.errno != errno.EBUSY
+    return True
 
 
 class Service:
