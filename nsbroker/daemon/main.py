@@ -51,6 +51,7 @@ def run(address: Path, config: Path | None, idle_timeout: float | None) -> None:
     listener = passed_socket(sockets) if sockets else own_socket(address)
     # What is here now stays: the collector need not look at it again and again.
     gc.freeze()
+    gc.enable()
     try:
         trio.run(daemon.serve, listener, idle_timeout)
     finally:
