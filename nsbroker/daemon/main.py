@@ -121,7 +121,8 @@ class Daemon:
     def _tell_status(self) -> None:
         policy = self._broker.policy
         read = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(policy.loaded))
-        text = f"{self._ledger.connections} connections, {len(self._holder)} held namespaces, {len(policy.rules)} rules read {read}"
+        held, rules = len(self._holder), len(policy.rules)
+        text = f"connections: {self._ledger.connections}, held namespaces: {held}, rules: {rules}, read {read}"
         self._manager.status(f"{text}; the last reload failed: {self._fault}" if self._fault else text)
 
     def _reload(self) -> None:

@@ -50,7 +50,7 @@ def test_a_held_network_with_an_interface_survives_restart_kill_and_a_new_instal
     unit.run(unit.program, "install-units")
     unit.run("systemctl", "try-restart", "nsbroker.service")
     assert interfaces() == before
-    assert "2 held namespaces" in unit.prop("StatusText")
+    assert "held namespaces: 2" in unit.prop("StatusText")
     assert unit.prop("NFileDescriptorStore") == "2"
 
     with connect(ADDRESS, timeout=10) as broker:

@@ -71,13 +71,13 @@ def test_not_one_call_is_lost_or_wrong_over_idle_exits_and_restarts(unit: Unit, 
 
 def test_it_says_how_it_is_and_a_broken_policy_leaves_the_old_one_in_force(unit: Unit) -> None:
     ask()
-    assert "2 rules read" in unit.prop("StatusText")
+    assert "rules: 2" in unit.prop("StatusText")
     unit.configure('[[allow]]\nname = "more"\nwho = "everyone"\ntargets = ["name:*"]\nnamespaces = ["net"]\n')
     unit.run("systemctl", "reload", "nsbroker.service")
-    assert "3 rules read" in unit.prop("StatusText")
+    assert "rules: 3" in unit.prop("StatusText")
     unit.configure("allow = 5")
     unit.run("systemctl", "reload", "nsbroker.service")
-    assert "3 rules read" in unit.prop("StatusText")
+    assert "rules: 3" in unit.prop("StatusText")
     assert "the last reload failed: /etc/nsbroker/nsbroker.d/test.toml: allow" in unit.prop("StatusText")
     assert unit.prop("ActiveState") == "active"
     assert ask() == 0
