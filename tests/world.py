@@ -47,7 +47,15 @@ class Snapshot:
     @classmethod
     def of(cls, pid: int) -> Self:
         """Of the process `pid`."""
-        return cls(tuple(_fds(pid)), tuple(sorted(_threads(pid))))
+        for left in reversed(range(20)):
+            try:
+                return cls(tuple(_fds(pid)), tuple(sorted(_threads(pid))))
+            except PermissionError:
+                # A thread that is just ending lets only root look.
+                if not left:
+                    raise
+                time.sleep(0.005)
+        raise AssertionError("not reached")
 
     def difference(self, other: "Snapshot") -> str:
         """What is in one of the two only."""
