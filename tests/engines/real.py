@@ -16,7 +16,6 @@ from tests.world import eventually
 WORK = Path("/run/engines")
 SLEEP = ("/bin/busybox", "sleep", "100000")
 IMAGE = "localhost/bb:1"
-_LIMITS = "nofile={0}:{0}"
 
 
 def run(*command: str, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
@@ -290,9 +289,9 @@ def _write_cni() -> None:
         'VERSION) echo \'{"cniVersion":"0.4.0","supportedVersions":["0.4.0"]}\' ;;\nesac\n'
     )
     plugin.chmod(0o755)
-    for name in ("loopback",):
-        (WORK / "cni-bin" / name).unlink(missing_ok=True)
-        (WORK / "cni-bin" / name).symlink_to("none")
+    loopback = WORK / "cni-bin/loopback"
+    loopback.unlink(missing_ok=True)
+    loopback.symlink_to("none")
 
 
 def _write_image(name: str, archive: Path) -> None:
