@@ -38,10 +38,9 @@ def prop(unit: str, name: str) -> str:
     return run("systemctl", "show", "--property", name, "--value", unit)
 
 
-def wait_for_own_network(unit: str) -> None:
-    """systemd counts a service as started before its process is where it shall be."""
-    here = os.stat("/proc/self/ns/net").st_ino
-    eventually(lambda: inodes(int(prop(unit, "MainPID")))[NamespaceType.NET] != here, "the service is in its own network")
+def wait_for_program(unit: str, program: str) -> None:
+    """systemd counts a service as started before its process is where it shall be, and is what it shall be."""
+    eventually(lambda: Path(f"/proc/{prop(unit, 'MainPID')}/comm").read_text() == f"{program}\n", f"{unit} is {program}")
 
 
 @pytest.fixture
@@ -60,7 +59,7 @@ def web() -> Iterator[str]:
         "sleep",
         "1000",
     )
-    wait_for_own_network("web.service")
+    wait_for_program("web.service", "sleep")
     yield "web.service"
     run("systemctl", "stop", "web.service")
 
@@ -104,7 +103,7 @@ def test_a_unit_restarted_is_the_new_process(web: str, daemon: Daemon) -> None:
     before = opened(daemon, f"unit:{web}")
     for _ in range(10):
         run("systemctl", "restart", web)
-        wait_for_own_network(web)
+        wait_for_program(web, "sleep")
         now = opened(daemon, f"unit:{web}")
         assert now == inodes(int(prop(web, "MainPID"))) != before
         before = now
