@@ -16,10 +16,15 @@ from jeepney.wrappers import unwrap_msg
 from nsbroker.errors import EngineUnavailable
 
 _ERROR = "org.freedesktop.DBus.Error."
+_ABSENT = (f"{_ERROR}ServiceUnknown", f"{_ERROR}NameHasNoOwner")
 _GONE = (f"{_ERROR}UnknownObject", f"{_ERROR}UnknownInterface")
 _HEADER = 16
 _REPLY_MAX = 4 * 1024 * 1024
 _PLACE = "/run/dbus/system_bus_socket"
+
+
+class NoService(EngineUnavailable):
+    """Nobody offers the service."""
 
 
 class NotThere(Exception):
@@ -93,6 +98,8 @@ class Bus:
     def _failure(self, error: DBusErrorResponse) -> Exception:
         name = str(error.name)
         said = " ".join(str(part) for part in error.data)
+        if name in _ABSENT:
+            return NoService(self._engine, f"{self._service} does not run here")
         if name.startswith(_ERROR) and name not in _GONE:
             return EngineUnavailable(self._engine, f"{self._service}: {said or name}")
         return NotThere(said or name)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from nsbroker.daemon.engines.bus import Bus, NotThere, open_bus
+from nsbroker.daemon.engines.bus import Bus, NoService, NotThere, open_bus
 from nsbroker.daemon.engines.container import Container, State
 
 PLACES = ("/run/systemd/machines",)
@@ -30,7 +30,11 @@ class Machined:
 
     async def _machines(self, word: str) -> list[Container]:
         async with open_bus(_SERVICE, self.name) as bus:
-            (machines,) = await bus.call(_PATH, f"{_SERVICE}.Manager", "ListMachines")
+            try:
+                (machines,) = await bus.call(_PATH, f"{_SERVICE}.Manager", "ListMachines")
+            except NoService:
+                # systemd makes the folder also where machined is not installed.
+                return []
             wanted = [path for name, kind, _, path in machines if kind == "container" and name.startswith(word)]
             found = [await self._read(bus, path) for path in wanted]
         return [container for container in found if container is not None]
