@@ -1,4 +1,4 @@
-"""Asking the broker.  `core` says what each method sends and what its answer means; the fronts do the I/O:
+"""Asking the broker.  `requests` says what each method sends and what its answer means; the fronts do the I/O:
 
     nsbroker.client.blocking    for threads and scripts (`nsbroker.connect`)
     nsbroker.client.trio        for trio

@@ -8,16 +8,15 @@ async with nsbroker.client.asyncio.connect() as broker:
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from nsbroker.address import socket_path
-from nsbroker.client import core
+from nsbroker.client.awaited import AwaitedBroker
+from nsbroker.client.requests import Request
+from nsbroker.client.wire import Wire, connect_failed
 from nsbroker.errors import ConnectionLost
-from nsbroker.identity import Expectation, NamespaceType
-from nsbroker.interface import ExplainReply, HeldDescription, PeerDescription, Status
-from nsbroker.namespace import Namespace
 from nsbroker.varlink.connection import IncomingReply
 
 T = TypeVar("T")
@@ -50,89 +49,26 @@ async def _connected(path: Path) -> socket.socket:
                 await asyncio.sleep(0.01)
     except OSError as error:
         sock.close()
-        raise core.connect_failed(path, error) from error
+        raise connect_failed(path, error) from error
     except BaseException:
         sock.close()
         raise
 
 
-class Broker:
-    """A connection to the broker.  Tasks may share it: calls go one after the other.
-
-    A call that is cancelled ends the connection, since its answer may be under way.  A connection that ended between two
-    calls, so or because the broker was restarted, is made anew by itself.
-    """
+class Broker(AwaitedBroker):
+    """A connection to the broker, for tasks of asyncio."""
 
     def __init__(self, sock: socket.socket, path: Path) -> None:
         """Use `connect`.  Takes `sock`, non-blocking and connected to `path`."""
         self._path = path
-        self._wire = core.Wire(sock)
-        self._lock = asyncio.Lock()
+        super().__init__(Wire(sock), asyncio.Lock())
         self._loop = asyncio.get_running_loop()
         self._waiting: asyncio.Future[None] | None = None
 
-    async def open(self, target: core.Where, type: str, *, expect: Expectation | None = None) -> Namespace:
-        """Open one namespace of `target`; the handle is the caller's.  Raises the errors of `nsbroker.errors`; TargetChanged
-        when it is not what `expect` says.
-        """
-        return (await self._call(core.open_namespaces(target, [type], expect))).popitem()[1]
+    async def _connect_again(self) -> None:
+        self._wire.replace(await _connected(self._path))
 
-    async def open_all(
-        self, target: core.Where, types: Iterable[str] | None = None, *, expect: Expectation | None = None
-    ) -> dict[NamespaceType, Namespace]:
-        """Open several namespaces of `target` (None: all it has), all or none; the handles are the caller's."""
-        return await self._call(core.open_namespaces(target, types, expect))
-
-    async def explain(self, target: core.Where, types: Iterable[str] | None = None) -> ExplainReply:
-        """What the policy says to `open_all` with the same arguments."""
-        return await self._call(core.explain(target, types))
-
-    async def containers(self) -> core.ContainerList:
-        """The containers of which this process may have something opened, and the engines that could not be asked."""
-        return await self._call(core.list_containers())
-
-    async def create(self, types: Iterable[str], *, name: str | None = None) -> core.Created:
-        """Have new namespaces made; the handles are the caller's.  With `name` the broker holds them, too, until `release`.
-
-        Raises NameTaken, QuotaExceeded, PermissionDenied.
-        """
-        return await self._call(core.create(types, name))
-
-    async def hold(self, target: core.Where, name: str, types: Iterable[str] | None = None) -> bool:
-        """Have namespaces of `target` (None: all it has) held under `name` until `release`; whether they outlive a restart
-        of the broker.  Raises as `create`.
-        """
-        return await self._call(core.hold(target, types, name))
-
-    async def release(self, name: str) -> None:
-        """Let go of what this user holds under `name`.  Raises PermissionDenied, NoSuchTarget."""
-        await self._call(core.release(name))
-
-    async def held(self) -> list[HeldDescription]:
-        """What this user holds, or may open of what others hold."""
-        return await self._call(core.list_held())
-
-    async def who_am_i(self) -> PeerDescription:
-        """Who the broker takes this process for."""
-        return await self._call(core.who_am_i())
-
-    async def status(self) -> Status:
-        """How the broker is doing."""
-        return await self._call(core.status())
-
-    async def _call(self, request: core.Request[T]) -> T:
-        wire = self._wire
-        async with self._lock:
-            if wire.is_over(request):
-                wire.replace(await _connected(self._path))
-            try:
-                replies = await self._exchange(request)
-            except core.NotTaken:
-                wire.replace(await _connected(self._path))
-                replies = await self._exchange(request)
-        return core.finish(request, replies)
-
-    async def _exchange(self, request: core.Request[T]) -> Sequence[IncomingReply]:
+    async def _exchange(self, request: Request[T]) -> Sequence[IncomingReply]:
         wire, loop = self._wire, self._loop
         wire.start(request)
         try:

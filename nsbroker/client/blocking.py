@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from nsbroker.address import socket_path
-from nsbroker.client import core
+from nsbroker.client import requests
+from nsbroker.client.wire import NotTaken, Wire, connect_failed
 from nsbroker.errors import ConnectionLost
 from nsbroker.identity import Expectation, NamespaceType
 from nsbroker.interface import ExplainReply, HeldDescription, PeerDescription, Status
@@ -44,7 +45,7 @@ def _connected(path: Path, timeout: float | None) -> socket.socket:
                 time.sleep(0.01)
     except OSError as error:
         sock.close()
-        raise core.connect_failed(path, error) from error
+        raise connect_failed(path, error) from error
     except BaseException:
         sock.close()
         raise
@@ -59,71 +60,71 @@ class Broker:
     def __init__(self, connect: Callable[[], socket.socket]) -> None:
         """Use `nsbroker.connect`.  `connect` gives connected sockets, which this takes."""
         self._connect = connect
-        self._wire = core.Wire(connect())
+        self._wire = Wire(connect())
         self._lock = threading.Lock()
 
-    def open(self, target: core.Where, type: str, *, expect: Expectation | None = None) -> Namespace:
+    def open(self, target: requests.Where, type: str, *, expect: Expectation | None = None) -> Namespace:
         """Open one namespace of `target`; the handle is the caller's.  Raises the errors of `nsbroker.errors`; TargetChanged
         when it is not what `expect` says.
         """
-        return self._call(core.open_namespaces(target, [type], expect)).popitem()[1]
+        return self._call(requests.open_namespaces(target, [type], expect)).popitem()[1]
 
     def open_all(
-        self, target: core.Where, types: Iterable[str] | None = None, *, expect: Expectation | None = None
+        self, target: requests.Where, types: Iterable[str] | None = None, *, expect: Expectation | None = None
     ) -> dict[NamespaceType, Namespace]:
         """Open several namespaces of `target` (None: all it has), all or none; the handles are the caller's."""
-        return self._call(core.open_namespaces(target, types, expect))
+        return self._call(requests.open_namespaces(target, types, expect))
 
-    def explain(self, target: core.Where, types: Iterable[str] | None = None) -> ExplainReply:
+    def explain(self, target: requests.Where, types: Iterable[str] | None = None) -> ExplainReply:
         """What the policy says to `open_all` with the same arguments."""
-        return self._call(core.explain(target, types))
+        return self._call(requests.explain(target, types))
 
-    def containers(self) -> core.ContainerList:
+    def containers(self) -> requests.ContainerList:
         """The containers of which this process may have something opened, and the engines that could not be asked."""
-        return self._call(core.list_containers())
+        return self._call(requests.list_containers())
 
-    def create(self, types: Iterable[str], *, name: str | None = None) -> core.Created:
+    def create(self, types: Iterable[str], *, name: str | None = None) -> requests.Created:
         """Have new namespaces made; the handles are the caller's.  With `name` the broker holds them, too, until `release`.
 
         Raises NameTaken, QuotaExceeded, PermissionDenied.
         """
-        return self._call(core.create(types, name))
+        return self._call(requests.create(types, name))
 
-    def hold(self, target: core.Where, name: str, types: Iterable[str] | None = None) -> bool:
+    def hold(self, target: requests.Where, name: str, types: Iterable[str] | None = None) -> bool:
         """Have namespaces of `target` (None: all it has) held under `name` until `release`; whether they outlive a restart
         of the broker.  Raises as `create`.
         """
-        return self._call(core.hold(target, types, name))
+        return self._call(requests.hold(target, types, name))
 
     def release(self, name: str) -> None:
         """Let go of what this user holds under `name`.  Raises PermissionDenied, NoSuchTarget."""
-        self._call(core.release(name))
+        self._call(requests.release(name))
 
     def held(self) -> list[HeldDescription]:
         """What this user holds, or may open of what others hold."""
-        return self._call(core.list_held())
+        return self._call(requests.list_held())
 
     def who_am_i(self) -> PeerDescription:
         """Who the broker takes this process for."""
-        return self._call(core.who_am_i())
+        return self._call(requests.who_am_i())
 
     def status(self) -> Status:
         """How the broker is doing."""
-        return self._call(core.status())
+        return self._call(requests.status())
 
-    def _call(self, request: core.Request[T]) -> T:
+    def _call(self, request: requests.Request[T]) -> T:
         wire = self._wire
         with self._lock:
             if wire.is_over(request):
                 wire.replace(self._connect())
             try:
                 replies = self._exchange(request)
-            except core.NotTaken:
+            except NotTaken:
                 wire.replace(self._connect())
                 replies = self._exchange(request)
-        return core.finish(request, replies)
+        return requests.finish(request, replies)
 
-    def _exchange(self, request: core.Request[T]) -> Sequence[IncomingReply]:
+    def _exchange(self, request: requests.Request[T]) -> Sequence[IncomingReply]:
         wire = self._wire
         wire.start(request)
         try:

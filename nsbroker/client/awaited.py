@@ -1,0 +1,96 @@
+"""What the fronts of trio and asyncio have in common: the verbs, each a call that is awaited."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import TypeVar
+
+from nsbroker.client import requests
+from nsbroker.client.wire import NotTaken, Wire
+from nsbroker.identity import Expectation, NamespaceType
+from nsbroker.interface import ExplainReply, HeldDescription, PeerDescription, Status
+from nsbroker.namespace import Namespace
+from nsbroker.varlink.connection import IncomingReply
+
+T = TypeVar("T")
+
+
+class AwaitedBroker(ABC):
+    """A connection to the broker.  Tasks may share it: calls go one after the other.
+
+    A call that is cancelled ends the connection, since its answer may be under way.  A connection that ended between two
+    calls, so or because the broker was restarted, is made anew by itself.
+    """
+
+    def __init__(self, wire: Wire, lock: AbstractAsyncContextManager[object]) -> None:
+        self._wire = wire
+        self._lock = lock
+
+    async def open(self, target: requests.Where, type: str, *, expect: Expectation | None = None) -> Namespace:
+        """Open one namespace of `target`; the handle is the caller's.  Raises the errors of `nsbroker.errors`; TargetChanged
+        when it is not what `expect` says.
+        """
+        return (await self._call(requests.open_namespaces(target, [type], expect))).popitem()[1]
+
+    async def open_all(
+        self, target: requests.Where, types: Iterable[str] | None = None, *, expect: Expectation | None = None
+    ) -> dict[NamespaceType, Namespace]:
+        """Open several namespaces of `target` (None: all it has), all or none; the handles are the caller's."""
+        return await self._call(requests.open_namespaces(target, types, expect))
+
+    async def explain(self, target: requests.Where, types: Iterable[str] | None = None) -> ExplainReply:
+        """What the policy says to `open_all` with the same arguments."""
+        return await self._call(requests.explain(target, types))
+
+    async def containers(self) -> requests.ContainerList:
+        """The containers of which this process may have something opened, and the engines that could not be asked."""
+        return await self._call(requests.list_containers())
+
+    async def create(self, types: Iterable[str], *, name: str | None = None) -> requests.Created:
+        """Have new namespaces made; the handles are the caller's.  With `name` the broker holds them, too, until `release`.
+
+        Raises NameTaken, QuotaExceeded, PermissionDenied.
+        """
+        return await self._call(requests.create(types, name))
+
+    async def hold(self, target: requests.Where, name: str, types: Iterable[str] | None = None) -> bool:
+        """Have namespaces of `target` (None: all it has) held under `name` until `release`; whether they outlive a restart
+        of the broker.  Raises as `create`.
+        """
+        return await self._call(requests.hold(target, types, name))
+
+    async def release(self, name: str) -> None:
+        """Let go of what this user holds under `name`.  Raises PermissionDenied, NoSuchTarget."""
+        await self._call(requests.release(name))
+
+    async def held(self) -> list[HeldDescription]:
+        """What this user holds, or may open of what others hold."""
+        return await self._call(requests.list_held())
+
+    async def who_am_i(self) -> PeerDescription:
+        """Who the broker takes this process for."""
+        return await self._call(requests.who_am_i())
+
+    async def status(self) -> Status:
+        """How the broker is doing."""
+        return await self._call(requests.status())
+
+    async def _call(self, request: requests.Request[T]) -> T:
+        wire = self._wire
+        async with self._lock:
+            if wire.is_over(request):
+                await self._connect_again()
+            try:
+                replies = await self._exchange(request)
+            except NotTaken:
+                await self._connect_again()
+                replies = await self._exchange(request)
+        return requests.finish(request, replies)
+
+    @abstractmethod
+    async def _connect_again(self) -> None:
+        """Replace the wire's socket with a new one."""
+
+    @abstractmethod
+    async def _exchange(self, request: requests.Request[T]) -> Sequence[IncomingReply]:
+        """Make one call: its replies.  Drops the wire on any error."""
