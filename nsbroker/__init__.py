@@ -9,6 +9,7 @@ How the package is laid out, each floor importing only from those above it in th
     address      where the broker listens
     linux/       kernel interfaces, a file each, raising plain OSError
     identity     the types and ids of namespaces, and what one is expected to be
+    socket_kind  kinds of sockets: family, type, port
     opening      pinning processes and opening files, with errors that say what was wrong
     inside/      running a function inside namespaces: blocking, trio, asyncio
     creation     making namespaces, and naming them as `ip netns` does

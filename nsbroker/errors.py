@@ -139,6 +139,32 @@ class AmbiguousTarget(BrokerError):
         super().__init__(f"{target} is ambiguous, say which: {', '.join(candidates)}")
 
 
+class SocketFailed(BrokerError):
+    """The socket may be had, but the kernel does not make or bind one like it."""
+
+    wire_name = f"{_OURS}.SocketFailed"
+    fields = ("target", "socket", "reason")
+
+    def __init__(self, target: str, socket: str, reason: str) -> None:
+        self.target = target
+        self.socket = socket
+        self.reason = reason
+        super().__init__(f"a socket {socket} in {target}: {reason}")
+
+
+class NoSuchDevice(BrokerError):
+    """Below the target's /dev there is no such device, or what has that name is not what it should be."""
+
+    wire_name = f"{_OURS}.NoSuchDevice"
+    fields = ("target", "device", "reason")
+
+    def __init__(self, target: str, device: str, reason: str) -> None:
+        self.target = target
+        self.device = device
+        self.reason = reason
+        super().__init__(f"the device {device} of {target}: {reason}")
+
+
 class EngineUnavailable(BrokerError):
     """A container engine did not answer, answered nonsense, or is not there."""
 

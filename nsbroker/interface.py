@@ -1,5 +1,7 @@
 """io.nsbroker.Broker: its messages as Structs.  The text beside this file is the contract; a test compares the two."""
 
+import enum
+import os
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -7,12 +9,16 @@ from msgspec import Meta, Struct, field
 
 from nsbroker.errors import InvalidParameter, InvalidTarget
 from nsbroker.identity import Expectation, NamespaceType
+from nsbroker.socket_kind import SocketFamily, SocketType
 from nsbroker.target import PID_MAX, Kind, Target
 
 NAME = "io.nsbroker.Broker"
 TEXT = Path(__file__).with_name(f"{NAME}.varlink")
 
 OPEN = f"{NAME}.Open"
+OPEN_SOCKET = f"{NAME}.OpenSocket"
+LIST_DEVICES = f"{NAME}.ListDevices"
+OPEN_DEVICE = f"{NAME}.OpenDevice"
 WHO_AM_I = f"{NAME}.WhoAmI"
 EXPLAIN = f"{NAME}.Explain"
 LIST_CONTAINERS = f"{NAME}.ListContainers"
@@ -117,11 +123,15 @@ class ExplainRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
 
     target: TargetSpec
     types: list[NamespaceType] | None = None
+    sockets: list[str] | None = None
+    devices: list[str] | None = None
 
 
-class OpenRequest(ExplainRequest, forbid_unknown_fields=True, omit_defaults=True):
+class OpenRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """The parameters of Open."""
 
+    target: TargetSpec
+    types: list[NamespaceType] | None = None
     expect: ExpectationSpec | None = None
 
 
@@ -138,6 +148,84 @@ class OpenReply(Struct):
     """The reply of Open."""
 
     namespaces: list[OpenedNamespace]
+
+
+class SocketAddress(Struct, forbid_unknown_fields=True):
+    """Where a socket is bound."""
+
+    address: str
+    port: int
+
+
+class OpenSocketRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """The parameters of OpenSocket."""
+
+    target: TargetSpec
+    family: SocketFamily
+    type: SocketType
+    protocol: int | None = None
+    bind: SocketAddress | None = None
+
+
+class OpenSocketReply(Struct, rename="camel"):
+    """The reply of OpenSocket."""
+
+    socket_file_descriptor: int
+
+
+class ListDevicesRequest(Struct, forbid_unknown_fields=True):
+    """The parameters of ListDevices."""
+
+    target: TargetSpec
+
+
+class DeviceDescription(Struct):
+    """A character device in the reply of ListDevices."""
+
+    name: str
+    major: int
+    minor: int
+
+
+class ListDevicesReply(Struct):
+    """The reply of ListDevices."""
+
+    devices: list[DeviceDescription]
+
+
+class DeviceAccess(enum.StrEnum):
+    """What a device is opened for."""
+
+    READ = "read"
+    WRITE = "write"
+    READ_WRITE = "readWrite"
+
+    @property
+    def flags(self) -> int:
+        """For open(2)."""
+        return {"read": os.O_RDONLY, "write": os.O_WRONLY, "readWrite": os.O_RDWR}[self]
+
+    @classmethod
+    def of_flags(cls, flags: int) -> "DeviceAccess":
+        """The access mode among flags of open(2), all others dropped.  Raises ValueError for none that there is."""
+        for access in cls:
+            if access.flags == flags & os.O_ACCMODE:
+                return access
+        raise ValueError(f"{flags:#o} are no flags to open a device with: use os.O_RDONLY, os.O_WRONLY or os.O_RDWR")
+
+
+class OpenDeviceRequest(Struct, forbid_unknown_fields=True):
+    """The parameters of OpenDevice."""
+
+    target: TargetSpec
+    name: str
+    access: DeviceAccess
+
+
+class OpenDeviceReply(Struct, rename="camel"):
+    """The reply of OpenDevice."""
+
+    device_file_descriptor: int
 
 
 class PeerDescription(Struct, omit_defaults=True):
@@ -165,12 +253,22 @@ class TypeVerdict(Struct, omit_defaults=True):
     rule: str | None = None
 
 
-class ExplainReply(Struct):
+class PermissionVerdict(Struct, omit_defaults=True):
+    """What the policy says about a kind of socket or a device."""
+
+    name: str
+    allowed: bool
+    rule: str | None = None
+
+
+class ExplainReply(Struct, omit_defaults=True):
     """The reply of Explain."""
 
     target: str
     allowed: bool
     verdicts: list[TypeVerdict]
+    sockets: list[PermissionVerdict] | None = None
+    devices: list[PermissionVerdict] | None = None
 
 
 class ContainerDescription(Struct, rename="camel", omit_defaults=True):
@@ -215,9 +313,11 @@ class CreateReply(Struct):
     durable: bool
 
 
-class HoldRequest(ExplainRequest, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+class HoldRequest(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """The parameters of Hold."""
 
+    target: TargetSpec
+    types: list[NamespaceType] | None = None
     name: str
 
 

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "nsbroker"
 FLOORS = [
     {"version", "errors"},
     {"address", "linux"},
-    {"identity"},
+    {"identity", "socket_kind"},
     {"inside", "opening"},
     {"creation"},
     {"namespace"},

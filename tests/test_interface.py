@@ -13,6 +13,7 @@ from nsbroker import interface
 from nsbroker.errors import WIRE_ERRORS, BrokerError, InvalidParameter
 from nsbroker.identity import NamespaceType
 from nsbroker.interface import TargetSpec
+from nsbroker.socket_kind import SocketFamily, SocketType
 from nsbroker.target import Target
 from nsbroker.varlink import service
 
@@ -32,9 +33,21 @@ STRUCTS: dict[str, Struct] = {
     "Container": interface.ContainerDescription,
     "UnavailableEngine": interface.UnavailableEngine,
     "HeldNamespace": interface.HeldDescription,
+    "SocketAddress": interface.SocketAddress,
+    "Device": interface.DeviceDescription,
+    "PermissionVerdict": interface.PermissionVerdict,
+}
+ENUMERATIONS = {
+    "NamespaceType": NamespaceType,
+    "SocketFamily": SocketFamily,
+    "SocketType": SocketType,
+    "DeviceAccess": interface.DeviceAccess,
 }
 METHODS: dict[str, tuple[Struct, Struct]] = {
     "Open": (interface.OpenRequest, interface.OpenReply),
+    "OpenSocket": (interface.OpenSocketRequest, interface.OpenSocketReply),
+    "ListDevices": (interface.ListDevicesRequest, interface.ListDevicesReply),
+    "OpenDevice": (interface.OpenDeviceRequest, interface.OpenDeviceReply),
     "WhoAmI": (service.Nothing, interface.WhoAmIReply),
     "Explain": (interface.ExplainRequest, interface.ExplainReply),
     "ListContainers": (service.Nothing, interface.ListContainersReply),
@@ -76,7 +89,7 @@ def declared(kind: object) -> object:
         return ("[string]", declared(arguments[1]))
     if origin is typing.Annotated:
         return declared(arguments[0])
-    names = {struct: name for name, struct in STRUCTS.items()} | {NamespaceType: "NamespaceType"}
+    names = {struct: name for name, struct in STRUCTS.items()} | {kind: name for name, kind in ENUMERATIONS.items()}
     return names.get(typing.cast(type, kind)) or _PLAIN[typing.cast(type, kind)]
 
 
@@ -110,13 +123,14 @@ def test_a_standard_method_has_the_fields_of_its_structs(name: str) -> None:
 def test_every_member_of_the_text_is_checked_here() -> None:
     members = set(OURS.members)
     errors = {name.rpartition(".")[2] for name in WIRE_ERRORS if name.startswith(interface.NAME)}
-    assert members == set(STRUCTS) | set(METHODS) | errors | {"NamespaceType"}
+    assert members == set(STRUCTS) | set(METHODS) | errors | set(ENUMERATIONS)
     standard = {name.rpartition(".")[2] for name in WIRE_ERRORS if name.startswith(service.NAME)}
     assert set(STANDARD.members) == set(STANDARD_METHODS) | standard
 
 
-def test_the_enumeration_has_all_types() -> None:
-    assert list(OURS.members["NamespaceType"].type.fields) == list(NamespaceType)
+@pytest.mark.parametrize("name", ENUMERATIONS)
+def test_an_enumeration_has_all_its_values(name: str) -> None:
+    assert list(OURS.members[name].type.fields) == list(ENUMERATIONS[name])
 
 
 @pytest.mark.parametrize("error", WIRE_ERRORS.values(), ids=lambda error: error.__name__)

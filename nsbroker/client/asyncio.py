@@ -14,13 +14,16 @@ from typing import TypeVar
 
 from nsbroker.address import socket_path
 from nsbroker.client.awaited import AwaitedBroker
-from nsbroker.client.requests import Request
+from nsbroker.client.connecting import FAILURES, STREAM, most_telling
+from nsbroker.client.requests import Request, Where
 from nsbroker.client.wire import Wire, connect_failed
 from nsbroker.errors import ConnectionLost
 from nsbroker.varlink.connection import IncomingReply
 
 T = TypeVar("T")
 R = TypeVar("R")
+# A method of the front is called `socket`, too.
+Socket = socket.socket
 
 
 @contextlib.asynccontextmanager
@@ -64,6 +67,43 @@ class Broker(AwaitedBroker):
         super().__init__(Wire(sock), asyncio.Lock())
         self._loop = asyncio.get_running_loop()
         self._waiting: asyncio.Future[None] | None = None
+
+    async def socket(
+        self,
+        target: Where,
+        family: int = socket.AF_INET,
+        type: int = socket.SOCK_STREAM,
+        proto: int = 0,
+        *,
+        bind: tuple[str, int] | None = None,
+    ) -> Socket:
+        """Have a socket made inside `target`, as socket.socket() with these arguments; it is the caller's, non-blocking.
+
+        `bind` (address, port) binds an inet or inet6 socket first, where a port below 1024 takes a permission of its own.
+        Raises SocketFailed when the kernel makes no such socket, InvalidType, and the errors of `open`.
+        """
+        return await self._socket(target, family, type, proto, bind)
+
+    async def create_connection(self, target: Where, address: tuple[str, int]) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect to `address` (host, port) from inside `target`, as asyncio.open_connection() does here.
+
+        A host's name is looked up here, not inside; each of its addresses is tried.  Raises OSError when nobody answers,
+        and the errors of `socket`.
+        """
+        failures: list[Exception] = []
+        for family, kind, protocol, _, place in await self._loop.getaddrinfo(*address, type=STREAM):
+            sock = None
+            try:
+                sock = await self.socket(target, family, kind, protocol)
+                await self._loop.sock_connect(sock, place)
+                return await asyncio.open_connection(sock=sock)
+            except BaseException as error:
+                if sock is not None:
+                    sock.close()
+                if not isinstance(error, FAILURES):
+                    raise
+                failures.append(error)
+        raise most_telling(failures)
 
     async def _connect_again(self) -> None:
         self._wire.replace(await _connected(self._path))

@@ -1,5 +1,8 @@
 """What the fronts of trio and asyncio have in common: the verbs, each a call that is awaited."""
 
+import io
+import os
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -8,7 +11,7 @@ from typing import TypeVar
 from nsbroker.client import requests
 from nsbroker.client.wire import NotTaken, Wire
 from nsbroker.identity import Expectation, NamespaceType
-from nsbroker.interface import ExplainReply, HeldDescription, PeerDescription, Status
+from nsbroker.interface import DeviceDescription, ExplainReply, HeldDescription, PeerDescription, Status
 from nsbroker.namespace import Namespace
 from nsbroker.varlink.connection import IncomingReply
 
@@ -38,13 +41,41 @@ class AwaitedBroker(ABC):
         """Open several namespaces of `target` (None: all it has), all or none; the handles are the caller's."""
         return await self._call(requests.open_namespaces(target, types, expect))
 
-    async def explain(self, target: requests.Where, types: Iterable[str] | None = None) -> ExplainReply:
-        """What the policy says to `open_all` with the same arguments."""
-        return await self._call(requests.explain(target, types))
+    async def explain(
+        self,
+        target: requests.Where,
+        types: Iterable[str] | None = None,
+        *,
+        sockets: Iterable[str] | None = None,
+        devices: Iterable[str] | None = None,
+    ) -> ExplainReply:
+        """What the policy says to opening these types of namespaces, kinds of sockets (such as inet:stream) and devices;
+        without any, to `open_all`.
+        """
+        return await self._call(requests.explain(target, types, sockets, devices))
 
     async def containers(self) -> requests.ContainerList:
         """The containers of which this process may have something opened, and the engines that could not be asked."""
         return await self._call(requests.list_containers())
+
+    async def _socket(
+        self, target: requests.Where, family: int, type: int, proto: int, bind: tuple[str, int] | None
+    ) -> socket.socket:
+        """A socket in the network namespace of `target`, non-blocking; the caller's."""
+        sock = await self._call(requests.open_socket(target, family, type, proto, bind))
+        sock.setblocking(False)
+        return sock
+
+    async def devices(self, target: requests.Where) -> list[DeviceDescription]:
+        """The character devices below the /dev of `target` that this process may have opened."""
+        return await self._call(requests.list_devices(target))
+
+    async def device(self, target: requests.Where, name: str, flags: int = os.O_RDONLY) -> io.FileIO:
+        """Open a character device below the /dev of `target`, by its name there (null, net/tun); the file is the caller's.
+
+        `flags` are os.O_RDONLY, O_WRONLY or O_RDWR, others are dropped.  Raises NoSuchDevice, and the errors of `open`.
+        """
+        return await self._call(requests.open_device(target, name, flags))
 
     async def create(self, types: Iterable[str], *, name: str | None = None) -> requests.Created:
         """Have new namespaces made; the handles are the caller's.  With `name` the broker holds them, too, until `release`.

@@ -1,22 +1,28 @@
 """The blocking front: for scripts and threads."""
 
+import io
+import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from socket import getaddrinfo
 from typing import Self, TypeVar
 
 from nsbroker.address import socket_path
 from nsbroker.client import requests
+from nsbroker.client.connecting import FAILURES, STREAM, most_telling
 from nsbroker.client.wire import NotTaken, Wire, connect_failed
 from nsbroker.errors import ConnectionLost
 from nsbroker.identity import Expectation, NamespaceType
-from nsbroker.interface import ExplainReply, HeldDescription, PeerDescription, Status
+from nsbroker.interface import DeviceDescription, ExplainReply, HeldDescription, PeerDescription, Status
 from nsbroker.namespace import Namespace
 from nsbroker.varlink.connection import IncomingReply
 
 T = TypeVar("T")
+# A method of the front is called `socket`, too.
+Socket = socket.socket
 
 
 def connect(address: str | None = None, *, timeout: float | None = None) -> "Broker":
@@ -75,13 +81,72 @@ class Broker:
         """Open several namespaces of `target` (None: all it has), all or none; the handles are the caller's."""
         return self._call(requests.open_namespaces(target, types, expect))
 
-    def explain(self, target: requests.Where, types: Iterable[str] | None = None) -> ExplainReply:
-        """What the policy says to `open_all` with the same arguments."""
-        return self._call(requests.explain(target, types))
+    def explain(
+        self,
+        target: requests.Where,
+        types: Iterable[str] | None = None,
+        *,
+        sockets: Iterable[str] | None = None,
+        devices: Iterable[str] | None = None,
+    ) -> ExplainReply:
+        """What the policy says to opening these types of namespaces, kinds of sockets (such as inet:stream) and devices;
+        without any, to `open_all`.
+        """
+        return self._call(requests.explain(target, types, sockets, devices))
 
     def containers(self) -> requests.ContainerList:
         """The containers of which this process may have something opened, and the engines that could not be asked."""
         return self._call(requests.list_containers())
+
+    def socket(
+        self,
+        target: requests.Where,
+        family: int = socket.AF_INET,
+        type: int = socket.SOCK_STREAM,
+        proto: int = 0,
+        *,
+        bind: tuple[str, int] | None = None,
+    ) -> Socket:
+        """Have a socket made inside `target`, as socket.socket() with these arguments; it is the caller's.
+
+        `bind` (address, port) binds an inet or inet6 socket first, where a port below 1024 takes a permission of its own.
+        Raises SocketFailed when the kernel makes no such socket, InvalidType, and the errors of `open`.
+        """
+        return self._call(requests.open_socket(target, family, type, proto, bind))
+
+    def create_connection(self, target: requests.Where, address: tuple[str, int], timeout: float | None = None) -> Socket:
+        """Connect to `address` (host, port) from inside `target`, as socket.create_connection(); `timeout` (seconds) stays the socket's.
+
+        A host's name is looked up here, not inside; each of its addresses is tried.  Raises OSError when nobody answers,
+        and the errors of `socket`.
+        """
+        failures: list[Exception] = []
+        for family, kind, protocol, _, place in getaddrinfo(*address, type=STREAM):
+            sock = None
+            try:
+                sock = self.socket(target, family, kind, protocol)
+                sock.settimeout(timeout)
+                sock.connect(place)
+            except BaseException as error:
+                if sock is not None:
+                    sock.close()
+                if not isinstance(error, FAILURES):
+                    raise
+                failures.append(error)
+            else:
+                return sock
+        raise most_telling(failures)
+
+    def devices(self, target: requests.Where) -> list[DeviceDescription]:
+        """The character devices below the /dev of `target` that this process may have opened."""
+        return self._call(requests.list_devices(target))
+
+    def device(self, target: requests.Where, name: str, flags: int = os.O_RDONLY) -> io.FileIO:
+        """Open a character device below the /dev of `target`, by its name there (null, net/tun); the file is the caller's.
+
+        `flags` are os.O_RDONLY, O_WRONLY or O_RDWR, others are dropped.  Raises NoSuchDevice, and the errors of `open`.
+        """
+        return self._call(requests.open_device(target, name, flags))
 
     def create(self, types: Iterable[str], *, name: str | None = None) -> requests.Created:
         """Have new namespaces made; the handles are the caller's.  With `name` the broker holds them, too, until `release`.

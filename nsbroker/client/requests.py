@@ -1,6 +1,9 @@
 """What the fronts ask: for each method the call, its fds, and how to read the answer."""
 
+import io
 import os
+import socket
+import stat
 from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
@@ -21,6 +24,8 @@ from nsbroker.interface import (
     ContainerDescription,
     CreateReply,
     CreateRequest,
+    DeviceAccess,
+    DeviceDescription,
     ExpectationSpec,
     ExplainReply,
     ExplainRequest,
@@ -28,12 +33,19 @@ from nsbroker.interface import (
     HoldReply,
     HoldRequest,
     ListContainersReply,
+    ListDevicesReply,
+    ListDevicesRequest,
     ListHeldReply,
+    OpenDeviceReply,
+    OpenDeviceRequest,
     OpenedNamespace,
     OpenReply,
     OpenRequest,
+    OpenSocketReply,
+    OpenSocketRequest,
     PeerDescription,
     ReleaseRequest,
+    SocketAddress,
     Status,
     TargetSpec,
     UnavailableEngine,
@@ -41,6 +53,7 @@ from nsbroker.interface import (
 )
 from nsbroker.linux.ancillary import close_all
 from nsbroker.namespace import Namespace
+from nsbroker.socket_kind import SocketKind
 from nsbroker.target import Kind, Target
 from nsbroker.varlink import service
 from nsbroker.varlink.connection import IncomingReply
@@ -65,6 +78,8 @@ class Request(NamedTuple, Generic[T]):
     target: Target | None = None
     types: Sequence[str] = ()
     more: bool = False
+    lacks: str = ""
+    """What a rule would have to allow, where that is not `types`."""
 
     def what(self) -> str:
         """The call in words, for errors."""
@@ -85,12 +100,52 @@ def open_namespaces(
     )
 
 
-def explain(where: Where, types: Iterable[str] | None) -> Request[ExplainReply]:
-    """What the policy says to opening `types` of the target."""
+def explain(
+    where: Where, types: Iterable[str] | None, sockets: Iterable[str] | None, devices: Iterable[str] | None
+) -> Request[ExplainReply]:
+    """What the policy says to opening these of the target."""
     target = _target(where)
     kinds = None if types is None else [NamespaceType.parse(kind) for kind in types]
-    request = ExplainRequest(TargetSpec.of(target), kinds)
+    wanted = None if sockets is None else [str(SocketKind.parse(text)) for text in sockets]
+    request = ExplainRequest(TargetSpec.of(target), kinds, wanted, None if devices is None else list(devices))
     return Request(interface.EXPLAIN, request, _fds(target), _explanation, "explain", target)
+
+
+def open_socket(where: Where, family: int, kind: int, protocol: int, bind: tuple[str, int] | None) -> Request[socket.socket]:
+    """Make a socket inside the target; the caller owns it."""
+    target = _target(where)
+    wanted = SocketKind.of_numbers(family, kind, bind[1] if bind else 0)
+    address = None if bind is None else SocketAddress(*bind)
+    request = OpenSocketRequest(TargetSpec.of(target), wanted.family, wanted.type, protocol or None, address)
+    return Request(
+        interface.OPEN_SOCKET, request, _fds(target), _read_socket, f"open a socket {wanted} in", target, lacks=f"sockets {wanted}"
+    )
+
+
+def list_devices(where: Where) -> Request[list[DeviceDescription]]:
+    """The devices below the target's /dev."""
+    target = _target(where)
+    request = ListDevicesRequest(TargetSpec.of(target))
+    return Request(
+        interface.LIST_DEVICES, request, _fds(target), lambda replies: _devices(replies).devices, "list the devices of", target,
+        lacks="devices",
+    )  # fmt: skip
+
+
+def open_device(where: Where, name: str, flags: int) -> Request[io.FileIO]:
+    """Open a device below the target's /dev; the caller owns the file."""
+    target, access = _target(where), DeviceAccess.of_flags(flags)
+    request = OpenDeviceRequest(TargetSpec.of(target), name, access)
+    mode = {DeviceAccess.READ: "rb", DeviceAccess.WRITE: "wb", DeviceAccess.READ_WRITE: "r+b"}[access]
+    return Request(
+        interface.OPEN_DEVICE,
+        request,
+        _fds(target),
+        lambda replies: _read_device(replies, mode),
+        f"open the device {name} of",
+        target,
+        lacks=f"the device {name}",
+    )
 
 
 class Created(NamedTuple):
@@ -203,6 +258,9 @@ _open_replies = msgspec.json.Decoder(OpenReply)
 _explanation = _reader(ExplainReply)
 _who = _reader(WhoAmIReply)
 _status = _reader(Status)
+_opened_socket = _reader(OpenSocketReply)
+_devices = _reader(ListDevicesReply)
+_opened_device = _reader(OpenDeviceReply)
 
 
 def _read_containers(replies: Sequence[IncomingReply]) -> ContainerList:
@@ -216,6 +274,34 @@ def _read_containers(replies: Sequence[IncomingReply]) -> ContainerList:
 def _read_held(replies: Sequence[IncomingReply]) -> list[HeldDescription]:
     answers = [_decode(_held, reply) for reply in replies]
     return [answer.held for answer in answers if answer.held is not None]
+
+
+def _read_socket(replies: Sequence[IncomingReply]) -> socket.socket:
+    fd = _take_one(replies[0], _opened_socket(replies).socket_file_descriptor)
+    try:
+        # Family, type and protocol are read from the descriptor.
+        return socket.socket(fileno=fd)
+    except OSError as error:
+        os.close(fd)
+        raise ProtocolError("the broker sent something that is no socket") from error
+
+
+def _read_device(replies: Sequence[IncomingReply], mode: str) -> io.FileIO:
+    fd = _take_one(replies[0], _opened_device(replies).device_file_descriptor)
+    try:
+        if not stat.S_ISCHR(os.fstat(fd).st_mode):
+            raise ProtocolError("the broker sent something that is no character device")
+        return io.FileIO(fd, mode)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def _take_one(reply: IncomingReply, index: int) -> int:
+    try:
+        return reply.take_fds({"index": index})[0]
+    except BrokerError as error:
+        raise ProtocolError("the broker's answer does not fit the file descriptors that came with it") from error
 
 
 def _read_namespaces(reply: IncomingReply, kinds: list[NamespaceType] | None) -> dict[NamespaceType, Namespace]:
@@ -251,6 +337,9 @@ def _error(request: Request[T], reply: IncomingReply) -> NsbrokerError:
     if kind is None:
         return ProtocolError(f"{request.what()}: the broker answers with an unknown error {reply.error}")
     if kind is PermissionDenied:
+        if request.lacks:
+            why = f"no rule of the broker's policy lets you have {request.lacks} there, or the kernel does not"
+            return PermissionDenied(request.what(), why)
         return PermissionDenied(request.what())
     try:
         fields = msgspec.json.decode(reply.parameters, type=dict[str, object])

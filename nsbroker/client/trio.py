@@ -15,13 +15,16 @@ import trio
 
 from nsbroker.address import socket_path
 from nsbroker.client.awaited import AwaitedBroker
-from nsbroker.client.requests import Request
+from nsbroker.client.connecting import FAILURES, STREAM, most_telling
+from nsbroker.client.requests import Request, Where
 from nsbroker.client.wire import Wire, connect_failed
 from nsbroker.errors import ConnectionLost
 from nsbroker.varlink.connection import IncomingReply
 
 T = TypeVar("T")
 R = TypeVar("R")
+# A method of the front is called `socket`, too.
+Socket = socket.socket
 
 
 @contextlib.asynccontextmanager
@@ -65,6 +68,44 @@ class Broker(AwaitedBroker):
         self._path = path
         super().__init__(Wire(sock), trio.Lock())
 
+    async def socket(
+        self,
+        target: Where,
+        family: int = socket.AF_INET,
+        type: int = socket.SOCK_STREAM,
+        proto: int = 0,
+        *,
+        bind: tuple[str, int] | None = None,
+    ) -> trio.socket.SocketType:
+        """Have a socket made inside `target`, as socket.socket() with these arguments; it is the caller's, of trio's kind.
+
+        `bind` (address, port) binds an inet or inet6 socket first, where a port below 1024 takes a permission of its own.
+        Raises SocketFailed when the kernel makes no such socket, InvalidType, and the errors of `open`.
+        """
+        return trio.socket.from_stdlib_socket(await self._socket(target, family, type, proto, bind))
+
+    async def create_connection(self, target: Where, address: tuple[str, int]) -> trio.SocketStream:
+        """Connect to `address` (host, port) from inside `target`, as trio.open_tcp_stream() does here.
+
+        A host's name is looked up here, not inside; each of its addresses is tried.  Raises OSError when nobody answers,
+        and the errors of `socket`.
+        """
+        failures: list[Exception] = []
+        for family, kind, protocol, _, place in await trio.socket.getaddrinfo(*address, type=STREAM):
+            sock = None
+            try:
+                sock = await self.socket(target, family, kind, protocol)
+                await sock.connect(place)
+            except BaseException as error:
+                if sock is not None:
+                    sock.close()
+                if not isinstance(error, FAILURES):
+                    raise
+                failures.append(error)
+            else:
+                return trio.SocketStream(sock)
+        raise most_telling(failures)
+
     async def _connect_again(self) -> None:
         self._wire.replace(await _connected(self._path))
 
@@ -85,7 +126,7 @@ class Broker(AwaitedBroker):
             raise
         return replies
 
-    async def _step(self, step: Callable[[], R], wait: Callable[[socket.socket], Awaitable[None]]) -> R:
+    async def _step(self, step: Callable[[], R], wait: Callable[[Socket], Awaitable[None]]) -> R:
         while True:
             try:
                 return step()

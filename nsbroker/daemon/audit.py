@@ -41,7 +41,8 @@ _stderr.register(_STDERR, select.POLLOUT)
 
 class Record(Struct, omit_defaults=True):
     """One decision.  `verdict` is allowed, denied, failed: allowed, but it could not be done; or flood: `count` more
-    were denied or failed, and were not written out.  Of an anonymous peer the uid proves nothing.
+    were denied or failed, and were not written out.  `wanted` is what was asked for, as far as `namespaces`, those that
+    were opened, do not tell.  Of an anonymous peer the uid proves nothing.
     """
 
     verb: str
@@ -52,6 +53,7 @@ class Record(Struct, omit_defaults=True):
     peer_gid: int
     peer_pid: int
     peer_unit: str = ""
+    wanted: str = ""
     namespaces: str = ""
     error: str = ""
     time: float = 0.0
@@ -77,6 +79,7 @@ class Audit:
         verdict: str,
         *,
         rule: str = "",
+        wanted: str = "",
         namespaces: Iterable[Namespace] = (),
         error: str = "",
     ) -> None:
@@ -95,6 +98,7 @@ class Audit:
                 peer.gid,
                 peer.pid,
                 peer.first_unit() or "",
+                wanted[:_TEXT_MAX],
                 spaces,
                 error,
                 time.time(),

@@ -7,8 +7,9 @@ from msgspec import Struct
 
 from nsbroker.daemon.limits import Lease
 from nsbroker.daemon.peer import Peer
-from nsbroker.errors import InvalidParameter
+from nsbroker.errors import ExpectedMore, InvalidParameter
 from nsbroker.identity import NamespaceType
+from nsbroker.varlink.connection import IncomingCall
 
 
 class Caller(NamedTuple):
@@ -41,3 +42,10 @@ def checked_types(types: list[NamespaceType] | None) -> tuple[NamespaceType, ...
     if not types or len(set(types)) != len(types):
         raise InvalidParameter("types")
     return tuple(types)
+
+
+def see_more(call: IncomingCall) -> None:
+    """See that a call to a method that gives several replies is one, and has no fds.  Raises ExpectedMore, InvalidParameter."""
+    call.take_fds()
+    if not call.more:
+        raise ExpectedMore

@@ -49,6 +49,7 @@ class Limits(Struct, forbid_unknown_fields=True, rename="kebab", frozen=True):
     message_deadline: float = 5.0
     reply_deadline: float = 5.0
     engine_deadline: float = 2.0
+    device_deadline: float = 2.0
     held_per_user: int = 16
 
 

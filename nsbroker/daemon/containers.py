@@ -1,11 +1,13 @@
-"""The containers of which a peer may open something."""
+"""The verb ListContainers: the containers of which a peer may open something."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 
 import trio
 
+from nsbroker.daemon.call import Answer, Caller, Stream, see_more
 from nsbroker.daemon.engines.container import Container, State
-from nsbroker.daemon.engines.roster import Roster, distinct
+from nsbroker.daemon.engines.roster import distinct
+from nsbroker.daemon.parts import Parts
 from nsbroker.daemon.peer import Peer
 from nsbroker.daemon.policy import Grants
 from nsbroker.daemon.resolve import PinnedContainer
@@ -13,6 +15,8 @@ from nsbroker.errors import BrokerError
 from nsbroker.identity import NamespaceType
 from nsbroker.interface import ContainerDescription, ListContainersReply, UnavailableEngine
 from nsbroker.linux.cgroup import is_frozen
+from nsbroker.varlink import service
+from nsbroker.varlink.connection import IncomingCall
 
 # After so many looked at in one go, others get their turn.
 _IN_A_ROW = 8
@@ -20,21 +24,32 @@ _IN_A_ROW = 8
 _LABELS_MAX = 32768
 
 
-async def list_containers(roster: Roster, grants: Grants, peer: Peer) -> AsyncGenerator[ListContainersReply, None]:
-    """Each container, each engine that could not be asked, and an empty reply for the end."""
-    survey = await roster.survey(grants.asker(peer))
-    found: dict[Container, ContainerDescription] = {}
-    for number, container in enumerate(survey.containers):
-        described = _describe(container, grants, peer)
-        if described is not None:
-            found[container] = described
-        if number % _IN_A_ROW == 0:
-            await trio.lowlevel.checkpoint()
-    for container in distinct(found):
-        yield ListContainersReply(container=found[container])
-    for failure in survey.failures:
-        yield ListContainersReply(unavailable=UnavailableEngine(failure.engine, failure.reason))
-    yield ListContainersReply()
+class Containers:
+    """Answers calls for containers."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def list(self, caller: Caller, call: IncomingCall, request: service.Nothing) -> Stream:
+        """Each container, each engine that could not be asked, and an empty reply for the end."""
+        see_more(call)
+        return self._listed(caller.peer, self._parts.policy.grants(caller.peer))
+
+    async def _listed(self, peer: Peer, grants: Grants) -> Stream:
+        self._parts.audit.record(peer, "ListContainers", "container:*", "allowed")
+        survey = await self._parts.roster.survey(grants.asker(peer))
+        found: dict[Container, ContainerDescription] = {}
+        for number, container in enumerate(survey.containers):
+            described = _describe(container, grants, peer)
+            if described is not None:
+                found[container] = described
+            if number % _IN_A_ROW == 0:
+                await trio.lowlevel.checkpoint()
+        for container in distinct(found):
+            yield Answer(ListContainersReply(container=found[container]), continues=True)
+        for failure in survey.failures:
+            yield Answer(ListContainersReply(unavailable=UnavailableEngine(failure.engine, failure.reason)), continues=True)
+        yield Answer(ListContainersReply())
 
 
 def _describe(container: Container, grants: Grants, peer: Peer) -> ContainerDescription | None:

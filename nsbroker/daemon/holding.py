@@ -4,14 +4,12 @@ from collections.abc import Sequence
 
 import trio
 
-from nsbroker.daemon.audit import Audit
-from nsbroker.daemon.call import Answer, Caller, Stream, checked_types
-from nsbroker.daemon.held import Held, Holder, is_held_name
-from nsbroker.daemon.inquiry import Inquiry
-from nsbroker.daemon.limits import Ledger
+from nsbroker.daemon.call import Answer, Caller, Later, Stream, checked_types, see_more
+from nsbroker.daemon.held import Held, is_held_name
+from nsbroker.daemon.inquiry import Inquiry, inquire
+from nsbroker.daemon.parts import Parts
 from nsbroker.daemon.peer import Peer
 from nsbroker.daemon.policy import Grants
-from nsbroker.daemon.resolve import Pinned
 from nsbroker.errors import InvalidParameter, InvalidType, NoSuchTarget, PermissionDenied
 from nsbroker.identity import NamespaceType
 from nsbroker.interface import (
@@ -19,24 +17,30 @@ from nsbroker.interface import (
     CreateRequest,
     HeldDescription,
     HoldReply,
+    HoldRequest,
     ListHeldReply,
     OpenedNamespace,
     ReleaseRequest,
 )
 from nsbroker.namespace import Namespace
 from nsbroker.varlink import service
+from nsbroker.varlink.connection import IncomingCall
 
 
 class Holding:
-    """Answers calls about what `holder` holds."""
+    """Answers calls about what the broker holds."""
 
-    def __init__(self, holder: Holder, ledger: Ledger, audit: Audit) -> None:
-        self._holder = holder
-        self._ledger = ledger
-        self._audit = audit
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._holder = parts.holder
+        self._audit = parts.audit
 
-    async def create(self, caller: Caller, grants: Grants, request: CreateRequest) -> Answer:
+    def create(self, caller: Caller, call: IncomingCall, request: CreateRequest) -> Later:
         """New namespaces; held, when they get a name.  Without one they are the caller's own, as long as it has them open."""
+        call.take_fds()
+        return self._create(caller, self._parts.policy.grants(caller.peer), request)
+
+    async def _create(self, caller: Caller, grants: Grants, request: CreateRequest) -> Answer:
         peer, name = caller.peer, request.name
         kinds = checked_types(request.types) or ()
         said = f"name:{_checked_name(name)}" if name is not None else "self"
@@ -47,7 +51,7 @@ class Holding:
             raise PermissionDenied
         made: list[Namespace] = []
         try:
-            self._ledger.check(caller.lease, len(kinds))
+            self._parts.ledger.check(caller.lease, len(kinds))
             if name is not None:
                 self._holder.check(name, peer.uid, len(kinds))
             for kind in kinds:
@@ -64,16 +68,27 @@ class Holding:
         opened = [OpenedNamespace(space.type, space.device, space.inode, index) for index, space in enumerate(made)]
         return Answer(CreateReply(opened, name is not None and self._holder.durable), [space.detach() for space in made])
 
-    async def hold(self, caller: Caller, inquiry: Inquiry, grants: Grants, pinned: Pinned, name: str) -> Answer:
-        """Hold what `inquiry` asked for, and what `pinned` (taken) is.  The inquiry is entered by whoever calls."""
+    def hold(self, caller: Caller, call: IncomingCall, request: HoldRequest) -> Later:
+        """Hold namespaces of a target."""
+        types = checked_types(request.types)
+        inquiry = inquire(self._parts, "Hold", caller, call, request.target, types)
+        return self._hold(caller, inquiry, types, request.name)
+
+    async def _hold(self, caller: Caller, inquiry: Inquiry, types: tuple[NamespaceType, ...] | None, name: str) -> Answer:
+        with inquiry:
+            return await self._hold_asked(caller, inquiry, types, name)
+
+    async def _hold_asked(self, caller: Caller, inquiry: Inquiry, types: tuple[NamespaceType, ...] | None, name: str) -> Answer:
         opened: list[Namespace] = []
+        pinned = await inquiry.pin()
         try:
+            wanted = pinned.types() if types is None else types
             held_name = (f"name:{_checked_name(name)}",)
-            allowed = inquiry.judge(pinned).allowed and grants.verdict(held_name, inquiry.types or (), own=False).allowed
-            if not allowed:
+            grants = self._parts.policy.grants(caller.peer)
+            if not (inquiry.judge(pinned).allowed and grants.verdict(held_name, wanted, own=False).allowed):
                 raise PermissionDenied
-            self._holder.check(name, caller.peer.uid, len(inquiry.types or ()))
-            for kind in inquiry.types or ():
+            self._holder.check(name, caller.peer.uid, len(wanted))
+            for kind in wanted:
                 opened.append(pinned.open(kind))  # noqa: PERF401 - what was opened before a failure must be known
             pinned.see_unchanged()
             inquiry.succeed(opened)
@@ -84,8 +99,10 @@ class Holding:
                 space.close()
         return Answer(HoldReply(self._holder.durable))
 
-    def release(self, caller: Caller, grants: Grants, request: ReleaseRequest) -> Answer:
+    def release(self, caller: Caller, call: IncomingCall, request: ReleaseRequest) -> Answer:
         """Let go of a name: for who holds it, and for root."""
+        call.take_fds()
+        grants = self._parts.policy.grants(caller.peer)
         peer, said = caller.peer, f"name:{_checked_name(request.name)}"
         held = self._holder.find(request.name)
         if held is not None and not peer.anonymous and peer.uid in (held.uid, 0):
@@ -99,8 +116,12 @@ class Holding:
         self._audit.record(peer, "Release", said, "denied")
         raise PermissionDenied
 
-    async def listed(self, peer: Peer, grants: Grants) -> Stream:
+    def list(self, caller: Caller, call: IncomingCall, request: service.Nothing) -> Stream:
         """What the peer holds itself, or may open."""
+        see_more(call)
+        return self._listed(caller.peer, self._parts.policy.grants(caller.peer))
+
+    async def _listed(self, peer: Peer, grants: Grants) -> Stream:
         self._audit.record(peer, "ListHeld", "name:*", "allowed")
         for description in [one for held in self._holder for one in self._describe(held, peer, grants)]:
             yield Answer(ListHeldReply(description), continues=True)

@@ -1,6 +1,6 @@
 """One question to the policy, from the asking to the record: the part that all verbs with a target share.
 
-    with inquiry:  see_askable -> (resolve) -> judge -> (open) -> succeed
+    inquire -> with inquiry:  pin_now, or await pin -> judge -> (open) -> succeed
 
 What the peer learns hangs on the rules: an error that tells whether the target exists goes out as it is only to a peer
 that a rule's names fit, to any other peer it is PermissionDenied, the very same in all cases.
@@ -10,57 +10,97 @@ import errno
 from collections.abc import Sequence
 from typing import Self
 
-from nsbroker.daemon.audit import Audit
-from nsbroker.daemon.engines.roster import Asker
-from nsbroker.daemon.peer import Peer
-from nsbroker.daemon.policy import Policy, Verdict, names_of
-from nsbroker.daemon.resolve import Pinned
+from nsbroker.daemon.call import Caller
+from nsbroker.daemon.parts import Parts
+from nsbroker.daemon.permission import Permission
+from nsbroker.daemon.policy import Verdict, names_of
+from nsbroker.daemon.resolve import Pinned, resolve, resolve_slowly, takes_time
 from nsbroker.errors import BrokerError, InvalidParameter, PermissionDenied, QuotaExceeded
-from nsbroker.identity import NamespaceType
+from nsbroker.interface import TargetSpec
 from nsbroker.namespace import Namespace
-from nsbroker.target import Kind, Target
+from nsbroker.target import Kind
+from nsbroker.varlink.connection import IncomingCall
 
 _NOTHING = Verdict(False, (), "")
 
 
+def inquire(
+    parts: Parts, verb: str, caller: Caller, call: IncomingCall, spec: TargetSpec, wanted: tuple[Permission, ...] | None
+) -> "Inquiry":
+    """The question that a call puts, seen to be one that may be put.  Takes the call's fds, which go with its target.
+
+    Raises PermissionDenied when no rule could allow it, before anything is looked up.
+    """
+    inquiry = Inquiry(parts, verb, caller, spec, wanted)
+    with inquiry:
+        inquiry.see_askable()
+    index = spec.pid_file_descriptor
+    inquiry.take_pidfd(call.take_fds(None if index is None else {"target.pidFileDescriptor": index}))
+    return inquiry
+
+
 class Inquiry:
-    """`peer` wants `types` (None: all there are) of `target`."""
+    """`caller` wants `wanted` (None: every type of namespace that there is) of a target.
 
-    __slots__ = ("_audit", "_grants", "_peer", "_verb", "names", "said", "target", "types", "verdict")
+    Between `inquire` and the pinning nothing may be awaited: a pidfd that came along would be forgotten.
+    """
 
-    def __init__(
-        self, verb: str, target: Target, types: tuple[NamespaceType, ...] | None, peer: Peer, policy: Policy, audit: Audit
-    ) -> None:
+    __slots__ = ("_caller", "_grants", "_parts", "_pidfd", "_verb", "details", "names", "said", "target", "verdict", "wanted")
+
+    def __init__(self, parts: Parts, verb: str, caller: Caller, spec: TargetSpec, wanted: tuple[Permission, ...] | None) -> None:
+        """Use `inquire`.  Raises InvalidParameter for what is no target."""
+        self._parts = parts
         self._verb = verb
-        self._peer = peer
-        self._audit = audit
-        self._grants = policy.grants(peer)
-        self.target = target
-        self.types = types
-        self.said = str(target)
-        self.names = names_of(target) if target.kind is Kind.CONTAINER else (self.said,)
+        self._caller = caller
+        self._grants = parts.policy.grants(caller.peer)
+        self._pidfd: list[int] = []
+        self.target = spec.to_target()
+        self.wanted = wanted
+        self.details = ""
+        """What the record says of what was wanted, where that is no namespace."""
+        self.said = str(self.target)
+        self.names = names_of(self.target) if self.target.kind is Kind.CONTAINER else (self.said,)
         self.verdict = _NOTHING
 
     def see_askable(self) -> None:
-        """Raises PermissionDenied when no rule could allow it, before anything is looked up."""
+        """Raises PermissionDenied when no rule could allow it."""
         if self.target.kind is Kind.PIDFD:
             return  # It has no name yet; and looking at an fd that the peer holds anyway tells it nothing new.
-        if not self._grants.may_ask(self.target, self.names, self.types):
+        if not self._grants.may_ask(self.target, self.names, self.wanted):
             raise PermissionDenied
 
-    def asker(self) -> Asker:
-        """On whose behalf engines are asked."""
-        return self._grants.asker(self._peer)
+    def take_pidfd(self, fds: list[int]) -> None:
+        """Take what came with the target."""
+        self._pidfd = fds
+
+    def takes_time(self) -> bool:
+        """Whether finding the target cannot be done at once."""
+        return takes_time(self.target)
+
+    def pin_now(self) -> Pinned:
+        """What the target means, the caller's to close, of one that does not take time."""
+        return resolve(self.target, self.said, self._caller.peer, self._pidfd, self._parts.holder)
+
+    async def pin(self) -> Pinned:
+        """What the target means, the caller's to close."""
+        if not takes_time(self.target):
+            return self.pin_now()
+        return await resolve_slowly(self.target, self._parts.roster, self._grants.asker(self._caller.peer))
 
     def judge(self, pinned: Pinned) -> Verdict:
-        """The verdict on what the target turned out to be; from here on the inquiry is about that.  `types` are settled."""
+        """The verdict on what the target turned out to be; from here on the inquiry is about that.  `wanted` is settled."""
         self.said = pinned.target
         self.names = pinned.names
-        if self.types is None:
-            self.types = pinned.types()
-        own = not self._peer.anonymous and pinned.is_of(self._peer.uid)
-        self.verdict = self._grants.verdict(self.names, self.types, own=own)
+        if self.wanted is None:
+            self.wanted = pinned.types()
+        self.verdict = self.verdict_on(pinned, self.wanted)
         return self.verdict
+
+    def verdict_on(self, pinned: Pinned, wanted: tuple[Permission, ...]) -> Verdict:
+        """What the rules say of `wanted` of what was pinned."""
+        peer = self._caller.peer
+        own = not peer.anonymous and pinned.is_of(peer.uid)
+        return self._grants.verdict(pinned.names, wanted, own=own)
 
     def __enter__(self) -> Self:
         return self
@@ -73,10 +113,10 @@ class Inquiry:
     def _fail(self, error: Exception) -> BrokerError:
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
             error = QuotaExceeded("open files of the broker")
-        if not self.verdict.allowed and self.types is not None:
+        if not self.verdict.allowed and self.wanted is not None:
             # It did not come to a verdict on facts; what the target's name alone says tells a failure from a refusal.
-            self.verdict = self._grants.verdict(self.names, self.types, own=False)
-        allowed = self.verdict.allowed or (self.types is None and self._grants.names(self.names))
+            self.verdict = self._grants.verdict(self.names, self.wanted, own=False)
+        allowed = self.verdict.allowed or (self.wanted is None and self._grants.names(self.names))
         if isinstance(error, PermissionDenied) and not allowed:
             self._record("denied")
         else:
@@ -84,7 +124,7 @@ class Inquiry:
         return self._masked(error)
 
     def succeed(self, namespaces: Sequence[Namespace] = ()) -> None:
-        """Record the verdict, with what was opened.  Raises OSError when the record is not taken."""
+        """Record the verdict, with the namespaces that were opened.  Raises OSError when the record is not taken."""
         self._record("allowed" if self.verdict.allowed else "denied", namespaces)
 
     def _masked(self, error: Exception) -> BrokerError:
@@ -95,4 +135,13 @@ class Inquiry:
         return PermissionDenied()
 
     def _record(self, verdict: str, namespaces: Sequence[Namespace] = (), *, error: str = "") -> None:
-        self._audit.record(self._peer, self._verb, self.said, verdict, rule=self.verdict.rule, namespaces=namespaces, error=error)
+        self._parts.audit.record(
+            self._caller.peer,
+            self._verb,
+            self.said,
+            verdict,
+            rule=self.verdict.rule,
+            namespaces=namespaces,
+            wanted=self.details if namespaces else self.details or " ".join(map(str, self.wanted or ())),
+            error=error,
+        )

@@ -18,6 +18,7 @@ from nsbroker.daemon.engines.roster import Roster
 from nsbroker.daemon.held import Holder, is_from_store
 from nsbroker.daemon.limits import Ledger
 from nsbroker.daemon.listen import Listener, own_socket, passed_socket
+from nsbroker.daemon.parts import Parts
 from nsbroker.daemon.policy import Policy
 from nsbroker.daemon.server import Server
 from nsbroker.daemon.service import FdStore, Manager, passed_fds
@@ -69,8 +70,8 @@ class Daemon:
         self._ledger = ledger
         self._audit = audit
         self._manager = Manager()
-        self._broker = Broker(self._compile(settings), _roster(settings), holder, ledger, audit)
-        self._server = Server(self._broker, ledger, audit)
+        self._parts = Parts(self._compile(settings), _roster(settings), holder, ledger, audit)
+        self._server = Server(Broker(self._parts), ledger, audit)
         self._fault = ""
 
     async def serve(self, listener: Listener, idle_timeout: float | None) -> None:
@@ -119,7 +120,7 @@ class Daemon:
         life.cancel()
 
     def _tell_status(self) -> None:
-        policy = self._broker.policy
+        policy = self._parts.policy
         read = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(policy.loaded))
         held, rules = len(self._holder), len(policy.rules)
         text = f"connections: {self._ledger.connections}, held namespaces: {held}, rules: {rules}, read {read}"
@@ -136,8 +137,8 @@ class Daemon:
         except Exception as error:
             self._fault = f"a fault of the broker's own: {type(error).__name__}: {error}"
         else:
-            self._broker.policy = policy
-            self._broker.roster = _roster(settings)
+            self._parts.policy = policy
+            self._parts.roster = _roster(settings)
             self._ledger.limits = settings.limits
             self._holder.most_per_user = settings.limits.held_per_user
             self._audit.configure(settings.audit)

@@ -8,19 +8,18 @@ import grp
 import pwd
 import re
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 from nsbroker.daemon.configuration import Configuration, RuleText, SourcedRule
 from nsbroker.daemon.engines.roster import Asker
 from nsbroker.daemon.peer import Peer
+from nsbroker.daemon.permission import Allowance, Permission
 from nsbroker.errors import ConfigurationError, InvalidTarget, InvalidType
 from nsbroker.identity import NamespaceType
 from nsbroker.target import ENGINES, KINDS, UNIT_SUFFIXES, Kind, Target
 
-_FAMILIES = ("inet", "inet6", "unix", "netlink", "packet", "vsock")
-_SOCKET_TYPES = ("stream", "dgram", "seqpacket", "raw")
 Names = tuple[str, ...]
 """The targets that mean one and the same thing."""
 K = TypeVar("K")
@@ -33,7 +32,7 @@ _OWNABLE = frozenset(("pid", "tid", "self", "name", "container", *ENGINES, "unit
 
 
 class Verdict(NamedTuple):
-    """Whether it is allowed, and the rules that say so: one for each type asked for, None where none does, and all their
+    """Whether it is allowed, and the rules that say so: one for each thing asked for, None where none does, and all their
     names in one line.
     """
 
@@ -56,7 +55,7 @@ class Rule:
     exact: frozenset[str]
     globs: re.Pattern[str] | None
     kinds: frozenset[str]
-    namespaces: frozenset[NamespaceType]
+    allowance: Allowance
 
     def fits_peer(self, peer: Peer, unit: str | None) -> bool:
         """Whether `who` has this peer in it."""
@@ -85,41 +84,41 @@ class Grants:
         self._rules = rules
         self._by_kind: dict[str, list[Rule]] = {}
         self._fits: dict[Names, list[_Fit]] = {}
-        self._verdicts: dict[tuple[Names, tuple[NamespaceType, ...], bool], Verdict] = {}
+        self._verdicts: dict[tuple[Names, tuple[Permission, ...], bool], Verdict] = {}
 
-    def verdict(self, names: Names, types: tuple[NamespaceType, ...], *, own: bool) -> Verdict:
-        """What the rules say of opening `types` of what has these names.
+    def verdict(self, names: Names, wanted: tuple[Permission, ...], *, own: bool) -> Verdict:
+        """What the rules say of opening `wanted` of what has these names.
 
         `own`: it is a process all of whose uids are the peer's.  Asked with `own=True` before anything is looked up, a no
         means that no rule could allow it; with `own=False` a yes means that a rule names it.
         """
-        question = (names, types, own)
+        question = (names, wanted, own)
         verdict = self._verdicts.get(question)
         if verdict is None:
             fits = self._fitting(names)
             rules = [
-                next((fit.rule.name for fit in fits if (own or fit.by_name) and kind in fit.rule.namespaces), None)
-                for kind in types
+                next((fit.rule.name for fit in fits if (own or fit.by_name) and fit.rule.allowance.allows(one)), None)
+                for one in wanted
             ]
             verdict = Verdict(None not in rules, rules, " ".join(dict.fromkeys(rule for rule in rules if rule)))
             if _is_short(names):
                 _remember(self._verdicts, question, verdict)
         return verdict
 
-    def may_ask(self, target: Target, names: Names, types: tuple[NamespaceType, ...] | None) -> bool:
-        """Whether any rule could allow `types` (None: anything) of `target`, as far as can be told before it is looked up.
+    def may_ask(self, target: Target, names: Names, wanted: tuple[Permission, ...] | None) -> bool:
+        """Whether any rule could allow `wanted` (None: anything) of `target`, as far as can be told before it is looked up.
 
         A container may turn out to have other names than the one, or the id, that it is asked for by.
         """
         if target.kind is Kind.CONTAINER:
             kinds = {name.partition(":")[0] for name in names}
             rules = [rule for rule in self._rules if rule.anything or rule.own or not kinds.isdisjoint(rule.kinds)]
-            return bool(rules) and all(any(kind in rule.namespaces for rule in rules) for kind in types or ())
-        return bool(self._fitting(names)) if types is None else self.verdict(names, types, own=True).allowed
+            return bool(rules) and all(any(rule.allowance.allows(one) for rule in rules) for one in wanted or ())
+        return bool(self._fitting(names)) if wanted is None else self.verdict(names, wanted, own=True).allowed
 
     def types(self, names: Names, *, own: bool) -> frozenset[NamespaceType]:
         """The types that may be opened of what has these names."""
-        fits = [fit.rule.namespaces for fit in self._fitting(names) if own or fit.by_name]
+        fits = [fit.rule.allowance.namespaces for fit in self._fitting(names) if own or fit.by_name]
         return frozenset().union(*fits)
 
     def may_name(self, engine: str) -> bool:
@@ -211,12 +210,9 @@ class Policy:
     def _compiled(self, text: RuleText, place: str) -> Rule:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", text.name):
             raise ConfigurationError("a rule's name has letters, digits, '_', '.' and '-' only")
-        if not (text.namespaces or text.sockets or text.devices):
-            raise ConfigurationError("it allows nothing: give it namespaces, sockets or devices")
         if not text.who or not text.targets:
             raise ConfigurationError("it fits nothing: `who` and `targets` have at least one entry each")
-        _check_sockets(text.sockets)
-        _check_devices(text.devices)
+        allowance = Allowance.parse(text.namespaces, text.sockets, text.devices)
         everyone, uids, gids, units = self._who(text, place)
         patterns = [pattern for pattern in text.targets if pattern not in ("*", "own")]
         globs = [pattern for pattern in patterns if "*" in pattern or "?" in pattern]
@@ -232,7 +228,7 @@ class Policy:
             exact=frozenset(exact),
             globs=re.compile("|".join(map(_regex, globs))) if globs else None,
             kinds=frozenset(pattern.partition(":")[0] for pattern in patterns),
-            namespaces=_types(text.namespaces),
+            allowance=allowance,
         )
 
     def _who(self, text: RuleText, place: str) -> tuple[bool, frozenset[int], frozenset[int], frozenset[str]]:
@@ -270,29 +266,6 @@ def _gid(name: str) -> int | None:
         return int(name) if name.isascii() and name.isdigit() else grp.getgrnam(name).gr_gid
     except (KeyError, ValueError):
         return None
-
-
-def _types(names: Collection[str]) -> frozenset[NamespaceType]:
-    if "*" in names:
-        return frozenset(NamespaceType)
-    return frozenset(map(NamespaceType.parse, names))
-
-
-def _check_sockets(sockets: Iterable[str]) -> None:
-    for text in sockets:
-        family, _, kind = text.partition(":")
-        if text != "*" and (family not in _FAMILIES or kind not in _SOCKET_TYPES):
-            raise ConfigurationError(
-                f"sockets: {text!r} is not FAMILY:TYPE: a family of {', '.join(_FAMILIES)}, a type of {', '.join(_SOCKET_TYPES)}"
-            )
-
-
-def _check_devices(devices: Iterable[str]) -> None:
-    for text in devices:
-        if text != "*" and not re.fullmatch(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*", text):
-            raise ConfigurationError(f"devices: {text!r} is no name below /dev, such as null or net/tun")
-        if {".", ".."} & set(text.split("/")):
-            raise ConfigurationError(f"devices: {text!r}: write the name itself, without . and ..")
 
 
 def _regex(pattern: str) -> str:

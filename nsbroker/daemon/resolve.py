@@ -59,6 +59,9 @@ class Pinned(Protocol):
     def open(self, kind: NamespaceType) -> Namespace:
         """Its namespace of type `kind`; the caller's to close."""
 
+    def open_root(self) -> int:
+        """An O_PATH fd (the caller's) of the process's root directory.  Raises NoSuchTarget for what is no process."""
+
     def start_time(self) -> int | None:
         """When the process started, in clock ticks since boot; None for what is no process."""
 
@@ -98,6 +101,13 @@ class PinnedProcess:
     def open(self, kind: NamespaceType) -> Namespace:
         """The namespace of type `kind` that it is in."""
         return Namespace.from_process(self._process, kind, self.target)
+
+    def open_root(self) -> int:
+        """An O_PATH fd (the caller's) of its root directory."""
+        try:
+            return self._process.open_root()
+        except ProcessLookupError as error:
+            raise NoSuchTarget(self.target, "the process has ended") from error
 
     def start_time(self) -> int | None:
         """When it started, in clock ticks since boot."""
@@ -178,6 +188,10 @@ class PinnedNamespace:
             raise NotANamespace(self.target, f"a {self._namespace.type} namespace, it has no {kind}")
         return Namespace(os.dup(self._namespace.fileno()), kind)
 
+    def open_root(self) -> int:
+        """Raises NoSuchTarget: only a process has one."""
+        raise _without_root(self.target)
+
     def start_time(self) -> int | None:
         """None: it is not a process."""
         return None
@@ -216,6 +230,10 @@ class PinnedHeld:
             raise NotANamespace(self.target, f"only {', '.join(self._spaces)} is held under that name, no {kind}")
         return Namespace(os.dup(self._spaces[kind].fileno()), kind)
 
+    def open_root(self) -> int:
+        """Raises NoSuchTarget: only a process has one."""
+        raise _without_root(self.target)
+
     def start_time(self) -> int | None:
         """None: it is not a process."""
         return None
@@ -225,6 +243,10 @@ class PinnedHeld:
 
     def close(self) -> None:
         """Nothing is to be let go of: it stays held."""
+
+
+def _without_root(target: str) -> NoSuchTarget:
+    return NoSuchTarget(target, "a namespace alone has no /dev: name a process or a container")
 
 
 def takes_time(target: Target) -> bool:

@@ -9,6 +9,7 @@ RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
+RESOLVE_IN_ROOT = 0x10
 
 AT_FDCWD = -100
 _SYS_OPENAT2 = 437  # from 424 on, numbers are the same on every architecture

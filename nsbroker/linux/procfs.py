@@ -21,6 +21,11 @@ def open_namespace(directory: int, kind: str) -> int:
     return os.open(f"ns/{kind}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
 
 
+def open_root(directory: int) -> int:
+    """An O_PATH fd (the caller's, close-on-exec) of the process's root directory, by way of its magic link."""
+    return os.open("root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+
+
 def read(directory: int, name: str) -> bytes:
     """The whole of one small file."""
     fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)

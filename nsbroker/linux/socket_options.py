@@ -1,7 +1,8 @@
-"""What the kernel knows of the process at the other end of an AF_UNIX socket, and of what it has not read yet.
+"""What the kernel knows of a socket: its network namespace, and of an AF_UNIX one the process at the other end, and what
+that has not read yet.
 
-All of it is of the time of connect(2) (or socketpair(2)): the process may since have ended, changed its uid, or passed
-the socket on.
+Who the other end is, is of the time of connect(2) (or socketpair(2)): the process may since have ended, changed its uid,
+or passed the socket on.
 """
 
 import array
@@ -18,6 +19,7 @@ from nsbroker.linux.libc import check, libc
 _SO_PEERGROUPS = 59  # Linux 4.13
 _SO_PEERPIDFD = 77  # Linux 6.5
 _SIOCOUTQ = 0x5411
+_SIOCGSKNS = 0x894C  # Linux 4.10
 
 _PYTHON_MAX = 1024
 
@@ -68,3 +70,11 @@ def peer_pidfd(sock: socket.socket) -> int:
 def unread_bytes(sock: socket.socket) -> int:
     """SIOCOUTQ: the memory of what was sent and the other side has not read; 0 when it has read everything."""
     return int.from_bytes(fcntl.ioctl(sock, _SIOCOUTQ, bytes(4)), sys.byteorder)
+
+
+def network_namespace(sock: socket.socket) -> int:
+    """SIOCGSKNS: an nsfs fd (the caller's, close-on-exec) of the network namespace that the socket lives in.  Linux 4.10.
+
+    Raises EPERM without CAP_NET_ADMIN over it.
+    """
+    return fcntl.ioctl(sock, _SIOCGSKNS)

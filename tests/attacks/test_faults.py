@@ -16,6 +16,7 @@ from nsbroker.daemon.call import Answer, Caller
 from nsbroker.daemon.engines.roster import Roster
 from nsbroker.daemon.held import Holder
 from nsbroker.daemon.limits import Ledger
+from nsbroker.daemon.parts import Parts
 from nsbroker.daemon.peer import Peer
 from nsbroker.daemon.policy import Policy
 from nsbroker.daemon.service import FdStore
@@ -39,7 +40,7 @@ class Bench:
         settings = configuration.load(path)
         self.records: list[Record] = []
         ledger = Ledger(settings.limits)
-        self.broker = Broker(Policy(settings), Roster({}, 1.0), Holder(FdStore(), 4), ledger, Audit(self.records.append))
+        self.broker = Broker(Parts(Policy(settings), Roster({}, 1.0), Holder(FdStore(), 4), ledger, Audit(self.records.append)))
         self.ends = socket.socketpair()
         self.peer = Peer(self.ends[0])
         self.caller = Caller(self.peer, ledger.lease(self.peer.uid, self.ends[0]))

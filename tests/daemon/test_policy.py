@@ -150,6 +150,10 @@ def test_names_of_users_and_groups_are_looked_up_and_missing_ones_warn_and_fit_n
         ('who = "everyone"\ntargets = ["nmae:blue"]\nnamespaces = ["net"]', "did you mean name:"),
         ('who = "everyone"\ntargets = ["*x"]\nnamespaces = ["net"]', "pattern"),
         ('who = "everyone"\ntargets = ["*"]\nsockets = ["inet"]', "FAMILY:TYPE"),
+        ('who = "everyone"\ntargets = ["*"]\nsockets = ["inet:stream:1024"]', "inet:TYPE:PORT"),
+        ('who = "everyone"\ntargets = ["*"]\nsockets = ["unix:stream:80"]', "inet:TYPE:PORT"),
+        ('who = "everyone"\ntargets = ["*"]\ndevices = ["mem"]', "mem=MAJOR:MINOR"),
+        ('who = "everyone"\ntargets = ["*"]\ndevices = ["mem=1"]', "NAME=MAJOR:MINOR"),
         ('who = "everyone"\ntargets = ["*"]\nsockets = ["inet:strem"]', "FAMILY:TYPE"),
     ],
 )

@@ -1,0 +1,144 @@
+"""The verbs ListDevices and OpenDevice: character devices below a container's /dev.
+
+What is there was put there by the container: a name proves nothing.  A node is found from the pinned process's root,
+without following links; it is opened only when its numbers, too, are those that the rules mean by its name.
+"""
+
+import errno
+import os
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import trio
+
+from nsbroker.daemon.call import Answer, Caller, Later
+from nsbroker.daemon.inquiry import Inquiry, inquire
+from nsbroker.daemon.parts import Parts
+from nsbroker.daemon.permission import SOME_DEVICE, Device, DeviceNumber, is_device_name
+from nsbroker.daemon.resolve import Pinned
+from nsbroker.daemon.spare_thread import SpareThreads
+from nsbroker.errors import InvalidParameter, NoSuchDevice, PermissionDenied
+from nsbroker.interface import (
+    DeviceAccess,
+    DeviceDescription,
+    ListDevicesReply,
+    ListDevicesRequest,
+    OpenDeviceReply,
+    OpenDeviceRequest,
+)
+from nsbroker.linux import device
+from nsbroker.varlink.connection import IncomingCall
+
+T = TypeVar("T")
+
+# Of the 65536 bytes of a message.
+_LISTED_MAX = 500
+_REASONS: Mapping[int, str] = {
+    errno.ENOENT: "there is no such file",
+    errno.ENOTDIR: "there is no such file",
+    errno.ELOOP: "a symbolic link, which is not followed",
+    errno.EFBIG: "there are more files than the broker looks at",
+    errno.EPERM: "the broker itself may not open it (DeviceAllow= of its unit)",
+    errno.EACCES: "it lies on a file system on which devices are not allowed",
+    errno.ENXIO: "this kernel has no driver for it",
+    errno.ENODEV: "this kernel has no driver for it",
+    errno.EBUSY: "somebody else has it open",
+}
+
+
+class Devices:
+    """Answers calls for devices."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._threads = SpareThreads()
+
+    def list(self, caller: Caller, call: IncomingCall, request: ListDevicesRequest) -> Later:
+        """Those that the caller may open."""
+        inquiry = inquire(self._parts, "ListDevices", caller, call, request.target, (SOME_DEVICE,))
+        inquiry.details = "devices"
+        return self._list(caller, inquiry)
+
+    async def _list(self, caller: Caller, inquiry: Inquiry) -> Answer:
+        with inquiry:
+            pinned = await inquiry.pin()
+            try:
+                if not inquiry.judge(pinned).allowed:
+                    raise PermissionDenied
+                there = await self._spare(caller, pinned, "*", pinned.open_root(), _walk, lambda _: None)
+                found = [Device(name, DeviceNumber(*number)) for name, number in there if is_device_name(name)]
+                mine = [one for one in found if inquiry.verdict_on(pinned, (one,)).allowed]
+                pinned.see_unchanged()
+                inquiry.succeed()
+            finally:
+                pinned.close()
+        return Answer(ListDevicesReply([_described(one) for one in sorted(mine)][:_LISTED_MAX]))
+
+    def open(self, caller: Caller, call: IncomingCall, request: OpenDeviceRequest) -> Later:
+        """Open one."""
+        if not is_device_name(request.name):
+            raise InvalidParameter("name")
+        wanted = Device(request.name)
+        inquiry = inquire(self._parts, "OpenDevice", caller, call, request.target, (wanted,))
+        inquiry.details = f"device {request.name} {request.access}"
+        return self._open(caller, inquiry, wanted, request.access)
+
+    async def _open(self, caller: Caller, inquiry: Inquiry, wanted: Device, access: DeviceAccess) -> Answer:
+        with inquiry:
+            pinned = await inquiry.pin()
+            try:
+                if not inquiry.judge(pinned).allowed:
+                    raise PermissionDenied
+                self._parts.ledger.check(caller.lease, 1)
+                fd = await self._open_allowed(caller, inquiry, pinned, wanted.name, access)
+                try:
+                    pinned.see_unchanged()
+                    inquiry.succeed()
+                except BaseException:
+                    self._close(fd)
+                    raise
+            finally:
+                pinned.close()
+        return Answer(OpenDeviceReply(0), [fd])
+
+    async def _open_allowed(self, caller: Caller, inquiry: Inquiry, pinned: Pinned, name: str, access: DeviceAccess) -> int:
+        """An fd of the device, after a look at what has its name."""
+        found = await self._spare(caller, pinned, name, pinned.open_root(), lambda root: device.find(root, name), self._close)
+        try:
+            numbers = device.number(found)
+            if numbers is None:
+                raise NoSuchDevice(pinned.target, name, "what has that name is no character device")
+            number = DeviceNumber(*numbers)
+            inquiry.details += f" ({number})"
+            if not inquiry.verdict_on(pinned, (Device(name, number),)).allowed:
+                raise NoSuchDevice(pinned.target, name, f"what has that name is the device {number}, not the one that it should be")
+        except BaseException:
+            os.close(found)
+            raise
+        return await self._spare(caller, pinned, name, found, lambda node: device.open_found(node, access.flags), self._close)
+
+    async def _spare(
+        self, caller: Caller, pinned: Pinned, name: str, fd: int, function: Callable[[int], T], undo: Callable[[T], object]
+    ) -> T:
+        """What `function` makes of `fd` (taken), on a thread that can be spared."""
+        try:
+            return await self._threads.run(caller.peer.uid, self._parts.ledger.limits.device_deadline, fd, function, undo)
+        except trio.TooSlowError as error:
+            raise NoSuchDevice(pinned.target, name, "it did not answer in time") from error
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise
+            raise NoSuchDevice(pinned.target, name, _REASONS.get(error.errno or 0) or error.strerror or str(error)) from error
+
+    def _close(self, fd: int) -> None:
+        # Closing a device can take its time, too.
+        self._parts.ledger.closer.close(fd)
+
+
+def _walk(root: int) -> list[tuple[str, tuple[int, int]]]:
+    return list(device.walk(root))
+
+
+def _described(one: Device) -> DeviceDescription:
+    number = one.number or DeviceNumber(0, 0)
+    return DeviceDescription(one.name, number.major, number.minor)

@@ -1,0 +1,143 @@
+"""The verbs Open and Explain."""
+
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+from nsbroker.daemon.call import Answer, Caller, Later, checked_types
+from nsbroker.daemon.inquiry import Inquiry, inquire
+from nsbroker.daemon.parts import Parts
+from nsbroker.daemon.permission import Device, Permission, is_device_name
+from nsbroker.daemon.resolve import Pinned
+from nsbroker.errors import InvalidParameter, InvalidType, PermissionDenied
+from nsbroker.identity import Expectation, NamespaceType
+from nsbroker.interface import (
+    ExpectationSpec,
+    ExplainReply,
+    ExplainRequest,
+    OpenedNamespace,
+    OpenReply,
+    OpenRequest,
+    PermissionVerdict,
+    TypeVerdict,
+)
+from nsbroker.namespace import Namespace
+from nsbroker.socket_kind import SocketKind
+from nsbroker.varlink.connection import IncomingCall
+
+Types = tuple[NamespaceType, ...] | None
+
+
+class Opening:
+    """Answers calls for namespaces."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def open(self, caller: Caller, call: IncomingCall, request: OpenRequest) -> Answer | Later:
+        """Open, at once where that can be."""
+        types = checked_types(request.types)
+        inquiry = inquire(self._parts, "Open", caller, call, request.target, types)
+        if inquiry.takes_time():
+            return self._open_slowly(inquiry, caller, types, request.expect)
+        with inquiry:
+            return self._open_pinned(inquiry, caller, types, request.expect, inquiry.pin_now())
+
+    async def _open_slowly(self, inquiry: Inquiry, caller: Caller, types: Types, expect: ExpectationSpec | None) -> Answer:
+        with inquiry:
+            return self._open_pinned(inquiry, caller, types, expect, await inquiry.pin())
+
+    def _open_pinned(
+        self, inquiry: Inquiry, caller: Caller, types: Types, expect: ExpectationSpec | None, pinned: Pinned
+    ) -> Answer:
+        """Takes `pinned`."""
+        opened: list[Namespace] = []
+        try:
+            if not inquiry.judge(pinned).allowed:
+                raise PermissionDenied
+            wanted = pinned.types() if types is None else types
+            self._parts.ledger.check(caller.lease, len(wanted))
+            for kind in wanted:
+                opened.append(pinned.open(kind))  # noqa: PERF401 - what was opened before a failure must be known
+            if expect is not None:
+                _see_expected(expect.to_expectation(), pinned, opened)
+            pinned.see_unchanged()
+            inquiry.succeed(opened)
+        except BaseException:
+            for space in opened:
+                space.close()
+            raise
+        finally:
+            pinned.close()
+        found = [OpenedNamespace(space.type, space.device, space.inode, index) for index, space in enumerate(opened)]
+        return Answer(OpenReply(found), [space.detach() for space in opened])
+
+    def explain(self, caller: Caller, call: IncomingCall, request: ExplainRequest) -> Answer | Later:
+        """Explain, at once where that can be."""
+        wanted = _wanted(request)
+        refusal = _explained(str(request.target.to_target()), tuple(NamespaceType) if wanted is None else wanted, [])
+        try:
+            inquiry = inquire(self._parts, "Explain", caller, call, request.target, wanted)
+            if inquiry.takes_time():
+                return _unless_denied(_explain_slowly(inquiry), refusal)
+            with inquiry:
+                return _explain_pinned(inquiry, inquiry.pin_now())
+        except PermissionDenied:
+            return refusal
+
+
+async def _explain_slowly(inquiry: Inquiry) -> Answer:
+    with inquiry:
+        return _explain_pinned(inquiry, await inquiry.pin())
+
+
+def _explain_pinned(inquiry: Inquiry, pinned: Pinned) -> Answer:
+    """Takes `pinned`."""
+    said = inquiry.said
+    try:
+        verdict = inquiry.judge(pinned)
+        inquiry.succeed()
+    finally:
+        pinned.close()
+    # The number that a process has here is told only to those who may open it.
+    return _explained(inquiry.said if verdict.allowed else said, inquiry.wanted or (), verdict.rules)
+
+
+async def _unless_denied(later: Coroutine[Any, Any, Answer], refusal: Answer) -> Answer:
+    try:
+        return await later
+    except PermissionDenied:
+        return refusal
+
+
+def _wanted(request: ExplainRequest) -> tuple[Permission, ...] | None:
+    if request.sockets is None and request.devices is None:
+        return checked_types(request.types)
+    try:
+        sockets = [SocketKind.parse(text) for text in request.sockets or ()]
+    except InvalidType as error:
+        raise InvalidParameter("sockets") from error
+    devices = request.devices or []
+    if not all(map(is_device_name, devices)):
+        raise InvalidParameter("devices")
+    wanted: tuple[Permission, ...] = (*(checked_types(request.types) or ()), *sockets, *map(Device, devices))
+    if not wanted or len(set(wanted)) != len(wanted):
+        raise InvalidParameter("sockets" if sockets else "devices")
+    return wanted
+
+
+def _explained(target: str, wanted: Sequence[Permission], rules: Sequence[str | None]) -> Answer:
+    said = list(zip(wanted, rules or [None] * len(wanted), strict=True))
+    types = [TypeVerdict(one, rule is not None, rule) for one, rule in said if isinstance(one, NamespaceType)]
+    sockets = [PermissionVerdict(str(one), rule is not None, rule) for one, rule in said if isinstance(one, SocketKind)]
+    devices = [PermissionVerdict(one.name, rule is not None, rule) for one, rule in said if isinstance(one, Device)]
+    return Answer(ExplainReply(target, bool(rules) and None not in rules, types, sockets or None, devices or None))
+
+
+def _see_expected(expect: Expectation, pinned: Pinned, opened: Sequence[Namespace]) -> None:
+    """Raises TargetChanged when the target is not what it was, InvalidParameter when it cannot be told what is meant."""
+    about = [space for space in opened if expect.type in (None, space.type)]
+    if not about or (len(about) > 1 and (expect.inode, expect.device) != (None, None)):
+        raise InvalidParameter("expect")
+    expect.see_process(pinned.start_time(), pinned.target)
+    for space in about:
+        expect.see_namespace(space.id, pinned.target)

@@ -1,0 +1,20 @@
+"""What all verbs work with."""
+
+from dataclasses import dataclass
+
+from nsbroker.daemon.audit import Audit
+from nsbroker.daemon.engines.roster import Roster
+from nsbroker.daemon.held import Holder
+from nsbroker.daemon.limits import Ledger
+from nsbroker.daemon.policy import Policy
+
+
+@dataclass(slots=True)
+class Parts:
+    """The broker's parts.  `policy` and `roster` are replaced when the configuration is read again."""
+
+    policy: Policy
+    roster: Roster
+    holder: Holder
+    ledger: Ledger
+    audit: Audit

@@ -1,0 +1,128 @@
+"""What rules allow: namespaces by type, sockets by family and type, devices by name and number."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+from nsbroker.errors import ConfigurationError, InvalidType
+from nsbroker.identity import NamespaceType
+from nsbroker.socket_kind import SocketKind
+
+_NAME = re.compile(r"[A-Za-z0-9_.:@-]+(/[A-Za-z0-9_.:@-]+)*")
+_NAME_MAX = 255
+_DEPTH_MAX = 8
+_NUMBER_MAX = 2**20 - 1
+
+
+class DeviceNumber(NamedTuple):
+    """Which device a node stands for."""
+
+    major: int
+    minor: int
+
+    def __str__(self) -> str:
+        return f"{self.major}:{self.minor}"
+
+
+class Device(NamedTuple):
+    """A character device by its name below /dev.  `number` is None as long as nobody has looked at it."""
+
+    name: str
+    number: DeviceNumber | None = None
+
+
+SOME_DEVICE = Device("")
+"""Any device at all: what is asked for by who wants to know which there are."""
+
+Permission = NamespaceType | SocketKind | Device
+"""One thing that can be asked for."""
+
+# The kernel's Documentation/admin-guide/devices.txt, what containers get: a rule need not say which numbers these have.
+_KNOWN: Mapping[str, DeviceNumber] = {
+    "null": DeviceNumber(1, 3),
+    "zero": DeviceNumber(1, 5),
+    "full": DeviceNumber(1, 7),
+    "random": DeviceNumber(1, 8),
+    "urandom": DeviceNumber(1, 9),
+    "ptmx": DeviceNumber(5, 2),
+    "net/tun": DeviceNumber(10, 200),
+    "uinput": DeviceNumber(10, 223),
+    "fuse": DeviceNumber(10, 229),
+    "kvm": DeviceNumber(10, 232),
+    "loop-control": DeviceNumber(10, 237),
+    "vhost-net": DeviceNumber(10, 238),
+    "vfio/vfio": DeviceNumber(10, 196),
+}
+
+
+def is_device_name(text: str) -> bool:
+    """Whether `text` can name a device: harmless path components, at most eight."""
+    parts = text.split("/")
+    return len(text) <= _NAME_MAX and len(parts) <= _DEPTH_MAX and not {".", ".."} & set(parts) and bool(_NAME.fullmatch(text))
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What one rule allows."""
+
+    namespaces: frozenset[NamespaceType]
+    sockets: frozenset[SocketKind]
+    devices: Mapping[str, DeviceNumber]
+    any_socket: bool
+    any_device: bool
+
+    @classmethod
+    def parse(cls, namespaces: Iterable[str], sockets: Iterable[str], devices: Iterable[str]) -> Self:
+        """As a rule writes it, `*` for all.  Raises ConfigurationError, InvalidType."""
+        types, kinds, nodes = set(namespaces), set(sockets), set(devices)
+        if not (types or kinds or nodes):
+            raise ConfigurationError("it allows nothing: give it namespaces, sockets or devices")
+        return cls(
+            frozenset(NamespaceType if "*" in types else map(NamespaceType.parse, types)),
+            frozenset(map(_socket, kinds - {"*"})),
+            dict(map(_device, nodes - {"*"})),
+            "*" in kinds,
+            "*" in nodes,
+        )
+
+    def allows(self, wanted: Permission) -> bool:
+        """Whether `wanted` is in it."""
+        if isinstance(wanted, NamespaceType):
+            return wanted in self.namespaces
+        if isinstance(wanted, SocketKind):
+            return self.any_socket or wanted in self.sockets
+        if wanted == SOME_DEVICE:
+            return self.any_device or bool(self.devices)
+        # Whoever may have any device still gets, under a name that everyone knows, no other one.
+        number = self.devices.get(wanted.name) or _KNOWN.get(wanted.name)
+        named = self.any_device or wanted.name in self.devices
+        return named and (number is None or wanted.number in (None, number))
+
+
+def _socket(text: str) -> SocketKind:
+    try:
+        return SocketKind.parse(text)
+    except InvalidType as error:
+        raise ConfigurationError(f"sockets: {error}") from error
+
+
+def _device(text: str) -> tuple[str, DeviceNumber]:
+    name, equals, written = text.partition("=")
+    if not is_device_name(name):
+        raise ConfigurationError(f"devices: {text!r} is no name below /dev: write it as null or net/tun, without . and ..")
+    number = _KNOWN.get(name)
+    if equals:
+        number = _number(text, written)
+    if number is None:
+        raise ConfigurationError(
+            f"devices: {text!r}: say which device that is: {name}=MAJOR:MINOR (`ls -l /dev/{name}` shows both)"
+        )
+    return name, number
+
+
+def _number(text: str, written: str) -> DeviceNumber:
+    match = re.fullmatch(r"([0-9]{1,7}):([0-9]{1,7})", written, re.ASCII)
+    if match is None or max(int(match[1]), int(match[2])) > _NUMBER_MAX:
+        raise ConfigurationError(f"devices: {text!r}: write NAME=MAJOR:MINOR, such as kvm=10:232")
+    return DeviceNumber(int(match[1]), int(match[2]))

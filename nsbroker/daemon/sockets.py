@@ -1,0 +1,150 @@
+"""The verb OpenSocket: a socket that lives in the network namespace of a target.
+
+A thread of its own enters, makes the socket, goes back and ends: none that was inside ever serves anything else.  The
+socket is handed over only when the kernel says of the socket itself that it is where it should be.
+"""
+
+import errno
+import ipaddress
+import os
+import socket
+from collections.abc import Mapping
+from typing import cast
+
+import trio
+
+import nsbroker.inside.trio
+from nsbroker.daemon.audit import Audit
+from nsbroker.daemon.call import Answer, Caller, Later
+from nsbroker.daemon.inquiry import Inquiry, inquire
+from nsbroker.daemon.parts import Parts
+from nsbroker.daemon.resolve import Pinned, PinnedProcess
+from nsbroker.errors import InvalidParameter, NoSuchTarget, PermissionDenied, ReturnFailed, SocketFailed
+from nsbroker.identity import NamespaceType
+from nsbroker.interface import OpenSocketReply, OpenSocketRequest, SocketAddress
+from nsbroker.linux.socket_options import network_namespace
+from nsbroker.namespace import Namespace
+from nsbroker.socket_kind import SocketFamily, SocketKind, SocketType
+from nsbroker.varlink.connection import IncomingCall
+
+# Threads that are inside at one time.
+_VISITS_MAX = 32
+_PORT_MAX = 65535
+_PROTOCOL_MAX = 2**31 - 1
+_REASONS: Mapping[int, str] = {
+    errno.EAFNOSUPPORT: "this kernel has no sockets of that family",
+    errno.ESOCKTNOSUPPORT: "this kernel has no sockets of that type in that family",
+    errno.EPROTONOSUPPORT: "the family has no such protocol for that type",
+    errno.EADDRINUSE: "something else is bound to that address and port",
+    errno.EADDRNOTAVAIL: "no interface inside has that address",
+}
+
+
+class Sockets:
+    """Answers calls for sockets."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._visits = trio.CapacityLimiter(_VISITS_MAX)
+        self._hosts = _host_networks()
+
+    def open(self, caller: Caller, call: IncomingCall, request: OpenSocketRequest) -> Later:
+        """Make a socket."""
+        protocol = request.protocol or 0
+        if not 0 <= protocol <= _PROTOCOL_MAX:
+            raise InvalidParameter("protocol")
+        address = _checked_address(request)
+        kind = SocketKind.bound(request.family, request.type, address[1] if address else 0)
+        inquiry = inquire(self._parts, "OpenSocket", caller, call, request.target, (kind,))
+        inquiry.details = str(kind)
+        return self._open(caller, inquiry, kind, protocol, address)
+
+    async def _open(
+        self, caller: Caller, inquiry: Inquiry, kind: SocketKind, protocol: int, address: tuple[str, int] | None
+    ) -> Answer:
+        with inquiry:
+            pinned = await inquiry.pin()
+            try:
+                if not inquiry.judge(pinned).allowed:
+                    raise PermissionDenied
+                self._parts.ledger.check(caller.lease, 1)
+                with pinned.open(NamespaceType.NET) as space, await self._make(pinned, space, kind, protocol, address) as sock:
+                    pinned.see_unchanged()
+                    inquiry.succeed([space])
+                    return Answer(OpenSocketReply(0), [sock.detach()])
+            finally:
+                pinned.close()
+
+    async def _make(
+        self, pinned: Pinned, space: Namespace, kind: SocketKind, protocol: int, address: tuple[str, int] | None
+    ) -> socket.socket:
+        """A socket that was proved to be in `space` (borrowed)."""
+        if isinstance(pinned, PinnedProcess) and space.inode in self._hosts:
+            raise NoSuchTarget(pinned.target, "it has no network namespace of its own, it is in the host's: connect directly")
+        try:
+            async with self._visits:
+                # Cancelled, it drops what the thread makes, and a socket that is dropped closes.
+                sock = await nsbroker.inside.trio.call([space], _socket, kind, protocol, address)
+        except ReturnFailed as error:
+            # The thread is gone; what it made is where it should be, or it is not.
+            Audit.say(f"fault: {error}")
+            sock = cast(socket.socket, error.result)
+        except OSError as error:
+            raise SocketFailed(pinned.target, str(kind), _REASONS.get(error.errno or 0) or error.strerror or str(error)) from error
+        try:
+            _see_inside(sock, space)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+
+def _socket(kind: SocketKind, protocol: int, address: tuple[str, int] | None) -> socket.socket:
+    sock = socket.socket(kind.family.number, kind.type.number, protocol)
+    try:
+        if address is not None:
+            if kind.type is SocketType.STREAM:
+                # As the standard library's create_server(): a server that is restarted finds its port free.
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _see_inside(sock: socket.socket, space: Namespace) -> None:
+    fd = network_namespace(sock)
+    try:
+        facts = os.fstat(fd)
+    finally:
+        os.close(fd)
+    if (facts.st_dev, facts.st_ino) != (space.device, space.inode):
+        raise RuntimeError(f"a socket for {space} came to life in net:[{facts.st_ino}]")
+
+
+def _checked_address(request: OpenSocketRequest) -> tuple[str, int] | None:
+    """Where to bind, of a request that wants it.  Raises InvalidParameter."""
+    bind: SocketAddress | None = request.bind
+    if bind is None:
+        return None
+    versions = {SocketFamily.INET: 4, SocketFamily.INET6: 6}
+    try:
+        if ipaddress.ip_address(bind.address).version != versions.get(request.family) or request.type is SocketType.RAW:
+            raise ValueError
+    except ValueError as error:
+        raise InvalidParameter("bind.address") from error
+    if not 0 < bind.port <= _PORT_MAX:
+        raise InvalidParameter("bind.port")
+    return bind.address, bind.port
+
+
+def _host_networks() -> frozenset[int]:
+    """The network namespaces that are no container's: our own, and the host's first process's, where it can be seen."""
+    found = set()
+    for path in ("/proc/self/ns/net", "/proc/1/ns/net"):
+        try:
+            found.add(os.stat(path).st_ino)
+        except OSError:
+            continue
+    return frozenset(found)

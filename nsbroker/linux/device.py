@@ -1,0 +1,99 @@
+"""Character devices below a /dev that somebody else filled: found without opening, opened only when they are what they
+should be.
+
+Everything here can wait for as long as whoever made the file system likes: call it from a thread that can be spared.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+
+from nsbroker.linux.ancillary import close_all
+from nsbroker.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, openat2
+
+_WALK = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS
+_DEPTH_MAX = 4
+_ENTRIES_MAX = 10_000
+
+
+def find(root: int, name: str) -> int:
+    """An O_PATH fd (the caller's, close-on-exec) of `name` below the /dev of `root` (borrowed), whatever it is.
+
+    ELOOP: a symbolic link, there or on the way.  ENOENT, ENOTDIR: nothing.
+    """
+    return openat2(f"dev/{name}", os.O_PATH | os.O_NOFOLLOW, resolve=_WALK, dir_fd=root)
+
+
+def number(found: int) -> tuple[int, int] | None:
+    """Major and minor of the character device `found` (borrowed); None when it is none."""
+    facts = os.fstat(found)
+    return (os.major(facts.st_rdev), os.minor(facts.st_rdev)) if stat.S_ISCHR(facts.st_mode) else None
+
+
+def open_found(found: int, access: int) -> int:
+    """An fd (the caller's, close-on-exec) of the character device `found` (borrowed), for O_RDONLY, O_WRONLY or O_RDWR.
+
+    It becomes nobody's controlling terminal.  Raises EPERM where the device cgroup of this process forbids it, ENXIO and
+    ENODEV without a driver, EACCES on a file system without devices.
+    """
+    # Some drivers wait for somebody at the other end, unless they are told not to.
+    fd = os.open(f"/proc/self/fd/{found}", access | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        if number(fd) != number(found):
+            raise OSError(errno.ENODEV, "what was opened is another device")
+        os.set_blocking(fd, True)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def walk(root: int) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Name and numbers of each character device below the /dev of `root` (borrowed), down to four folders deep.
+
+    What vanishes meanwhile is left out.  Raises EFBIG when there are more than 10 000 names, OSError without a /dev.
+    """
+    left = _ENTRIES_MAX
+    folders = [("", openat2("dev", os.O_RDONLY | os.O_DIRECTORY, resolve=_WALK, dir_fd=root))]
+    try:
+        while folders:
+            prefix, folder = folders.pop()
+            try:
+                with os.scandir(folder) as entries:
+                    for entry in entries:
+                        left -= 1
+                        if left < 0:
+                            raise OSError(errno.EFBIG, "there are too many names below /dev")
+                        name = f"{prefix}{entry.name}"
+                        if entry.is_dir(follow_symlinks=False) and name.count("/") + 1 < _DEPTH_MAX:
+                            below = _open_folder(root, name)
+                            folders += [] if below is None else [(f"{name}/", below)]
+                        elif (numbers := _look_at(root, name)) is not None:
+                            yield name, numbers
+            finally:
+                os.close(folder)
+    finally:
+        close_all(folder for _, folder in folders)
+
+
+def _open_folder(root: int, name: str) -> int | None:
+    try:
+        return openat2(f"dev/{name}", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, resolve=_WALK, dir_fd=root)
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise
+        return None
+
+
+def _look_at(root: int, name: str) -> tuple[int, int] | None:
+    try:
+        found = find(root, name)
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise
+        return None
+    try:
+        return number(found)
+    finally:
+        os.close(found)
