@@ -241,7 +241,7 @@ class ReturnFailed(NsbrokerError):
 
 
 class CommandFailed(NsbrokerError):
-    """A command could not be started."""
+    """A command could not be started, or could not do its work."""
 
 
 class ConduitError(NsbrokerError):

@@ -1,6 +1,6 @@
-"""Show what the policy says to opening a target, type by type, without opening it.
+"""Show what the policy says to opening a target, without opening it: its namespaces type by type, sockets, devices.
 
-Exit code 1 when opening all of what was asked for would be refused.
+Exit code 1 when all of what was asked for would not be allowed.
 """
 
 import argparse
@@ -13,7 +13,11 @@ from nsbroker.client.blocking import connect
 def configure(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
     arguments.add_target(parser)
-    arguments.add_types(parser, "all that the target has")
+    arguments.add_types(parser, "all that the target has, unless sockets or devices are asked for")
+    parser.add_argument(
+        "--socket", metavar="F:T", action="append", help="a kind of socket: inet:stream, packet:raw, inet:stream:80 ..."
+    )
+    parser.add_argument("--device", metavar="NAME", action="append", help="a device below /dev: null, net/tun ...")
     add_json(parser)
 
 
@@ -21,10 +25,12 @@ def run(options: argparse.Namespace) -> int:
     """Ask, print."""
     target, types = arguments.target(options), arguments.types(options)
     with connect() as broker:
-        answer = broker.explain(target, types)
+        answer = broker.explain(target, types, sockets=options.socket, devices=options.device)
     if options.json:
         print_json(answer)
     else:
-        rows = [[verdict.type, "allowed" if verdict.allowed else "denied", verdict.rule or "-"] for verdict in answer.verdicts]
-        print_table(["TYPE", "VERDICT", "RULE"], rows)
+        said = [(verdict.type, verdict) for verdict in answer.verdicts]
+        others = [(verdict.name, verdict) for verdict in (*(answer.sockets or ()), *(answer.devices or ()))]
+        rows = [[name, "allowed" if verdict.allowed else "denied", verdict.rule or "-"] for name, verdict in (*said, *others)]
+        print_table(["WHAT", "VERDICT", "RULE"], rows)
     return 0 if answer.allowed else 1

@@ -18,6 +18,9 @@ _COMMANDS = (
     "show",
     "open",
     "run",
+    "forward",
+    "connect",
+    "devices",
     "ps",
     "create",
     "hold",
@@ -47,6 +50,7 @@ examples:
   nsbroker show pid:4711                        the namespaces of a process
   nsbroker open name:blue -- sh -c 'readlink /proc/self/fd/3'
   nsbroker run pid:4711 --type net -- ip addr   run a command inside, where the kernel lets you
+  nsbroker forward container:web 8080:80        a local port that leads to the container's loopback
   nsbroker ps                                   the containers that you may open
   nsbroker show container:web                   by name, id, or the beginning of an id
   nsbroker explain pid:4711                     which rule allows what

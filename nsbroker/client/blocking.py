@@ -115,7 +115,7 @@ class Broker:
         return self._call(requests.open_socket(target, family, type, proto, bind))
 
     def create_connection(self, target: requests.Where, address: tuple[str, int], timeout: float | None = None) -> Socket:
-        """Connect to `address` (host, port) from inside `target`, as socket.create_connection(); `timeout` (seconds) stays the socket's.
+        """Connect to `address` (host, port) from inside `target`, as socket.create_connection(); `timeout` stays the socket's.
 
         A host's name is looked up here, not inside; each of its addresses is tried.  Raises OSError when nobody answers,
         and the errors of `socket`.

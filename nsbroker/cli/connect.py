@@ -1,0 +1,58 @@
+"""Connect standard input and output to a port inside a target's network.
+
+Serves as ProxyCommand of ssh(1): `ssh -o ProxyCommand="nsbroker connect container:web %h %p" ...`.  A name given as HOST
+is looked up here, not inside.
+"""
+
+import argparse
+import os
+import socket
+import threading
+
+from nsbroker.cli import arguments
+from nsbroker.client.blocking import connect
+from nsbroker.errors import CommandFailed
+
+_SOME = 65536
+_PORT_MAX = 65535
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Its arguments."""
+    arguments.add_target(parser)
+    parser.add_argument("host", metavar="HOST", help="an address inside, such as 127.0.0.1")
+    parser.add_argument("port", metavar="PORT", type=_port, help="a TCP port")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Connect, and move bytes until the other side ends."""
+    target, address = arguments.target(options), (options.host, options.port)
+    with connect() as broker:
+        try:
+            sock = broker.create_connection(target, address)
+        except OSError as error:
+            raise CommandFailed(f"cannot connect to {options.host} port {options.port} in {target}: {error.strerror}") from error
+    with sock:
+        threading.Thread(target=_send, args=(sock,), daemon=True).start()
+        try:
+            while data := memoryview(sock.recv(_SOME)):
+                while data:
+                    data = data[os.write(1, data) :]
+        except ConnectionResetError as error:
+            raise CommandFailed(f"{options.host} port {options.port} in {target} broke the connection") from error
+    return 0
+
+
+def _send(sock: socket.socket) -> None:
+    try:
+        while data := os.read(0, _SOME):
+            sock.sendall(data)
+        sock.shutdown(socket.SHUT_WR)
+    except OSError:
+        return  # The other side has ended; what it had to say is being read.
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) <= _PORT_MAX):
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: write a number from 1 to {_PORT_MAX}")
+    return int(text)
