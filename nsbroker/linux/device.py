@@ -22,7 +22,7 @@ def find(root: int, name: str) -> int:
 
     ELOOP: a symbolic link, there or on the way.  ENOENT, ENOTDIR: nothing.
     """
-    return openat2(f"dev/{name}", os.O_PATH | os.O_NOFOLLOW, resolve=_WALK, dir_fd=root)
+    return openat2(f"dev/{name}", os.O_PATH, resolve=_WALK, dir_fd=root)
 
 
 def number(found: int) -> tuple[int, int] | None:
@@ -79,7 +79,7 @@ def walk(root: int) -> Iterator[tuple[str, tuple[int, int]]]:
 
 def _open_folder(root: int, name: str) -> int | None:
     try:
-        return openat2(f"dev/{name}", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, resolve=_WALK, dir_fd=root)
+        return openat2(f"dev/{name}", os.O_RDONLY | os.O_DIRECTORY, resolve=_WALK, dir_fd=root)
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):
             raise

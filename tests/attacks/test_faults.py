@@ -1,15 +1,19 @@
 """Errors forced at each step of a call: every one is a no, and nothing stays open (the fixture of all tests counts)."""
 
 import errno
+import gc
 import os
 import socket
-from collections.abc import Iterator
+import threading
+import warnings
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
-from nsbroker.daemon import configuration, resolve
+from nsbroker.daemon import configuration, resolve, sockets
 from nsbroker.daemon.audit import Audit, Record
 from nsbroker.daemon.broker import Broker
 from nsbroker.daemon.call import Answer, Caller
@@ -20,15 +24,15 @@ from nsbroker.daemon.parts import Parts
 from nsbroker.daemon.peer import Peer
 from nsbroker.daemon.policy import Policy
 from nsbroker.daemon.service import FdStore
-from nsbroker.linux import ancillary
+from nsbroker.linux import ancillary, setns, socket_options
 from nsbroker.linux.pidfd import ProcessInfo
 from nsbroker.linux.process import Process
 from nsbroker.namespace import Namespace
 from nsbroker.varlink.connection import IncomingCall
 from nsbroker.varlink.message import decode_call
-from tests.world import Sleeper
+from tests.world import Sleeper, eventually
 
-RULE = '[[allow]]\nname = "all"\nwho = "everyone"\ntargets = ["pid:*"]\nnamespaces = ["*"]\n'
+RULE = '[[allow]]\nname = "all"\nwho = "everyone"\ntargets = ["pid:*"]\nnamespaces = ["*"]\nsockets = ["*"]\n'
 
 
 class Bench:
@@ -140,3 +144,129 @@ def test_a_target_that_ends_between_look_and_open_is_refused(
     answer = bench.open(sleeper.pid)
     assert answer.error == "io.nsbroker.Broker.NoSuchTarget"
     assert list(answer.fds) == []
+
+
+async def open_socket(bench: Bench, pid: int) -> Answer:
+    parameters = b'{"target":{"pid":%d},"family":"unix","type":"stream"}' % pid
+    data = b'{"method":"io.nsbroker.Broker.OpenSocket","parameters":%b}' % parameters
+    later = bench.broker.answer(bench.caller, IncomingCall(decode_call(data), []))
+    assert isinstance(later, Coroutine)
+    answer = await later
+    assert isinstance(answer, Answer)
+    return answer
+
+
+def lives_in(answer: Answer, inode: int) -> bool:
+    """Whether the socket of an answer, which is closed, is in that network namespace."""
+    with socket.socket(fileno=answer.fds[0]) as sock:
+        fd = socket_options.network_namespace(sock)
+        try:
+            return os.fstat(fd).st_ino == inode
+        finally:
+            os.close(fd)
+
+
+SOCKET_STEPS = [
+    "nsbroker.linux.process.Process.open_namespace",
+    "nsbroker.inside.visit.setns",
+    "nsbroker.inside.visit._duplicates",
+    "nsbroker.inside.visit.Visit.start",
+    "nsbroker.daemon.sockets._socket",
+    "nsbroker.daemon.sockets.network_namespace",
+    "nsbroker.daemon.resolve.PinnedProcess.see_unchanged",
+    "nsbroker.daemon.audit.Audit.record",
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=str)
+@pytest.mark.parametrize("step", SOCKET_STEPS)
+async def test_an_error_at_any_step_of_making_a_socket_is_a_no_and_leaks_nothing(
+    bench: Bench, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch, step: str, error: Exception
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(step, fail)
+        answer = await open_socket(bench, sleeper.pid)
+    assert answer.error is not None
+    assert list(answer.fds) == []
+    assert lives_in(await open_socket(bench, sleeper.pid), sleeper.inode("net"))
+
+
+async def test_a_thread_that_cannot_come_back_ends_and_the_next_calls_are_right(
+    bench: Bench, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel refuses every return; the sockets are where they should be all the same, and so is every later one."""
+    real = setns.setns
+    entered = threading.local()
+
+    def only_in(fd: int, flag: int) -> None:
+        if getattr(entered, "once", False):
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+        entered.once = True
+        real(fd, flag)
+
+    with Sleeper() as other:
+        with monkeypatch.context() as patch:
+            patch.setattr("nsbroker.inside.visit.setns", only_in)
+            for _ in range(20):
+                for process in (sleeper, other):
+                    assert lives_in(await open_socket(bench, process.pid), process.inode("net"))
+        for _ in range(20):
+            for process in (sleeper, other):
+                assert lives_in(await open_socket(bench, process.pid), process.inode("net"))
+
+
+async def test_a_socket_that_came_to_life_elsewhere_is_not_handed_over(
+    bench: Bench, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread stays where it was, and nobody notices but the kernel, which is asked of the socket itself."""
+    monkeypatch.setattr("nsbroker.inside.visit.setns", lambda fd, flag: None)
+    answer = await open_socket(bench, sleeper.pid)
+    assert answer.error == "org.varlink.service.PermissionDenied"
+    assert list(answer.fds) == []
+    assert "came to life in" in bench.records[-1].error
+
+
+async def test_a_target_that_ends_while_its_socket_is_made_is_refused(
+    bench: Bench, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = socket_options.network_namespace
+
+    def too_late(sock: socket.socket) -> int:
+        sleeper.end()
+        return real(sock)
+
+    monkeypatch.setattr("nsbroker.daemon.sockets.network_namespace", too_late)
+    answer = await open_socket(bench, sleeper.pid)
+    assert answer.error == "io.nsbroker.Broker.NoSuchTarget"
+
+
+async def test_a_socket_that_nobody_waits_for_any_more_is_closed(
+    bench: Bench, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call is cancelled while its thread is inside."""
+    real = sockets._socket
+    inside, gone = threading.Event(), threading.Event()
+
+    def slow(*arguments: Any) -> socket.socket:
+        inside.set()
+        gone.wait(10)
+        return real(*arguments)
+
+    monkeypatch.setattr("nsbroker.daemon.sockets._socket", slow)
+    with warnings.catch_warnings():
+        # Nobody is left to close it but the collector, which says so.
+        warnings.simplefilter("ignore", ResourceWarning)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(open_socket, bench, sleeper.pid)
+            await trio.to_thread.run_sync(inside.wait)
+            nursery.cancel_scope.cancel()
+        gone.set()
+        await trio.to_thread.run_sync(lambda: eventually(lambda: not visitors(), "the thread ends"))
+        gc.collect()
+
+
+def visitors() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("inside")]
