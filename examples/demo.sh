@@ -9,6 +9,7 @@ export NSBROKER_ADDRESS=unix:/run/nsbroker-demo/socket
 
 bold() { printf '\n\033[1m# %s\033[0m\n' "$*"; }
 as_user() { setpriv --reuid=65534 --regid=65534 --clear-groups "$@"; }
+python() { printf '\033[32mnobody$\033[0m %s\n' "python $*"; as_user "$bin/python" "$@"; }
 user() { printf '\033[32mnobody$\033[0m %s\n' "nsbroker $(printf '%s ' "$@")"; as_user "$bin/nsbroker" "$@"; }
 started=
 cleanup() {
@@ -19,7 +20,7 @@ cleanup() {
 }
 trap cleanup EXIT INT TERM
 
-bold 'The policy: everyone may open their own; the user nobody also networks that ip netns names, and of one container'
+bold 'The policy: everyone may open their own; the user nobody also networks that ip netns names, and one container, of which it gets TCP sockets, too'
 cat > "$work/nsbroker.toml" <<X
 [[allow]]
 name = "own"
@@ -32,6 +33,12 @@ name = "networks"
 who = ["user:65534"]
 targets = ["name:*", "crun:web"]
 namespaces = ["net"]
+
+[[allow]]
+name = "pages"
+who = ["user:65534"]
+targets = ["crun:web"]
+sockets = ["inet:stream"]
 X
 cat "$work/nsbroker.toml"
 
@@ -45,12 +52,15 @@ unshare --net --uts --ipc setpriv --reuid=65534 --regid=65534 --clear-groups sle
 ip netns add blue
 ip netns set blue 7
 n=0; until [ "$(stat -c %u "/proc/$process")" = 65534 ]; do n=$((n + 1)); [ $n -lt 200 ] || exit 1; sleep 0.05; done
-mkdir -p "$work/bundle/root/bin" "$work/bundle/root/proc" "$work/bundle/root/sys" "$work/bundle/root/dev"
+mkdir -p "$work/bundle/root/bin" "$work/bundle/root/proc" "$work/bundle/root/sys" "$work/bundle/root/dev" "$work/bundle/root/www"
 cp /bin/busybox "$work/bundle/root/bin"
+echo "requests_total 42: from the loopback of 'web'" > "$work/bundle/root/www/metrics"
 (cd "$work/bundle" && crun spec && sed -i -e 's/"terminal": true/"terminal": false/' -e 's/"path": "rootfs"/"path": "root"/' \
-    -e '/"rlimits"/,/\]/d' -e 's/"sh"/"\/bin\/busybox", "sleep", "1000"/' config.json)
+    -e '/"rlimits"/,/\]/d' -e 's/"sh"/"\/bin\/busybox", "httpd", "-f", "-p", "127.0.0.1:8080", "-h", "\/www"/' config.json)
 crun run --detach --bundle "$work/bundle" web < /dev/null > /dev/null 2>&1
-echo "process $process; $(ip netns); the container 'web'"
+web=$(crun state web | sed -n 's/.*"pid": \([0-9]*\).*/\1/p')
+n=0; until grep -q '0100007F:1F90 00000000' "/proc/$web/net/tcp"; do n=$((n + 1)); [ $n -lt 200 ] || exit 1; sleep 0.05; done
+echo "process $process; $(ip netns); the container 'web', whose web server listens on its loopback"
 
 bold "Who does the broker take us for?"
 user whoami
@@ -68,10 +78,16 @@ bold "A container of root's, by its name: crun runs it, the policy lets the user
 user ps
 user show crun:web --type net
 user open container:web -- sh -c 'echo "descriptor 3 is $(readlink /proc/self/fd/3)"'
-echo "and crun's own word: process $(crun state web | sed -n 's/.*"pid": \([0-9]*\).*/\1/p'), $(readlink "/proc/$(crun state web | sed -n 's/.*"pid": \([0-9]*\).*/\1/p')/ns/net")"
+echo "and crun's own word: process $web, $(readlink "/proc/$web/ns/net")"
 
 bold "The shell that runs all this is root's: refused, in one line"
 user show "pid:$$" || echo "exit code $?"
+
+bold "What listens on the container's loopback alone: a page, over a socket that the broker made in there"
+python examples/scrape_metrics.py crun:web 8080 /metrics
+
+bold "A packet socket, which would see all its traffic, is another permission: refused, in one line"
+python examples/count_packets.py crun:web || echo "exit code $?"
 
 bold "What the broker recorded"
 grep '^{' "$work/log"

@@ -1,16 +1,25 @@
 """The examples run, as their first lines say."""
 
+import contextlib
+import errno
+import http.server
 import os
+import runpy
+import socket
+import socketserver
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from nsbroker.linux.process import Process
+from nsbroker.namespace import Namespace
 from nsbroker.target import ENGINES
 from tests.engines.real import Crun
-from tests.world import Daemon, Sleeper, named_network, run_command
+from tests.world import NOBODY, Daemon, Sleeper, as_user, named_network, run_command
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -19,6 +28,59 @@ def run(name: str, *arguments: str) -> str:
     done = subprocess.run([sys.executable, EXAMPLES / name, *arguments], capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def start_as_nobody(daemon: Daemon, name: str, *arguments: str) -> subprocess.Popen[str]:
+    drop = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+    command = [*drop, sys.executable, str(EXAMPLES / name), *arguments]
+    environment = {**os.environ, "NSBROKER_ADDRESS": daemon.address}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def run_as_nobody(daemon: Daemon, name: str, *arguments: str) -> tuple[int, str, str]:
+    with start_as_nobody(daemon, name, *arguments) as example:
+        said, errors = example.communicate(timeout=30)
+    return example.returncode, said, errors
+
+
+@pytest.fixture
+def inside(blue: Path) -> Iterator[Namespace]:
+    """The network blue, its loopback up."""
+    subprocess.run(["ip", "-n", "blue", "link", "set", "lo", "up"], check=True)
+    with Namespace.from_path(blue, "net") as network:
+        yield network
+
+
+@contextlib.contextmanager
+def serving(network: Namespace, port: int, handler: type[socketserver.BaseRequestHandler]) -> Iterator[None]:
+    """A server on the loopback inside: its socket is made there, and its clients'."""
+    with network.call(socketserver.TCPServer, ("127.0.0.1", port), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+class Metrics(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        body = f"asked_for {self.path}\n".encode()
+        self.send_response(200 if self.path != "/nowhere" else 404)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Not into what the tests print."""
+
+
+class Database(socketserver.BaseRequestHandler):
+    """As PostgreSQL without TLS answers SSLRequest."""
+
+    def handle(self) -> None:
+        self.request.sendall(b"N" if self.request.recv(8) == bytes.fromhex("0000000804d2162f") else b"E")
 
 
 def test_run_inside(sleeper: Sleeper) -> None:
@@ -54,11 +116,105 @@ def test_link_statistics(daemon: Daemon, sleeper: Sleeper) -> None:
     engines = "".join(f"{name} = []\n" for name in ENGINES if name != "crun")
     (daemon.config / "nsbroker.d/engines.toml").write_text(f'[engines]\ncrun = ["{daemon.folder}/crun"]\n{engines}')
     daemon.allow("agent", who="everyone", targets=["crun:web-*"], namespaces=["net"])
-    environment = {**os.environ, "NSBROKER_ADDRESS": daemon.address}
-    drop = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-    command = [*drop, sys.executable, str(EXAMPLES / "link_statistics.py")]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=30)
-    assert done.stdout.splitlines()[1].split() == ["crun:web-1", "lo", "0", "0"], done.stderr
+    _, said, errors = run_as_nobody(daemon, "link_statistics.py")
+    assert said.splitlines()[1].split() == ["crun:web-1", "lo", "0", "0"], errors
+
+
+@pytest.mark.root
+def test_scrape_metrics(daemon: Daemon, inside: Namespace) -> None:
+    daemon.allow("scraper", who=[f"user:{NOBODY}"], targets=["name:blue"], sockets=["inet:stream"])
+    with serving(inside, 8080, Metrics):
+        assert run_as_nobody(daemon, "scrape_metrics.py", "name:blue") == (0, "asked_for /metrics\n", "")
+        assert run_as_nobody(daemon, "scrape_metrics.py", "name:blue", "8080", "/up?now") == (0, "asked_for /up?now\n", "")
+        missing = run_as_nobody(daemon, "scrape_metrics.py", "name:blue", "8080", "/nowhere")
+        assert missing == (1, "", "cannot fetch /nowhere: 404 Not Found\n")
+    code, said, errors = run_as_nobody(daemon, "scrape_metrics.py", "name:blue")
+    assert (code, said, errors.count("\n")) == (1, "", 1)
+    assert "Connection refused" in errors
+
+
+@pytest.mark.root
+def test_links_and_routes(daemon: Daemon, inside: Namespace) -> None:
+    for change in (
+        "link add uplink type veth peer name other",
+        "link set other address 02:00:00:00:00:02",
+        "link set uplink address 02:00:00:00:00:01 up",
+        "addr add 10.9.0.2/24 dev uplink",
+        "route add default via 10.9.0.1",
+    ):
+        subprocess.run(["ip", "-n", "blue", *change.split()], check=True)
+    daemon.allow("viewer", who=[f"user:{NOBODY}"], targets=["name:blue"], sockets=["netlink:dgram"])
+    before = subprocess.run(["ip", "-n", "blue", "addr"], capture_output=True, check=True).stdout
+    code, said, errors = run_as_nobody(daemon, "links_and_routes.py", "name:blue")
+    assert (code, errors) == (0, "")
+    assert [line.split() for line in said.splitlines()] == [
+        ["link", "lo", "up", "00:00:00:00:00:00", "read", "only"],
+        ["link", "other", "down", "02:00:00:00:00:02", "read", "only"],
+        ["link", "uplink", "up", "02:00:00:00:00:01", "read", "only"],
+        ["route", "default", "10.9.0.1", "uplink"],
+        ["route", "10.9.0.0/24", "-", "uplink"],
+    ]
+    assert subprocess.run(["ip", "-n", "blue", "addr"], capture_output=True, check=True).stdout == before
+
+
+@pytest.mark.root
+def test_who_holds_a_netlink_socket_cannot_set_a_link_down(daemon: Daemon, inside: Namespace) -> None:
+    daemon.allow("viewer", who=[f"user:{NOBODY}"], targets=["name:blue"], sockets=["netlink:dgram"])
+
+    def set_down() -> str:
+        example = runpy.run_path(str(EXAMPLES / "links_and_routes.py"))
+        os.environ["NSBROKER_ADDRESS"] = daemon.address
+        with example["route_socket"]("name:blue") as routes, pytest.raises(example["pyroute2"].NetlinkError) as refused:
+            routes.link("set", index=1, state="down")
+        return errno.errorcode[refused.value.code]
+
+    assert as_user(NOBODY, set_down) == "EPERM"
+    assert "LOOPBACK,UP" in subprocess.run(["ip", "-n", "blue", "link"], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.root
+def test_count_packets(daemon: Daemon, inside: Namespace) -> None:
+    daemon.allow("sniffer", who=[f"user:{NOBODY}"], targets=["name:blue"], sockets=["packet:dgram"])
+    with start_as_nobody(daemon, "count_packets.py", "name:blue", "1") as example:
+        assert example.stdout is not None
+        assert example.stdout.readline() == "counting the packets of name:blue for 1 seconds\n"
+        for family, address, times in ((socket.AF_INET, "127.0.0.1", 7), (socket.AF_INET6, "::1", 3)):
+            with (
+                inside.call(socket.socket, family, socket.SOCK_DGRAM) as receiver,
+                inside.call(socket.socket, family, socket.SOCK_DGRAM) as sender,
+            ):
+                receiver.bind((address, 9999))
+                for _ in range(times):
+                    sender.sendto(b"packet", (address, 9999))
+        said, errors = example.communicate(timeout=30)
+    assert (example.returncode, errors) == (0, "")
+    assert {tuple(line.split()) for line in said.splitlines()} >= {("ipv4", "udp", "7"), ("ipv6", "udp", "3")}
+
+
+@pytest.mark.root
+def test_forward_database(daemon: Daemon, inside: Namespace) -> None:
+    daemon.allow("database", who=[f"user:{NOBODY}"], targets=["name:blue"], sockets=["inet:stream"])
+    with serving(inside, 5432, Database):
+        code, said, errors = run_as_nobody(daemon, "forward_database.py", "name:blue")
+    assert (code, errors) == (0, "")
+    first, last = said.splitlines()
+    assert first.startswith("name:blue is reached at 127.0.0.1 port ")
+    assert first.endswith(": PostgreSQL, without TLS")
+    assert last == "no longer forwarded"
+    port = int(first.split(":")[1].split()[-1])
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+    code, said, errors = run_as_nobody(daemon, "forward_database.py", "name:blue")
+    assert (code, said, errors.splitlines()[-1]) == (1, "", "nothing answers in name:blue")
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("name", ["scrape_metrics.py", "links_and_routes.py", "count_packets.py", "forward_database.py"])
+def test_an_example_says_in_one_line_that_it_is_not_allowed(daemon: Daemon, inside: Namespace, name: str) -> None:
+    daemon.allow("another", who=[f"user:{NOBODY}"], targets=["name:blue"], sockets=["unix:stream"])
+    code, said, errors = run_as_nobody(daemon, name, "name:blue")
+    assert (code, said, errors.count("\n")) == (1, "", 1)
+    assert "permission denied" in errors
 
 
 def test_the_policy_for_monitoring_is_one(tmp_path: Path) -> None:
@@ -84,6 +240,8 @@ def test_the_demo_shows_what_it_promises() -> None:
         "crun:web",
         "permission denied",
         "exit code 1",
+        "requests_total 42: from the loopback of 'web'",
+        "open a socket packet:dgram in crun:web: permission denied",
         '"verdict":"denied"',
         "Cleaned up",
     ):

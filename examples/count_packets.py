@@ -1,0 +1,60 @@
+"""Count the packets of a container's network by protocol, from a process without any privilege.
+
+    python3 examples/count_packets.py docker:web 10
+
+The rule that this takes: sockets = ["packet:dgram"].  Such a socket gives each packet without the header of its link.
+"""
+
+import socket
+import sys
+import time
+from collections import Counter
+
+import nsbroker
+
+ETH_P_ALL = 3
+ARPHRD_LOOPBACK = 772
+# The field of the IP header that names the protocol, by ethertype.
+FIELDS = {0x0800: ("ipv4", 9), 0x86DD: ("ipv6", 6)}
+NAMES = {0x0806: "arp", 1: "icmp", 2: "igmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
+
+
+def protocol(ethertype: int, packet: bytes) -> str:
+    """Such as `arp`, or `ipv4 tcp`; a number where there is no name here."""
+    if ethertype not in FIELDS:
+        return NAMES.get(ethertype, f"{ethertype:#06x}")
+    name, place = FIELDS[ethertype]
+    return f"{name} {NAMES.get(packet[place], packet[place])}" if len(packet) > place else name
+
+
+def count(sock: socket.socket, seconds: float) -> Counter[str]:
+    """What comes by within `seconds`."""
+    seen: Counter[str] = Counter()
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        sock.settimeout(left)
+        try:
+            packet, (_, ethertype, direction, hardware, _) = sock.recvfrom(40)
+        except TimeoutError:
+            break
+        # A loopback shows each packet twice: as it goes, and as it comes.
+        if not (hardware == ARPHRD_LOOPBACK and direction == socket.PACKET_OUTGOING):
+            seen[protocol(ethertype, packet)] += 1
+    return seen
+
+
+def main(target: str, seconds: str = "10") -> None:
+    """Count, print."""
+    try:
+        with nsbroker.connect() as broker:
+            sock = broker.socket(target, socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
+    except nsbroker.NsbrokerError as error:
+        raise SystemExit(str(error)) from error
+    print(f"counting the packets of {target} for {seconds} seconds", flush=True)
+    with sock:
+        for name, packets in count(sock, float(seconds)).most_common():
+            print(f"{name:<16}{packets:>10}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:3])

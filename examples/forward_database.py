@@ -1,0 +1,56 @@
+"""Reach a database in a container from here, as if it listened here, from a process without any privilege.
+
+    python3 examples/forward_database.py docker:database
+
+`nsbroker forward` listens on a free local port; each connection there leads to the loopback inside.  The rule that this
+takes: sockets = ["inet:stream"].
+"""
+
+import contextlib
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+
+POSTGRESQL = 5432
+SSL_REQUEST = struct.pack("!II", 8, 80877103)
+
+
+@contextlib.contextmanager
+def forwarded(target: str, port: int) -> Iterator[tuple[str, int]]:
+    """Where `port` inside `target` is reached from here, as long as this lasts."""
+    command = [sys.executable, "-m", "nsbroker", "forward", target, f"0:{port}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as forward:  # noqa: S603 - no shell
+        assert forward.stdout is not None  # noqa: S101 - for mypy
+        try:
+            # "127.0.0.1:43121 leads to docker:database port 5432"; or nothing, and the reason on standard error.
+            words = forward.stdout.readline().split()
+            if not words:
+                raise SystemExit(forward.wait())
+            host, _, local = words[0].rpartition(":")
+            yield host, int(local)
+        finally:
+            forward.terminate()
+
+
+def greeting(address: tuple[str, int]) -> str:
+    """What a PostgreSQL says to the first words of each of its clients: whether it has TLS."""
+    with socket.create_connection(address, timeout=5) as database:
+        database.sendall(SSL_REQUEST)
+        answer = database.recv(1)
+    return {b"S": "PostgreSQL, with TLS", b"N": "PostgreSQL, without TLS"}.get(answer, f"no PostgreSQL: it says {answer!r}")
+
+
+def main(target: str) -> None:
+    """Forward, ask, print."""
+    with forwarded(target, POSTGRESQL) as address:
+        try:
+            print(f"{target} is reached at {address[0]} port {address[1]}: {greeting(address)}")
+        except ConnectionError:
+            raise SystemExit(f"nothing answers in {target}") from None
+    print("no longer forwarded")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,51 @@
+"""Fetch a page from the loopback of a container, from a process without any privilege.
+
+    python3 examples/scrape_metrics.py docker:web 8080 /metrics
+
+Prometheus exporters and status pages often listen on 127.0.0.1 of their container alone.  The rule that this takes:
+sockets = ["inet:stream"].
+"""
+
+import http.client
+import sys
+
+import nsbroker
+
+
+class InsideConnection(http.client.HTTPConnection):
+    """An HTTP connection to the loopback of a target; `broker` is borrowed."""
+
+    def __init__(self, broker: nsbroker.Broker, target: str, port: int) -> None:
+        super().__init__("127.0.0.1", port, timeout=5)
+        self._broker = broker
+        self._target = target
+
+    def connect(self) -> None:
+        """Connect from inside: http.client asks for this whenever it has no connection."""
+        self.sock = self._broker.create_connection(self._target, (self.host, self.port), self.timeout)
+
+
+def page(target: str, port: int, path: str) -> str:
+    """What GET `path` gives.  Raises OSError, HTTPException, and the errors of `nsbroker.errors`."""
+    with nsbroker.connect() as broker:
+        connection = InsideConnection(broker, target, port)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            if response.status != http.client.OK:
+                raise http.client.HTTPException(f"{response.status} {response.reason}")
+            return response.read().decode(errors="replace")
+        finally:
+            connection.close()
+
+
+def main(target: str, port: str = "8080", path: str = "/metrics") -> None:
+    """Fetch, print."""
+    try:
+        print(page(target, int(port), path), end="")
+    except (nsbroker.NsbrokerError, OSError, http.client.HTTPException) as error:
+        raise SystemExit(f"cannot fetch {path}: {error}") from error
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:4])
