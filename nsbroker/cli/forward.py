@@ -7,6 +7,7 @@ interrupted.
 import argparse
 import asyncio
 import contextlib
+import os
 import re
 import resource
 import signal
@@ -138,7 +139,8 @@ async def _serve(broker: nsbroker.client.asyncio.Broker, relay: Relay, target: s
         local.close()
         if not isinstance(error, NsbrokerError | OSError):
             raise
-        _say(f"{target} port {port}: {error.strerror if isinstance(error, OSError) else error}")
+        # asyncio writes texts of its own.
+        _say(f"{target} port {port}: {os.strerror(error.errno or 0) if isinstance(error, OSError) else error}")
         return
     await relay.run(local, inside)
 

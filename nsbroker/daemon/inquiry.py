@@ -25,15 +25,22 @@ _NOTHING = Verdict(False, (), "")
 
 
 def inquire(
-    parts: Parts, verb: str, caller: Caller, call: IncomingCall, spec: TargetSpec, wanted: tuple[Permission, ...] | None
+    parts: Parts,
+    verb: str,
+    caller: Caller,
+    call: IncomingCall,
+    spec: TargetSpec,
+    wanted: tuple[Permission, ...] | None,
+    *,
+    some: bool = False,
 ) -> "Inquiry":
     """The question that a call puts, seen to be one that may be put.  Takes the call's fds, which go with its target.
 
-    Raises PermissionDenied when no rule could allow it, before anything is looked up.
+    Raises PermissionDenied when no rule could allow it (with `some`: not even a part of it), before anything is looked up.
     """
     inquiry = Inquiry(parts, verb, caller, spec, wanted)
     with inquiry:
-        inquiry.see_askable()
+        inquiry.see_askable(some=some)
     index = spec.pid_file_descriptor
     inquiry.take_pidfd(call.take_fds(None if index is None else {"target.pidFileDescriptor": index}))
     return inquiry
@@ -62,11 +69,13 @@ class Inquiry:
         self.names = names_of(self.target) if self.target.kind is Kind.CONTAINER else (self.said,)
         self.verdict = _NOTHING
 
-    def see_askable(self) -> None:
-        """Raises PermissionDenied when no rule could allow it."""
+    def see_askable(self, *, some: bool) -> None:
+        """Raises PermissionDenied when no rule could allow it; with `some`, when none could allow any part of it."""
         if self.target.kind is Kind.PIDFD:
             return  # It has no name yet; and looking at an fd that the peer holds anyway tells it nothing new.
-        if not self._grants.may_ask(self.target, self.names, self.wanted):
+        wanted = self.wanted
+        parts = [(one,) for one in wanted] if some and wanted else [wanted]
+        if not any(self._grants.may_ask(self.target, self.names, part) for part in parts):
             raise PermissionDenied
 
     def take_pidfd(self, fds: list[int]) -> None:

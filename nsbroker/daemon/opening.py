@@ -76,7 +76,7 @@ class Opening:
         wanted = _wanted(request)
         refusal = _explained(str(request.target.to_target()), tuple(NamespaceType) if wanted is None else wanted, [])
         try:
-            inquiry = inquire(self._parts, "Explain", caller, call, request.target, wanted)
+            inquiry = inquire(self._parts, "Explain", caller, call, request.target, wanted, some=True)
             if inquiry.takes_time():
                 return _unless_denied(_explain_slowly(inquiry), refusal)
             with inquiry:
