@@ -284,12 +284,25 @@ TABLE: dict[str, list[tuple[str, str]]] = {
         (BROKER, "test_missing_things_each_have_their_error"),
         (BROKER, "test_replies_to_who_may_not_know_are_the_same_to_the_byte"),
     ],
+    "10 a link is exchanged on the way (CVE-2021-30465)": [
+        ("attacks/test_devices.py", "test_a_link_that_is_flipped_a_hundred_thousand_times_leads_nowhere"),
+        ("attacks/test_devices.py", "test_a_device_that_is_exchanged_for_another_is_never_the_other"),
+    ],
+    "11 a hostile device node": [
+        ("daemon/test_devices.py", "test_what_is_not_the_device_of_that_name_is_refused_and_never_opened"),
+        ("daemon/test_devices.py", "test_a_terminal_never_becomes_the_daemons"),
+        ("daemon/test_devices.py", "test_a_file_system_that_never_answers_costs_its_user_a_deadline_and_nobody_else"),
+    ],
     "12 a descriptor too many goes out (CVE-2024-21626)": [
         (HERE, "test_what_is_handed_over_is_the_one_descriptor_and_nothing_else"),
+        ("daemon/test_devices.py", "test_flags_are_cut_down_to_the_access_mode"),
     ],
     "13 the daemon is traced (CVE-2016-9962)": [(HERE, "test_nobody_may_trace_the_daemon_not_even_as_its_own_user")],
     "14 a thread stays in a foreign namespace": [
-        ("inside/test_call.py", "test_when_the_thread_cannot_go_back_it_ends_and_says_so")
+        ("inside/test_call.py", "test_when_the_thread_cannot_go_back_it_ends_and_says_so"),
+        ("attacks/test_faults.py", "test_a_thread_that_cannot_come_back_ends_and_the_next_calls_are_right"),
+        ("attacks/test_faults.py", "test_a_socket_that_came_to_life_elsewhere_is_not_handed_over"),
+        ("daemon/test_sockets.py", "test_ten_thousand_sockets_are_each_where_they_should_be"),
     ],
     "15 a bad index (CVE-2025-8067)": [
         (BROKER, "test_a_bad_index_is_refused_and_its_descriptors_closed"),
@@ -316,6 +329,10 @@ TABLE: dict[str, list[tuple[str, str]]] = {
         ("engines/test_crun.py", "test_a_number_that_another_process_has_by_now_is_not_believed"),
     ],
     "20 a connection is passed on": [(HERE, "test_a_connection_that_is_passed_on_speaks_for_who_made_it_and_no_more")],
+    "21 raw, packet and netlink sockets": [
+        ("daemon/test_sockets.py", "test_each_kind_takes_its_own_permission"),
+        ("daemon/test_sockets.py", "test_who_holds_a_netlink_socket_reads_links_and_cannot_change_them"),
+    ],
     "22 forged and flooded records": [
         (HERE, "test_names_with_newlines_forge_no_record"),
         (HERE, "test_a_record_that_nobody_takes_lets_nothing_out"),

@@ -2,14 +2,16 @@
 
 import itertools
 import os
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from nsbroker.errors import AmbiguousTarget, NoSuchTarget, PermissionDenied
+from nsbroker.client.blocking import connect
+from nsbroker.errors import AmbiguousTarget, NoSuchDevice, NoSuchTarget, PermissionDenied
 from nsbroker.identity import NamespaceType
-from tests.engines.real import Cri, Engine, end_process
-from tests.world import ALICE, BOB, Daemon, as_user
+from tests.engines.real import Cri, Engine, end_process, root_file_system
+from tests.world import ALICE, BOB, NOBODY, Daemon, as_user, eventually
 
 pytestmark = pytest.mark.root
 
@@ -71,6 +73,56 @@ def test_a_rule_names_it_and_only_then_may_others_know_of_it(engine: Engine, web
     assert as_user(BOB, look) == (["PermissionDenied"] * (len(targets) + 2), [])
     with daemon.connect() as broker:
         assert {str(inode)} <= {str(one.network_namespace) for one in broker.containers().containers}
+
+
+def test_nobody_fetches_a_page_from_its_loopback_with_one_rule(engine: Engine, web1: str, daemon: Daemon) -> None:
+    daemon.allow("web", who=[f"user:{NOBODY}"], targets=["container:web1", "cri:default/web1"], sockets=["inet:stream"])
+    pid = engine.pid(web1)
+    inside = ["nsenter", "--net", "--target", str(pid)]
+    subprocess.run([*inside, "ip", "link", "set", "lo", "up"], check=True)
+    serve = [*inside, "/bin/busybox", "httpd", "-f", "-p", "127.0.0.1:8080", "-h", str(root_file_system() / "www")]
+    with subprocess.Popen(serve) as server:
+        try:
+            pages = set()
+            for target in (f"{engine.word}:{web1}", f"container:{web1}"):
+                eventually(lambda: bool(as_user(NOBODY, fetch(daemon, target))), "the server inside answers")  # noqa: B023
+                pages.add(as_user(NOBODY, fetch(daemon, target)))
+            assert pages == {b"hello from inside\n"}
+        finally:
+            server.kill()
+
+
+def fetch(daemon: Daemon, target: str) -> Callable[[], bytes]:
+    def ask() -> bytes:
+        with connect(daemon.address) as broker:
+            try:
+                sock = broker.create_connection(target, ("127.0.0.1", 8080), 5)
+            except ConnectionRefusedError:
+                return b""
+            with sock:
+                sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                return sock.makefile("rb").read().partition(b"\r\n\r\n")[2]
+
+    return ask
+
+
+def test_its_devices_are_listed_and_opened_and_no_others(engine: Engine, web1: str, daemon: Daemon) -> None:
+    daemon.allow("web", who=[f"user:{NOBODY}"], targets=["container:web1", "cri:default/web1"], devices=["null", "zero", "kvm"])
+    target = f"{engine.word}:{web1}"
+
+    def look() -> tuple[list[str], bytes, str]:
+        with connect(daemon.address) as broker:
+            with broker.device(target, "zero") as zero:
+                read = zero.read(4)
+            with pytest.raises(NoSuchDevice), broker.device(target, "kvm"):
+                pass
+            with pytest.raises(PermissionDenied) as refused:
+                broker.device(target, "full")
+            return [device.name for device in broker.devices(target)], read, str(refused.value)
+
+    names, read, refused = as_user(NOBODY, look)
+    assert (names, read) == (["null", "zero"], bytes(4))
+    assert "the device full" in refused
 
 
 def test_one_that_was_killed_is_told_from_one_that_never_was(engine: Engine, web1: str, daemon: Daemon) -> None:
