@@ -1,5 +1,6 @@
 """The daemon as a whole: configuration, socket, signals, and its life from start to end."""
 
+import contextlib
 import ctypes
 import gc
 import math
@@ -160,5 +161,7 @@ def _roster(settings: Configuration) -> Roster:
 
 
 def _raise_file_limit() -> None:
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    # A service manager that sets it may forbid asking.
+    with contextlib.suppress(OSError):
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

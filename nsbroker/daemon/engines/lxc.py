@@ -1,5 +1,6 @@
 """lxc: `lxc-info`, which asks the process that watches over the container."""
 
+import os
 import re
 import socket
 import subprocess
@@ -8,16 +9,22 @@ from pathlib import Path
 
 import trio
 
+import nsbroker.inside.trio
 from nsbroker.daemon.engines.asking import ask_each
 from nsbroker.daemon.engines.container import Container, State
 from nsbroker.daemon.engines.state_files import Folder, beginning_with, in_thread
 from nsbroker.errors import EngineUnavailable
+from nsbroker.identity import NamespaceType
 from nsbroker.linux.socket_options import peer_credentials
+from nsbroker.namespace import Namespace
 
 PLACES = ("/var/lib/lxc",)
 USER_PLACES = ()
 _PROGRAM = "/usr/bin/lxc-info"
 _FACT = re.compile(r"(State|PID):\s*(\w+)")
+_ENTER = "/usr/bin/nsenter"
+_OURS = "/proc/self/ns/net"
+_HOSTS = "/proc/1/ns/net"
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 
 
@@ -54,7 +61,11 @@ class Lxc:
             return [name for name in folder.names(below) if folder.facts(f"{name}/config") is not None]
 
     async def _container(self, name: str, names: Collection[str]) -> Container:
-        state, pid = await self._ask(name) if self._is_watched(name) else ("STOPPED", 0)
+        state, pid = "STOPPED", 0
+        for network in (_OURS, _HOSTS) if _is_apart() else (_OURS,):
+            if await self._is_watched(name, network):
+                state, pid = await self._ask(name, network)
+                break
         # Where a group was left behind, the next one gets a number behind its name; which must not be another's name.
         second = f"{name}-1"
         return Container(
@@ -67,10 +78,10 @@ class Lxc:
             user=self._user,
         )
 
-    def _is_watched(self, name: str) -> bool:
+    async def _is_watched(self, name: str, network: str) -> bool:
         """Whether a process of root's watches over it.  The address is open to all: a user may listen in its place."""
         address = f"\0{self._place}/{name}/command"
-        with socket.socket(socket.AF_UNIX) as sock:
+        with await _socket(network) as sock:
             sock.setblocking(False)
             try:
                 sock.connect(address)
@@ -80,8 +91,9 @@ class Lxc:
                 raise EngineUnavailable(self.name, f"{name}: {error.strerror or error}") from error
             return peer_credentials(sock).uid == self._user
 
-    async def _ask(self, name: str) -> tuple[str, int]:
-        command = [_PROGRAM, f"--lxcpath={self._place}", f"--name={name}", "--state", "--pid", "--no-humanize"]
+    async def _ask(self, name: str, network: str) -> tuple[str, int]:
+        enter = [] if network == _OURS else [_ENTER, f"--net={network}"]
+        command = [*enter, _PROGRAM, f"--lxcpath={self._place}", f"--name={name}", "--state", "--pid", "--no-humanize"]
         try:
             answer = await trio.run_process(
                 command, capture_stdout=True, stderr=subprocess.DEVNULL, check=False, env=_ENVIRONMENT, stdin=subprocess.DEVNULL
@@ -92,6 +104,21 @@ class Lxc:
         if answer.returncode or "State" not in said:
             raise EngineUnavailable(self.name, f"{_PROGRAM} ends with {answer.returncode} and does not tell the state of {name}")
         return said["State"], int(said.get("PID", 0))
+
+
+def _is_apart() -> bool:
+    """Whether the service manager gave us a network of our own: containers' command sockets are in the host's."""
+    try:
+        return os.stat(_OURS).st_ino != os.stat(_HOSTS).st_ino
+    except OSError:
+        return False
+
+
+async def _socket(network: str) -> socket.socket:
+    if network == _OURS:
+        return socket.socket(socket.AF_UNIX)
+    with Namespace.from_path(network, NamespaceType.NET) as space:
+        return await nsbroker.inside.trio.call([space], socket.socket, socket.AF_UNIX)
 
 
 def engine(place: Path, user: int) -> Lxc:

@@ -1,0 +1,60 @@
+"""Sockets and devices under everything that the unit forbids the broker."""
+
+import os
+import socket
+import subprocess
+
+import pytest
+
+from nsbroker.client.blocking import connect
+from nsbroker.namespace import Namespace
+from tests.systemd.unit import Unit
+from tests.world import Sleeper, named_network
+
+KINDS = [
+    (socket.AF_INET, socket.SOCK_STREAM, 0),
+    (socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP),
+    (socket.AF_INET6, socket.SOCK_DGRAM, 0),
+    (socket.AF_UNIX, socket.SOCK_SEQPACKET, 0),
+    (socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE),
+    (socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)),
+]
+
+
+def test_every_kind_of_socket_is_made_and_bytes_go_through(unit: Unit) -> None:
+    with named_network("lab"), connect() as broker, Namespace.from_name("lab") as space:
+        subprocess.run(["ip", "-n", "lab", "link", "set", "lo", "up"], check=True)
+        for family, kind, protocol in KINDS:
+            broker.socket("name:lab", family, kind, protocol).close()
+        with broker.socket("name:lab", bind=("127.0.0.1", 80)) as server:
+            server.listen()
+            # The socket is under the rules of the unit's control group: they must let its bytes pass.
+            with broker.create_connection("name:lab", ("127.0.0.1", 80), 5) as sock:
+                peer, _ = server.accept()
+                with peer:
+                    peer.sendall(b"through")
+                assert sock.recv(100) == b"through"
+        with space.call(socket.socket, socket.AF_INET) as ours:
+            assert ours.connect_ex(("127.0.0.1", 80)) != 0
+
+
+def test_devices_of_a_process_with_a_root_of_its_own_are_opened(unit: Unit) -> None:
+    with Sleeper(unshare="--mount") as process, connect() as broker:
+        target = f"pid:{process.pid}"
+        assert {"null", "zero", "urandom"} <= {device.name for device in broker.devices(target)}
+        with broker.device(target, "urandom") as random, broker.device(target, "null", os.O_RDWR) as null:
+            assert null.write(random.read(8)) == 8
+
+
+def test_a_device_that_the_unit_may_not_open_says_what_to_change(unit: Unit) -> None:
+    from nsbroker.errors import NoSuchDevice
+
+    with Sleeper(unshare="--mount --propagation private") as process, connect() as broker:
+        mount = ["mount", "-t", "tmpfs", "-o", "mode=755", "dev", "/dev"]
+        subprocess.run(["nsenter", "--mount", "--target", str(process.pid), *mount], check=True)
+        try:
+            os.mknod(f"/proc/{process.pid}/root/dev/fuse", 0o20666, os.makedev(10, 229))
+        except PermissionError:
+            pytest.fail("a device node cannot be made here")
+        with pytest.raises(NoSuchDevice, match="DeviceAllow="):
+            broker.device(f"pid:{process.pid}", "fuse", os.O_RDWR)
