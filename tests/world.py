@@ -18,6 +18,7 @@ import msgspec
 
 from nsbroker.client.blocking import Broker, connect
 from nsbroker.identity import NamespaceType
+from nsbroker.namespace import Namespace
 
 T = TypeVar("T")
 
@@ -247,6 +248,16 @@ def named_network(name: str) -> Iterator[Path]:
         subprocess.run(["ip", "netns", "del", name], check=False)
 
 
+def listen_inside(name: str, address: str = "127.0.0.1", port: int = 0) -> socket.socket:
+    """A socket that listens inside the network that `ip netns` calls `name`; its loopback is up then."""
+    subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True)
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with Namespace.from_name(name, "net") as network:
+        listener = network.call(lambda: socket.create_server((address, port), family=family, backlog=2048))
+    listener.settimeout(_PATIENCE)
+    return listener
+
+
 def as_user(uid: int, function: Callable[[], T], groups: Sequence[int] = ()) -> T:
     """Run `function` as another user, in a child; its result, or what it raised."""
     read, write = os.pipe()
@@ -274,13 +285,22 @@ def as_user(uid: int, function: Callable[[], T], groups: Sequence[int] = ()) -> 
     return result  # type: ignore[no-any-return]  # it came through a pickle
 
 
-def run_command(*arguments: str, uid: int = 0, address: str = "", **options: Any) -> subprocess.CompletedProcess[str]:
-    """The `nsbroker` command, as a user."""
+def _command(arguments: Sequence[str], uid: int, address: str) -> dict[str, Any]:
     drop = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"] if uid else []
     environment = {**os.environ, "NSBROKER_ADDRESS": address} if address else dict(os.environ)
+    return {"args": [*drop, sys.executable, "-m", "nsbroker", *arguments], "env": environment}
+
+
+def start_command(*arguments: str, uid: int = 0, address: str = "", **options: Any) -> subprocess.Popen[bytes]:
+    """The `nsbroker` command, as a user, with pipes for all that it reads and says."""
+    pipe = subprocess.PIPE
+    return subprocess.Popen(**_command(arguments, uid, address), stdin=pipe, stdout=pipe, stderr=pipe, **options)
+
+
+def run_command(*arguments: str, uid: int = 0, address: str = "", **options: Any) -> subprocess.CompletedProcess[str]:
+    """The `nsbroker` command, as a user, until it ends."""
     return subprocess.run(
-        [*drop, sys.executable, "-m", "nsbroker", *arguments],
-        env=environment,
+        **_command(arguments, uid, address),
         capture_output=True,
         text=True,
         timeout=30,

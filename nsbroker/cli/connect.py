@@ -30,9 +30,13 @@ def run(options: argparse.Namespace) -> int:
     with connect() as broker:
         try:
             sock = broker.create_connection(target, address)
-        except OSError as error:
-            raise CommandFailed(f"cannot connect to {options.host} port {options.port} in {target}: {error.strerror}") from error
+        except (OSError, UnicodeError) as error:
+            # UnicodeError: what cannot be a host's name.
+            reason = getattr(error, "strerror", None) or error
+            raise CommandFailed(f"cannot connect to {options.host} port {options.port} in {target}: {reason}") from error
     with sock:
+        # Whoever writes has decided what goes at once.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         threading.Thread(target=_send, args=(sock,), daemon=True).start()
         try:
             while data := memoryview(sock.recv(_SOME)):

@@ -80,8 +80,10 @@ def _listen(spec: Spec) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(spec.address, spec.local, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         sock = socket.create_server(address, family=family, backlog=_BACKLOG)
-    except OSError as error:
-        raise CommandFailed(f"cannot listen on {spec.address} port {spec.local}: {error.strerror or error}") from error
+    except (OSError, UnicodeError) as error:
+        # UnicodeError: what cannot be a host's name.
+        reason = getattr(error, "strerror", None) or error
+        raise CommandFailed(f"cannot listen on {spec.address} port {spec.local}: {reason}") from error
     sock.setblocking(False)
     return sock
 
@@ -139,7 +141,7 @@ async def _serve(broker: nsbroker.client.asyncio.Broker, relay: Relay, target: s
         local.close()
         if not isinstance(error, NsbrokerError | OSError):
             raise
-        # asyncio writes texts of its own.
+        # What asyncio writes into an OSError is no sentence.
         _say(f"{target} port {port}: {os.strerror(error.errno or 0) if isinstance(error, OSError) else error}")
         return
     await relay.run(local, inside)

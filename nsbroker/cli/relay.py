@@ -1,7 +1,7 @@
 """Bytes between two connected sockets, both ways, moved by the kernel: splice(2) copies none of them through here.
 
 What has been read and finds no room waits in a pipe; nothing more is read until it has gone (backpressure).  The end of
-one direction is passed on alone (half-close); a connection that breaks breaks the other.
+one direction is passed on alone (half-close); a connection that breaks, or is broken off here, breaks the other.
 """
 
 import asyncio
@@ -13,6 +13,8 @@ import struct
 from collections.abc import Callable
 
 _PIPE = 256 * 1024
+# Pipes for later; a crowd's are closed when it has gone.
+_KEPT = 32
 # After so many moves in one go, other connections get their turn.
 _IN_A_ROW = 16
 _FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
@@ -27,14 +29,19 @@ class Relay:
         self._pipes: list[tuple[int, int]] = []
 
     async def run(self, left: socket.socket, right: socket.socket) -> None:
-        """Relay until both directions have ended.  Takes both sockets, non-blocking."""
+        """Relay until both directions have ended.  Takes both sockets, TCP and non-blocking."""
         ways = [asyncio.ensure_future(self._move(left, right)), asyncio.ensure_future(self._move(right, left))]
         try:
+            for sock in (left, right):
+                # Whoever wrote has decided what goes at once.
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await asyncio.gather(*ways)
-        except OSError:
+        except BaseException as error:
             # Whoever is at the other end shall learn that it broke, not take it for the end.
             reset(left)
             reset(right)
+            if not isinstance(error, OSError):
+                raise
         finally:
             for way in ways:
                 way.cancel()
@@ -52,7 +59,7 @@ class Relay:
                 try:
                     rest = os.splice(source.fileno(), write, _PIPE, flags=_FLAGS)
                 except BlockingIOError:
-                    self._pipes.append((read, write))
+                    self._give_back(read, write, clean=True)
                     read = write = -1
                     await self._until(source, self._loop.add_reader, self._loop.remove_reader)
                     read, write = self._take_pipe()
@@ -92,7 +99,7 @@ class Relay:
         return read, write
 
     def _give_back(self, read: int, write: int, *, clean: bool) -> None:
-        if clean:
+        if clean and len(self._pipes) < _KEPT:
             self._pipes.append((read, write))
         else:
             os.close(read)

@@ -1,0 +1,108 @@
+"""`nsbroker connect`: standard input and output inside a real network."""
+
+import hashlib
+import os
+import socket
+import subprocess
+import threading
+import time
+
+import pytest
+
+from tests.cli.conftest import accepted, break_off, port_of, read_all
+from tests.cli.test_command import one_line
+from tests.world import ALICE, BOB, Daemon, run_command, start_command
+
+pytestmark = pytest.mark.root
+
+
+def connect(daemon: Daemon, server: socket.socket) -> subprocess.Popen[bytes]:
+    """The command, to where `server` listens."""
+    return start_command("connect", "name:blue", "127.0.0.1", str(port_of(server)), uid=ALICE, address=daemon.address)
+
+
+def test_standard_input_and_output_are_the_connection(daemon: Daemon, server: socket.socket) -> None:
+    with connect(daemon, server) as command, accepted(server) as inside:
+        assert command.stdin
+        assert command.stdout
+        for _ in range(3):
+            os.write(command.stdin.fileno(), b"ping")
+            assert inside.recv(5) == b"ping"
+            inside.sendall(b"pong")
+            assert os.read(command.stdout.fileno(), 5) == b"pong"
+        command.stdin.close()
+        assert inside.recv(1) == b""
+        inside.sendall(b"the answer to all that")
+        inside.close()
+        assert command.stdout.read() == b"the answer to all that"
+        assert command.wait(10) == 0
+
+
+def test_it_ends_when_the_server_does(daemon: Daemon, server: socket.socket) -> None:
+    with connect(daemon, server) as command:
+        with accepted(server) as inside:
+            inside.sendall(b"goodbye")
+        # Its standard input is still open.
+        assert command.wait(10) == 0
+        assert command.stdout
+        assert command.stdout.read() == b"goodbye"
+
+
+def test_what_was_written_goes_at_once(daemon: Daemon, server: socket.socket) -> None:
+    with connect(daemon, server) as command, accepted(server) as inside:
+        assert command.stdin
+        start = time.monotonic()
+        for _ in range(30):
+            os.write(command.stdin.fileno(), b"a question ")
+            time.sleep(0.001)
+            os.write(command.stdin.fileno(), b"in two parts")
+            while not inside.recv(100).endswith(b"parts"):
+                pass
+            inside.sendall(b"!")
+        # Held back until the first part is acknowledged, each would take 0.04 seconds.
+        assert time.monotonic() - start < 0.6
+
+
+def test_what_goes_in_comes_out(daemon: Daemon, server: socket.socket) -> None:
+    data = os.urandom(32 << 20)
+
+    def echo() -> None:
+        with accepted(server) as inside:
+            inside.sendall(read_all(inside))
+
+    thread = threading.Thread(target=echo)
+    thread.start()
+    with connect(daemon, server) as command:
+        out, errors = command.communicate(data, timeout=20)
+    thread.join()
+    assert (command.returncode, errors) == (0, b"")
+    assert hashlib.sha256(out).digest() == hashlib.sha256(data).digest()
+
+
+def test_a_broken_connection_is_no_end(daemon: Daemon, server: socket.socket) -> None:
+    with connect(daemon, server) as command:
+        break_off(accepted(server))
+        _, errors = command.communicate(timeout=10)
+    assert command.returncode == 1
+    assert errors.decode() == f"nsbroker: 127.0.0.1 port {port_of(server)} in name:blue broke the connection\n"
+
+
+def test_where_nobody_listens_is_one_line(daemon: Daemon, server: socket.socket) -> None:
+    port = str(port_of(server))
+    server.close()
+    for host, reason in (("127.0.0.1", "Connection refused"), ("::1", "Connection refused"), ("a..b", "label")):
+        line = one_line(run_command("connect", "name:blue", host, port, uid=ALICE, address=daemon.address), 1)
+        assert f"cannot connect to {host} port {port} in name:blue" in line
+        assert reason in line
+
+
+def test_whom_no_rule_allows_it_does_not_connect(daemon: Daemon, server: socket.socket) -> None:
+    line = one_line(run_command("connect", "name:blue", "127.0.0.1", str(port_of(server)), uid=BOB, address=daemon.address), 1)
+    assert "permission denied" in line
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "http", "-1", "٣"])
+def test_a_wrong_port_is_wrong_usage(port: str) -> None:
+    done = run_command("connect", "name:blue", "127.0.0.1", port)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Traceback" not in done.stderr

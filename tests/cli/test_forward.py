@@ -1,0 +1,309 @@
+"""`nsbroker forward`, as a user whom a rule allows sockets, into a real network with a real server."""
+
+import contextlib
+import hashlib
+import os
+import re
+import resource
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from tests.cli.conftest import accepted, break_off, port_of, read_all
+from tests.cli.test_command import one_line
+from tests.world import ALICE, BOB, Daemon, eventually, listen_inside, run_command, start_command
+
+pytestmark = pytest.mark.root
+
+_MANY = 1000
+
+
+class Forward:
+    """`nsbroker forward name:blue`, as ALICE, until it is told to end."""
+
+    def __init__(self, daemon: Daemon, *specs: object, **options: Any) -> None:
+        self._process = start_command("forward", "name:blue", *map(str, specs), uid=ALICE, address=daemon.address, **options)
+        assert self._process.stdout is not None
+        self.said = [self._process.stdout.readline().decode().rstrip() for _ in specs]
+
+    def connect(self, which: int = 0) -> socket.socket:
+        """To what it said that it listens on."""
+        address, _, port = self.said[which].partition(" ")[0].rpartition(":")
+        return socket.create_connection((address.strip("[]"), int(port)), timeout=10)
+
+    def files(self, kind: str) -> int:
+        """How many sockets, or ends of pipes, it has open."""
+        names = []
+        for path in Path(f"/proc/{self._process.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                names.append(os.readlink(path))
+        return sum(name.startswith(kind) for name in names)
+
+    def memory(self) -> int:
+        """Its resident memory in bytes."""
+        return int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+    def end(self, number: int = signal.SIGTERM) -> tuple[int, list[str]]:
+        """Its exit code, and the lines on standard error."""
+        self._process.send_signal(number)
+        _, errors = self._process.communicate(timeout=10)
+        return self._process.returncode, errors.decode().splitlines()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.returncode is None:
+            self.end()
+
+
+@pytest.fixture
+def forward(daemon: Daemon, server: socket.socket) -> Iterator[Forward]:
+    """It leads to `server`."""
+    with Forward(daemon, f"0:{port_of(server)}") as running:
+        yield running
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """As many as this process may have."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def ask(client: socket.socket, server: socket.socket) -> None:
+    """Bytes go both ways."""
+    client.sendall(b"ping")
+    assert server.recv(5) == b"ping"
+    server.sendall(b"pong")
+    assert client.recv(5) == b"pong"
+
+
+def test_bytes_go_both_ways_until_both_have_ended(forward: Forward, server: socket.socket) -> None:
+    with forward.connect() as client, accepted(server) as inside:
+        ask(client, inside)
+        client.shutdown(socket.SHUT_WR)
+        assert inside.recv(1) == b""
+        inside.sendall(b"the answer to all that")
+        inside.close()
+        assert read_all(client) == b"the answer to all that"
+    assert forward.end() == (0, [])
+
+
+def test_a_server_that_ends_first_still_hears_the_rest(forward: Forward, server: socket.socket) -> None:
+    with forward.connect() as client, accepted(server) as inside:
+        inside.shutdown(socket.SHUT_WR)
+        assert client.recv(1) == b""
+        client.sendall(b"the rest")
+        client.close()
+        assert read_all(inside) == b"the rest"
+
+
+def test_several_ports_of_both_families_are_each_said(daemon: Daemon, server: socket.socket) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        local = port_of(free)
+    port = port_of(server)
+    with listen_inside("blue", "::1") as other:
+        specs = (port, f"{local}:{port}", f"localhost:0:{port}", f"[::1]:0:{port_of(other)}")
+        with Forward(daemon, *specs) as forward:
+            assert forward.said[0] == f"127.0.0.1:{port} leads to name:blue port {port}"
+            assert forward.said[1] == f"127.0.0.1:{local} leads to name:blue port {port}"
+            assert forward.said[2].endswith(f" leads to name:blue port {port}")
+            assert re.fullmatch(rf"\[::1\]:[0-9]+ leads to name:blue port {port_of(other)}", forward.said[3])
+            for which, listener in enumerate((server, server, server, other)):
+                with forward.connect(which) as client, accepted(listener) as inside:
+                    ask(client, inside)
+
+
+def test_a_port_where_nobody_listens_is_a_reset_and_a_line_and_no_end(forward: Forward, server: socket.socket) -> None:
+    port = port_of(server)
+    server.close()
+    with forward.connect() as client, pytest.raises(ConnectionResetError):
+        client.recv(1)
+    with listen_inside("blue", port=port) as again, forward.connect() as client, accepted(again) as inside:
+        ask(client, inside)
+    assert forward.end() == (0, [f"nsbroker: name:blue port {port}: Connection refused"])
+
+
+@pytest.mark.parametrize(("spec", "reason"), [("{port}:80", "in use"), ("a..b:0:80", "label")])
+def test_a_place_where_it_cannot_listen_is_one_line(daemon: Daemon, server: socket.socket, spec: str, reason: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = run_command("forward", "name:blue", spec.format(port=port_of(taken)), uid=ALICE, address=daemon.address)
+    line = one_line(done, 1)
+    assert "cannot listen on" in line
+    assert reason in line
+
+
+@pytest.mark.parametrize("spec", ["0", "80:0", "65536", "65536:80", "80:80:80", "::1:80:80", "[::1:80:80", ":80", "80:", "http"])
+def test_a_wrong_spec_is_wrong_usage(spec: str) -> None:
+    done = run_command("forward", "name:blue", spec)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Traceback" not in done.stderr
+
+
+def test_whom_no_rule_allows_it_learns_that_before_the_first_connection(daemon: Daemon, server: socket.socket) -> None:
+    line = one_line(run_command("forward", "name:blue", f"0:{port_of(server)}", uid=BOB, address=daemon.address), 1)
+    assert "permission denied" in line
+    assert "inet:stream" in line
+
+
+def test_a_target_and_a_broker_that_were_restarted_are_found_again(daemon: Daemon, blue: Path) -> None:
+    daemon.allow("alice", who=[f"user:{ALICE}"], targets=["name:*"], sockets=["inet:stream"])
+    with listen_inside("blue") as old, Forward(daemon, f"0:{port_of(old)}") as forward:
+        with forward.connect() as client, accepted(old) as inside:
+            ask(client, inside)
+        subprocess.run(["ip", "netns", "del", "blue"], check=True)
+        with forward.connect() as client, pytest.raises(ConnectionResetError):
+            client.recv(1)
+        subprocess.run(["ip", "netns", "add", "blue"], check=True)
+        with listen_inside("blue", port=port_of(old)) as new:
+            with forward.connect() as client, accepted(new) as inside:
+                ask(client, inside)
+            daemon.stop()
+            daemon.start()
+            with forward.connect() as client, accepted(new) as inside:
+                ask(client, inside)
+
+
+def test_who_reads_slowly_holds_up_the_writer_and_costs_no_memory(forward: Forward, server: socket.socket) -> None:
+    piece = os.urandom(1 << 20)
+    with forward.connect() as client, accepted(server) as inside:
+        ask(client, inside)
+        before = forward.memory()
+        client.settimeout(0.2)
+        sent = 0
+        with contextlib.suppress(TimeoutError):
+            while sent < 200e6:
+                sent += client.send(piece[sent % len(piece) :])
+        assert sent < 200e6, "nobody was held up"
+        assert forward.memory() - before < 20e6
+        client.shutdown(socket.SHUT_WR)
+        got = read_all(inside)
+    assert len(got) == sent
+    assert got == (piece * (sent // len(piece) + 1))[:sent]
+
+
+def test_what_breaks_on_one_side_breaks_on_the_other(forward: Forward, server: socket.socket) -> None:
+    for _ in range(5):
+        with forward.connect() as client, accepted(server) as inside:
+            ask(client, inside)
+            break_off(inside)
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+        with forward.connect() as client, accepted(server) as inside:
+            ask(client, inside)
+            break_off(client)
+            with pytest.raises(ConnectionResetError):
+                inside.recv(1)
+    assert forward.end() == (0, [])
+
+
+def test_what_was_written_goes_at_once(forward: Forward, server: socket.socket) -> None:
+    with forward.connect() as client, accepted(server) as inside:
+        for sock in (client, inside):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        start = time.monotonic()
+        for _ in range(30):
+            client.sendall(b"a question ")
+            time.sleep(0.001)
+            client.sendall(b"in two parts")
+            while not inside.recv(100).endswith(b"parts"):
+                pass
+            inside.sendall(b"!")
+            assert client.recv(1) == b"!"
+        # Held back until the first part is acknowledged, each would take 0.04 seconds.
+        assert time.monotonic() - start < 0.6
+
+
+def test_a_thousand_connections_at_once_each_get_their_own_bytes(many_files: None, forward: Forward, server: socket.socket) -> None:
+    with contextlib.ExitStack() as open_:
+        clients = [open_.enter_context(forward.connect()) for _ in range(_MANY)]
+        for number, client in enumerate(clients):
+            client.sendall(b"%04d" % number * 250)
+        for inside in [open_.enter_context(accepted(server)) for _ in clients]:
+            data = inside.recv(1000, socket.MSG_WAITALL)
+            inside.sendall(data[::-1])
+        for number, client in enumerate(clients):
+            assert client.recv(1000, socket.MSG_WAITALL) == (b"%04d" % number * 250)[::-1]
+    assert forward.end() == (0, [])
+
+
+def test_connections_that_have_ended_leave_no_files(many_files: None, forward: Forward, server: socket.socket) -> None:
+    before = forward.files("socket:")
+    piece = bytes(1 << 20)
+    with contextlib.ExitStack() as open_:
+        for _ in range(200):
+            # Each is held up, and keeps a pipe meanwhile.
+            client = open_.enter_context(forward.connect())
+            client.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                client.send(piece)
+            open_.enter_context(accepted(server))
+        assert forward.files("socket:") == before + 400
+    eventually(lambda: forward.files("socket:") == before, "no socket is left")
+    assert forward.files("pipe:") <= 70
+
+
+def test_out_of_files_it_breaks_connections_and_serves_the_next(daemon: Daemon, server: socket.socket) -> None:
+    def few_files() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+
+    with Forward(daemon, f"0:{port_of(server)}", preexec_fn=few_files) as forward:
+        before = forward.files("socket:")
+        with contextlib.ExitStack() as open_:
+            for _ in range(60):
+                open_.enter_context(forward.connect())
+        server.settimeout(0.2)
+        with contextlib.suppress(TimeoutError):
+            while True:
+                accepted(server).close()
+        assert forward.files("socket:") == before
+        server.settimeout(10)
+        with forward.connect() as client, accepted(server) as inside:
+            ask(client, inside)
+        code, said = forward.end()
+    assert code == 0
+    assert said
+    assert all(line.endswith("Too many open files") for line in said)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_at_once_and_breaks_what_is_open(forward: Forward, server: socket.socket, number: int) -> None:
+    with forward.connect() as client, accepted(server) as inside:
+        ask(client, inside)
+        start = time.monotonic()
+        assert forward.end(number) == (0, [])
+        assert time.monotonic() - start < 1
+        for sock in (client, inside):
+            with pytest.raises(ConnectionResetError):
+                sock.recv(1)
+
+
+def test_a_gigabyte_arrives_as_it_was_sent(forward: Forward, server: socket.socket) -> None:
+    pieces = [os.urandom(1 << 20) for _ in range(8)]
+    sent, got, count = hashlib.sha256(), hashlib.sha256(), 0
+
+    def send(client: socket.socket) -> None:
+        for number in range(1024):
+            client.sendall(pieces[number % len(pieces)])
+            sent.update(pieces[number % len(pieces)])
+        client.shutdown(socket.SHUT_WR)
+
+    buffer = memoryview(bytearray(1 << 20))
+    with forward.connect() as client, accepted(server) as inside:
+        sender = threading.Thread(target=send, args=(client,))
+        sender.start()
+        while size := inside.recv_into(buffer):
+            got.update(buffer[:size])
+            count += size
+        sender.join()
+    assert (count, got.digest()) == (1 << 30, sent.digest())

@@ -1,0 +1,111 @@
+"""The relay below `nsbroker forward`, between real TCP connections.  What it leaves open, every test would see."""
+
+import asyncio
+import contextlib
+import os
+import socket
+
+import pytest
+
+from nsbroker.cli.relay import Relay
+from tests.cli.conftest import break_off
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Two ends of a connection, neither of which waits."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        left = socket.create_connection(listener.getsockname())
+        right, _ = listener.accept()
+    left.setblocking(False)
+    right.setblocking(False)
+    return left, right
+
+
+async def is_broken(sock: socket.socket) -> bool:
+    """Whether what comes ends in a reset."""
+    try:
+        while await asyncio.wait_for(asyncio.get_running_loop().sock_recv(sock, 1 << 16), 5):
+            pass
+    except ConnectionResetError:
+        return True
+    return False
+
+
+async def hold_up(client: socket.socket) -> None:
+    """Write until the relay, too, has no room left for it."""
+    for _ in range(5):
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                client.send(bytes(1 << 16))
+        await asyncio.sleep(0.01)
+
+
+async def relay_halfway(*, cancel: bool) -> None:
+    relay = Relay()
+    (client, near), (far, server) = pair(), pair()
+    task = asyncio.create_task(relay.run(near, far))
+    with client, server:
+        await hold_up(client)
+        if cancel:
+            task.cancel()
+            assert await is_broken(server)
+        else:
+            break_off(server)
+        await asyncio.wait([task], timeout=5)
+        assert task.cancelled() is cancel
+        assert await is_broken(client)
+    relay.close()
+
+
+@pytest.mark.parametrize("cancel", [True, False])
+def test_what_is_cancelled_or_broken_halfway_breaks_both_sides_and_leaves_nothing(*, cancel: bool) -> None:
+    asyncio.run(relay_halfway(cancel=cancel))
+
+
+async def relay_two_at_once() -> None:
+    relay = Relay()
+    pairs = [(*pair(), *pair()) for _ in range(2)]
+    tasks = [asyncio.create_task(relay.run(near, far)) for _, near, far, _ in pairs]
+    await hold_up(pairs[0][0])
+    # The other does not wait for the one that is held up.
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(pairs[1][0], b"ping")
+    assert await asyncio.wait_for(loop.sock_recv(pairs[1][3], 5), 5) == b"ping"
+    for client, _, _, server in pairs:
+        break_off(server)
+        client.close()
+    await asyncio.gather(*tasks)
+    relay.close()
+
+
+def test_one_that_is_held_up_holds_up_no_other() -> None:
+    asyncio.run(relay_two_at_once())
+
+
+async def relay_a_crowd() -> int:
+    relay = Relay()
+    pairs = [(*pair(), *pair()) for _ in range(60)]
+    before = len(os.listdir("/proc/self/fd"))
+    for _, _, far, server in pairs:
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+    tasks = [asyncio.create_task(relay.run(near, far)) for _, near, far, _ in pairs]
+    loop = asyncio.get_running_loop()
+    for client, *_ in pairs:
+        await loop.sock_sendall(client, bytes(1 << 19))
+        client.close()
+    await asyncio.sleep(0.1)
+    # Each waits with something in its pipe, and without its client.
+    assert len(os.listdir("/proc/self/fd")) == before + 60
+    for *_, server in pairs:
+        while await loop.sock_recv(server, 1 << 18):
+            pass
+        server.close()
+    await asyncio.gather(*tasks)
+    kept = len(os.listdir("/proc/self/fd")) - (before - 4 * 60)
+    relay.close()
+    return kept
+
+
+def test_of_the_pipes_of_a_crowd_some_are_kept() -> None:
+    assert 0 < asyncio.run(relay_a_crowd()) <= 64
