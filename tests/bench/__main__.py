@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from nsbroker.cli.output import print_table
-from tests.bench import broker, containers, rivals
+from tests.bench import broker, containers, rivals, sockets
 from tests.world import Sleeper
 
 ROUNDS = 3
 _COUNT = 3000
+_POURED = 1 << 29
 
 
 class Row(NamedTuple):
@@ -113,6 +114,33 @@ def by_name() -> list[Row]:
     return rows
 
 
+def into_networks() -> list[Row]:
+    """Sockets made inside, and the ways to a port there."""
+    say("sockets made inside")
+    made, opened = sockets.opening(ROUNDS)
+    rows = [Row("a socket made inside", micro(made), f"{made / opened:.2f} of opening the network", "", None)]
+    say("forward, beside socat and a socket inside")
+    try:
+        ways = sockets.ways(ROUNDS, _POURED)
+    except FileNotFoundError as error:
+        return [*rows, Row("forward", "-", "", f"not measured: {error} is missing", None)]
+    direct, forward, socat = ways["direct"], ways["forward"], ways["socat"]
+    rates = [
+        ("1 connection", forward.alone, socat.alone, direct.alone),
+        ("100 connections", forward.crowd, socat.crowd, direct.crowd),
+    ]
+    delays = [
+        ("a byte there and back", forward.trip, socat.trip, direct.trip),
+        ("connecting to first byte", forward.first, socat.first, direct.first),
+    ]
+    for work, ours, theirs, best in rates:
+        ratio = f"{ours / theirs:.2f} of socat, {ours / best:.2f} of direct"
+        rows.append(Row(f"forward: {work}", f"{ours / 1e6:,.0f} MB/s", ratio, ">= 0.7 of socat", ours >= 0.7 * theirs))
+    for work, ours, theirs, best in delays:
+        rows.append(Row(f"forward: {work}", micro(ours), f"{ours / theirs:.2f} of socat, {ours / best:.2f} of direct", "", None))
+    return rows
+
+
 def footprint() -> list[Row]:
     """Memory and start."""
     say("memory, start")
@@ -139,7 +167,8 @@ def main() -> None:
     # As pip does when it installs: a checkout may never have been compiled.
     compileall.compile_dir("nsbroker", quiet=1)
     with Sleeper() as sleeper:
-        rows = [*single_calls(sleeper.pid), *throughput(sleeper.pid), *crowds(sleeper.pid), *by_name(), *footprint()]
+        pid = sleeper.pid
+        rows = [*single_calls(pid), *throughput(pid), *crowds(pid), *by_name(), *into_networks(), *footprint()]
     verdicts = {None: "", True: "met", False: "MISSED"}
     print_table(
         ["WORK", "MEDIAN", "RATIO TO C", "GOAL", ""],
