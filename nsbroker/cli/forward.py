@@ -19,7 +19,7 @@ from typing import NamedTuple
 import nsbroker.client.asyncio
 from nsbroker.cli import arguments
 from nsbroker.cli.relay import Relay, reset
-from nsbroker.errors import CommandFailed, NsbrokerError
+from nsbroker.errors import CommandFailed, NsbrokerError, PermissionDenied
 
 _SPEC = re.compile(
     r"(?:(?P<address>\[[0-9A-Fa-f:.%]+\]|[^:\[\]]*[^:\[\]0-9][^:\[\]]*):)?(?:(?P<local>[0-9]{1,5}):)?(?P<port>[0-9]{1,5})"
@@ -94,19 +94,31 @@ async def _forward(target: str, specs: Sequence[Spec], listeners: Sequence[socke
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     async with nsbroker.client.asyncio.connect() as broker:
-        # Whoever is not allowed to shall learn it now, not from the first connection.
-        (await broker.socket(target)).close()
+        await _see_allowed(broker, target)
         relay = Relay()
         tasks = []
         for spec, listener in zip(specs, listeners, strict=True):
             print(f"{_printed(listener.getsockname())} leads to {target} port {spec.port}", flush=True)
             tasks.append(asyncio.ensure_future(_accept_all(broker, relay, target, spec.port, listener)))
         stopping = asyncio.ensure_future(stop.wait())
-        await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
         for task in (*tasks, stopping):
             task.cancel()
         await asyncio.gather(*tasks, stopping, return_exceptions=True)
         relay.close()
+        for task in done:
+            task.result()
+
+
+async def _see_allowed(broker: nsbroker.client.asyncio.Broker, target: str) -> None:
+    """Whoever is not allowed to shall learn it now, not from the first connection."""
+    try:
+        (await broker.socket(target)).close()
+    except PermissionDenied as error:
+        try:
+            (await broker.socket(target, socket.AF_INET6)).close()
+        except PermissionDenied:
+            raise error from None
 
 
 async def _accept_all(
