@@ -85,7 +85,7 @@ def test_nobody_fetches_a_page_from_its_loopback_with_one_rule(engine: Engine, w
         try:
             pages = set()
             for target in (f"{engine.word}:{web1}", f"container:{web1}"):
-                eventually(lambda: bool(as_user(NOBODY, fetch(daemon, target))), "the server inside answers")  # noqa: B023
+                eventually(lambda: bool(as_user(NOBODY, fetch(daemon, target))), "the server inside answers")  # noqa: B023 - called at once
                 pages.add(as_user(NOBODY, fetch(daemon, target)))
             assert pages == {b"hello from inside\n"}
         finally:
