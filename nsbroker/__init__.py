@@ -18,6 +18,7 @@ How the package is laid out, each floor importing only from those above it in th
     conduit/     moving descriptors, files and sockets between processes: blocking, trio
     target       where namespaces are found, as people write it
     varlink/     the protocol, without I/O
+    description  what is told of a namespace
     interface    the messages of io.nsbroker.Broker
     client/      asking the broker: blocking, trio, asyncio
     daemon/      the broker itself

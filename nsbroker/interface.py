@@ -7,6 +7,7 @@ from typing import Annotated, Self
 
 from msgspec import Meta, Struct, field
 
+from nsbroker.description import NamespaceDescription, WatchEvent
 from nsbroker.errors import InvalidParameter, InvalidTarget
 from nsbroker.identity import Expectation, NamespaceType
 from nsbroker.socket_kind import SocketFamily, SocketType
@@ -21,6 +22,8 @@ LIST_DEVICES = f"{NAME}.ListDevices"
 OPEN_DEVICE = f"{NAME}.OpenDevice"
 WHO_AM_I = f"{NAME}.WhoAmI"
 EXPLAIN = f"{NAME}.Explain"
+LIST = f"{NAME}.List"
+WATCH = f"{NAME}.Watch"
 LIST_CONTAINERS = f"{NAME}.ListContainers"
 CREATE = f"{NAME}.Create"
 HOLD = f"{NAME}.Hold"
@@ -297,6 +300,32 @@ class ListContainersReply(Struct, omit_defaults=True):
 
     container: ContainerDescription | None = None
     unavailable: UnavailableEngine | None = None
+
+
+class ListRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """The parameters of List."""
+
+    types: list[NamespaceType] | None = None
+    target: TargetSpec | None = None
+
+
+class ListReply(Struct, omit_defaults=True):
+    """One reply of List; the last one is empty."""
+
+    namespace: NamespaceDescription | None = None
+
+
+class WatchRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """The parameters of Watch."""
+
+    types: list[NamespaceType] | None = None
+
+
+class WatchReply(Struct, omit_defaults=True):
+    """One reply of Watch."""
+
+    event: WatchEvent
+    namespace: NamespaceDescription | None = None
 
 
 class CreateRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):

@@ -17,7 +17,7 @@ FLOORS = [
     {"creation"},
     {"namespace"},
     {"conduit", "lookup", "target"},
-    {"varlink"},
+    {"description", "varlink"},
     {"interface"},
     {"client"},
     {"daemon"},

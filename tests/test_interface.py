@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import varlink
 
-from nsbroker import interface
+from nsbroker import description, interface
 from nsbroker.errors import WIRE_ERRORS, BrokerError, InvalidParameter
 from nsbroker.identity import NamespaceType
 from nsbroker.interface import TargetSpec
@@ -33,12 +33,17 @@ STRUCTS: dict[str, Struct] = {
     "Container": interface.ContainerDescription,
     "UnavailableEngine": interface.UnavailableEngine,
     "HeldNamespace": interface.HeldDescription,
+    "Holder": description.Holder,
+    "LeadingProcess": description.LeadingProcess,
+    "Namespace": description.NamespaceDescription,
     "SocketAddress": interface.SocketAddress,
     "Device": interface.DeviceDescription,
     "PermissionVerdict": interface.PermissionVerdict,
 }
 ENUMERATIONS = {
     "NamespaceType": NamespaceType,
+    "HolderKind": description.HolderKind,
+    "WatchEvent": description.WatchEvent,
     "SocketFamily": SocketFamily,
     "SocketType": SocketType,
     "DeviceAccess": interface.DeviceAccess,
@@ -50,6 +55,8 @@ METHODS: dict[str, tuple[Struct, Struct]] = {
     "OpenDevice": (interface.OpenDeviceRequest, interface.OpenDeviceReply),
     "WhoAmI": (service.Nothing, interface.WhoAmIReply),
     "Explain": (interface.ExplainRequest, interface.ExplainReply),
+    "List": (interface.ListRequest, interface.ListReply),
+    "Watch": (interface.WatchRequest, interface.WatchReply),
     "ListContainers": (service.Nothing, interface.ListContainersReply),
     "Create": (interface.CreateRequest, interface.CreateReply),
     "Hold": (interface.HoldRequest, interface.HoldReply),

@@ -10,12 +10,15 @@ from typing import TypeVar
 
 from nsbroker.client import requests
 from nsbroker.client.wire import NotTaken, Wire
+from nsbroker.description import NamespaceDescription
 from nsbroker.identity import Expectation, NamespaceType
 from nsbroker.interface import DeviceDescription, ExplainReply, HeldDescription, PeerDescription, Status
 from nsbroker.namespace import Namespace
 from nsbroker.varlink.connection import IncomingReply
 
 T = TypeVar("T")
+# A method is called `list`, too.
+List = list
 
 
 class AwaitedBroker(ABC):
@@ -54,6 +57,13 @@ class AwaitedBroker(ABC):
         """
         return await self._call(requests.explain(target, types, sockets, devices))
 
+    async def list(self, types: Iterable[str] | None = None, *, target: requests.Where | None = None) -> List[NamespaceDescription]:
+        """The namespaces that this process may have opened, of `types` (None: all), of `target` alone if one is given.
+
+        What each description counts and names are processes and files by which this process may have it opened.
+        """
+        return await self._call(requests.list_namespaces(types, target))
+
     async def containers(self) -> requests.ContainerList:
         """The containers of which this process may have something opened, and the engines that could not be asked."""
         return await self._call(requests.list_containers())
@@ -66,7 +76,7 @@ class AwaitedBroker(ABC):
         sock.setblocking(False)
         return sock
 
-    async def devices(self, target: requests.Where) -> list[DeviceDescription]:
+    async def devices(self, target: requests.Where) -> List[DeviceDescription]:
         """The character devices below the /dev of `target` that this process may have opened."""
         return await self._call(requests.list_devices(target))
 
@@ -94,7 +104,7 @@ class AwaitedBroker(ABC):
         """Let go of what this user holds under `name`.  Raises PermissionDenied, NoSuchTarget."""
         await self._call(requests.release(name))
 
-    async def held(self) -> list[HeldDescription]:
+    async def held(self) -> List[HeldDescription]:
         """What this user holds, or may open of what others hold."""
         return await self._call(requests.list_held())
 

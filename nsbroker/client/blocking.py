@@ -14,6 +14,7 @@ from nsbroker.address import socket_path
 from nsbroker.client import requests
 from nsbroker.client.connecting import FAILURES, STREAM, most_telling
 from nsbroker.client.wire import NotTaken, Wire, connect_failed
+from nsbroker.description import NamespaceDescription
 from nsbroker.errors import ConnectionLost
 from nsbroker.identity import Expectation, NamespaceType
 from nsbroker.interface import DeviceDescription, ExplainReply, HeldDescription, PeerDescription, Status
@@ -21,6 +22,8 @@ from nsbroker.namespace import Namespace
 from nsbroker.varlink.connection import IncomingReply
 
 T = TypeVar("T")
+# A method is called `list`, too.
+List = list
 # A method of the front is called `socket`, too.
 Socket = socket.socket
 
@@ -94,6 +97,13 @@ class Broker:
         """
         return self._call(requests.explain(target, types, sockets, devices))
 
+    def list(self, types: Iterable[str] | None = None, *, target: requests.Where | None = None) -> List[NamespaceDescription]:
+        """The namespaces that this process may have opened, of `types` (None: all), of `target` alone if one is given.
+
+        What each description counts and names are processes and files by which this process may have it opened.
+        """
+        return self._call(requests.list_namespaces(types, target))
+
     def containers(self) -> requests.ContainerList:
         """The containers of which this process may have something opened, and the engines that could not be asked."""
         return self._call(requests.list_containers())
@@ -137,7 +147,7 @@ class Broker:
                 return sock
         raise most_telling(failures)
 
-    def devices(self, target: requests.Where) -> list[DeviceDescription]:
+    def devices(self, target: requests.Where) -> List[DeviceDescription]:
         """The character devices below the /dev of `target` that this process may have opened."""
         return self._call(requests.list_devices(target))
 
@@ -165,7 +175,7 @@ class Broker:
         """Let go of what this user holds under `name`.  Raises PermissionDenied, NoSuchTarget."""
         self._call(requests.release(name))
 
-    def held(self) -> list[HeldDescription]:
+    def held(self) -> List[HeldDescription]:
         """What this user holds, or may open of what others hold."""
         return self._call(requests.list_held())
 

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from nsbroker import interface
+from nsbroker.description import NamespaceDescription
 from nsbroker.errors import (
     WIRE_ERRORS,
     BrokerError,
@@ -36,6 +37,8 @@ from nsbroker.interface import (
     ListDevicesReply,
     ListDevicesRequest,
     ListHeldReply,
+    ListReply,
+    ListRequest,
     OpenDeviceReply,
     OpenDeviceRequest,
     OpenedNamespace,
@@ -49,6 +52,8 @@ from nsbroker.interface import (
     Status,
     TargetSpec,
     UnavailableEngine,
+    WatchReply,
+    WatchRequest,
     WhoAmIReply,
 )
 from nsbroker.linux.ancillary import close_all
@@ -146,6 +151,26 @@ def open_device(where: Where, name: str, flags: int) -> Request[io.FileIO]:
         target,
         lacks=f"the device {name}",
     )
+
+
+def list_namespaces(types: Iterable[str] | None, where: Where | None) -> Request[list[NamespaceDescription]]:
+    """The namespaces that there are, of the target if one is given."""
+    target = None if where is None else _target(where)
+    kinds = None if types is None else [NamespaceType.parse(kind) for kind in types]
+    request = ListRequest(kinds, None if target is None else TargetSpec.of(target))
+    fds = () if target is None else _fds(target)
+    return Request(interface.LIST, request, fds, _read_namespace_list, "list the namespaces of", target, more=True)
+
+
+def watch(types: Iterable[str] | None) -> Request[None]:
+    """What becomes of namespaces; each reply is read by `read_event`."""
+    kinds = None if types is None else [NamespaceType.parse(kind) for kind in types]
+    return Request(interface.WATCH, WatchRequest(kinds), (), lambda _: None, "watch namespaces", more=True)
+
+
+def read_event(reply: IncomingReply) -> WatchReply:
+    """What one reply of a watch says."""
+    return _decode(_events, reply)
 
 
 class Created(NamedTuple):
@@ -251,6 +276,8 @@ def _decode(decoder: msgspec.json.Decoder[R], reply: IncomingReply) -> R:
 
 
 _containers = msgspec.json.Decoder(ListContainersReply)
+_namespaces = msgspec.json.Decoder(ListReply)
+_events = msgspec.json.Decoder(WatchReply)
 _held = msgspec.json.Decoder(ListHeldReply)
 _create_replies = msgspec.json.Decoder(CreateReply)
 _hold = _reader(HoldReply)
@@ -269,6 +296,11 @@ def _read_containers(replies: Sequence[IncomingReply]) -> ContainerList:
         [answer.container for answer in answers if answer.container is not None],
         [answer.unavailable for answer in answers if answer.unavailable is not None],
     )
+
+
+def _read_namespace_list(replies: Sequence[IncomingReply]) -> list[NamespaceDescription]:
+    answers = [_decode(_namespaces, reply) for reply in replies]
+    return [answer.namespace for answer in answers if answer.namespace is not None]
 
 
 def _read_held(replies: Sequence[IncomingReply]) -> list[HeldDescription]:

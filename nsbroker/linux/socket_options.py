@@ -72,9 +72,17 @@ def unread_bytes(sock: socket.socket) -> int:
     return int.from_bytes(fcntl.ioctl(sock, _SIOCOUTQ, bytes(4)), sys.byteorder)
 
 
-def network_namespace(sock: socket.socket) -> int:
+def network_namespace(sock: socket.socket | int) -> int:
     """SIOCGSKNS: an nsfs fd (the caller's, close-on-exec) of the network namespace that the socket lives in.  Linux 4.10.
 
     Raises EPERM without CAP_NET_ADMIN over it.
     """
     return fcntl.ioctl(sock, _SIOCGSKNS)
+
+
+def lingers(fd: int) -> bool:
+    """SO_LINGER: whether closing the socket `fd` may wait."""
+    linger = (ctypes.c_int * 2)()
+    size = ctypes.c_uint32(ctypes.sizeof(linger))
+    check(libc.getsockopt(fd, socket.SOL_SOCKET, socket.SO_LINGER, linger, ctypes.byref(size)))
+    return bool(linger[0])

@@ -1,0 +1,146 @@
+"""One pass over all that keeps namespaces alive: processes, threads, open files, sockets, bind mounts, other namespaces.
+
+The pass takes its time, and the host goes on meanwhile: what ended is left out, what moved is seen where it was when it
+was looked at.  A process's own namespaces are read one after the other, and its number and start time tell it apart.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from nsbroker.daemon.discovery.relations import Relations, relations_of
+from nsbroker.description import Holder, HolderKind
+from nsbroker.identity import NamespaceType
+from nsbroker.linux import process_table, socket_owner
+from nsbroker.linux.process_table import Facts
+
+TYPES = tuple(NamespaceType)
+# Threads of a process can differ in these only: the others take a process of one thread (setns(2), unshare(2)).
+_THREAD_TYPES = tuple(kind for kind in TYPES if kind in ("cgroup", "ipc", "mnt", "net", "uts"))
+_CHILDREN = ("pid_for_children", "time_for_children")
+_PREFIXES = frozenset(TYPES)
+
+
+class Member(NamedTuple):
+    """A process, and the namespaces that it is in: `net:[4026531840]` and so on, in the order of TYPES."""
+
+    facts: Facts
+    links: tuple[str, ...]
+
+
+class Sighting(NamedTuple):
+    """Something else that keeps the namespace `link` alive; `members` are the process's own namespaces."""
+
+    link: str
+    holder: Holder
+    member: Member | None
+
+
+@dataclass(slots=True)
+class Census:
+    """What one pass found.  `own_mounts`: the mount namespace whose paths the broker itself sees."""
+
+    members: list[Member] = field(default_factory=list)
+    sightings: list[Sighting] = field(default_factory=list)
+    relations: dict[str, Relations] = field(default_factory=dict)
+    own_mounts: str = ""
+
+
+def take() -> Census:
+    """Make the pass.  For a thread that can be spared a while."""
+    census = Census(own_mounts=process_table.link("/proc/self", "mnt") or "")
+    for pid in process_table.process_ids():
+        member = _look_at(pid)
+        if member is not None:
+            census.members.append(member)
+            if not member.facts.is_kernels:
+                census.sightings += _held_by(member)
+    census.sightings += _bound(census)
+    census.relations = relations_of(_places(census))
+    for link, relations in census.relations.items():
+        census.sightings += [
+            Sighting(relative, Holder(HolderKind.NAMESPACE, path=link), None)
+            for relative in {relations.owner, relations.parent} - {None, link}
+            if relative is not None
+        ]
+    return census
+
+
+def _look_at(pid: int) -> Member | None:
+    facts = process_table.read_facts(pid)
+    links = process_table.links(f"/proc/{pid}", TYPES)
+    return None if facts is None or links is None else Member(facts, links)
+
+
+def _held_by(member: Member) -> Iterator[Sighting]:
+    own = frozenset(member.links)
+    for found in (_by_children(member.facts.pid), _by_threads(member.facts), _by_files(member.facts.pid)):
+        for link, holder in found:
+            if link not in own or holder.kind is HolderKind.DESCRIPTOR:
+                yield Sighting(link, holder, member)
+
+
+def _by_children(pid: int) -> Iterator[tuple[str, Holder]]:
+    for name in _CHILDREN:
+        link = process_table.link(f"/proc/{pid}", name)
+        if link is not None:
+            yield link, Holder(HolderKind.CHILDREN, pid)
+
+
+def _by_threads(facts: Facts) -> Iterator[tuple[str, Holder]]:
+    if facts.threads > 1:
+        for tid in process_table.threads(facts.pid):
+            for link in process_table.links(f"/proc/{facts.pid}/task/{tid}", _THREAD_TYPES) or ():
+                yield link, Holder(HolderKind.THREAD, facts.pid, tid)
+
+
+def _by_files(pid: int) -> Iterator[tuple[str, Holder]]:
+    sockets = []
+    for number, link in process_table.descriptors(pid):
+        kind = link.partition(":")[0]
+        if kind in _PREFIXES:
+            yield link, Holder(HolderKind.DESCRIPTOR, pid, number)
+        elif kind == "socket":
+            sockets.append(number)
+    for number, inode in socket_owner.networks(pid, sockets):
+        yield f"net:[{inode}]", Holder(HolderKind.SOCKET, pid, number)
+
+
+def _bound(census: Census) -> Iterator[Sighting]:
+    """Namespaces that are bound to files, in every mount namespace; the broker's own first."""
+    mounts = TYPES.index(NamespaceType.MNT)
+    views: dict[str, tuple[str, Member | None]] = {census.own_mounts: ("/proc/self", None)}
+    for member in census.members:
+        views.setdefault(member.links[mounts], (f"/proc/{member.facts.pid}", member))
+    for sighting in census.sightings:
+        if sighting.holder.kind is HolderKind.THREAD and sighting.link.startswith("mnt:"):
+            views.setdefault(sighting.link, (f"/proc/{sighting.holder.pid}/task/{sighting.holder.number}", sighting.member))
+    seen: set[tuple[str, str]] = set()
+    for directory, viewer in views.values():
+        for link, path in process_table.bound_namespaces(directory):
+            # Most mounts of containers are copies of the host's.
+            if (link, path) not in seen:
+                seen.add((link, path))
+                yield Sighting(link, Holder(HolderKind.MOUNT, viewer and viewer.facts.pid, path=path), viewer)
+
+
+def _places(census: Census) -> dict[str, str]:
+    """A path for each namespace by which it can be opened, where there is one."""
+    places: dict[str, str] = {}
+    for link, holder, _ in census.sightings:
+        match holder.kind:
+            case HolderKind.THREAD:
+                places[link] = f"/proc/{holder.pid}/task/{holder.number}/ns/{link.partition(':')[0]}"
+            case HolderKind.CHILDREN:
+                places[link] = f"/proc/{holder.pid}/ns/{link.partition(':')[0]}_for_children"
+            case HolderKind.DESCRIPTOR:
+                places[link] = f"/proc/{holder.pid}/fd/{holder.number}"
+            case HolderKind.SOCKET:
+                places[link] = f"socket:{holder.pid}/{holder.number}"
+            case HolderKind.MOUNT:
+                places[link] = holder.path or "" if holder.pid is None else f"/proc/{holder.pid}/root{holder.path}"
+    for one in reversed(census.members):
+        base = f"/proc/{one.facts.pid}/ns/"
+        for kind, link in zip(TYPES, one.links, strict=True):
+            places[link] = base + kind
+    return places

@@ -1,0 +1,104 @@
+"""How namespaces are related: parents, owners, and the ids that the kernel gives them.
+
+Asked of a descriptor of each; what is found so may be a namespace that nothing else keeps alive.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from nsbroker.errors import NsbrokerError
+from nsbroker.identity import NamespaceType
+from nsbroker.linux import nsfs, socket_owner
+from nsbroker.linux.features import features
+from nsbroker.namespace import Namespace
+
+# What is opened meanwhile is closed as soon as its relatives are known; chains end at 32 (user_namespaces(7)).
+_WITH_PARENTS = ("user", "pid")
+
+
+class Relations(NamedTuple):
+    """Of one namespace; None is what cannot be seen from here."""
+
+    id: int | None
+    owner: str | None
+    owner_uid: int | None
+    parent: str | None
+
+
+_NOTHING = Relations(None, None, None, None)
+
+
+def relations_of(places: Mapping[str, str]) -> dict[str, Relations]:
+    """The relations of the namespaces at these places (links and paths), and of those that are found by them."""
+    found: dict[str, Relations] = {}
+    for link, place in places.items():
+        if link in found:
+            continue
+        try:
+            fd = _open(place)
+        except (OSError, NsbrokerError):
+            found[link] = _NOTHING
+        else:
+            _ask(link, fd, found)
+    return found
+
+
+def _ask(link: str, fd: int, found: dict[str, Relations]) -> None:
+    """Ask of `fd` (taken), and of what it leads to."""
+    waiting = [(link, fd)]
+    while waiting:
+        link, fd = waiting.pop()
+        try:
+            if link in found or _link(fd) != link:
+                # What was at the place is somewhere else by now.
+                found.setdefault(link, _NOTHING)
+                continue
+            kind = link.partition(":")[0]
+            owner = _related(fd, nsfs.owning_user_namespace, waiting, found)
+            parent = _related(fd, nsfs.parent, waiting, found) if kind in _WITH_PARENTS else None
+            unique = nsfs.unique_id(fd) if features().namespace_id else None
+            found[link] = Relations(unique, owner, _owner_uid(fd, kind), parent)
+        finally:
+            os.close(fd)
+
+
+def _open(place: str) -> int:
+    if place.startswith("socket:"):
+        pid, _, number = place.removeprefix("socket:").partition("/")
+        return socket_owner.open_network(int(pid), int(number))
+    if place.startswith("/proc/") and "/ns/" in place:
+        # Nothing else can be there.
+        return os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+    return Namespace.from_path(place).detach()
+
+
+def _link(fd: int) -> str:
+    # Not the descriptor's own link: of one that was opened through a bind mount, that is the mount's path.
+    return f"{NamespaceType.of_flag(nsfs.namespace_type(fd))}:[{os.fstat(fd).st_ino}]"
+
+
+def _related(fd: int, ask: Callable[[int], int], waiting: list[tuple[str, int]], found: dict[str, Relations]) -> str | None:
+    try:
+        relative = ask(fd)
+    except OSError:
+        return None
+    link = _link(relative)
+    if link in found:
+        os.close(relative)
+    else:
+        waiting.append((link, relative))
+    return link
+
+
+def _owner_uid(fd: int, kind: str) -> int | None:
+    try:
+        if kind == "user":
+            return nsfs.owner_uid(fd)
+        user = nsfs.owning_user_namespace(fd)
+        try:
+            return nsfs.owner_uid(user)
+        finally:
+            os.close(user)
+    except OSError:
+        return None

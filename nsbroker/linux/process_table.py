@@ -1,0 +1,139 @@
+"""What /proc shows of all processes at once: see proc(5).
+
+Numbers read here mean little by the time they are used: they say where to look.  What has ended meanwhile, or may not be
+looked at, is left out.  Nothing here opens what a process has open, so nothing can wait for a file system.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+_KERNEL_THREAD = 0x00200000  # PF_KTHREAD
+_SOME = 4096
+
+
+class Facts(NamedTuple):
+    """Of a process: its numbers, its name, when it started (clock ticks since boot), and whether it is the kernel's own."""
+
+    pid: int
+    parent: int
+    threads: int
+    start_time: int
+    name: str
+    is_kernels: bool
+
+
+def process_ids() -> list[int]:
+    """The numbers of all processes that can be seen, ascending."""
+    return sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
+
+
+def read_facts(pid: int) -> Facts | None:
+    """Field by field from `stat`; None when the process has gone."""
+    try:
+        text = _read(f"/proc/{pid}/stat")
+    except OSError:
+        return None
+    # The name in field 2 may hold spaces, parentheses and anything else: what follows its last ')' is field 3.
+    head, _, tail = text.rpartition(b")")
+    fields = tail.split()
+    if len(fields) < 20:
+        return None
+    name = head.partition(b"(")[2].decode(errors="backslashreplace")
+    return Facts(pid, int(fields[1]), int(fields[17]), int(fields[19]), name, bool(int(fields[6]) & _KERNEL_THREAD))
+
+
+def links(directory: str, kinds: Sequence[str]) -> tuple[str, ...] | None:
+    """The namespaces, as `net:[4026531840]`, of a process or thread by its folder in /proc; None when that has gone."""
+    try:
+        return tuple([os.readlink(f"{directory}/ns/{kind}") for kind in kinds])
+    except OSError:
+        return None
+
+
+def link(directory: str, kind: str) -> str | None:
+    """One of them; `pid_for_children` has none until the first child was born."""
+    try:
+        return os.readlink(f"{directory}/ns/{kind}")
+    except OSError:
+        return None
+
+
+def threads(pid: int) -> list[int]:
+    """The numbers of its threads but the first."""
+    return [int(name) for name in _names(f"/proc/{pid}/task") if name != str(pid)]
+
+
+def descriptors(pid: int) -> Iterator[tuple[int, str]]:
+    """Number and link of each of its open files that is nowhere on disk: `net:[4026531840]`, `socket:[17]`, `pipe:[18]`."""
+    folder = f"/proc/{pid}/fd"
+    for name in _names(folder):
+        try:
+            text = os.readlink(f"{folder}/{name}")
+        except OSError:
+            continue
+        if text[-1:] == "]" and text[0] != "/":
+            yield int(name), text
+
+
+def bound_namespaces(directory: str) -> list[tuple[str, str]]:
+    """Namespace and mount point, as the process or thread sees it, of each namespace that is bound to a file there."""
+    try:
+        lines = _read(f"{directory}/mountinfo").split(b"\n")
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        if b" - nsfs " in line:
+            fields = line.split(b" ", 5)
+            found.append((os.fsdecode(fields[3]), os.fsdecode(_unescape(fields[4]))))
+    return found
+
+
+def command_line(pid: int) -> str:
+    """Its command, arguments with a space between; its name in brackets when it has none (a kernel thread, a zombie).
+    Empty when it has gone.  What is no text is written as escapes.
+    """
+    try:
+        words = _read(f"/proc/{pid}/cmdline", _SOME).rstrip(b"\0").replace(b"\0", b" ")
+        words = words or b"[" + _read(f"/proc/{pid}/comm").rstrip(b"\n") + b"]"
+    except OSError:
+        return ""
+    return words.decode(errors="backslashreplace")
+
+
+def owner(pid: int) -> int | None:
+    """The uid that /proc shows as the owner of the process; None when it has gone."""
+    try:
+        return os.stat(f"/proc/{pid}").st_uid
+    except OSError:
+        return None
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _read(path: str, most: int = -1) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        # One piece is all there is in most cases.
+        data = os.read(fd, _SOME)
+        if most == -1 and len(data) == _SOME:
+            parts = [data]
+            while part := os.read(fd, 16 * _SOME):
+                parts.append(part)
+            data = b"".join(parts)
+        return data
+    finally:
+        os.close(fd)
+
+
+def _unescape(point: bytes) -> bytes:
+    # Space, tab, newline and backslash stand as three octal digits.
+    for code in (b"040", b"011", b"012", b"134"):
+        point = point.replace(b"\\" + code, bytes([int(code, 8)]))
+    return point

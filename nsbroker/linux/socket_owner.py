@@ -1,0 +1,83 @@
+"""The network namespaces of other processes' sockets: pidfd_getfd(2), Linux 5.6, and SIOCGSKNS.
+
+A copy of somebody else's socket is only ever asked where it lives.  Closing it can be the last closing, and take as long
+as its owner set it to linger; such a copy is closed by a thread of its own.
+"""
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+
+from nsbroker.linux import pidfd as _pidfd
+from nsbroker.linux.socket_options import lingers, network_namespace
+
+
+def networks(pid: int, numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Each of the process's sockets (`numbers`) with the inode of its network namespace.
+
+    Sockets that are gone, or may not be looked at (PTRACE_MODE_ATTACH, CAP_NET_ADMIN), are left out.
+    """
+    if not numbers:
+        return
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        return
+    try:
+        for number in numbers:
+            inode = _network(pidfd, number)
+            if inode is not None:
+                yield number, inode
+    finally:
+        os.close(pidfd)
+
+
+def open_network(pid: int, number: int) -> int:
+    """An nsfs fd (the caller's, close-on-exec) of the network namespace of one socket.  Raises OSError."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        copy = _copy(pidfd, number)
+        try:
+            return network_namespace(copy)
+        finally:
+            _close(copy)
+    finally:
+        os.close(pidfd)
+
+
+def _network(pidfd: int, number: int) -> int | None:
+    try:
+        copy = _copy(pidfd, number)
+    except OSError:
+        return None
+    try:
+        space = network_namespace(copy)
+        try:
+            return os.fstat(space).st_ino
+        finally:
+            os.close(space)
+    except OSError:
+        return None
+    finally:
+        _close(copy)
+
+
+def _copy(pidfd: int, number: int) -> int:
+    """A copy (the caller's) of what is a socket still.  Raises OSError."""
+    copy = _pidfd.copy_descriptor(pidfd, number)
+    # Asking a file what it is could wait for its file system; its link does not.
+    if not os.readlink(f"/proc/self/fd/{copy}").startswith("socket:"):
+        _close_elsewhere(copy)
+        raise OSError("no longer a socket")
+    return copy
+
+
+def _close(copy: int) -> None:
+    if lingers(copy):
+        _close_elsewhere(copy)
+    else:
+        os.close(copy)
+
+
+def _close_elsewhere(fd: int) -> None:
+    threading.Thread(target=os.close, args=(fd,), name="closing", daemon=True).start()
