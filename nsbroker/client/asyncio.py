@@ -8,7 +8,7 @@ async with nsbroker.client.asyncio.connect() as broker:
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,8 +17,6 @@ from nsbroker.client.awaited import AwaitedBroker
 from nsbroker.client.connecting import FAILURES, STREAM, most_telling
 from nsbroker.client.requests import Request, Where
 from nsbroker.client.wire import Wire, connect_failed
-from nsbroker.errors import ConnectionLost
-from nsbroker.varlink.connection import IncomingReply
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -58,8 +56,14 @@ async def _connected(path: Path) -> socket.socket:
         raise
 
 
+class _ClosedMeanwhile(Exception):
+    """Another task closed the connection that this one waits on."""
+
+
 class Broker(AwaitedBroker):
     """A connection to the broker, for tasks of asyncio."""
+
+    _closed_meanwhile = _ClosedMeanwhile
 
     def __init__(self, sock: socket.socket, path: Path) -> None:
         """Use `connect`.  Takes `sock`, non-blocking and connected to `path`."""
@@ -108,21 +112,17 @@ class Broker(AwaitedBroker):
     async def _connect_again(self) -> None:
         self._wire.replace(await _connected(self._path))
 
-    async def _exchange(self, request: Request[T]) -> Sequence[IncomingReply]:
-        wire, loop = self._wire, self._loop
-        wire.start(request)
-        try:
-            while not await self._step(wire.send_some, loop.add_writer, loop.remove_writer):
-                pass
-            while (replies := await self._step(lambda: wire.receive_some(request), loop.add_reader, loop.remove_reader)) is None:
-                pass
-        except BaseException as error:
-            # Half a call or half an answer: nothing on this connection would be what it seems.
-            wire.drop()
-            if isinstance(error, _ClosedMeanwhile):
-                raise ConnectionLost(f"{request.what()}: the connection was closed meanwhile") from error
-            raise
-        return replies
+    async def _another(self) -> "Broker":
+        return Broker(await _connected(self._path), self._path)
+
+    async def _send(self) -> None:
+        loop = self._loop
+        while not await self._step(self._wire.send_some, loop.add_writer, loop.remove_writer):
+            pass
+
+    async def _receive(self, request: Request[T]) -> None:
+        loop = self._loop
+        await self._step(lambda: self._wire.receive_some(request), loop.add_reader, loop.remove_reader)
 
     async def _step(self, step: Callable[[], R], add: Callable[..., object], remove: Callable[[int], object]) -> R:
         while True:
@@ -147,10 +147,6 @@ class Broker(AwaitedBroker):
             self._loop.remove_reader(number)
             self._loop.remove_writer(number)
         self._wire.close()
-
-
-class _ClosedMeanwhile(Exception):
-    """Another task closed the connection that this one waits on."""
 
 
 def _wake(waiting: "asyncio.Future[None]") -> None:

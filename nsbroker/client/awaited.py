@@ -6,13 +6,14 @@ import socket
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TypeVar
+from typing import ClassVar, Self, TypeVar
 
 from nsbroker.client import requests
 from nsbroker.client.wire import NotTaken, Wire
 from nsbroker.description import NamespaceDescription
+from nsbroker.errors import ConnectionLost
 from nsbroker.identity import Expectation, NamespaceType
-from nsbroker.interface import DeviceDescription, ExplainReply, HeldDescription, PeerDescription, Status
+from nsbroker.interface import DeviceDescription, ExplainReply, HeldDescription, PeerDescription, Status, WatchReply
 from nsbroker.namespace import Namespace
 from nsbroker.varlink.connection import IncomingReply
 
@@ -27,6 +28,9 @@ class AwaitedBroker(ABC):
     A call that is cancelled ends the connection, since its answer may be under way.  A connection that ended between two
     calls, so or because the broker was restarted, is made anew by itself.
     """
+
+    _closed_meanwhile: ClassVar[type[Exception]]
+    """What tells a task that another one has closed the connection it waits on."""
 
     def __init__(self, wire: Wire, lock: AbstractAsyncContextManager[object]) -> None:
         self._wire = wire
@@ -63,6 +67,16 @@ class AwaitedBroker(ABC):
         What each description counts and names are processes and files by which this process may have it opened.
         """
         return await self._call(requests.list_namespaces(types, target))
+
+    def watch(self, types: Iterable[str] | None = None) -> "AwaitedWatch":
+        """What becomes of the namespaces (of `types`, None: all) that this process may have opened, on a connection of its own:
+
+            async with broker.watch(["net"]) as events:
+                async for event in events: ...
+
+        First comes all that there is (`present`), then `ready`, then what changes.  Raises the errors of `list`.
+        """
+        return AwaitedWatch(self, requests.watch(types))
 
     async def containers(self) -> requests.ContainerList:
         """The containers of which this process may have something opened, and the engines that could not be asked."""
@@ -132,6 +146,76 @@ class AwaitedBroker(ABC):
     async def _connect_again(self) -> None:
         """Replace the wire's socket with a new one."""
 
-    @abstractmethod
     async def _exchange(self, request: requests.Request[T]) -> Sequence[IncomingReply]:
-        """Make one call: its replies.  Drops the wire on any error."""
+        wire = self._wire
+        try:
+            wire.start(request)
+            await self._send()
+            while (replies := wire.replies()) is None:
+                await self._receive(request)
+        except BaseException as error:
+            # Half a call or half an answer: nothing on this connection would be what it seems.
+            wire.drop()
+            if isinstance(error, self._closed_meanwhile):
+                raise ConnectionLost(f"{request.what()}: the connection was closed meanwhile") from error
+            raise
+        return replies
+
+    @abstractmethod
+    async def _another(self) -> Self:
+        """A connection to the same broker."""
+
+    @abstractmethod
+    async def _send(self) -> None:
+        """Send the call that was started."""
+
+    @abstractmethod
+    async def _receive(self, request: requests.Request[T]) -> None:
+        """Receive something."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the connection.  Twice is harmless; handles that were opened stay open."""
+
+
+class AwaitedWatch:
+    """A watch: an asynchronous context manager, and an asynchronous iterator of events that never ends by itself."""
+
+    def __init__(self, broker: AwaitedBroker, request: requests.Request[None]) -> None:
+        """Use `Broker.watch`.  Borrows `broker`; what it tells comes over a connection of its own."""
+        self._original = broker
+        self._request = request
+        self._broker: AwaitedBroker | None = None
+
+    async def __aenter__(self) -> Self:
+        broker = await self._original._another()
+        try:
+            broker._wire.start(self._request)
+            await broker._send()
+        except BaseException:
+            broker.close()
+            raise
+        self._broker = broker
+        return self
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> WatchReply:
+        broker = self._broker
+        if broker is None or broker._wire.closed:
+            raise ConnectionLost(f"{self._request.what()}: this watch is closed")
+        while (reply := broker._wire.next_reply()) is None:
+            try:
+                await broker._receive(self._request)
+            except broker._closed_meanwhile as error:
+                raise ConnectionLost(f"{self._request.what()}: this watch was closed meanwhile") from error
+        return requests.read_event(self._request, reply)
+
+    def close(self) -> None:
+        """End it.  Twice is harmless."""
+        if self._broker is not None:
+            self._broker.close()
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()

@@ -17,7 +17,7 @@ from nsbroker.client.wire import NotTaken, Wire, connect_failed
 from nsbroker.description import NamespaceDescription
 from nsbroker.errors import ConnectionLost
 from nsbroker.identity import Expectation, NamespaceType
-from nsbroker.interface import DeviceDescription, ExplainReply, HeldDescription, PeerDescription, Status
+from nsbroker.interface import DeviceDescription, ExplainReply, HeldDescription, PeerDescription, Status, WatchReply
 from nsbroker.namespace import Namespace
 from nsbroker.varlink.connection import IncomingReply
 
@@ -103,6 +103,16 @@ class Broker:
         What each description counts and names are processes and files by which this process may have it opened.
         """
         return self._call(requests.list_namespaces(types, target))
+
+    def watch(self, types: Iterable[str] | None = None) -> "Watch":
+        """What becomes of the namespaces (of `types`, None: all) that this process may have opened, on a connection of its own:
+
+            with broker.watch(["net"]) as events:
+                for event in events: ...
+
+        First comes all that there is (`present`), then `ready`, then what changes.  Raises the errors of `list`.
+        """
+        return Watch(self._connect, requests.watch(types))
 
     def containers(self) -> requests.ContainerList:
         """The containers of which this process may have something opened, and the engines that could not be asked."""
@@ -205,8 +215,8 @@ class Broker:
         try:
             while not wire.send_some():
                 pass
-            while (replies := wire.receive_some(request)) is None:
-                pass
+            while (replies := wire.replies()) is None:
+                wire.receive_some(request)
         except BaseException as error:
             # Half a call or half an answer: nothing on this connection would be what it seems.
             wire.drop()
@@ -221,6 +231,50 @@ class Broker:
 
     def __enter__(self) -> Self:
         return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Watch:
+    """A watch: a context manager, and an iterator of events that never ends by itself.  `close` from another thread ends it,
+    with ConnectionLost for who waits.
+    """
+
+    def __init__(self, connect: Callable[[], socket.socket], request: requests.Request[None]) -> None:
+        """Use `Broker.watch`."""
+        self._connect = connect
+        self._request = request
+        self._wire: Wire | None = None
+
+    def __enter__(self) -> Self:
+        sock = self._connect()
+        # Nothing may happen for hours.
+        sock.settimeout(None)
+        self._wire = Wire(sock)
+        try:
+            self._wire.start(self._request)
+            while not self._wire.send_some():
+                pass
+        except BaseException:
+            self._wire.close()
+            raise
+        return self
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> WatchReply:
+        if self._wire is None or self._wire.closed:
+            raise ConnectionLost(f"{self._request.what()}: this watch is closed")
+        while (reply := self._wire.next_reply()) is None:
+            self._wire.receive_some(self._request)
+        return requests.read_event(self._request, reply)
+
+    def close(self) -> None:
+        """End it.  Twice is harmless."""
+        if self._wire is not None:
+            self._wire.close()
 
     def __exit__(self, *_: object) -> None:
         self.close()

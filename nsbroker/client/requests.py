@@ -168,9 +168,14 @@ def watch(types: Iterable[str] | None) -> Request[None]:
     return Request(interface.WATCH, WatchRequest(kinds), (), lambda _: None, "watch namespaces", more=True)
 
 
-def read_event(reply: IncomingReply) -> WatchReply:
-    """What one reply of a watch says."""
-    return _decode(_events, reply)
+def read_event(request: Request[None], reply: IncomingReply) -> WatchReply:
+    """What one reply of a watch (taken) says.  Raises the broker's error, as the class that stands for it."""
+    try:
+        if reply.error is not None:
+            raise _error(request, reply)
+        return _decode(_events, reply)
+    finally:
+        reply.close()
 
 
 class Created(NamedTuple):

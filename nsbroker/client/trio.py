@@ -7,7 +7,7 @@ async with nsbroker.client.trio.connect() as broker:
 
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,8 +18,6 @@ from nsbroker.client.awaited import AwaitedBroker
 from nsbroker.client.connecting import FAILURES, STREAM, most_telling
 from nsbroker.client.requests import Request, Where
 from nsbroker.client.wire import Wire, connect_failed
-from nsbroker.errors import ConnectionLost
-from nsbroker.varlink.connection import IncomingReply
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -62,6 +60,8 @@ async def _connected(path: Path) -> socket.socket:
 
 class Broker(AwaitedBroker):
     """A connection to the broker, for tasks of trio."""
+
+    _closed_meanwhile = trio.ClosedResourceError
 
     def __init__(self, sock: socket.socket, path: Path) -> None:
         """Use `connect`.  Takes `sock`, non-blocking and connected to `path`."""
@@ -109,22 +109,16 @@ class Broker(AwaitedBroker):
     async def _connect_again(self) -> None:
         self._wire.replace(await _connected(self._path))
 
-    async def _exchange(self, request: Request[T]) -> Sequence[IncomingReply]:
-        wire = self._wire
-        wire.start(request)
-        try:
-            while not await self._step(wire.send_some, trio.lowlevel.wait_writable):
-                pass
-            await trio.lowlevel.wait_readable(wire.sock)
-            while (replies := await self._step(lambda: wire.receive_some(request), trio.lowlevel.wait_readable)) is None:
-                pass
-        except BaseException as error:
-            # Half a call or half an answer: nothing on this connection would be what it seems.
-            wire.drop()
-            if isinstance(error, trio.ClosedResourceError):
-                raise ConnectionLost(f"{request.what()}: the connection was closed meanwhile") from error
-            raise
-        return replies
+    async def _another(self) -> "Broker":
+        return Broker(await _connected(self._path), self._path)
+
+    async def _send(self) -> None:
+        while not await self._step(self._wire.send_some, trio.lowlevel.wait_writable):
+            pass
+
+    async def _receive(self, request: Request[T]) -> None:
+        await trio.lowlevel.wait_readable(self._wire.sock)
+        await self._step(lambda: self._wire.receive_some(request), trio.lowlevel.wait_readable)
 
     async def _step(self, step: Callable[[], R], wait: Callable[[Socket], Awaitable[None]]) -> R:
         while True:

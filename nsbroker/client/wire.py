@@ -88,11 +88,8 @@ class Wire:
         self._fds = ()
         return not self._rest
 
-    def receive_some(self, request: Request[T]) -> Sequence[IncomingReply] | None:
-        """Receive what is there; the replies when the last is whole.
-
-        Raises ConnectionLost, ProtocolError, BlockingIOError, OSError.
-        """
+    def receive_some(self, request: Request[T]) -> None:
+        """Receive what is there.  Raises ConnectionLost, ProtocolError, BlockingIOError, OSError."""
         try:
             # One call is under way at a time, so all fds that come are of its reply: nothing else could be glued to it.
             count, fds = ancillary.receive_into(self.sock, self._buffer)
@@ -105,7 +102,14 @@ class Wire:
                 f"{request.what()}: the broker hung up before it answered (restarted, or the call broke the protocol); try again"
             )
         self._connection.receive(bytes(self._buffer[:count]), fds)
-        while (reply := self._connection.next_reply()) is not None:
+
+    def next_reply(self) -> IncomingReply | None:
+        """The next of the replies that have come whole (the caller's to close).  Raises ProtocolError."""
+        return self._connection.next_reply()
+
+    def replies(self) -> Sequence[IncomingReply] | None:
+        """All replies (the caller's to close), once the last has come.  Raises ProtocolError."""
+        while (reply := self.next_reply()) is not None:
             self._replies.append(reply)
             if reply.last:
                 return self._replies

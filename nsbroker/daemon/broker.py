@@ -11,6 +11,9 @@ from nsbroker import interface
 from nsbroker.daemon.call import Answer, Caller, Later, Stream
 from nsbroker.daemon.containers import Containers
 from nsbroker.daemon.devices import Devices
+from nsbroker.daemon.discovery.listing import Listing
+from nsbroker.daemon.discovery.passes import Passes
+from nsbroker.daemon.discovery.watching import Watching
 from nsbroker.daemon.holding import Holding
 from nsbroker.daemon.opening import Opening
 from nsbroker.daemon.parts import Parts
@@ -28,12 +31,14 @@ from nsbroker.interface import (
     ExplainRequest,
     HoldRequest,
     ListDevicesRequest,
+    ListRequest,
     OpenDeviceRequest,
     OpenRequest,
     OpenSocketRequest,
     PeerDescription,
     ReleaseRequest,
     Status,
+    WatchRequest,
     WhoAmIReply,
 )
 from nsbroker.linux.features import features
@@ -59,6 +64,8 @@ class Broker:
         self._service = service.Service("nsbroker", "nsbroker", VERSION, "", {interface.NAME: interface.TEXT})
         opening, sockets, devices = Opening(parts), Sockets(parts), Devices(parts)
         holding, containers = Holding(parts), Containers(parts)
+        passes = Passes()
+        listing = Listing(parts, passes)
         self._methods = {
             interface.OPEN: _method(OpenRequest, opening.open),
             interface.OPEN_SOCKET: _method(OpenSocketRequest, sockets.open),
@@ -66,6 +73,8 @@ class Broker:
             interface.OPEN_DEVICE: _method(OpenDeviceRequest, devices.open),
             interface.WHO_AM_I: _method(service.Nothing, self._who_am_i),
             interface.EXPLAIN: _method(ExplainRequest, opening.explain),
+            interface.LIST: _method(ListRequest, listing.list),
+            interface.WATCH: _method(WatchRequest, Watching(parts, passes, listing).watch),
             interface.LIST_CONTAINERS: _method(service.Nothing, containers.list),
             interface.CREATE: _method(CreateRequest, holding.create),
             interface.HOLD: _method(HoldRequest, holding.hold),

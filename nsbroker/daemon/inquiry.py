@@ -105,6 +105,11 @@ class Inquiry:
         self.verdict = self.verdict_on(pinned, self.wanted)
         return self.verdict
 
+    def narrow(self, pinned: Pinned, wanted: tuple[Permission, ...]) -> None:
+        """Go on with a part of what was wanted."""
+        self.wanted = wanted
+        self.verdict = self.verdict_on(pinned, wanted)
+
     def verdict_on(self, pinned: Pinned, wanted: tuple[Permission, ...]) -> Verdict:
         """What the rules say of `wanted` of what was pinned."""
         peer = self._caller.peer

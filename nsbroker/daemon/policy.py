@@ -121,13 +121,26 @@ class Grants:
         fits = [fit.rule.allowance.namespaces for fit in self._fitting(names) if own or fit.by_name]
         return frozenset().union(*fits)
 
+    def everywhere(self) -> frozenset[NamespaceType]:
+        """The types that may be opened of anything."""
+        return frozenset().union(*(rule.allowance.namespaces for rule in self._rules if rule.anything))
+
+    @property
+    def has_own(self) -> bool:
+        """Whether a rule allows what is the peer's own."""
+        return any(rule.anything or rule.own for rule in self._rules)
+
+    def has_kind(self, kind: str) -> bool:
+        """Whether a rule has a pattern for targets of this kind."""
+        return any(kind in rule.kinds for rule in self._rules)
+
     def may_name(self, engine: str) -> bool:
         """Whether a rule has a pattern for containers of this engine."""
         return any(rule.anything or not rule.kinds.isdisjoint((engine, "container")) for rule in self._rules)
 
     def asker(self, peer: Peer) -> Asker:
         """How engines are asked on behalf of `peer`, whose rules these are."""
-        has_own = not peer.anonymous and any(rule.anything or rule.own for rule in self._rules)
+        has_own = not peer.anonymous and self.has_own
         return Asker(peer.uid, peer.gid, has_own, self.may_name, lambda container: self.names(container.rule_names()))
 
     def names(self, names: Names) -> bool:

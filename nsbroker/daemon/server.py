@@ -10,7 +10,7 @@ import trio
 
 from nsbroker.daemon.audit import Audit
 from nsbroker.daemon.broker import Broker
-from nsbroker.daemon.call import Answer, Caller
+from nsbroker.daemon.call import Answer, Caller, Stream
 from nsbroker.daemon.limits import Lease, Ledger
 from nsbroker.daemon.peer import Peer
 from nsbroker.errors import ProtocolError, QuotaExceeded
@@ -155,11 +155,22 @@ class Server:
         if isinstance(answer, Answer):
             await self._send(lease, wire, call, answer)
         elif isinstance(answer, AsyncGenerator):
-            async with contextlib.aclosing(answer):
-                async for one in answer:
-                    await self._send(lease, wire, call, one)
+            await self._send_all(lease, wire, call, answer)
         else:
             await self._send(lease, wire, call, await answer)
+
+    async def _send_all(self, lease: Lease, wire: ServerConnection, call: IncomingCall, answers: Stream) -> None:
+        """Send answer after answer, until there is no other or the peer hangs up."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_hang_up_ends, lease.sock, nursery.cancel_scope)
+                async with contextlib.aclosing(answers):
+                    async for one in answers:
+                        await self._send(lease, wire, call, one)
+                nursery.cancel_scope.cancel()
+        except ExceptionGroup as group:
+            # Only one of the two tasks raises.
+            raise group.exceptions[0] from None
 
     async def _send(self, lease: Lease, wire: ServerConnection, call: IncomingCall, answer: Answer) -> None:
         """Send one answer.  Takes its fds."""
@@ -196,6 +207,15 @@ class Server:
         with trio.fail_after(self._ledger.limits.reply_deadline):
             while not lease.is_read():
                 await trio.sleep(_DRAIN_INTERVAL)
+
+
+async def _hang_up_ends(sock: socket.socket, scope: trio.CancelScope) -> None:
+    """Cancel `scope` when the peer is gone: one that only listens would not be missed otherwise."""
+    await trio.lowlevel.wait_readable(sock)
+    with contextlib.suppress(BlockingIOError):
+        # What comes next, if it is a call, is not for us to read.
+        if not sock.recv(1, socket.MSG_PEEK):
+            scope.cancel()
 
 
 def _turn_away(sock: socket.socket, error: QuotaExceeded) -> None:

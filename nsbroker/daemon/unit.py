@@ -43,6 +43,17 @@ async def find(target: Target, deadline: float) -> Process:
     return oldest
 
 
+async def running(deadline: float) -> list[str]:
+    """The names of all units that are active.  Raises EngineUnavailable."""
+    try:
+        with trio.fail_after(deadline):
+            async with open_bus(_SERVICE, "systemd") as bus:
+                (units,) = await bus.call(_PATH, f"{_SERVICE}.Manager", "ListUnitsFiltered", "as", ["active"])
+    except trio.TooSlowError as error:
+        raise EngineUnavailable("systemd", f"no answer in {deadline:g} s") from error
+    return [row[0] for row in units]
+
+
 async def _ask(bus: Bus, target: Target) -> _Found:
     try:
         (path,) = await bus.call(_PATH, f"{_SERVICE}.Manager", "GetUnit", "s", target.value)

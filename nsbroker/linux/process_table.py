@@ -137,3 +137,11 @@ def _unescape(point: bytes) -> bytes:
     for code in (b"040", b"011", b"012", b"134"):
         point = point.replace(b"\\" + code, bytes([int(code, 8)]))
     return point
+
+
+def control_groups(pid: int) -> bytes:
+    """Its control groups, as `cgroup` has them; empty when it has gone."""
+    try:
+        return _read(f"/proc/{pid}/cgroup")
+    except OSError:
+        return b""

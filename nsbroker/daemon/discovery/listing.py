@@ -1,0 +1,127 @@
+"""The verb List, and what a peer may see of a fresh pass."""
+
+import contextlib
+import math
+from collections.abc import AsyncGenerator, Sequence
+
+import trio
+
+from nsbroker.daemon.call import Answer, Caller, Stream, checked_types, see_more
+from nsbroker.daemon.discovery.census import TYPES
+from nsbroker.daemon.discovery.passes import Passes
+from nsbroker.daemon.discovery.sight import sight_of
+from nsbroker.daemon.discovery.view import Named, View
+from nsbroker.daemon.inquiry import Inquiry, inquire
+from nsbroker.daemon.parts import Parts
+from nsbroker.daemon.policy import Grants
+from nsbroker.description import NamespaceDescription
+from nsbroker.errors import BrokerError, PermissionDenied
+from nsbroker.identity import NamespaceType
+from nsbroker.interface import ListReply, ListRequest
+from nsbroker.target import Target
+from nsbroker.varlink.connection import IncomingCall
+
+# Descriptions are made so many at a time, on a thread: each takes a look at a process.
+_AT_A_TIME = 128
+# Whoever may not see everything is answered at full ticks after the question, so that the time tells little of the rest.
+_TICK = 0.25
+_UNITS_MAX = 64
+
+
+class Listing:
+    """Answers calls to List, and gives views to Watch."""
+
+    def __init__(self, parts: Parts, passes: Passes) -> None:
+        self._parts = parts
+        self._passes = passes
+
+    def list(self, caller: Caller, call: IncomingCall, request: ListRequest) -> Stream:
+        """The namespaces that the caller may open."""
+        types = checked_types(request.types)
+        if request.target is None:
+            see_more(call)
+            self._parts.audit.record(caller.peer, "List", "*", "allowed", wanted=" ".join(types or ()))
+            return self._listed(caller, types or TYPES, None)
+        inquiry = inquire(self._parts, "List", caller, call, request.target, types, some=True)
+        return self._of_target(caller, inquiry)
+
+    async def _of_target(self, caller: Caller, inquiry: Inquiry) -> Stream:
+        with inquiry:
+            links = await _links_of(inquiry)
+        types = [NamespaceType(link.partition(":")[0]) for link in links]
+        async with contextlib.aclosing(self._listed(caller, types, links)) as answers:
+            async for answer in answers:
+                yield answer
+
+    async def _listed(self, caller: Caller, types: Sequence[NamespaceType], only: Sequence[str] | None) -> Stream:
+        view = await self.view(caller, types)
+        links = [link for link in view.links() if only is None or link in only]
+        async with contextlib.aclosing(described(view, links)) as descriptions:
+            async for description in descriptions:
+                yield Answer(ListReply(description), continues=True)
+        yield Answer(ListReply())
+
+    async def view(self, caller: Caller, types: Sequence[NamespaceType]) -> View:
+        """What the caller may see now."""
+        peer = caller.peer
+        grants = self._parts.policy.grants(peer)
+        asked = trio.current_time()
+        survey = await self._parts.roster.survey(grants.asker(peer))
+        census = await self._passes.fresh()
+        units = await self._units(grants) if grants.has_kind("unit") else []
+
+        def make() -> View:
+            return View(census, sight_of(grants, peer, survey.containers, units, self._parts.holder), types)
+
+        view = await trio.to_thread.run_sync(make)
+        if not grants.everywhere().issuperset(types):
+            ticks = math.ceil((trio.current_time() - asked) / _TICK)
+            await trio.sleep_until(asked + ticks * _TICK)
+        return view
+
+    async def _units(self, grants: Grants) -> Sequence[Named]:
+        """The main processes of the units that a rule names."""
+        from nsbroker.daemon import unit  # only on this path: D-Bus takes a while to load
+
+        found = []
+        for name in sorted(name for name in await unit.running(self._parts.roster.deadline) if grants.names((f"unit:{name}",)))[
+            :_UNITS_MAX
+        ]:
+            try:
+                with await unit.find(Target.unit(name), self._parts.roster.deadline) as process:
+                    found.append(Named(process.pid, f"unit:{name}"))
+            except BrokerError:
+                continue
+        return found
+
+
+async def described(view: View, links: Sequence[str]) -> AsyncGenerator[NamespaceDescription, None]:
+    """The descriptions of these namespaces."""
+    for start in range(0, len(links), _AT_A_TIME):
+        for description in await trio.to_thread.run_sync(_describe, view, links[start : start + _AT_A_TIME]):
+            yield description
+
+
+def _describe(view: View, links: Sequence[str]) -> list[NamespaceDescription]:
+    return [view.describe(link) for link in links]
+
+
+async def _links_of(inquiry: Inquiry) -> list[str]:
+    """The ids of the target's namespaces that the caller may open."""
+    pinned = await inquiry.pin()
+    try:
+        verdict = inquiry.judge(pinned)
+        allowed = [kind for kind, rule in zip(inquiry.wanted or (), verdict.rules, strict=True) if rule is not None]
+        if not allowed:
+            raise PermissionDenied
+        inquiry.narrow(pinned, tuple(allowed))
+        links = []
+        for kind in allowed:
+            if isinstance(kind, NamespaceType):
+                with pinned.open(kind) as space:
+                    links.append(str(space))
+        pinned.see_unchanged()
+        inquiry.succeed()
+        return links
+    finally:
+        pinned.close()

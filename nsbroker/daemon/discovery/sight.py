@@ -1,0 +1,123 @@
+"""Which of the things of a census a peer's rules let it see."""
+
+import errno
+from collections.abc import Iterable, Sequence
+
+from nsbroker.daemon.discovery.census import Member, Sighting
+from nsbroker.daemon.discovery.view import Named, Sight
+from nsbroker.daemon.engines.container import Container
+from nsbroker.daemon.held import Holder as Held
+from nsbroker.daemon.peer import Peer
+from nsbroker.daemon.policy import Grants
+from nsbroker.daemon.resolve import PinnedContainer
+from nsbroker.description import Holder, HolderKind
+from nsbroker.errors import BrokerError
+from nsbroker.identity import NamespaceType
+from nsbroker.linux.process import Process
+from nsbroker.opening import NAME_DIRECTORIES
+
+_NONE: frozenset[NamespaceType] = frozenset()
+
+
+def sight_of(grants: Grants, peer: Peer, containers: Iterable[Container], units: Sequence[Named], held: Held) -> Sight:
+    """What `peer`, whose rules these are, may see.  `units`: main processes of units that a rule names."""
+    everything = grants.everywhere()
+    by_pid: dict[int, frozenset[NamespaceType]] = {}
+    labels: list[Named] = []
+    for container in containers:
+        types = _types_of(container, grants, peer)
+        if types:
+            by_pid[container.pid] = by_pid.get(container.pid, _NONE) | types
+            labels.append(Named(container.pid, container.target))
+    for unit in units:
+        by_pid[unit.pid] = by_pid.get(unit.pid, _NONE) | grants.types((unit.name,), own=False)
+    return Sight(
+        everything, _Processes(grants, peer, by_pid).types, _Sightings(grants, peer).sees, labels, _held(grants, peer, held)
+    )
+
+
+class _Processes:
+    """Processes: by number, as the peer's own, and as what containers and units begin with."""
+
+    def __init__(self, grants: Grants, peer: Peer, by_pid: dict[int, frozenset[NamespaceType]]) -> None:
+        self._grants = grants
+        self._uid = None if peer.anonymous or not grants.has_own else peer.uid
+        self._named = grants.has_kind("pid")
+        self._by_pid = by_pid
+
+    def types(self, member: Member) -> frozenset[NamespaceType]:
+        pid = member.facts.pid
+        types = self._by_pid.get(pid, _NONE)
+        own = self._uid is not None and _is_own(member, self._uid)
+        if own or self._named:
+            types |= self._grants.types((f"pid:{pid}",), own=own)
+        return types
+
+
+class _Sightings:
+    """Threads, names and paths that rules name; and namespaces, by their ids."""
+
+    def __init__(self, grants: Grants, peer: Peer) -> None:
+        self._grants = grants
+        self._uid = None if peer.anonymous or not grants.has_own else peer.uid
+        self._ids = [kind for kind in NamespaceType if grants.has_kind(kind)]
+
+    def sees(self, sighting: Sighting) -> bool:
+        link, holder, member = sighting
+        kind = NamespaceType(link.partition(":")[0])
+        if kind in self._ids and kind in self._grants.types((link,), own=False):
+            return True
+        if holder.kind is HolderKind.THREAD and member is not None:
+            own = self._uid is not None and _is_own(member, self._uid, holder.number)
+            return kind in self._grants.types((f"tid:{holder.pid}/{holder.number}",), own=own)
+        if holder.kind is HolderKind.MOUNT and holder.pid is None:
+            return any(kind in self._grants.types((name,), own=False) for name in _names_of_file(holder.path or ""))
+        return False
+
+
+def _is_own(member: Member, uid: int, tid: int | None = None) -> bool:
+    """Whether all uids of the process (or of one of its threads) are `uid`, and it is still the one that was seen."""
+    facts = member.facts
+    if facts.is_kernels:
+        return False
+    try:
+        with Process.open(facts.pid) if tid is None else Process.open_thread(facts.pid, tid) as process:
+            if process.info().uids != (uid, uid, uid, uid):
+                return False
+            return tid is not None or process.start_time() == facts.start_time
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise
+        return False
+
+
+def _names_of_file(path: str) -> list[str]:
+    folder, _, name = path.rpartition("/")
+    return [f"path:{path}", *([f"name:{name}"] if folder in NAME_DIRECTORIES else [])]
+
+
+def _types_of(container: Container, grants: Grants, peer: Peer) -> frozenset[NamespaceType]:
+    try:
+        pinned = PinnedContainer(container, container.pin())
+    except (BrokerError, OSError):
+        return _NONE
+    try:
+        own = not peer.anonymous and pinned.is_of(peer.uid)
+        return grants.types(pinned.names, own=own)
+    except (BrokerError, OSError):
+        return _NONE
+    finally:
+        pinned.close()
+
+
+def _held(grants: Grants, peer: Peer, held: Held) -> list[Sighting]:
+    found = []
+    for one in held:
+        name = f"name:{one.name}"
+        types = grants.types((name,), own=not peer.anonymous and one.uid == peer.uid)
+        found += [
+            Sighting(str(space), Holder(HolderKind.DESCRIPTOR, path=name), None)
+            for kind, space in one.spaces.items()
+            if kind in types
+        ]
+    return found

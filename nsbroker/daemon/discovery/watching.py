@@ -1,0 +1,96 @@
+"""The verb Watch: what is there, and then what changes."""
+
+import contextlib
+from collections.abc import AsyncGenerator, Sequence
+
+import trio
+
+from nsbroker.daemon.call import Answer, Caller, Stream, checked_types, see_more
+from nsbroker.daemon.discovery.census import TYPES
+from nsbroker.daemon.discovery.changes import Changes
+from nsbroker.daemon.discovery.listing import Listing, described
+from nsbroker.daemon.discovery.passes import Passes
+from nsbroker.daemon.limits import Lease
+from nsbroker.daemon.parts import Parts
+from nsbroker.description import NamespaceDescription, WatchEvent
+from nsbroker.errors import QuotaExceeded
+from nsbroker.identity import NamespaceType
+from nsbroker.interface import WatchReply, WatchRequest
+from nsbroker.linux.socket_options import unread_bytes
+from nsbroker.varlink.connection import IncomingCall
+
+_PER_USER = 16
+# So much may lie unread with a caller before it has to catch up; one that is behind for longer has missed something.
+_UNREAD_MAX = 65536
+_BEHIND = 1.0
+_PAUSE = 0.05
+
+_Key = tuple[str, int | None]
+
+
+class Watching:
+    """Answers calls to Watch."""
+
+    def __init__(self, parts: Parts, passes: Passes, listing: Listing) -> None:
+        self._parts = parts
+        self._passes = passes
+        self._listing = listing
+        self._changes = Changes()
+        self._watches: dict[int, int] = {}
+
+    def watch(self, caller: Caller, call: IncomingCall, request: WatchRequest) -> Stream:
+        """Events, until the caller hangs up."""
+        see_more(call)
+        types = checked_types(request.types)
+        self._parts.audit.record(caller.peer, "Watch", "*", "allowed", wanted=" ".join(types or ()))
+        return self._watched(caller, types or TYPES)
+
+    async def _watched(self, caller: Caller, types: Sequence[NamespaceType]) -> Stream:
+        uid = caller.peer.uid
+        if self._watches.get(uid, 0) >= _PER_USER:
+            raise QuotaExceeded("watches of one user")
+        self._watches[uid] = self._watches.get(uid, 0) + 1
+        try:
+            with self._changes:
+                async with contextlib.aclosing(self._events(caller, types)) as events:
+                    async for event, description in events:
+                        yield Answer(WatchReply(event, description), continues=True)
+        finally:
+            self._watches[uid] -= 1
+            if not self._watches[uid]:
+                del self._watches[uid]
+
+    async def _events(
+        self, caller: Caller, types: Sequence[NamespaceType]
+    ) -> AsyncGenerator[tuple[WatchEvent, NamespaceDescription | None], None]:
+        known: dict[_Key, NamespaceDescription] = {}
+        first = True
+        while True:
+            seen = self._changes.number
+            view = await self._listing.view(caller, types)
+            now = {view.key(link): link for link in view.links()}
+            for key in [key for key in known if key not in now]:
+                await _caught_up(caller.lease)
+                yield WatchEvent.GONE, known.pop(key)
+            new = {link: key for key, link in now.items() if key not in known}
+            async with contextlib.aclosing(described(view, list(new))) as descriptions:
+                async for description in descriptions:
+                    known[new[f"{description.type}:[{description.inode}]"]] = description
+                    await _caught_up(caller.lease)
+                    yield WatchEvent.PRESENT if first else WatchEvent.ADDED, description
+            del view, now, new
+            if first:
+                first = False
+                yield WatchEvent.READY, None
+            await self._changes.wait(seen, self._passes.took)
+            if await _caught_up(caller.lease) > _BEHIND:
+                yield WatchEvent.MISSED, None
+
+
+async def _caught_up(lease: Lease) -> float:
+    """Wait until the caller has read most of what it was sent; the seconds that it took."""
+    began = trio.current_time()
+    # The kernel has no event for it.
+    while unread_bytes(lease.sock) > _UNREAD_MAX:
+        await trio.sleep(_PAUSE)
+    return trio.current_time() - began
