@@ -91,12 +91,12 @@ def bound_namespaces(directory: str) -> list[tuple[str, str]]:
 
 
 def command_line(pid: int) -> str:
-    """Its command, arguments with a space between; its name in brackets when it has none (a kernel thread, a zombie).
-    Empty when it has gone.  What is no text is written as escapes.
+    """Its command, arguments with a space between; its name when it has none (a kernel thread, a zombie).  Empty when it has
+    gone.  What is no text is written as escapes.
     """
     try:
         words = _read(f"/proc/{pid}/cmdline", _SOME).rstrip(b"\0").replace(b"\0", b" ")
-        words = words or b"[" + _read(f"/proc/{pid}/comm").rstrip(b"\n") + b"]"
+        words = words or _read(f"/proc/{pid}/comm").rstrip(b"\n")
     except OSError:
         return ""
     return words.decode(errors="backslashreplace")

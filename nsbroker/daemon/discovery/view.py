@@ -73,15 +73,22 @@ class View:
             self._leaders.update({member.links[place]: member for member in reversed(members)})
 
     def _add_sightings(self, census: Census, sight: Sight, wanted: frozenset[NamespaceType]) -> None:
-        for sighting in (*census.sightings, *sight.more):
+        for sighting in census.sightings:
             kind = NamespaceType(sighting.link.partition(":")[0])
             if kind in wanted and (kind in sight.everything or sight.sees_sighting(sighting)):
-                holders = self._holders[sighting.link]
-                if sighting.holder.kind is HolderKind.NAMESPACE and (sighting.link in self._counts or _has_others(holders)):
-                    # Of what lives by itself, whatever it owns would go on without end.
-                    continue
-                if len(holders) < _HOLDERS_MAX and sighting.holder not in holders:
-                    holders.append(sighting.holder)
+                self._add_holder(sighting)
+        for sighting in sight.more:
+            if sighting.link.partition(":")[0] in wanted:
+                self._add_holder(sighting)
+
+    def _add_holder(self, sighting: Sighting) -> None:
+        link, holder, _ = sighting
+        if holder.kind is HolderKind.NAMESPACE and (link in self._counts or _has_others(self._holders.get(link, ()))):
+            # Of what lives by itself, whatever it owns would go on without end.
+            return
+        holders = self._holders[link]
+        if len(holders) < _HOLDERS_MAX and holder not in holders:
+            holders.append(holder)
 
     def _add_names(self, seen: Mapping[NamespaceType, Sequence[Member]], containers: Sequence[Named]) -> None:
         names: dict[int, list[str]] = defaultdict(list)
@@ -120,7 +127,7 @@ class View:
             owner_uid=relations and relations.owner_uid,
             parent=None if relations is None or relations.parent is None else _inode(relations.parent),
             process=None if leader is None else _leading(leader),
-            holders=self._holders.get(link) or None,
+            holders=self._holders.get(link),
             containers=_trimmed(self._containers.get(link)),
             units=_trimmed(self._units.get(link)),
         )
@@ -168,7 +175,7 @@ def _leading(member: Member) -> LeadingProcess:
     now = process_table.read_facts(facts.pid)
     if uid is None or now is None or now.start_time != facts.start_time:
         # It has ended since, and its number may be another's.
-        return LeadingProcess(facts.pid, -1, f"[{facts.name}]"[:_TEXT_MAX])
+        return LeadingProcess(facts.pid, -1, facts.name[:_TEXT_MAX])
     return LeadingProcess(facts.pid, uid, command[:_TEXT_MAX])
 
 

@@ -66,25 +66,26 @@ class Watching:
         known: dict[_Key, NamespaceDescription] = {}
         first = True
         while True:
-            seen = self._changes.number
+            seen, behind = self._changes.number, 0.0
             view = await self._listing.view(caller, types)
             now = {view.key(link): link for link in view.links()}
             for key in [key for key in known if key not in now]:
-                await _caught_up(caller.lease)
+                behind += await _caught_up(caller.lease)
                 yield WatchEvent.GONE, known.pop(key)
             new = {link: key for key, link in now.items() if key not in known}
             async with contextlib.aclosing(described(view, list(new))) as descriptions:
                 async for description in descriptions:
                     known[new[f"{description.type}:[{description.inode}]"]] = description
-                    await _caught_up(caller.lease)
+                    behind += await _caught_up(caller.lease)
                     yield WatchEvent.PRESENT if first else WatchEvent.ADDED, description
             del view, now, new
             if first:
                 first = False
                 yield WatchEvent.READY, None
-            await self._changes.wait(seen, self._passes.took)
-            if await _caught_up(caller.lease) > _BEHIND:
+            behind += await _caught_up(caller.lease)
+            if behind > _BEHIND:
                 yield WatchEvent.MISSED, None
+            await self._changes.wait(seen, self._passes.took)
 
 
 async def _caught_up(lease: Lease) -> float:
