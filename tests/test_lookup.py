@@ -1,6 +1,7 @@
 """An id alone is found wherever something keeps the namespace alive."""
 
 import os
+import socket
 import subprocess
 import threading
 from pathlib import Path
@@ -12,7 +13,7 @@ from nsbroker.errors import NoSuchTarget
 from nsbroker.identity import NamespaceId
 from nsbroker.linux import setns
 from nsbroker.namespace import Namespace
-from tests.world import Sleeper, named_network
+from tests.world import Sleeper, eventually, named_network
 
 
 def found(text: str) -> str:
@@ -88,3 +89,40 @@ def test_what_nothing_keeps_alive_is_not_found(sleeper: Sleeper) -> None:
     sleeper.end()
     with pytest.raises(NoSuchTarget, match="keeps it alive"):
         lookup.find(NamespaceId.parse(text))
+
+
+def test_through_a_socket_alone() -> None:
+    with Namespace.create("net") as space:
+        text = str(space)
+        sock = space.call(socket.socket, socket.AF_UNIX)
+    with sock:
+        assert found(text) == text
+
+
+def test_through_one_below_it_alone() -> None:
+    """A user namespace in which nobody is any more."""
+    command = ["unshare", "--user", "--map-root-user", "unshare", "--user", "--map-root-user", "sleep", "100"]
+    with subprocess.Popen(command) as process:
+        eventually(lambda: Path(f"/proc/{process.pid}/comm").read_text() == "sleep\n", "it sleeps")
+        with Namespace.from_pid(process.pid, "user") as inner, inner.parent() as outer:
+            text = str(outer)
+        assert found(text) == text
+        process.kill()
+
+
+def test_a_hint_that_fits_saves_the_search_and_one_that_does_not_is_no_harm(
+    sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = NamespaceId.parse(os.readlink(f"/proc/{sleeper.pid}/ns/uts"))
+    hints = {str(wanted): f"/proc/{os.getpid()}/ns/uts"}
+    with lookup.find(wanted, hints) as space:
+        assert space.inode == wanted.inode
+    place = hints[str(wanted)]
+    assert place.startswith(f"/proc/{sleeper.pid}/")
+    with monkeypatch.context() as patch:
+        patch.setattr("nsbroker.linux.process_table.process_ids", lambda: pytest.fail("everything was looked at"))
+        with lookup.find(wanted, hints) as space:
+            assert space.inode == wanted.inode
+    for nonsense in ("", "socket:1/x", "/nowhere", f"socket:{os.getpid()}/0"):
+        with lookup.find(wanted, {str(wanted): nonsense}) as space:
+            assert space.inode == wanted.inode

@@ -268,7 +268,12 @@ class Watch:
         if self._wire is None or self._wire.closed:
             raise ConnectionLost(f"{self._request.what()}: this watch is closed")
         while (reply := self._wire.next_reply()) is None:
-            self._wire.receive_some(self._request)
+            try:
+                self._wire.receive_some(self._request)
+            except OSError as error:
+                if not self._wire.closed:
+                    raise
+                raise ConnectionLost(f"{self._request.what()}: this watch was closed meanwhile") from error
         return requests.read_event(self._request, reply)
 
     def close(self) -> None:

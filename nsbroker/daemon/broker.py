@@ -64,7 +64,7 @@ class Broker:
         self._service = service.Service("nsbroker", "nsbroker", VERSION, "", {interface.NAME: interface.TEXT})
         opening, sockets, devices = Opening(parts), Sockets(parts), Devices(parts)
         holding, containers = Holding(parts), Containers(parts)
-        passes = Passes()
+        passes = Passes(parts.hints)
         listing = Listing(parts, passes)
         self._methods = {
             interface.OPEN: _method(OpenRequest, opening.open),

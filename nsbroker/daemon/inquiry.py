@@ -94,7 +94,7 @@ class Inquiry:
         """What the target means, the caller's to close."""
         if not takes_time(self.target):
             return self.pin_now()
-        return await resolve_slowly(self.target, self._parts.roster, self._grants.asker(self._caller.peer))
+        return await resolve_slowly(self.target, self._parts.roster, self._grants.asker(self._caller.peer), self._parts.hints)
 
     def judge(self, pinned: Pinned) -> Verdict:
         """The verdict on what the target turned out to be; from here on the inquiry is about that.  `wanted` is settled."""

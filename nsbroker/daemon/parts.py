@@ -1,10 +1,11 @@
 """What all verbs work with."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nsbroker.daemon.audit import Audit
 from nsbroker.daemon.engines.roster import Roster
 from nsbroker.daemon.held import Holder
+from nsbroker.daemon.hints import Hints
 from nsbroker.daemon.limits import Ledger
 from nsbroker.daemon.policy import Policy
 
@@ -18,3 +19,4 @@ class Parts:
     holder: Holder
     ledger: Ledger
     audit: Audit
+    hints: Hints = field(default_factory=Hints)

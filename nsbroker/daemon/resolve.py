@@ -15,6 +15,7 @@ from nsbroker import lookup
 from nsbroker.daemon.engines.container import Container
 from nsbroker.daemon.engines.roster import Asker, Roster
 from nsbroker.daemon.held import Held, Holder
+from nsbroker.daemon.hints import Hints
 from nsbroker.daemon.peer import Peer
 from nsbroker.daemon.policy import Names
 from nsbroker.errors import (
@@ -273,8 +274,11 @@ def resolve(target: Target, said: str, peer: Peer, fds: list[int], holder: Holde
     raise InvalidParameter("target")
 
 
-async def resolve_slowly(target: Target, roster: Roster, asker: Asker) -> Pinned:
-    """What `target` means when the peer behind `asker` says it; for targets that take time.  Raises the errors of the interface."""
+async def resolve_slowly(target: Target, roster: Roster, asker: Asker, hints: Hints) -> Pinned:
+    """What `target` means when the peer behind `asker` says it; for targets that take time.  `hints` as in `lookup.find`.
+
+    Raises the errors of the interface.
+    """
     match target.kind:
         case Kind.CONTAINER:
             return PinnedContainer(*await roster.find(target, asker))
@@ -284,7 +288,7 @@ async def resolve_slowly(target: Target, roster: Roster, asker: Asker) -> Pinned
             return PinnedProcess(await unit.find(target, roster.deadline), str(target))
         case Kind.PATH:
             return await trio.to_thread.run_sync(_path, target, str(target), limiter=_threads)
-    find = partial(lookup.find, NamespaceId.parse(target.value))
+    find = partial(lookup.find, NamespaceId.parse(target.value), hints)
     return PinnedNamespace(await trio.to_thread.run_sync(find, limiter=_threads), target.value)
 
 

@@ -13,6 +13,7 @@ from nsbroker.description import Holder, HolderKind
 from nsbroker.identity import NamespaceType
 from nsbroker.linux import process_table, socket_owner
 from nsbroker.linux.process_table import Facts
+from nsbroker.lookup import socket_place
 
 TYPES = tuple(NamespaceType)
 # Threads of a process can differ in these only: the others take a process of one thread (setns(2), unshare(2)).
@@ -38,10 +39,13 @@ class Sighting(NamedTuple):
 
 @dataclass(slots=True)
 class Census:
-    """What one pass found.  `own_mounts`: the mount namespace whose paths the broker itself sees."""
+    """What one pass found.  `places`: where each can be opened (`lookup.open_place`).  `own_mounts`: the mount namespace
+    whose paths the broker itself sees.
+    """
 
     members: list[Member] = field(default_factory=list)
     sightings: list[Sighting] = field(default_factory=list)
+    places: dict[str, str] = field(default_factory=dict)
     relations: dict[str, Relations] = field(default_factory=dict)
     own_mounts: str = ""
 
@@ -49,14 +53,17 @@ class Census:
 def take() -> Census:
     """Make the pass.  For a thread that can be spared a while."""
     census = Census(own_mounts=process_table.link("/proc/self", "mnt") or "")
+    # Most processes are where many others are: one copy of that does for all.
+    same: dict[tuple[str, ...], tuple[str, ...]] = {}
     for pid in process_table.process_ids():
-        member = _look_at(pid)
+        member = _look_at(pid, same)
         if member is not None:
             census.members.append(member)
             if not member.facts.is_kernels:
                 census.sightings += _held_by(member)
     census.sightings += _bound(census)
-    census.relations = relations_of(_places(census))
+    census.places = _places(census)
+    census.relations = relations_of(census.places)
     for link, relations in census.relations.items():
         census.sightings += [
             Sighting(relative, Holder(HolderKind.NAMESPACE, path=link), None)
@@ -66,10 +73,10 @@ def take() -> Census:
     return census
 
 
-def _look_at(pid: int) -> Member | None:
+def _look_at(pid: int, same: dict[tuple[str, ...], tuple[str, ...]]) -> Member | None:
     facts = process_table.read_facts(pid)
     links = process_table.links(f"/proc/{pid}", TYPES)
-    return None if facts is None or links is None else Member(facts, links)
+    return None if facts is None or links is None else Member(facts, same.setdefault(links, links))
 
 
 def _held_by(member: Member) -> Iterator[Sighting]:
@@ -136,7 +143,7 @@ def _places(census: Census) -> dict[str, str]:
             case HolderKind.DESCRIPTOR:
                 places[link] = f"/proc/{holder.pid}/fd/{holder.number}"
             case HolderKind.SOCKET:
-                places[link] = f"socket:{holder.pid}/{holder.number}"
+                places[link] = socket_place(holder.pid or 0, holder.number or 0)
             case HolderKind.MOUNT:
                 places[link] = holder.path or "" if holder.pid is None else f"/proc/{holder.pid}/root{holder.path}"
     for one in reversed(census.members):

@@ -6,12 +6,14 @@ import trio
 
 from nsbroker.daemon.discovery import census
 from nsbroker.daemon.discovery.census import Census
+from nsbroker.daemon.hints import Hints
 
 
 class Passes:
     """Makes passes on a thread.  `took`: the seconds that the last one took."""
 
-    def __init__(self) -> None:
+    def __init__(self, hints: Hints) -> None:
+        self._hints = hints
         self._lock = trio.Lock()
         self._begun = 0
         self._made = 0
@@ -30,6 +32,7 @@ class Passes:
                 self._shared = await trio.to_thread.run_sync(census.take, limiter=self._thread)
                 self.took = trio.current_time() - self.began
                 self._made = self._begun
+                self._hints.learn(self._shared.places)
             taken = self._shared
             if not self._lock.statistics().tasks_waiting:
                 # It is large on large hosts; whoever asked keeps it as long as they need it.

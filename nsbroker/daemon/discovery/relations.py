@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from nsbroker.errors import NsbrokerError
 from nsbroker.identity import NamespaceType
-from nsbroker.linux import nsfs, socket_owner
+from nsbroker.linux import nsfs
 from nsbroker.linux.features import features
-from nsbroker.namespace import Namespace
+from nsbroker.lookup import open_place
 
 # What is opened meanwhile is closed as soon as its relatives are known; chains end at 32 (user_namespaces(7)).
 _WITH_PARENTS = ("user", "pid")
@@ -64,13 +64,10 @@ def _ask(link: str, fd: int, found: dict[str, Relations]) -> None:
 
 
 def _open(place: str) -> int:
-    if place.startswith("socket:"):
-        pid, _, number = place.removeprefix("socket:").partition("/")
-        return socket_owner.open_network(int(pid), int(number))
     if place.startswith("/proc/") and "/ns/" in place:
         # Nothing else can be there.
         return os.open(place, os.O_RDONLY | os.O_CLOEXEC)
-    return Namespace.from_path(place).detach()
+    return open_place(place).detach()
 
 
 def _link(fd: int) -> str:

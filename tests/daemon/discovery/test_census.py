@@ -153,7 +153,11 @@ def test_a_pid_namespace_that_waits_for_its_first_child_and_parents_without_a_pr
 
 
 def lsns() -> list[dict[str, object]]:
-    done = subprocess.run(["lsns", "--json", "--list", "--notruncate"], capture_output=True, text=True, check=True)
+    # It fails, too, when a process ends at the wrong moment.
+    for _ in range(20):
+        done = subprocess.run(["lsns", "--json", "--list", "--notruncate"], capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            break
     rows: list[dict[str, object]] = json.loads(done.stdout)["namespaces"]
     return rows
 
@@ -243,15 +247,20 @@ def test_ten_thousand_namespaces_are_listed_and_leave_no_memory_behind(daemon: D
     with daemon.connect() as broker:
         broker.list()
         before = daemon.memory()
+        after = []
         for _ in range(10_000):
             spaces.append(Namespace.create("uts"))  # noqa: PERF401 - those made before a failure are closed, too
         inodes = {space.inode for space in spaces}
         assert inodes <= {one.inode for one in broker.list(["uts"])}
-        broker.list(["uts"])
+        for _ in range(4):
+            broker.list(["uts"])
+            after.append(daemon.memory())
         for space in spaces:
             space.close()
         broker.list()
-        assert daemon.memory() - before < 8e6
+        # What Python's allocator keeps for the next time, and does not ask for again.
+        assert daemon.memory() - before < 12e6
+        assert after[-1] - after[0] < 4e6
 
 
 @pytest.mark.root
