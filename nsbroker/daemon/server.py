@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import math
+import select
 import socket
 from collections.abc import AsyncGenerator, Sequence
 
@@ -22,7 +23,9 @@ from nsbroker.varlink.framing import END, MESSAGE_MAX
 # After so many calls in one go, others get their turn.
 _CALLS_IN_A_ROW = 16
 _STOP_DEADLINE = 5.0
+_STREAM_DEADLINE = 0.5
 _DRAIN_INTERVAL = 0.002
+_HANG_UP_INTERVAL = 0.2
 _TRANSIENT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -163,7 +166,7 @@ class Server:
         """Send answer after answer, until there is no other or the peer hangs up."""
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_hang_up_ends, lease.sock, nursery.cancel_scope)
+                nursery.start_soon(self._end_stream, lease.sock, nursery.cancel_scope)
                 async with contextlib.aclosing(answers):
                     async for one in answers:
                         await self._send(lease, wire, call, one)
@@ -171,6 +174,18 @@ class Server:
         except ExceptionGroup as group:
             # Only one of the two tasks raises.
             raise group.exceptions[0] from None
+
+    async def _end_stream(self, sock: socket.socket, scope: trio.CancelScope) -> None:
+        """End a stream of answers that nobody is there to read any more, or that would outlast the server."""
+        while True:
+            # Also when the next call is there, which is not for us to read.
+            await trio.lowlevel.wait_readable(sock)
+            if _has_hung_up(sock):
+                scope.cancel()
+            elif self._last_moment < math.inf:
+                scope.deadline = trio.current_time() + _STREAM_DEADLINE
+                await trio.sleep_forever()
+            await trio.sleep(_HANG_UP_INTERVAL)
 
     async def _send(self, lease: Lease, wire: ServerConnection, call: IncomingCall, answer: Answer) -> None:
         """Send one answer.  Takes its fds."""
@@ -209,13 +224,11 @@ class Server:
                 await trio.sleep(_DRAIN_INTERVAL)
 
 
-async def _hang_up_ends(sock: socket.socket, scope: trio.CancelScope) -> None:
-    """Cancel `scope` when the peer is gone: one that only listens would not be missed otherwise."""
-    await trio.lowlevel.wait_readable(sock)
-    with contextlib.suppress(BlockingIOError):
-        # What comes next, if it is a call, is not for us to read.
-        if not sock.recv(1, socket.MSG_PEEK):
-            scope.cancel()
+def _has_hung_up(sock: socket.socket) -> bool:
+    """Whether the peer has closed: not merely its sending half."""
+    poll = select.poll()
+    poll.register(sock, select.POLLHUP)
+    return bool(poll.poll(0))
 
 
 def _turn_away(sock: socket.socket, error: QuotaExceeded) -> None:

@@ -133,6 +133,18 @@ def test_descriptors_in_the_middle_of_a_message_end_the_connection(daemon: Daemo
     daemon.settles_at(before)
 
 
+def test_a_stream_of_answers_goes_to_whoever_still_reads(daemon: Daemon) -> None:
+    """Who has closed the sending half only gets them all."""
+    with daemon.raw() as sock:
+        sock.send(b'{"method":"io.nsbroker.Broker.List","parameters":{},"more":true}\0')
+        sock.shutdown(socket.SHUT_WR)
+        text = b""
+        while piece := sock.recv(65536):
+            text += piece
+    assert text.count(b'"continues":true') == text.count(b"\0") - 1
+    assert text.endswith(b"}\0")
+
+
 def test_half_a_message_and_silence_is_dropped_after_the_deadline(tmp_path: Path) -> None:
     with limited(tmp_path, "message-deadline = 0.3") as daemon, daemon.raw() as slow, daemon.raw() as idle:
         before = time.monotonic()
