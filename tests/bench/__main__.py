@@ -3,11 +3,11 @@
 import compileall
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from nsbroker.cli.output import print_table
-from tests.bench import broker, containers, rivals, sockets
+from tests.bench import broker, containers, discovery, rivals, sockets
 from tests.world import Sleeper
 
 ROUNDS = 3
@@ -28,6 +28,11 @@ class Row(NamedTuple):
 def say(text: str) -> None:
     """Progress, on standard error."""
     print(f"... {text}", file=sys.stderr, flush=True)
+
+
+def milli(seconds: Sequence[float]) -> str:
+    """The median, in milliseconds."""
+    return f"{statistics.median(seconds) * 1e3:.1f} ms"
 
 
 def micro(seconds: float) -> str:
@@ -138,6 +143,31 @@ def into_networks() -> list[Row]:
         rows.append(Row(f"forward: {work}", f"{ours / 1e6:,.0f} MB/s", ratio, ">= 0.7 of socat", ours >= 0.7 * theirs))
     for work, ours, theirs, best in delays:
         rows.append(Row(f"forward: {work}", micro(ours), f"{ours / theirs:.2f} of socat, {ours / best:.2f} of direct", "", None))
+    return rows
+
+
+def discoveries() -> list[Row]:
+    """List beside lsns, and an idle watch."""
+    rows = []
+    for count in (100, 1000, 5000):
+        say(f"List and lsns among {count} processes")
+        work = f"List among {count} processes"
+        try:
+            found = discovery.lists(count, ROUNDS)
+        except FileNotFoundError as error:
+            rows.append(Row(work, "-", "", f"not measured: {error} is missing", None))
+            continue
+        lsns = statistics.median(found.lsns)
+        call, command = statistics.median(found.call) / lsns, statistics.median(found.command) / lsns
+        must = count >= 1000
+        rows += [
+            Row(work, milli(found.call), f"{call:.2f} of lsns", "<= 1.0" if must else "", call <= 1 if must else None),
+            Row("  as a command: nsbroker ls", milli(found.command), f"{command:.2f} of lsns", "", None),
+            Row("  memory kept afterwards", f"{found.grown / 1e6:.1f} MB", "", "", None),
+        ]
+    for count in (0, 1000):
+        say(f"an idle watch among {count} processes more")
+        rows.append(Row(f"an idle watch, {count} processes more", f"{discovery.watching(count):.2%} of a CPU", "", "", None))
     return rows
 
 

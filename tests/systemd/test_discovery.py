@@ -1,0 +1,70 @@
+"""List and Watch under everything that the unit forbids the broker."""
+
+import os
+import socket
+from pathlib import Path
+
+from nsbroker.client.blocking import Broker, connect
+from nsbroker.description import HolderKind, NamespaceDescription
+from nsbroker.namespace import Namespace
+from tests.systemd.unit import Unit
+from tests.world import ALICE, Sleeper, as_user, named_network
+
+
+def found(broker: Broker, kind: str, inode: int) -> NamespaceDescription:
+    return next(one for one in broker.list([kind]) if one.inode == inode)
+
+
+def test_namespaces_are_found_by_processes_sockets_descriptors_and_mounts(unit: Unit) -> None:
+    with (
+        Sleeper() as process,
+        Namespace.create("net") as held,
+        Namespace.create("net") as left,
+        named_network("lab"),
+        connect() as broker,
+    ):
+        sock = left.call(socket.socket, socket.AF_UNIX)
+        inode = left.inode
+        left.close()
+        with sock:
+            assert found(broker, "net", process.inode("net")).processes == 1
+            for number, kind in (
+                (held.inode, HolderKind.DESCRIPTOR),
+                (inode, HolderKind.SOCKET),
+                (Path("/run/netns/lab").stat().st_ino, HolderKind.MOUNT),
+            ):
+                assert kind in {holder.kind for holder in found(broker, "net", number).holders or ()}, kind
+            with broker.open(f"net:[{inode}]", "net") as space:
+                assert space.inode == inode
+
+
+def test_units_are_named_and_a_rule_for_one_shows_it(unit: Unit) -> None:
+    unit.run("systemd-run", "--unit=lonely", "-p", "PrivateNetwork=yes", "sleep", "1000")
+    try:
+        pid = int(unit.run("systemctl", "show", "--property", "MainPID", "--value", "lonely.service"))
+        inode = os.stat(f"/proc/{pid}/ns/net").st_ino
+        unit.configure(f'[[allow]]\nname = "x"\nwho = ["user:{ALICE}"]\ntargets = ["unit:lone*"]\nnamespaces = ["net"]\n')
+        unit.run("systemctl", "try-restart", "nsbroker.service")
+        with connect() as broker:
+            assert found(broker, "net", inode).units == ["lonely.service"]
+
+        def look() -> list[tuple[int, int]]:
+            with connect() as broker:
+                return [(one.inode, one.processes) for one in broker.list(["net"]) if one.units == ["lonely.service"]]
+
+        assert as_user(ALICE, look) == [(inode, 1)]
+    finally:
+        unit.run("systemctl", "stop", "lonely.service")
+
+
+def test_what_begins_and_ends_is_told(unit: Unit) -> None:
+    with connect() as broker, broker.watch(["uts"]) as events:
+        for event in events:
+            if event.event == "ready":
+                break
+        with Sleeper() as process:
+            inode = process.inode("uts")
+            while (event := next(events)).namespace is None or (event.event, event.namespace.inode) != ("added", inode):
+                pass
+        while (event := next(events)).namespace is None or (event.event, event.namespace.inode) != ("gone", inode):
+            pass
