@@ -21,6 +21,9 @@ _COMMANDS = (
     "forward",
     "connect",
     "devices",
+    "ls",
+    "tree",
+    "watch",
     "ps",
     "create",
     "hold",
@@ -53,6 +56,9 @@ examples:
   nsbroker forward container:web 8080:80        a local port that leads to the container's loopback
   nsbroker ps                                   the containers that you may open
   nsbroker show container:web                   by name, id, or the beginning of an id
+  nsbroker ls --without-process                 what is kept alive by something else, and by what
+  nsbroker tree --type user                     user namespaces, and what each owns
+  nsbroker watch --type net                     networks as they come and go
   nsbroker explain pid:4711                     which rule allows what
 
 engines: ENGINES
