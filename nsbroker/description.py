@@ -15,7 +15,7 @@ class HolderKind(enum.StrEnum):
     CHILDREN = "children"
     """A process whose children to come will be in it."""
     DESCRIPTOR = "descriptor"
-    """An open file of a process: `number`."""
+    """An open file of a process: `number`.  Of the broker itself, for what it holds under a name: `path` is name:NAME."""
     SOCKET = "socket"
     """A socket that a process has open (`number`), which lives in it."""
     MOUNT = "mount"
@@ -34,11 +34,13 @@ class Holder(Struct, omit_defaults=True, frozen=True):
 
 
 class LeadingProcess(Struct, frozen=True):
-    """The process with the lowest number of those in a namespace."""
+    """The process with the lowest number of those in a namespace.  Without `uid` it has ended since, and `command` is its
+    name alone.
+    """
 
     pid: int
-    uid: int
     command: str
+    uid: int | None = None
 
 
 class NamespaceDescription(Struct, rename="camel", omit_defaults=True):

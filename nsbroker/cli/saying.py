@@ -26,12 +26,14 @@ def namespace_id(one: NamespaceDescription) -> str:
 
 
 @functools.cache
-def user_name(uid: int) -> str:
-    """The user's name here; the number of one who has none.  A process that has just ended is nobody's (−1)."""
+def user_name(uid: int | None) -> str:
+    """The user's name here; the number of one who has none.  A process that has just ended is nobody's (None)."""
+    if uid is None:
+        return NOTHING
     try:
         return printable(pwd.getpwuid(uid).pw_name)
     except KeyError:
-        return str(uid) if uid >= 0 else NOTHING
+        return str(uid)
 
 
 def command(process: LeadingProcess | None) -> str:

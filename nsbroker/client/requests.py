@@ -159,7 +159,8 @@ def list_namespaces(types: Iterable[str] | None, where: Where | None) -> Request
     kinds = None if types is None else [NamespaceType.parse(kind) for kind in types]
     request = ListRequest(kinds, None if target is None else TargetSpec.of(target))
     fds = () if target is None else _fds(target)
-    return Request(interface.LIST, request, fds, _read_namespace_list, "list the namespaces of", target, more=True)
+    what = "list namespaces" if target is None else "list the namespaces of"
+    return Request(interface.LIST, request, fds, _read_namespace_list, what, target, more=True)
 
 
 def watch(types: Iterable[str] | None) -> Request[None]:

@@ -5,7 +5,7 @@ looked at, is left out.  Nothing here opens what a process has open, so nothing 
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import NamedTuple
 
 _KERNEL_THREAD = 0x00200000  # PF_KTHREAD
@@ -64,15 +64,17 @@ def threads(pid: int) -> list[int]:
     return [int(name) for name in _names(f"/proc/{pid}/task") if name != str(pid)]
 
 
-def descriptors(pid: int) -> Iterator[tuple[int, str]]:
-    """Number and link of each of its open files that is nowhere on disk: `net:[4026531840]`, `socket:[17]`, `pipe:[18]`."""
+def descriptors(pid: int, paths: Container[str] = ()) -> Iterator[tuple[int, str]]:
+    """Number and link of each of its open files that is nowhere on disk: `net:[4026531840]`, `socket:[17]`, `pipe:[18]`; and
+    of those with one of `paths`.
+    """
     folder = f"/proc/{pid}/fd"
     for name in _names(folder):
         try:
             text = os.readlink(f"{folder}/{name}")
         except OSError:
             continue
-        if text[-1:] == "]" and text[0] != "/":
+        if (text[-1:] == "]" and text[0] != "/") or text in paths:
             yield int(name), text
 
 

@@ -198,7 +198,7 @@ def main() -> None:
     compileall.compile_dir("nsbroker", quiet=1)
     with Sleeper() as sleeper:
         pid = sleeper.pid
-        rows = [*single_calls(pid), *throughput(pid), *crowds(pid), *by_name(), *into_networks(), *footprint()]
+        rows = [*single_calls(pid), *throughput(pid), *crowds(pid), *by_name(), *into_networks(), *discoveries(), *footprint()]
     verdicts = {None: "", True: "met", False: "MISSED"}
     print_table(
         ["WORK", "MEDIAN", "RATIO TO C", "GOAL", ""],

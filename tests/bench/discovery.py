@@ -32,7 +32,13 @@ class Listed(NamedTuple):
 @contextlib.contextmanager
 def crowd(count: int) -> Iterator[None]:
     """So many processes that sleep."""
-    code = "import os, sys\nfor _ in range(int(sys.argv[1])):\n    if os.fork() == 0: os.execv('/bin/sleep', ['sleep', '1000'])\nos.wait()\n"
+    code = """
+import os, sys
+for _ in range(int(sys.argv[1])):
+    if os.fork() == 0:
+        os.execv("/bin/sleep", ["sleep", "1000"])
+os.wait()
+"""
     before = _processes()
     parent = subprocess.Popen([sys.executable, "-c", code, str(count)], start_new_session=True)
     try:

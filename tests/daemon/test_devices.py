@@ -223,8 +223,6 @@ def test_a_file_system_that_never_answers_costs_its_user_a_deadline_and_nobody_e
     target, _ = room
     with Daemon(tmp_path, limits="device-deadline = 0.3") as daemon:
         allow(daemon, "slow/null=1:3", "null")
-        with connect(daemon.address) as broker:
-            broker.who_am_i()
         before = daemon.snapshot()
         for _ in range(4):
             assert "did not answer in time" in as_user(ALICE, opened(daemon, target, "slow/null"))
@@ -258,8 +256,6 @@ def test_too_many_names_are_refused_not_cut(daemon: Daemon, room: tuple[str, Pat
 def test_one_connection_serves_any_container_and_closing_it_leaves_nothing_behind(daemon: Daemon, room: tuple[str, Path]) -> None:
     """What a client of its own for each container is elsewhere."""
     target, _ = room
-    with daemon.connect() as broker:
-        broker.device(target, "null").close()
     before = daemon.snapshot()
     with daemon.connect() as broker, Sleeper(unshare="--mount") as other:
         files = [broker.device(one, "null") for one in (target, f"pid:{other.pid}") for _ in range(20)]

@@ -4,14 +4,16 @@ The pass takes its time, and the host goes on meanwhile: what ended is left out,
 was looked at.  A process's own namespaces are read one after the other, and its number and start time tell it apart.
 """
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from nsbroker.daemon.discovery.relations import Relations, relations_of
 from nsbroker.description import Holder, HolderKind
+from nsbroker.errors import InvalidType
 from nsbroker.identity import NamespaceType
-from nsbroker.linux import process_table, socket_owner
+from nsbroker.linux import file_handle, process_table, socket_owner
 from nsbroker.linux.process_table import Facts
 from nsbroker.lookup import socket_place
 
@@ -20,6 +22,8 @@ TYPES = tuple(NamespaceType)
 _THREAD_TYPES = tuple(kind for kind in TYPES if kind in ("cgroup", "ipc", "mnt", "net", "uts"))
 _CHILDREN = ("pid_for_children", "time_for_children")
 _PREFIXES = frozenset(TYPES)
+_ROUNDS = 4
+_MORE_PLACES = 16
 
 
 class Member(NamedTuple):
@@ -53,17 +57,16 @@ class Census:
 def take() -> Census:
     """Make the pass.  For a thread that can be spared a while."""
     census = Census(own_mounts=process_table.link("/proc/self", "mnt") or "")
-    # Most processes are where many others are: one copy of that does for all.
-    same: dict[tuple[str, ...], tuple[str, ...]] = {}
-    for pid in process_table.process_ids():
-        member = _look_at(pid, same)
-        if member is not None:
-            census.members.append(member)
-            if not member.facts.is_kernels:
-                census.sightings += _held_by(member)
-    census.sightings += _bound(census)
+    census.members = _members()
+    bound = list(_bound(census))
+    paths = {"/": "", **{sighting.holder.path or "": sighting.link for sighting in bound}}
+    for member in census.members:
+        if not member.facts.is_kernels:
+            census.sightings += _held_by(member, paths)
+    census.sightings += bound
+    census.sightings += _bound_by_threads(census, bound)
     census.places = _places(census)
-    census.relations = relations_of(census.places)
+    census.relations = relations_of(census.places, lambda link: _more_places(census, link))
     for link, relations in census.relations.items():
         census.sightings += [
             Sighting(relative, Holder(HolderKind.NAMESPACE, path=link), None)
@@ -73,15 +76,35 @@ def take() -> Census:
     return census
 
 
+def _members() -> list[Member]:
+    """All processes.  Those that were born meanwhile are looked at, too: one of them may be all that is left of where its
+    parent was.
+    """
+    found: dict[int, Member] = {}
+    # Most processes are where many others are: one copy of that does for all.
+    same: dict[tuple[str, ...], tuple[str, ...]] = {}
+    seen: set[int] = set()
+    for _ in range(_ROUNDS):
+        new = [pid for pid in process_table.process_ids() if pid not in seen]
+        if not new:
+            break
+        seen.update(new)
+        for pid in new:
+            member = _look_at(pid, same)
+            if member is not None:
+                found[pid] = member
+    return [found[pid] for pid in sorted(found)]
+
+
 def _look_at(pid: int, same: dict[tuple[str, ...], tuple[str, ...]]) -> Member | None:
     facts = process_table.read_facts(pid)
     links = process_table.links(f"/proc/{pid}", TYPES)
     return None if facts is None or links is None else Member(facts, same.setdefault(links, links))
 
 
-def _held_by(member: Member) -> Iterator[Sighting]:
+def _held_by(member: Member, paths: Mapping[str, str]) -> Iterator[Sighting]:
     own = frozenset(member.links)
-    for found in (_by_children(member.facts.pid), _by_threads(member.facts), _by_files(member.facts.pid)):
+    for found in (_by_children(member.facts.pid), _by_threads(member.facts), _by_files(member.facts.pid, paths)):
         for link, holder in found:
             if link not in own or holder.kind is HolderKind.DESCRIPTOR:
                 yield Sighting(link, holder, member)
@@ -101,27 +124,42 @@ def _by_threads(facts: Facts) -> Iterator[tuple[str, Holder]]:
                 yield link, Holder(HolderKind.THREAD, facts.pid, tid)
 
 
-def _by_files(pid: int) -> Iterator[tuple[str, Holder]]:
+def _by_files(pid: int, paths: Mapping[str, str]) -> Iterator[tuple[str, Holder]]:
+    """`paths`: what files that are opened through a bind mount show as their link; "/" when the mount is gone."""
     sockets = []
-    for number, link in process_table.descriptors(pid):
-        kind = link.partition(":")[0]
-        if kind in _PREFIXES:
-            yield link, Holder(HolderKind.DESCRIPTOR, pid, number)
-        elif kind == "socket":
+    for number, text in process_table.descriptors(pid, paths):
+        kind = text.partition(":")[0]
+        if kind == "socket":
             sockets.append(number)
+            continue
+        link = text if kind in _PREFIXES else paths.get(text) or _link_at(pid, number)
+        if link is not None:
+            yield link, Holder(HolderKind.DESCRIPTOR, pid, number)
     for number, inode in socket_owner.networks(pid, sockets):
         yield f"net:[{inode}]", Holder(HolderKind.SOCKET, pid, number)
 
 
+def _link_at(pid: int, number: int) -> str | None:
+    """The namespace that an open file is whose mount has gone.  Linux 6.18; None before, and for anything else."""
+    try:
+        found = os.open(f"/proc/{pid}/fd/{number}", os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        space = file_handle.namespace_at(found)
+        return None if space is None else f"{NamespaceType.of_flag(space[0])}:[{space[1]}]"
+    except (OSError, InvalidType):
+        return None
+    finally:
+        os.close(found)
+
+
 def _bound(census: Census) -> Iterator[Sighting]:
-    """Namespaces that are bound to files, in every mount namespace; the broker's own first."""
+    """Namespaces that are bound to files, in the mount namespace of every process; the broker's own first."""
     mounts = TYPES.index(NamespaceType.MNT)
     views: dict[str, tuple[str, Member | None]] = {census.own_mounts: ("/proc/self", None)}
     for member in census.members:
         views.setdefault(member.links[mounts], (f"/proc/{member.facts.pid}", member))
-    for sighting in census.sightings:
-        if sighting.holder.kind is HolderKind.THREAD and sighting.link.startswith("mnt:"):
-            views.setdefault(sighting.link, (f"/proc/{sighting.holder.pid}/task/{sighting.holder.number}", sighting.member))
     seen: set[tuple[str, str]] = set()
     for directory, viewer in views.values():
         for link, path in process_table.bound_namespaces(directory):
@@ -129,6 +167,17 @@ def _bound(census: Census) -> Iterator[Sighting]:
             if (link, path) not in seen:
                 seen.add((link, path))
                 yield Sighting(link, Holder(HolderKind.MOUNT, viewer and viewer.facts.pid, path=path), viewer)
+
+
+def _bound_by_threads(census: Census, bound: Iterable[Sighting]) -> Iterator[Sighting]:
+    """The same, in mount namespaces in which there are threads alone."""
+    seen = {(sighting.link, sighting.holder.path) for sighting in bound}
+    for link, holder, member in list(census.sightings):
+        if holder.kind is HolderKind.THREAD and link.startswith("mnt:"):
+            for found, path in process_table.bound_namespaces(f"/proc/{holder.pid}/task/{holder.number}"):
+                if (found, path) not in seen:
+                    seen.add((found, path))
+                    yield Sighting(found, Holder(HolderKind.MOUNT, holder.pid, path=path), member)
 
 
 def _places(census: Census) -> dict[str, str]:
@@ -151,3 +200,16 @@ def _places(census: Census) -> dict[str, str]:
         for kind, link in zip(TYPES, one.links, strict=True):
             places[link] = base + kind
     return places
+
+
+def _more_places(census: Census, link: str) -> Iterator[str]:
+    """Other places of a namespace: of the last processes in it, which are the ones most likely still there."""
+    kind = link.partition(":")[0]
+    place = TYPES.index(NamespaceType(kind))
+    left = _MORE_PLACES
+    for member in reversed(census.members):
+        if member.links[place] == link:
+            yield f"/proc/{member.facts.pid}/ns/{kind}"
+            left -= 1
+            if not left:
+                return

@@ -4,7 +4,7 @@ Asked of a descriptor of each; what is found so may be a namespace that nothing 
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from nsbroker.errors import NsbrokerError
@@ -29,19 +29,33 @@ class Relations(NamedTuple):
 _NOTHING = Relations(None, None, None, None)
 
 
-def relations_of(places: Mapping[str, str]) -> dict[str, Relations]:
-    """The relations of the namespaces at these places (links and paths), and of those that are found by them."""
+def relations_of(places: Mapping[str, str], others: Callable[[str], Iterable[str]]) -> dict[str, Relations]:
+    """The relations of the namespaces at these places (links and paths), and of those that are found by them.
+
+    `others`: more places of one, for when nothing is at the first any more.
+    """
     found: dict[str, Relations] = {}
     for link, place in places.items():
-        if link in found:
-            continue
-        try:
-            fd = _open(place)
-        except (OSError, NsbrokerError):
+        if link not in found and not _ask_at(link, place, found):
             found[link] = _NOTHING
-        else:
-            _ask(link, fd, found)
+            for other in others(link):
+                if _ask_at(link, other, found):
+                    break
     return found
+
+
+def _ask_at(link: str, place: str, found: dict[str, Relations]) -> bool:
+    """Whether it was there, and could be asked."""
+    try:
+        fd = _open(place)
+    except (OSError, NsbrokerError, ValueError):
+        return False
+    if _link(fd) != link:
+        # What was there is somewhere else by now.
+        os.close(fd)
+        return False
+    _ask(link, fd, found)
+    return True
 
 
 def _ask(link: str, fd: int, found: dict[str, Relations]) -> None:
@@ -50,9 +64,7 @@ def _ask(link: str, fd: int, found: dict[str, Relations]) -> None:
     while waiting:
         link, fd = waiting.pop()
         try:
-            if link in found or _link(fd) != link:
-                # What was at the place is somewhere else by now.
-                found.setdefault(link, _NOTHING)
+            if found.get(link, _NOTHING) is not _NOTHING:
                 continue
             kind = link.partition(":")[0]
             owner = _related(fd, nsfs.owning_user_namespace, waiting, found)

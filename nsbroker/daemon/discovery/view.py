@@ -8,6 +8,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from msgspec import structs
+
 from nsbroker.daemon.discovery.census import TYPES, Census, Member, Sighting
 from nsbroker.daemon.peer import unit_of
 from nsbroker.description import Holder, HolderKind, LeadingProcess, NamespaceDescription
@@ -127,7 +129,7 @@ class View:
             owner_uid=relations and relations.owner_uid,
             parent=None if relations is None or relations.parent is None else _inode(relations.parent),
             process=None if leader is None else _leading(leader),
-            holders=self._holders.get(link),
+            holders=_told(self._holders.get(link)),
             containers=_trimmed(self._containers.get(link)),
             units=_trimmed(self._units.get(link)),
         )
@@ -165,6 +167,16 @@ def _has_others(holders: Sequence[Holder]) -> bool:
     return any(holder.kind is not HolderKind.NAMESPACE for holder in holders)
 
 
+def _told(holders: Sequence[Holder] | None) -> list[Holder] | None:
+    """As they go on the wire, which takes text alone: what a path has in it that is none is written as escapes."""
+    if holders is None:
+        return None
+    return [
+        holder if holder.path is None else structs.replace(holder, path=os.fsencode(holder.path).decode(errors="backslashreplace"))
+        for holder in holders
+    ]
+
+
 def _inode(link: str) -> int:
     return int(link.partition("[")[2][:-1])
 
@@ -175,8 +187,8 @@ def _leading(member: Member) -> LeadingProcess:
     now = process_table.read_facts(facts.pid)
     if uid is None or now is None or now.start_time != facts.start_time:
         # It has ended since, and its number may be another's.
-        return LeadingProcess(facts.pid, -1, facts.name[:_TEXT_MAX])
-    return LeadingProcess(facts.pid, uid, command[:_TEXT_MAX])
+        return LeadingProcess(facts.pid, facts.name[:_TEXT_MAX])
+    return LeadingProcess(facts.pid, command[:_TEXT_MAX], uid)
 
 
 def _trimmed(names: Iterable[str] | None) -> list[str] | None:

@@ -1,7 +1,8 @@
 """The verb Watch: what is there, and then what changes."""
 
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+import math
+from collections.abc import AsyncGenerator, Iterable, Sequence
 
 import trio
 
@@ -10,6 +11,7 @@ from nsbroker.daemon.discovery.census import TYPES
 from nsbroker.daemon.discovery.changes import Changes
 from nsbroker.daemon.discovery.listing import Listing, described
 from nsbroker.daemon.discovery.passes import Passes
+from nsbroker.daemon.discovery.view import View
 from nsbroker.daemon.limits import Lease
 from nsbroker.daemon.parts import Parts
 from nsbroker.description import NamespaceDescription, WatchEvent
@@ -24,6 +26,8 @@ _PER_USER = 16
 _UNREAD_MAX = 65536
 _BEHIND = 1.0
 _PAUSE = 0.05
+# Seconds until a second look at what seems to be gone.
+_AGAIN = 0.15
 
 _Key = tuple[str, int | None]
 
@@ -64,14 +68,18 @@ class Watching:
         self, caller: Caller, types: Sequence[NamespaceType]
     ) -> AsyncGenerator[tuple[WatchEvent, NamespaceDescription | None], None]:
         known: dict[_Key, NamespaceDescription] = {}
+        missing: set[_Key] = set()
         first = True
         while True:
             seen, behind = self._changes.number, 0.0
             view = await self._listing.view(caller, types)
-            now = {view.key(link): link for link in view.links()}
-            for key in [key for key in known if key not in now]:
+            now = _keyed(view, known)
+            # A pass can overlook what goes from one short-lived process to the next: gone is what two in a row do not see.
+            unseen = known.keys() - now.keys()
+            for key in [key for key in known if key in unseen & missing]:
                 behind += await _caught_up(caller.lease)
                 yield WatchEvent.GONE, known.pop(key)
+            missing = unseen - missing
             new = {link: key for key, link in now.items() if key not in known}
             async with contextlib.aclosing(described(view, list(new))) as descriptions:
                 async for description in descriptions:
@@ -85,7 +93,16 @@ class Watching:
             behind += await _caught_up(caller.lease)
             if behind > _BEHIND:
                 yield WatchEvent.MISSED, None
-            await self._changes.wait(seen, self._passes.took)
+            with trio.move_on_after(_AGAIN if missing else math.inf):
+                await self._changes.wait(seen, self._passes.took)
+
+
+def _keyed(view: View, known: Iterable[_Key]) -> dict[_Key, str]:
+    """The namespaces that are there, by what tells them apart.  One that ended before it could be asked is taken for the one
+    that had its number.
+    """
+    before = {link: (link, number) for link, number in known}
+    return {key if key[1] is not None else before.get(link, key): link for link in view.links() for key in [view.key(link)]}
 
 
 async def _caught_up(lease: Lease) -> float:

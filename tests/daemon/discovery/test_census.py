@@ -1,5 +1,6 @@
 """One pass: namespaces found by each thing that keeps them alive, whatever happens meanwhile."""
 
+import contextlib
 import functools
 import json
 import os
@@ -15,6 +16,7 @@ import pytest
 
 from nsbroker.client.blocking import Broker
 from nsbroker.description import HolderKind, NamespaceDescription
+from nsbroker.errors import ConnectionLost
 from nsbroker.identity import NamespaceType
 from nsbroker.linux import setns
 from nsbroker.linux.mounts import bind, unmount
@@ -185,7 +187,7 @@ def test_it_is_a_superset_of_lsns_and_says_the_same_of_what_both_have(daemon: Da
                 # lsns itself comes and goes.
                 if one.process is None or "lsns" in command:
                     continue
-                said = (one.type, one.process.pid, user(one.process.uid), one.process.command)
+                said = (one.type, one.process.pid, user(one.process.uid or 0), one.process.command)
                 if said != (row["type"], row["pid"], row["user"], command) or abs(one.processes - int(str(row["nprocs"]))) > 1:
                     apart.append((row, one))
             return apart
@@ -285,3 +287,59 @@ def test_a_proc_that_hides_others_processes_hides_none_from_root(tmp_path: Path)
         assert one is not None
         assert one.process is not None
         assert one.process.pid == process.pid
+
+
+@pytest.mark.root
+def test_a_descriptor_that_was_opened_by_a_name_is_seen_also_when_the_name_is_gone(daemon: Daemon) -> None:
+    with named_network("green") as path:
+        inode = path.stat().st_ino
+        fd = os.open(path, os.O_RDONLY)
+        with daemon.connect() as broker:
+            assert holders(found(broker, "net", inode)) == {HolderKind.MOUNT, HolderKind.DESCRIPTOR}
+    with daemon.connect() as broker:
+        if broker.status().features["namespace_id"]:
+            # From that kernel on namespaces have file handles, which tell without opening anything.
+            assert holders(found(broker, "net", inode)) == {HolderKind.DESCRIPTOR}
+    os.close(fd)
+
+
+@pytest.mark.root
+def test_a_bind_mount_at_a_path_that_is_no_text_is_told_in_escapes(daemon: Daemon, tmp_path: Path) -> None:
+    place = os.fsencode(tmp_path) + b"/a\xff\n"
+    os.close(os.open(place, os.O_CREAT | os.O_WRONLY))
+    with Namespace.create("uts") as space:
+        bind(f"/proc/self/fd/{space.fileno()}", os.fsdecode(place))
+        inode = space.inode
+    with daemon.connect() as broker:
+        one = found(broker, "uts", inode)
+        assert one is not None
+        assert [holder.path for holder in one.holders or ()] == [f"{tmp_path}/a\\xff\n"]
+        broker.open(f"uts:[{inode}]", "uts").close()
+    unmount(os.fsdecode(place))
+
+
+def test_what_goes_from_one_short_lived_process_to_the_next_is_not_gone(daemon: Daemon) -> None:
+    """A chain of processes in one network, each of which ends as soon as the next is born."""
+    code = """
+import os, time
+end = time.time() + 3
+while time.time() < end:
+    if os.fork():
+        os._exit(0)
+    time.sleep(0.002)
+"""
+    subprocess.run(["unshare", "--net", sys.executable, "-c", code], check=True)
+    gone = []
+    with daemon.connect() as broker, broker.watch(["net"]) as events:
+        inode = None
+        for event in events:
+            if event.event == "ready":
+                break
+            assert event.namespace is not None
+            inode = event.namespace.inode
+        timer = threading.Timer(2, events.close)
+        timer.start()
+        with contextlib.suppress(ConnectionLost):
+            gone = [event for event in events if event.namespace is not None and event.namespace.inode == inode]
+        timer.join()
+    assert gone == []
