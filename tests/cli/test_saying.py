@@ -50,7 +50,7 @@ def test_containers_come_before_units_and_what_keeps_it_alive_is_said_when_no_pr
 def test_a_user_is_named_or_numbered() -> None:
     assert saying.user_name(0) == pwd.getpwuid(0).pw_name
     assert saying.user_name(3999999999) == "3999999999"
-    assert saying.user_name(-1) == "-"
+    assert saying.user_name(None) == "-"
 
 
 def test_how_many_processes() -> None:
