@@ -33,11 +33,11 @@ class Listed(NamedTuple):
 def crowd(count: int) -> Iterator[None]:
     """So many processes that sleep."""
     code = """
-import os, sys
+import os, signal, sys
 for _ in range(int(sys.argv[1])):
     if os.fork() == 0:
         os.execv("/bin/sleep", ["sleep", "1000"])
-os.wait()
+signal.pause()
 """
     before = _processes()
     parent = subprocess.Popen([sys.executable, "-c", code, str(count)], start_new_session=True)

@@ -169,7 +169,7 @@ def test_it_is_a_superset_of_lsns_and_says_the_same_of_what_both_have(daemon: Da
     with (
         Sleeper(),
         Sleeper(uid=ALICE, unshare="--net --mount"),
-        Sleeper(unshare="--user --map-root-user --pid --fork"),
+        Sleeper(unshare="--user --map-root-user --pid --fork --kill-child"),
         named_network("red"),
     ):
 
