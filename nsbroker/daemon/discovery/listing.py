@@ -14,6 +14,7 @@ from nsbroker.daemon.discovery.view import Named, View
 from nsbroker.daemon.inquiry import Inquiry, inquire
 from nsbroker.daemon.parts import Parts
 from nsbroker.daemon.policy import Grants
+from nsbroker.daemon.turns import Turns
 from nsbroker.description import NamespaceDescription
 from nsbroker.errors import BrokerError, PermissionDenied
 from nsbroker.identity import NamespaceType
@@ -26,6 +27,9 @@ _AT_A_TIME = 128
 # Whoever may not see everything is answered at full ticks after the question, so that the time tells little of the rest.
 _TICK = 0.25
 _UNITS_MAX = 64
+# Views under way: of one user, and threads that make them and describe what is in them.
+_OF_A_USER = 2
+_THREADS = 4
 
 
 class Listing:
@@ -34,6 +38,8 @@ class Listing:
     def __init__(self, parts: Parts, passes: Passes) -> None:
         self._parts = parts
         self._passes = passes
+        self._turns = Turns(_OF_A_USER)
+        self._threads = trio.CapacityLimiter(_THREADS)
 
     def list(self, caller: Caller, call: IncomingCall, request: ListRequest) -> Stream:
         """The namespaces that the caller may open."""
@@ -56,7 +62,7 @@ class Listing:
     async def _listed(self, caller: Caller, types: Sequence[NamespaceType], only: Sequence[str] | None) -> Stream:
         view = await self.view(caller, types)
         links = [link for link in view.links() if only is None or link in only]
-        async with contextlib.aclosing(described(view, links)) as descriptions:
+        async with contextlib.aclosing(self.described(view, links)) as descriptions:
             async for description in descriptions:
                 yield Answer(ListReply(description), continues=True)
         yield Answer(ListReply())
@@ -66,18 +72,26 @@ class Listing:
         peer = caller.peer
         grants = self._parts.policy.grants(peer)
         asked = trio.current_time()
-        survey = await self._parts.roster.survey(grants.asker(peer))
-        census = await self._passes.fresh()
-        units = await self._units(grants) if grants.has_kind("unit") else []
+        async with self._turns.of(peer.uid):
+            survey = await self._parts.roster.survey(grants.asker(peer))
+            units = await self._units(grants) if grants.has_kind("unit") else []
+            census = await self._passes.fresh()
 
-        def make() -> View:
-            return View(census, sight_of(grants, peer, survey.containers, units, self._parts.holder), types)
+            def make() -> View:
+                return View(census, sight_of(grants, peer, survey.containers, units, self._parts.holder), types)
 
-        view = await trio.to_thread.run_sync(make)
+            view = await trio.to_thread.run_sync(make, limiter=self._threads)
         if not grants.everywhere().issuperset(types):
             ticks = math.ceil((trio.current_time() - asked) / _TICK)
             await trio.sleep_until(asked + ticks * _TICK)
         return view
+
+    async def described(self, view: View, links: Sequence[str]) -> AsyncGenerator[NamespaceDescription, None]:
+        """The descriptions of these namespaces."""
+        for start in range(0, len(links), _AT_A_TIME):
+            some = links[start : start + _AT_A_TIME]
+            for description in await trio.to_thread.run_sync(_describe, view, some, limiter=self._threads):
+                yield description
 
     async def _units(self, grants: Grants) -> Sequence[Named]:
         """The main processes of the units that a rule names."""
@@ -93,13 +107,6 @@ class Listing:
             except BrokerError:
                 continue
         return found
-
-
-async def described(view: View, links: Sequence[str]) -> AsyncGenerator[NamespaceDescription, None]:
-    """The descriptions of these namespaces."""
-    for start in range(0, len(links), _AT_A_TIME):
-        for description in await trio.to_thread.run_sync(_describe, view, links[start : start + _AT_A_TIME]):
-            yield description
 
 
 def _describe(view: View, links: Sequence[str]) -> list[NamespaceDescription]:

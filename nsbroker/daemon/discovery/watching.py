@@ -9,7 +9,7 @@ import trio
 from nsbroker.daemon.call import Answer, Caller, Stream, checked_types, see_more
 from nsbroker.daemon.discovery.census import TYPES
 from nsbroker.daemon.discovery.changes import Changes
-from nsbroker.daemon.discovery.listing import Listing, described
+from nsbroker.daemon.discovery.listing import Listing
 from nsbroker.daemon.discovery.passes import Passes
 from nsbroker.daemon.discovery.view import View
 from nsbroker.daemon.limits import Lease
@@ -81,7 +81,7 @@ class Watching:
                 yield WatchEvent.GONE, known.pop(key)
             missing = unseen - missing
             new = {link: key for key, link in now.items() if key not in known}
-            async with contextlib.aclosing(described(view, list(new))) as descriptions:
+            async with contextlib.aclosing(self._listing.described(view, list(new))) as descriptions:
                 async for description in descriptions:
                     known[new[f"{description.type}:[{description.inode}]"]] = description
                     behind += await _caught_up(caller.lease)

@@ -2,8 +2,7 @@
 
 import math
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +12,7 @@ import trio
 from nsbroker.daemon.engines.asking import Survey
 from nsbroker.daemon.engines.container import Container, Engine
 from nsbroker.daemon.engines.own import ask_own, may_have_own
+from nsbroker.daemon.turns import Turns
 from nsbroker.errors import AmbiguousTarget, EngineUnavailable, NoSuchTarget
 from nsbroker.linux.process import Process
 from nsbroker.target import ENGINES, Target, is_container_name
@@ -55,7 +55,7 @@ class Roster:
         self._places = places
         self.deadline = deadline
         self._instances: dict[tuple[str, str], _Instance] = {}
-        self._turns: dict[int, trio.CapacityLimiter] = {}
+        self._turns = Turns(_OF_A_USER)
         self._own = trio.CapacityLimiter(_OWN_AT_ONCE)
 
     async def find(self, target: Target, asker: Asker) -> tuple[Container, Process]:
@@ -105,7 +105,7 @@ class Roster:
         present = [instance for one in names if asker.may_name(one) for instance in self._present(one)]
         if name and not present and not (asker.has_own and may_have_own(asker.uid)):
             raise EngineUnavailable(name, self._absence(name))
-        async with self._turn(asker.uid), trio.open_nursery() as nursery:
+        async with self._turns.of(asker.uid), trio.open_nursery() as nursery:
             for instance in present:
                 if name or trio.current_time() >= instance.silent_until:
                     nursery.start_soon(self._ask_one, ask, instance, survey)
@@ -138,7 +138,7 @@ class Roster:
         if not asker.has_own or not may_have_own(asker.uid):
             return Survey([], [])
         off = [engine for engine, places in self._places.items() if not places]
-        async with self._turn(asker.uid), self._own:
+        async with self._turns.of(asker.uid), self._own:
             try:
                 with trio.fail_after(self.deadline):
                     said = await ask_own(asker.uid, asker.gid, word, name, off)
@@ -147,17 +147,6 @@ class Roster:
             except EngineUnavailable as error:
                 return Survey([], [error])
         return Survey([container for container in said.containers if _is_named_well(container)], said.failures)
-
-    @asynccontextmanager
-    async def _turn(self, uid: int) -> AsyncIterator[None]:
-        """A user's turn: what one user asks, however often, is no other user's wait."""
-        turns = self._turns.setdefault(uid, trio.CapacityLimiter(_OF_A_USER))
-        try:
-            async with turns:
-                yield
-        finally:
-            if not turns.statistics().borrowed_tokens and not turns.statistics().tasks_waiting:
-                self._turns.pop(uid, None)
 
     def _too_slow(self, name: str, place: str) -> EngineUnavailable:
         return EngineUnavailable(name, f"{place}: no answer in {self.deadline:g} s")
