@@ -1,7 +1,9 @@
 # make demo    the main job, end to end, in a few seconds
 # make test    all tests, of container engines against those that are installed; make test ENGINES=all installs the others
 # make test-incus   tests of incus, in a Debian 13 that is installed into build/ (300 MB) and booted; takes root
+# make test-browser   the page of `nsbroker map` in a real Chromium; takes root
 # make test-image   builds the image, runs it and asks it; validates the Kubernetes example; takes root
+# make map     draws examples/map.svg anew, from containers of crun and podman
 # make bench   speed, beside others, in one run
 # make lint    types and style alone
 #
@@ -13,7 +15,7 @@ HOST := tests/private-host
 INCUS := build/incus
 DEBIAN := build/debian
 
-.PHONY: demo test test-incus test-image bench lint clean
+.PHONY: demo test test-incus test-browser test-image map bench lint clean
 
 demo: $(VENV)/.demo
 	@$(HOST) examples/demo.sh
@@ -27,9 +29,17 @@ test: $(VENV)/$(if $(filter all,$(ENGINES)),.engines,.development)
 test-incus: $(INCUS)/.installed
 	@tests/boot-systemd --root $(INCUS) /usr/bin/python3 -m pytest -q tests/incus $(PYTEST_ARGS)
 
+test-browser: $(VENV)/.development
+	@command -v chromium chromedriver >/dev/null || { echo "installing chromium ..." && apt-get update -qq && \
+	    apt-get install -y -qq --no-install-recommends chromium chromium-driver fonts-dejavu-core; }
+	@NSBROKER_BROWSER=1 $(HOST) $(VENV)/bin/python -m pytest -q tests/browser $(PYTEST_ARGS)
+
 test-image: $(DEBIAN)/.installed build/.validator
 	@build/validator/bin/kubernetes-validate --strict examples/kubernetes/*.yaml
 	@tests/try-image $(CURDIR)/$(DEBIAN) $(CURDIR)/$(VENV)/bin/nsbroker
+
+map: $(VENV)/.engines
+	@$(HOST) examples/draw_map.sh
 
 bench: $(VENV)/.development
 	@$(HOST) $(VENV)/bin/python -m tests.bench

@@ -24,6 +24,7 @@ _COMMANDS = (
     "ls",
     "tree",
     "watch",
+    "map",
     "ps",
     "create",
     "hold",
