@@ -81,7 +81,7 @@ def descriptors(pid: int, paths: Container[str] = ()) -> Iterator[tuple[int, str
 def bound_namespaces(directory: str) -> list[tuple[str, str]]:
     """Namespace and mount point, as the process or thread sees it, of each namespace that is bound to a file there."""
     try:
-        lines = _read(f"{directory}/mountinfo").split(b"\n")
+        lines = _read_all(f"{directory}/mountinfo").split(b"\n")
     except OSError:
         return []
     found = []
@@ -97,7 +97,7 @@ def command_line(pid: int) -> str:
     gone.  What is no text is written as escapes.
     """
     try:
-        words = _read(f"/proc/{pid}/cmdline", _SOME).rstrip(b"\0").replace(b"\0", b" ")
+        words = _read(f"/proc/{pid}/cmdline").rstrip(b"\0").replace(b"\0", b" ")
         words = words or _read(f"/proc/{pid}/comm").rstrip(b"\n")
     except OSError:
         return ""
@@ -119,17 +119,20 @@ def _names(folder: str) -> list[str]:
         return []
 
 
-def _read(path: str, most: int = -1) -> bytes:
+def _read(path: str) -> bytes:
+    """The first piece, which of a small file is all."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        # One piece is all there is in most cases.
-        data = os.read(fd, _SOME)
-        if most == -1 and len(data) == _SOME:
-            parts = [data]
-            while part := os.read(fd, 16 * _SOME):
-                parts.append(part)
-            data = b"".join(parts)
-        return data
+        return os.read(fd, _SOME)
+    finally:
+        os.close(fd)
+
+
+def _read_all(path: str) -> bytes:
+    """Piece by piece to the end: a table of the kernel's comes in short ones."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return b"".join(iter(lambda: os.read(fd, 16 * _SOME), b""))
     finally:
         os.close(fd)
 
@@ -144,6 +147,6 @@ def _unescape(point: bytes) -> bytes:
 def control_groups(pid: int) -> bytes:
     """Its control groups, as `cgroup` has them; empty when it has gone."""
     try:
-        return _read(f"/proc/{pid}/cgroup")
+        return _read_all(f"/proc/{pid}/cgroup")
     except OSError:
         return b""

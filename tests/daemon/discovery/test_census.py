@@ -274,8 +274,13 @@ def test_a_mount_table_of_ten_thousand_lines_is_read(daemon: Daemon, tmp_path: P
         assert other.stdout
         assert other.stdout.read(1) == b"!"
         assert Path(f"/proc/{other.pid}/mountinfo").read_text().count("\n") > 10_000
+        with Namespace.create("uts") as space:
+            inode, source = space.inode, f"/proc/{os.getpid()}/fd/{space.fileno()}"
+            inside = ["nsenter", "--mount", "--target", str(other.pid)]
+            subprocess.run([*inside, "mount", "--bind", source, str(tmp_path / "f")], check=True)
         with daemon.connect() as broker:
-            assert found(broker, "mnt", os.stat(f"/proc/{other.pid}/ns/mnt").st_ino) is not None
+            # The last line of ten thousand.
+            assert holders(found(broker, "uts", inode)) == {HolderKind.MOUNT}
         other.kill()
 
 
