@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from nsbroker.daemon.discovery.census import Member, Sighting
 from nsbroker.daemon.discovery.view import Named, Sight
 from nsbroker.daemon.engines.container import Container
+from nsbroker.daemon.engines.roster import distinct
 from nsbroker.daemon.held import Holder as Held
 from nsbroker.daemon.peer import Peer
 from nsbroker.daemon.policy import Grants
@@ -23,12 +24,11 @@ def sight_of(grants: Grants, peer: Peer, containers: Iterable[Container], units:
     """What `peer`, whose rules these are, may see.  `units`: main processes of units that a rule names."""
     everything = grants.everywhere()
     by_pid: dict[int, frozenset[NamespaceType]] = {}
-    labels: list[Named] = []
-    for container in containers:
-        types = _types_of(container, grants, peer)
-        if types:
-            by_pid[container.pid] = by_pid.get(container.pid, _NONE) | types
-            labels.append(Named(container.pid, container.target))
+    allowed = {container: types for container in containers if (types := _types_of(container, grants, peer))}
+    for container, types in allowed.items():
+        by_pid[container.pid] = by_pid.get(container.pid, _NONE) | types
+    # One that several engines know has the name by which people know it.
+    labels = [Named(container.pid, container.target) for container in distinct(allowed)]
     for unit in units:
         by_pid[unit.pid] = by_pid.get(unit.pid, _NONE) | grants.types((unit.name,), own=False)
     return Sight(
