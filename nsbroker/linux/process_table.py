@@ -5,7 +5,7 @@ looked at, is left out.  Nothing here opens what a process has open, so nothing 
 """
 
 import os
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import NamedTuple
 
 _KERNEL_THREAD = 0x00200000  # PF_KTHREAD
@@ -59,17 +59,19 @@ def link(directory: str, kind: str) -> str | None:
         return None
 
 
-def threads(pid: int) -> list[int]:
+def threads(pid: int) -> Iterator[int]:
     """The numbers of its threads but the first."""
-    return [int(name) for name in _names(f"/proc/{pid}/task") if name != str(pid)]
+    return (int(name) for name in _names(f"/proc/{pid}/task") if name != str(pid))
 
 
-def descriptors(pid: int, paths: Container[str] = ()) -> Iterator[tuple[int, str]]:
+def descriptors(
+    pid: int, paths: Container[str] = (), limited: Callable[[Iterator[str]], Iterator[str]] = lambda names: names
+) -> Iterator[tuple[int, str]]:
     """Number and link of each of its open files that is nowhere on disk: `net:[4026531840]`, `socket:[17]`, `pipe:[18]`; and
-    of those with one of `paths`.
+    of those with one of `paths`.  `limited` may leave some out before they are looked at.
     """
     folder = f"/proc/{pid}/fd"
-    for name in _names(folder):
+    for name in limited(_names(folder)):
         try:
             text = os.readlink(f"{folder}/{name}")
         except OSError:
@@ -78,10 +80,13 @@ def descriptors(pid: int, paths: Container[str] = ()) -> Iterator[tuple[int, str
             yield int(name), text
 
 
-def bound_namespaces(directory: str) -> list[tuple[str, str]]:
-    """Namespace and mount point, as the process or thread sees it, of each namespace that is bound to a file there."""
+def bound_namespaces(directory: str, go_on: Callable[[], bool] = lambda: True) -> list[tuple[str, str]]:
+    """Namespace and mount point, as the process or thread sees it, of each namespace that is bound to a file there.
+
+    `go_on` is asked before each piece of the table (64 kilobytes at most) but the first whether to read it.
+    """
     try:
-        lines = _read_all(f"{directory}/mountinfo").split(b"\n")
+        lines = _read_all(f"{directory}/mountinfo", go_on).split(b"\n")
     except OSError:
         return []
     found = []
@@ -112,11 +117,14 @@ def owner(pid: int) -> int | None:
         return None
 
 
-def _names(folder: str) -> list[str]:
+def _names(folder: str) -> Iterator[str]:
+    # One by one: a process may have a million of them.
     try:
-        return os.listdir(folder)
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                yield entry.name
     except OSError:
-        return []
+        return
 
 
 def _read(path: str) -> bytes:
@@ -128,11 +136,14 @@ def _read(path: str) -> bytes:
         os.close(fd)
 
 
-def _read_all(path: str) -> bytes:
+def _read_all(path: str, go_on: Callable[[], bool] = lambda: True) -> bytes:
     """Piece by piece to the end: a table of the kernel's comes in short ones."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return b"".join(iter(lambda: os.read(fd, 16 * _SOME), b""))
+        parts = [os.read(fd, 16 * _SOME)]
+        while parts[-1] and go_on():
+            parts.append(os.read(fd, 16 * _SOME))
+        return b"".join(parts)
     finally:
         os.close(fd)
 

@@ -6,30 +6,30 @@ as its owner set it to linger; such a copy is closed by a thread of its own.
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from nsbroker.linux import pidfd as _pidfd
 from nsbroker.linux.socket_options import lingers, network_namespace
 
 
-def networks(pid: int, numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+def networks(pid: int, numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
     """Each of the process's sockets (`numbers`) with the inode of its network namespace.
 
     Sockets that are gone, or may not be looked at (PTRACE_MODE_ATTACH, CAP_NET_ADMIN), are left out.
     """
-    if not numbers:
-        return
-    try:
-        pidfd = os.pidfd_open(pid)
-    except OSError:
-        return
+    pidfd = -1
     try:
         for number in numbers:
+            if pidfd < 0:
+                pidfd = os.pidfd_open(pid)
             inode = _network(pidfd, number)
             if inode is not None:
                 yield number, inode
+    except ProcessLookupError:
+        return
     finally:
-        os.close(pidfd)
+        if pidfd >= 0:
+            os.close(pidfd)
 
 
 def open_network(pid: int, number: int) -> int:

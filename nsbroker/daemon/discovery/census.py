@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from nsbroker.daemon.discovery.relations import Relations, relations_of
+from nsbroker.daemon.discovery.shares import Shares
 from nsbroker.description import Holder, HolderKind
 from nsbroker.errors import InvalidType
 from nsbroker.identity import NamespaceType
@@ -24,6 +25,9 @@ _CHILDREN = ("pid_for_children", "time_for_children")
 _PREFIXES = frozenset(TYPES)
 _ROUNDS = 4
 _MORE_PLACES = 16
+# What a socket costs, and a piece of a mount table, when a link costs one.
+_SOCKET_LOOKS = 6
+_TABLE_LOOKS = 64
 
 
 class Member(NamedTuple):
@@ -58,13 +62,14 @@ def take() -> Census:
     """Make the pass.  For a thread that can be spared a while."""
     census = Census(own_mounts=process_table.link("/proc/self", "mnt") or "")
     census.members = _members()
-    bound = list(_bound(census))
+    shares = Shares()
+    bound = list(_bound(census, shares))
     paths = {"/": "", **{sighting.holder.path or "": sighting.link for sighting in bound}}
     for member in census.members:
         if not member.facts.is_kernels:
-            census.sightings += _held_by(member, paths)
+            census.sightings += _held_by(member, paths, shares)
     census.sightings += bound
-    census.sightings += _bound_by_threads(census, bound)
+    census.sightings += _bound_by_threads(census, bound, shares)
     census.places = _places(census)
     census.relations = relations_of(census.places, lambda link: _more_places(census, link))
     for link, relations in census.relations.items():
@@ -102,9 +107,10 @@ def _look_at(pid: int, same: dict[tuple[str, ...], tuple[str, ...]]) -> Member |
     return None if facts is None or links is None else Member(facts, same.setdefault(links, links))
 
 
-def _held_by(member: Member, paths: Mapping[str, str]) -> Iterator[Sighting]:
+def _held_by(member: Member, paths: Mapping[str, str], shares: Shares) -> Iterator[Sighting]:
     own = frozenset(member.links)
-    for found in (_by_children(member.facts.pid), _by_threads(member.facts), _by_files(member.facts.pid, paths)):
+    pid = member.facts.pid
+    for found in (_by_children(pid), _by_threads(member.facts, shares), _by_files(pid, paths, shares)):
         for link, holder in found:
             if link not in own or holder.kind is HolderKind.DESCRIPTOR:
                 yield Sighting(link, holder, member)
@@ -117,17 +123,17 @@ def _by_children(pid: int) -> Iterator[tuple[str, Holder]]:
             yield link, Holder(HolderKind.CHILDREN, pid)
 
 
-def _by_threads(facts: Facts) -> Iterator[tuple[str, Holder]]:
+def _by_threads(facts: Facts, shares: Shares) -> Iterator[tuple[str, Holder]]:
     if facts.threads > 1:
-        for tid in process_table.threads(facts.pid):
+        for tid in shares.limited(facts.pid, len(_THREAD_TYPES), process_table.threads(facts.pid)):
             for link in process_table.links(f"/proc/{facts.pid}/task/{tid}", _THREAD_TYPES) or ():
                 yield link, Holder(HolderKind.THREAD, facts.pid, tid)
 
 
-def _by_files(pid: int, paths: Mapping[str, str]) -> Iterator[tuple[str, Holder]]:
+def _by_files(pid: int, paths: Mapping[str, str], shares: Shares) -> Iterator[tuple[str, Holder]]:
     """`paths`: what files that are opened through a bind mount show as their link; "/" when the mount is gone."""
     sockets = []
-    for number, text in process_table.descriptors(pid, paths):
+    for number, text in process_table.descriptors(pid, paths, lambda names: shares.limited(pid, 1, names)):
         kind = text.partition(":")[0]
         if kind == "socket":
             sockets.append(number)
@@ -135,7 +141,7 @@ def _by_files(pid: int, paths: Mapping[str, str]) -> Iterator[tuple[str, Holder]
         link = text if kind in _PREFIXES else paths.get(text) or _link_at(pid, number)
         if link is not None:
             yield link, Holder(HolderKind.DESCRIPTOR, pid, number)
-    for number, inode in socket_owner.networks(pid, sockets):
+    for number, inode in socket_owner.networks(pid, shares.limited(pid, _SOCKET_LOOKS, sockets)):
         yield f"net:[{inode}]", Holder(HolderKind.SOCKET, pid, number)
 
 
@@ -154,7 +160,7 @@ def _link_at(pid: int, number: int) -> str | None:
         os.close(found)
 
 
-def _bound(census: Census) -> Iterator[Sighting]:
+def _bound(census: Census, shares: Shares) -> Iterator[Sighting]:
     """Namespaces that are bound to files, in the mount namespace of every process; the broker's own first."""
     mounts = TYPES.index(NamespaceType.MNT)
     views: dict[str, tuple[str, Member | None]] = {census.own_mounts: ("/proc/self", None)}
@@ -162,19 +168,21 @@ def _bound(census: Census) -> Iterator[Sighting]:
         views.setdefault(member.links[mounts], (f"/proc/{member.facts.pid}", member))
     seen: set[tuple[str, str]] = set()
     for directory, viewer in views.values():
-        for link, path in process_table.bound_namespaces(directory):
+        go_on = shares.drawing(viewer.facts.pid if viewer else os.getpid(), _TABLE_LOOKS)
+        for link, path in process_table.bound_namespaces(directory, go_on):
             # Most mounts of containers are copies of the host's.
             if (link, path) not in seen:
                 seen.add((link, path))
                 yield Sighting(link, Holder(HolderKind.MOUNT, viewer and viewer.facts.pid, path=path), viewer)
 
 
-def _bound_by_threads(census: Census, bound: Iterable[Sighting]) -> Iterator[Sighting]:
+def _bound_by_threads(census: Census, bound: Iterable[Sighting], shares: Shares) -> Iterator[Sighting]:
     """The same, in mount namespaces in which there are threads alone."""
     seen = {(sighting.link, sighting.holder.path) for sighting in bound}
     for link, holder, member in list(census.sightings):
         if holder.kind is HolderKind.THREAD and link.startswith("mnt:"):
-            for found, path in process_table.bound_namespaces(f"/proc/{holder.pid}/task/{holder.number}"):
+            go_on = shares.drawing(holder.pid or 0, _TABLE_LOOKS)
+            for found, path in process_table.bound_namespaces(f"/proc/{holder.pid}/task/{holder.number}", go_on):
                 if (found, path) not in seen:
                     seen.add((found, path))
                     yield Sighting(found, Holder(HolderKind.MOUNT, holder.pid, path=path), member)
