@@ -10,6 +10,7 @@ import pytest
 from nsbroker.client.blocking import connect
 from nsbroker.errors import AmbiguousTarget, NoSuchDevice, NoSuchTarget, PermissionDenied
 from nsbroker.identity import NamespaceType
+from tests.daemon.discovery.test_census import lsns
 from tests.engines.real import Cri, Engine, end_process, root_file_system
 from tests.world import ALICE, BOB, NOBODY, Daemon, as_user, eventually
 
@@ -123,6 +124,28 @@ def test_its_devices_are_listed_and_opened_and_no_others(engine: Engine, web1: s
     names, read, refused = as_user(NOBODY, look)
     assert (names, read) == (["null", "zero"], bytes(4))
     assert "the device full" in refused
+
+
+def test_its_namespaces_are_listed_under_its_name_and_none_that_lsns_has_is_missing(
+    engine: Engine, web1: str, daemon: Daemon
+) -> None:
+    own = {inode for kind, inode in inodes(engine.pid(web1)).items() if inode != os.stat(f"/proc/self/ns/{kind}").st_ino}
+    daemon.allow("web", who=[f"user:{ALICE}"], targets=["container:web1", "cri:default/web1"], namespaces=["*"])
+
+    def seen() -> dict[int, list[str] | None]:
+        with connect(daemon.address) as broker:
+            return {one.inode: one.containers for one in broker.list() if one.containers}
+
+    assert len(own) >= 4
+    for told in (seen(), as_user(ALICE, seen)):
+        assert {inode for inode, names in told.items() if names and f"{engine.word}:{web1}" in names} >= own
+
+    def misses_none() -> bool:
+        with daemon.connect() as broker:
+            return {int(str(row["ns"])) for row in lsns()} <= {one.inode for one in broker.list()}
+
+    # What ends between the two is in one only.
+    eventually(misses_none, "all that lsns has is there")
 
 
 def test_one_that_was_killed_is_told_from_one_that_never_was(engine: Engine, web1: str, daemon: Daemon) -> None:
