@@ -19,7 +19,8 @@ from nsbroker.linux import nsfs, process_table
 _HOLDERS_MAX = 16
 _NAMES_MAX = 200
 # Of the 65536 bytes of a message, in which a character may take six.
-_TEXT_MAX = 2048
+_COMMAND_MAX = 1024
+_PATHS_MAX = 4096
 _NAMES_TEXT_MAX = 4096
 
 
@@ -168,13 +169,19 @@ def _has_others(holders: Sequence[Holder]) -> bool:
 
 
 def _told(holders: Sequence[Holder] | None) -> list[Holder] | None:
-    """As they go on the wire, which takes text alone: what a path has in it that is none is written as escapes."""
+    """As they go on the wire, which takes text alone, and so much of it: what a path has in it that is none is written as
+    escapes, and of long ones not all are told.
+    """
     if holders is None:
         return None
-    return [
-        holder if holder.path is None else structs.replace(holder, path=os.fsencode(holder.path).decode(errors="backslashreplace"))
-        for holder in holders
-    ]
+    told = []
+    left = _PATHS_MAX
+    for holder in holders:
+        path = None if holder.path is None else os.fsencode(holder.path).decode(errors="backslashreplace")
+        left -= len(path or "")
+        if left >= 0:
+            told.append(structs.replace(holder, path=path))
+    return told
 
 
 def _inode(link: str) -> int:
@@ -187,8 +194,8 @@ def _leading(member: Member) -> LeadingProcess:
     now = process_table.read_facts(facts.pid)
     if uid is None or now is None or now.start_time != facts.start_time:
         # It has ended since, and its number may be another's.
-        return LeadingProcess(facts.pid, facts.name[:_TEXT_MAX])
-    return LeadingProcess(facts.pid, command[:_TEXT_MAX], uid)
+        return LeadingProcess(facts.pid, facts.name[:_COMMAND_MAX])
+    return LeadingProcess(facts.pid, command[:_COMMAND_MAX], uid)
 
 
 def _trimmed(names: Iterable[str] | None) -> list[str] | None:

@@ -352,3 +352,29 @@ while time.time() < end:
             gone = [event for event in events if event.namespace is not None and event.namespace.inode == inode]
         timer.join()
     assert gone == []
+
+
+@pytest.mark.root
+def test_long_paths_and_commands_fit_into_a_reply(daemon: Daemon, tmp_path: Path) -> None:
+    folder = tmp_path
+    while len(str(folder)) < 3700:
+        folder /= "\x1b" * 250
+        folder.mkdir()
+    odd = b"\xff" * 100_000
+    apart = functools.partial(setns.unshare, setns.CLONE_NEWUTS)
+    places = [folder / f"{number}" for number in range(20)]
+    with subprocess.Popen([odd, b"100"], executable="/bin/sleep", preexec_fn=apart) as process:
+        eventually(lambda: b"\xff" in Path(f"/proc/{process.pid}/cmdline").read_bytes(), "it runs")
+        inode = os.stat(f"/proc/{process.pid}/ns/uts").st_ino
+        for place in places:
+            place.touch()
+            bind(f"/proc/{process.pid}/ns/uts", str(place))
+        with daemon.connect() as broker:
+            one = found(broker, "uts", inode)
+            assert one is not None
+            assert one.process is not None
+            assert len(one.process.command) == 1024
+            assert [holder.path for holder in one.holders or ()] == [str(places[0])]
+        for place in places:
+            unmount(str(place))
+        process.kill()
