@@ -114,7 +114,8 @@ def test_every_verdict_is_found_in_the_journal_and_explained(unit: Unit, sleeper
     as_user(ALICE, refused)
     with connect(ADDRESS, timeout=10) as broker:
         broker.open(f"pid:{sleeper.pid}", "net").close()
-    (denied,) = unit.entries(f"NSBROKER_PEER_UID={ALICE}")
+    about = f"NSBROKER_PEER_UID={ALICE}", f"NSBROKER_TARGET=pid:{sleeper.pid}"
+    (denied,) = unit.entries(*about)
     assert (denied["NSBROKER_VERB"], denied["NSBROKER_TARGET"], denied["NSBROKER_VERDICT"]) == (
         "Open",
         f"pid:{sleeper.pid}",
@@ -122,7 +123,7 @@ def test_every_verdict_is_found_in_the_journal_and_explained(unit: Unit, sleeper
     )
     (allowed,) = unit.entries("NSBROKER_VERDICT=allowed", f"NSBROKER_TARGET=pid:{sleeper.pid}")
     assert allowed["NSBROKER_NAMESPACES"] == f"net:[{sleeper.inode('net')}]"
-    explained = unit.run("journalctl", "-x", "-t", "nsbroker", f"NSBROKER_PEER_UID={ALICE}", "--no-pager")
+    explained = unit.run("journalctl", "-x", "-t", "nsbroker", *about, "--no-pager")
     assert f"Subject: Open of pid:{sleeper.pid} was denied to uid {ALICE}" in explained
     assert "systemctl reload nsbroker" in explained
 
