@@ -35,6 +35,8 @@ class Relay:
             for sock in (left, right):
                 # Whoever wrote has decided what goes at once.
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                # splice(2) would stop at an urgent byte for ever.
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
             await asyncio.gather(*ways)
         except BaseException as error:
             # Whoever is at the other end shall learn that it broke, not take it for the end.

@@ -20,12 +20,13 @@ class Caller(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What to reply.  Whoever holds the answer owns `fds`."""
+    """What to reply.  Whoever holds the answer owns `fds`; `closing_waits`: closing them can take as long as the peer likes."""
 
     parameters: Struct | dict[str, Any] | None = None
     fds: Sequence[int] = ()
     error: str | None = None
     continues: bool = False
+    closing_waits: bool = False
 
 
 Later = Coroutine[Any, Any, Answer]

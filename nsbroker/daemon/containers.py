@@ -15,6 +15,7 @@ from nsbroker.errors import BrokerError
 from nsbroker.identity import NamespaceType
 from nsbroker.interface import ContainerDescription, ListContainersReply, UnavailableEngine
 from nsbroker.linux.cgroup import is_frozen
+from nsbroker.linux.process import Process
 from nsbroker.varlink import service
 from nsbroker.varlink.connection import IncomingCall
 
@@ -40,7 +41,7 @@ class Containers:
         survey = await self._parts.roster.survey(grants.asker(peer))
         found: dict[Container, ContainerDescription] = {}
         for number, container in enumerate(survey.containers):
-            described = _describe(container, grants, peer)
+            described = await self._described(container, grants, peer)
             if described is not None:
                 found[container] = described
             if number % _IN_A_ROW == 0:
@@ -51,11 +52,17 @@ class Containers:
             yield Answer(ListContainersReply(unavailable=UnavailableEngine(failure.engine, failure.reason)), continues=True)
         yield Answer(ListContainersReply())
 
+    async def _described(self, container: Container, grants: Grants, peer: Peer) -> ContainerDescription | None:
+        try:
+            process = await self._parts.roster.pin(container, peer.uid)
+        except (BrokerError, OSError):
+            return None
+        return _describe(container, process, grants, peer)
 
-def _describe(container: Container, grants: Grants, peer: Peer) -> ContainerDescription | None:
-    """What the peer may learn; None when it may open nothing of it, or when it has ended by now."""
+
+def _describe(container: Container, process: Process, grants: Grants, peer: Peer) -> ContainerDescription | None:
+    """What the peer may learn; None when it may open nothing of it, or when it has ended by now.  Takes `process`."""
     try:
-        process = container.pin()
         pinned = PinnedContainer(container, process)
     except (BrokerError, OSError):
         return None

@@ -6,7 +6,7 @@ without following links; it is opened only when its numbers, too, are those that
 
 import errno
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 import trio
@@ -26,13 +26,14 @@ from nsbroker.interface import (
     OpenDeviceReply,
     OpenDeviceRequest,
 )
-from nsbroker.linux import device
+from nsbroker.linux import device, procfs
 from nsbroker.varlink.connection import IncomingCall
 
 T = TypeVar("T")
 
-# Of the 65536 bytes of a message.
-_LISTED_MAX = 500
+# Of the 65536 bytes of a message: in all, and for each beside its name.
+_LISTED_MAX = 60_000
+_NUMBERS_MAX = 60
 _REASONS: Mapping[int, str] = {
     errno.ENOENT: "there is no such file",
     errno.ENOTDIR: "there is no such file",
@@ -51,7 +52,7 @@ class Devices:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._threads = SpareThreads()
+        self._threads = SpareThreads("devices under way")
 
     def list(self, caller: Caller, call: IncomingCall, request: ListDevicesRequest) -> Later:
         """Those that the caller may open."""
@@ -65,14 +66,14 @@ class Devices:
             try:
                 if not inquiry.judge(pinned).allowed:
                     raise PermissionDenied
-                there = await self._spare(caller, pinned, "*", pinned.open_root(), _walk, lambda _: None)
+                there = await self._spare(caller, pinned, "*", pinned.directory(), _walk, lambda _: None)
                 found = [Device(name, DeviceNumber(*number)) for name, number in there if is_device_name(name)]
                 mine = [one for one in found if inquiry.verdict_on(pinned, (one,)).allowed]
                 pinned.see_unchanged()
                 inquiry.succeed()
             finally:
                 pinned.close()
-        return Answer(ListDevicesReply([_described(one) for one in sorted(mine)][:_LISTED_MAX]))
+        return Answer(ListDevicesReply(list(_fitting(sorted(mine)))))
 
     def open(self, caller: Caller, call: IncomingCall, request: OpenDeviceRequest) -> Later:
         """Open one."""
@@ -99,13 +100,14 @@ class Devices:
                     raise
             finally:
                 pinned.close()
-        return Answer(OpenDeviceReply(0), [fd])
+        return Answer(OpenDeviceReply(0), [fd], closing_waits=True)
 
     async def _open_allowed(self, caller: Caller, inquiry: Inquiry, pinned: Pinned, name: str, access: DeviceAccess) -> int:
         """An fd of the device, after a look at what has its name."""
-        found = await self._spare(caller, pinned, name, pinned.open_root(), lambda root: device.find(root, name), self._close)
+        found, numbers = await self._spare(
+            caller, pinned, name, pinned.directory(), lambda process: _find(process, name), lambda late: os.close(late[0])
+        )
         try:
-            numbers = device.number(found)
             if numbers is None:
                 raise NoSuchDevice(pinned.target, name, "what has that name is no character device")
             number = DeviceNumber(*numbers)
@@ -121,8 +123,16 @@ class Devices:
         self, caller: Caller, pinned: Pinned, name: str, fd: int, function: Callable[[int], T], undo: Callable[[T], object]
     ) -> T:
         """What `function` makes of `fd` (taken), on a thread that can be spared."""
+
+        def work() -> T:
+            try:
+                return function(fd)
+            finally:
+                os.close(fd)
+
         try:
-            return await self._threads.run(caller.peer.uid, self._parts.ledger.limits.device_deadline, fd, function, undo)
+            deadline = self._parts.ledger.limits.device_deadline
+            return await self._threads.run(caller.peer.uid, pinned.target, deadline, work, undo, lambda: os.close(fd))
         except trio.TooSlowError as error:
             raise NoSuchDevice(pinned.target, name, "it did not answer in time") from error
         except OSError as error:
@@ -135,10 +145,34 @@ class Devices:
         self._parts.ledger.closer.close(fd)
 
 
-def _walk(root: int) -> list[tuple[str, tuple[int, int]]]:
-    return list(device.walk(root))
+def _walk(process: int) -> list[tuple[str, tuple[int, int]]]:
+    root = procfs.open_root(process)
+    try:
+        return list(device.walk(root))
+    finally:
+        os.close(root)
 
 
-def _described(one: Device) -> DeviceDescription:
-    number = one.number or DeviceNumber(0, 0)
-    return DeviceDescription(one.name, number.major, number.minor)
+def _find(process: int, name: str) -> tuple[int, tuple[int, int] | None]:
+    """An O_PATH fd (the caller's) of what has that name, and the numbers of the device that it is."""
+    root = procfs.open_root(process)
+    try:
+        found = device.find(root, name)
+    finally:
+        os.close(root)
+    try:
+        return found, device.number(found)
+    except BaseException:
+        os.close(found)
+        raise
+
+
+def _fitting(devices: Iterable[Device]) -> Iterator[DeviceDescription]:
+    """As many as fit into a reply."""
+    left = _LISTED_MAX
+    for one in devices:
+        number = one.number or DeviceNumber(0, 0)
+        left -= len(one.name) + _NUMBERS_MAX
+        if left < 0:
+            return
+        yield DeviceDescription(one.name, number.major, number.minor)

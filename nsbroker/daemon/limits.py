@@ -9,10 +9,10 @@ import socket
 import time
 from dataclasses import dataclass, field
 
-from nsbroker.daemon.closing import Closer
 from nsbroker.daemon.configuration import Limits
 from nsbroker.errors import QuotaExceeded
 from nsbroker.linux.ancillary import SCM_MAX_FD
+from nsbroker.linux.closing import Closer
 from nsbroker.linux.socket_options import unread_bytes
 
 

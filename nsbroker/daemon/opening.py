@@ -1,14 +1,18 @@
 """The verbs Open and Explain."""
 
+import os
 from collections.abc import Coroutine, Sequence
 from typing import Any
+
+import trio
 
 from nsbroker.daemon.call import Answer, Caller, Later, checked_types
 from nsbroker.daemon.inquiry import Inquiry, inquire
 from nsbroker.daemon.parts import Parts
 from nsbroker.daemon.permission import Device, Permission, is_device_name
 from nsbroker.daemon.resolve import Pinned
-from nsbroker.errors import InvalidParameter, InvalidType, PermissionDenied
+from nsbroker.daemon.spare_thread import SpareThreads
+from nsbroker.errors import InvalidParameter, InvalidType, NoSuchTarget, PermissionDenied, TargetChanged
 from nsbroker.identity import Expectation, NamespaceType
 from nsbroker.interface import (
     ExpectationSpec,
@@ -20,10 +24,12 @@ from nsbroker.interface import (
     PermissionVerdict,
     TypeVerdict,
 )
+from nsbroker.linux import procfs
 from nsbroker.namespace import Namespace
 from nsbroker.socket_kind import SocketKind
 from nsbroker.varlink.connection import IncomingCall
 
+_DEADLINE = 2.0
 Types = tuple[NamespaceType, ...] | None
 
 
@@ -32,24 +38,59 @@ class Opening:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._spare = SpareThreads("searches under way")
 
     def open(self, caller: Caller, call: IncomingCall, request: OpenRequest) -> Answer | Later:
         """Open, at once where that can be."""
         types = checked_types(request.types)
         inquiry = inquire(self._parts, "Open", caller, call, request.target, types)
-        if inquiry.takes_time():
-            return self._open_slowly(inquiry, caller, types, request.expect)
+        expect = request.expect
+        if inquiry.takes_time() or (expect is not None and expect.start_time is not None):
+            return self._open_slowly(inquiry, caller, types, expect)
         with inquiry:
-            return self._open_pinned(inquiry, caller, types, request.expect, inquiry.pin_now())
+            return self._open_pinned(inquiry, caller, types, expect, inquiry.pin_now())
 
     async def _open_slowly(self, inquiry: Inquiry, caller: Caller, types: Types, expect: ExpectationSpec | None) -> Answer:
         with inquiry:
-            return self._open_pinned(inquiry, caller, types, expect, await inquiry.pin())
+            pinned = await inquiry.pin()
+            try:
+                started = None if expect is None or expect.start_time is None else await self._start_time(caller, pinned)
+            except BaseException:
+                pinned.close()
+                raise
+            return self._open_pinned(inquiry, caller, types, expect, pinned, started)
+
+    async def _start_time(self, caller: Caller, pinned: Pinned) -> int | None:
+        """When the process started; to read that can wait for the process.  Borrows `pinned`."""
+        if not pinned.is_process:
+            return None
+        directory = pinned.directory()
+
+        def read() -> int:
+            try:
+                return procfs.start_time(directory)
+            finally:
+                os.close(directory)
+
+        try:
+            return await self._spare.run(
+                caller.peer.uid, pinned.target, _DEADLINE, read, lambda _: None, lambda: os.close(directory)
+            )
+        except trio.TooSlowError as error:
+            raise TargetChanged(pinned.target, "it does not let itself be looked at") from error
+        except OSError as error:
+            raise NoSuchTarget(pinned.target, "the process has ended") from error
 
     def _open_pinned(
-        self, inquiry: Inquiry, caller: Caller, types: Types, expect: ExpectationSpec | None, pinned: Pinned
+        self,
+        inquiry: Inquiry,
+        caller: Caller,
+        types: Types,
+        expect: ExpectationSpec | None,
+        pinned: Pinned,
+        started: int | None = None,
     ) -> Answer:
-        """Takes `pinned`."""
+        """Takes `pinned`; `started`: when it did, where that is expected."""
         opened: list[Namespace] = []
         try:
             if not inquiry.judge(pinned).allowed:
@@ -59,7 +100,7 @@ class Opening:
             for kind in wanted:
                 opened.append(pinned.open(kind))  # noqa: PERF401 - what was opened before a failure must be known
             if expect is not None:
-                _see_expected(expect.to_expectation(), pinned, opened)
+                _see_expected(expect.to_expectation(), pinned.target, started, opened)
             pinned.see_unchanged()
             inquiry.succeed(opened)
         except BaseException:
@@ -133,11 +174,11 @@ def _explained(target: str, wanted: Sequence[Permission], rules: Sequence[str | 
     return Answer(ExplainReply(target, bool(rules) and None not in rules, types, sockets or None, devices or None))
 
 
-def _see_expected(expect: Expectation, pinned: Pinned, opened: Sequence[Namespace]) -> None:
+def _see_expected(expect: Expectation, target: str, started: int | None, opened: Sequence[Namespace]) -> None:
     """Raises TargetChanged when the target is not what it was, InvalidParameter when it cannot be told what is meant."""
     about = [space for space in opened if expect.type in (None, space.type)]
     if not about or (len(about) > 1 and (expect.inode, expect.device) != (None, None)):
         raise InvalidParameter("expect")
-    expect.see_process(pinned.start_time(), pinned.target)
+    expect.see_process(started, target)
     for space in about:
-        expect.see_namespace(space.id, pinned.target)
+        expect.see_namespace(space.id, target)

@@ -81,7 +81,7 @@ class Allowance:
         return cls(
             frozenset(NamespaceType if "*" in types else map(NamespaceType.parse, types)),
             frozenset(map(_socket, kinds - {"*"})),
-            dict(map(_device, nodes - {"*"})),
+            _devices(nodes - {"*"}),
             "*" in kinds,
             "*" in nodes,
         )
@@ -105,6 +105,15 @@ def _socket(text: str) -> SocketKind:
         return SocketKind.parse(text)
     except InvalidType as error:
         raise ConfigurationError(f"sockets: {error}") from error
+
+
+def _devices(texts: Iterable[str]) -> dict[str, DeviceNumber]:
+    found: dict[str, DeviceNumber] = {}
+    for text in texts:
+        name, number = _device(text)
+        if found.setdefault(name, number) != number:
+            raise ConfigurationError(f"devices: {name!r} cannot be both {found[name]} and {number}: write two rules")
+    return found
 
 
 def _device(text: str) -> tuple[str, DeviceNumber]:

@@ -6,6 +6,7 @@ opened from the pin, and `see_unchanged` then shows that the facts still hold.  
 
 import contextlib
 import os
+from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
@@ -18,6 +19,7 @@ from nsbroker.daemon.held import Held, Holder
 from nsbroker.daemon.hints import Hints
 from nsbroker.daemon.peer import Peer
 from nsbroker.daemon.policy import Names
+from nsbroker.daemon.spare_thread import SpareThreads
 from nsbroker.errors import (
     AmbiguousTarget,
     BrokerError,
@@ -38,8 +40,8 @@ _ALL = tuple(NamespaceType)
 _SLOW = frozenset((Kind.CONTAINER, Kind.NAMESPACE, Kind.PATH, Kind.UNIT))
 # The kernel's own limit (user_namespaces(7)).
 _USER_NAMESPACE_DEPTH = 33
-# Threads for all clients together: each may be held up by a file system that does not answer.
-_threads = trio.CapacityLimiter(8)
+_DEADLINE = 5.0
+_threads = SpareThreads("searches under way")
 
 
 class Pinned(Protocol):
@@ -51,6 +53,9 @@ class Pinned(Protocol):
     names: Names
     """The targets by which rules may mean it."""
 
+    is_process: bool
+    """Whether it is one: else it is namespaces alone."""
+
     def types(self) -> tuple[NamespaceType, ...]:
         """The types of namespace it has."""
 
@@ -60,11 +65,8 @@ class Pinned(Protocol):
     def open(self, kind: NamespaceType) -> Namespace:
         """Its namespace of type `kind`; the caller's to close."""
 
-    def open_root(self) -> int:
-        """An O_PATH fd (the caller's) of the process's root directory.  Raises NoSuchTarget for what is no process."""
-
-    def start_time(self) -> int | None:
-        """When the process started, in clock ticks since boot; None for what is no process."""
+    def directory(self) -> int:
+        """A directory fd (the caller's) of the process's /proc/PID.  Raises NoSuchTarget for what is no process."""
 
     def see_unchanged(self) -> None:
         """Raises NoSuchTarget or TargetChanged when what it was pinned as no longer holds."""
@@ -76,6 +78,7 @@ class Pinned(Protocol):
 class PinnedProcess:
     """A process or thread."""
 
+    is_process = True
     __slots__ = ("_info", "_process", "names", "target")
 
     def __init__(self, process: Process, target: str, names: Names | None = None) -> None:
@@ -103,18 +106,11 @@ class PinnedProcess:
         """The namespace of type `kind` that it is in."""
         return Namespace.from_process(self._process, kind, self.target)
 
-    def open_root(self) -> int:
-        """An O_PATH fd (the caller's) of its root directory."""
+    def directory(self) -> int:
+        """A directory fd (the caller's) of its /proc/PID."""
         try:
-            return self._process.open_root()
+            return self._process.directory()
         except ProcessLookupError as error:
-            raise NoSuchTarget(self.target, "the process has ended") from error
-
-    def start_time(self) -> int | None:
-        """When it started, in clock ticks since boot."""
-        try:
-            return self._process.start_time()
-        except OSError as error:
             raise NoSuchTarget(self.target, "the process has ended") from error
 
     def see_unchanged(self) -> None:
@@ -167,6 +163,7 @@ class PinnedContainer(PinnedProcess):
 class PinnedNamespace:
     """A namespace found by a name, a path or its id.  Holding it is all it takes: what a descriptor shows never changes."""
 
+    is_process = False
     __slots__ = ("_namespace", "names", "target")
 
     def __init__(self, namespace: Namespace, target: str) -> None:
@@ -189,13 +186,9 @@ class PinnedNamespace:
             raise NotANamespace(self.target, f"a {self._namespace.type} namespace, it has no {kind}")
         return Namespace(os.dup(self._namespace.fileno()), kind)
 
-    def open_root(self) -> int:
+    def directory(self) -> int:
         """Raises NoSuchTarget: only a process has one."""
         raise _without_root(self.target)
-
-    def start_time(self) -> int | None:
-        """None: it is not a process."""
-        return None
 
     def see_unchanged(self) -> None:
         """Nothing can have changed."""
@@ -208,6 +201,7 @@ class PinnedNamespace:
 class PinnedHeld:
     """What the broker holds under a name.  It is whoever's who had it held."""
 
+    is_process = False
     __slots__ = ("_spaces", "_uid", "names", "target")
 
     def __init__(self, held: Held, target: str) -> None:
@@ -231,13 +225,9 @@ class PinnedHeld:
             raise NotANamespace(self.target, f"only {', '.join(self._spaces)} is held under that name, no {kind}")
         return Namespace(os.dup(self._spaces[kind].fileno()), kind)
 
-    def open_root(self) -> int:
+    def directory(self) -> int:
         """Raises NoSuchTarget: only a process has one."""
         raise _without_root(self.target)
-
-    def start_time(self) -> int | None:
-        """None: it is not a process."""
-        return None
 
     def see_unchanged(self) -> None:
         """Nothing can have changed."""
@@ -287,9 +277,17 @@ async def resolve_slowly(target: Target, roster: Roster, asker: Asker, hints: Hi
 
             return PinnedProcess(await unit.find(target, roster.deadline), str(target))
         case Kind.PATH:
-            return await trio.to_thread.run_sync(_path, target, str(target), limiter=_threads)
+            return PinnedNamespace(await _spared(partial(_path, target, str(target)), asker.uid, target), str(target))
     find = partial(lookup.find, NamespaceId.parse(target.value), hints)
-    return PinnedNamespace(await trio.to_thread.run_sync(find, limiter=_threads), target.value)
+    return PinnedNamespace(await _spared(find, asker.uid, target), target.value)
+
+
+async def _spared(function: Callable[[], Namespace], uid: int, target: Target) -> Namespace:
+    """What `function` finds, on a thread that can be spared: file systems need not answer.  Raises NoSuchTarget then."""
+    try:
+        return await _threads.run(uid, str(target), _DEADLINE, function, Namespace.close)
+    except trio.TooSlowError as error:
+        raise NoSuchTarget(str(target), f"a file system on the way to it did not answer within {_DEADLINE:g} s") from error
 
 
 def _process(target: Target, said: str, peer: Peer) -> Pinned:
@@ -345,9 +343,9 @@ def _named(name: str, said: str, holder: Holder) -> Pinned:
     return PinnedHeld(held, said)
 
 
-def _path(target: Target, said: str) -> Pinned:
+def _path(target: Target, said: str) -> Namespace:
     try:
         found = openat2(target.value, os.O_PATH, resolve=RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS)
     except OSError as error:
         raise file_error(said, error) from error
-    return PinnedNamespace(Namespace.from_found(found, said), said)
+    return Namespace.from_found(found, said)

@@ -202,7 +202,10 @@ class Server:
             if sent < len(data):
                 await self._send_rest(lease.sock, memoryview(data)[sent:], () if sent else fds)
         finally:
-            if fds:
+            if answer.closing_waits:
+                for fd in fds:
+                    self._closer.close(fd)
+            elif fds:
                 ancillary.close_all(fds)
 
     async def _send_rest(self, sock: socket.socket, rest: memoryview, fds: Sequence[int]) -> None:

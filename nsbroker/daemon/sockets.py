@@ -18,7 +18,7 @@ from nsbroker.daemon.audit import Audit
 from nsbroker.daemon.call import Answer, Caller, Later
 from nsbroker.daemon.inquiry import Inquiry, inquire
 from nsbroker.daemon.parts import Parts
-from nsbroker.daemon.resolve import Pinned, PinnedProcess
+from nsbroker.daemon.resolve import Pinned, PinnedNamespace
 from nsbroker.errors import InvalidParameter, NoSuchTarget, PermissionDenied, ReturnFailed, SocketFailed
 from nsbroker.identity import NamespaceType
 from nsbroker.interface import OpenSocketReply, OpenSocketRequest, SocketAddress
@@ -71,7 +71,7 @@ class Sockets:
                 with pinned.open(NamespaceType.NET) as space, await self._make(pinned, space, kind, protocol, address) as sock:
                     pinned.see_unchanged()
                     inquiry.succeed([space])
-                    return Answer(OpenSocketReply(0), [sock.detach()])
+                    return Answer(OpenSocketReply(0), [sock.detach()], closing_waits=True)
             finally:
                 pinned.close()
 
@@ -79,7 +79,7 @@ class Sockets:
         self, pinned: Pinned, space: Namespace, kind: SocketKind, protocol: int, address: tuple[str, int] | None
     ) -> socket.socket:
         """A socket that was proved to be in `space` (borrowed)."""
-        if isinstance(pinned, PinnedProcess) and space.inode in self._hosts:
+        if not isinstance(pinned, PinnedNamespace) and space.inode in self._hosts:
             raise NoSuchTarget(pinned.target, "it has no network namespace of its own, it is in the host's: connect directly")
         try:
             async with self._visits:

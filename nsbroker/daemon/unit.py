@@ -102,7 +102,8 @@ async def _pin_oldest(found: _Found) -> Process | None:
             if count % _IN_A_ROW == _IN_A_ROW - 1:
                 await trio.lowlevel.checkpoint()
             process = _pin(number, found.group)
-            started = math.inf if process is None else _start_time(process)
+            # To read it can wait for the process; whoever asks has a deadline.
+            started = math.inf if process is None else await trio.to_thread.run_sync(_start_time, process, abandon_on_cancel=True)
             if process is not None and (oldest is None or started < since):
                 oldest, process, since = process, oldest, started
             if process is not None:

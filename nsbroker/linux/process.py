@@ -120,15 +120,9 @@ class Process:
         self._see_alive()
         return groups
 
-    def open_root(self) -> int:
-        """An O_PATH fd (the caller's, close-on-exec) of its root directory.  EACCES: no right."""
-        root = procfs.open_root(self._open_directory())
-        try:
-            self._see_alive()
-        except BaseException:
-            os.close(root)
-            raise
-        return root
+    def directory(self) -> int:
+        """A copy (the caller's) of the directory fd of its /proc/PID."""
+        return os.dup(self._open_directory())
 
     def is_init(self) -> bool:
         """Whether it is the first process of a PID namespace below our own."""

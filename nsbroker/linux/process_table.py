@@ -1,7 +1,9 @@
 """What /proc shows of all processes at once: see proc(5).
 
 Numbers read here mean little by the time they are used: they say where to look.  What has ended meanwhile, or may not be
-looked at, is left out.  Nothing here opens what a process has open, so nothing can wait for a file system.
+looked at, is left out.  Nothing here opens what a process has open; all the same reading of a process that is in the midst
+of execve(2), or of its memory (`command_line`), waits for as long as that process likes: call it from a thread that can be
+spared.
 """
 
 import os
@@ -80,21 +82,18 @@ def descriptors(
             yield int(name), text
 
 
-def bound_namespaces(directory: str, go_on: Callable[[], bool] = lambda: True) -> list[tuple[str, str]]:
+def bound_namespaces(directory: str, go_on: Callable[[], bool] = lambda: True) -> Iterator[tuple[str, str]]:
     """Namespace and mount point, as the process or thread sees it, of each namespace that is bound to a file there.
 
     `go_on` is asked before each piece of the table (64 kilobytes at most) but the first whether to read it.
     """
     try:
-        lines = _read_all(f"{directory}/mountinfo", go_on).split(b"\n")
+        for line in _lines(f"{directory}/mountinfo", go_on):
+            if b" - nsfs " in line:
+                fields = line.split(b" ", 5)
+                yield os.fsdecode(fields[3]), os.fsdecode(_unescape(fields[4]))
     except OSError:
-        return []
-    found = []
-    for line in lines:
-        if b" - nsfs " in line:
-            fields = line.split(b" ", 5)
-            found.append((os.fsdecode(fields[3]), os.fsdecode(_unescape(fields[4]))))
-    return found
+        return
 
 
 def command_line(pid: int) -> str:
@@ -136,14 +135,16 @@ def _read(path: str) -> bytes:
         os.close(fd)
 
 
-def _read_all(path: str, go_on: Callable[[], bool] = lambda: True) -> bytes:
-    """Piece by piece to the end: a table of the kernel's comes in short ones."""
+def _lines(path: str, go_on: Callable[[], bool]) -> Iterator[bytes]:
+    """Line by line to the end: a table of the kernel's comes in short pieces, and may be larger than is good to keep."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        parts = [os.read(fd, 16 * _SOME)]
-        while parts[-1] and go_on():
-            parts.append(os.read(fd, 16 * _SOME))
-        return b"".join(parts)
+        rest = b""
+        piece = os.read(fd, 16 * _SOME)
+        while piece:
+            *lines, rest = (rest + piece).split(b"\n")
+            yield from lines
+            piece = os.read(fd, 16 * _SOME) if go_on() else b""
     finally:
         os.close(fd)
 
@@ -158,6 +159,6 @@ def _unescape(point: bytes) -> bytes:
 def control_groups(pid: int) -> bytes:
     """Its control groups, as `cgroup` has them; empty when it has gone."""
     try:
-        return _read_all(f"/proc/{pid}/cgroup")
+        return _read(f"/proc/{pid}/cgroup")
     except OSError:
         return b""

@@ -22,7 +22,10 @@ def open_namespace(directory: int, kind: str) -> int:
 
 
 def open_root(directory: int) -> int:
-    """An O_PATH fd (the caller's, close-on-exec) of the process's root directory, by way of its magic link."""
+    """An O_PATH fd (the caller's, close-on-exec) of the process's root directory, by way of its magic link.
+
+    Whatever file system that is on may be asked whether it is still there, and need not answer.
+    """
     return os.open("root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
 
 

@@ -1,15 +1,17 @@
 """The network namespaces of other processes' sockets: pidfd_getfd(2), Linux 5.6, and SIOCGSKNS.
 
 A copy of somebody else's socket is only ever asked where it lives.  Closing it can be the last closing, and take as long
-as its owner set it to linger; such a copy is closed by a thread of its own.
+as its owner set it to linger; such a copy is closed elsewhere.
 """
 
 import os
-import threading
 from collections.abc import Iterable, Iterator
 
 from nsbroker.linux import pidfd as _pidfd
+from nsbroker.linux.closing import Closer
 from nsbroker.linux.socket_options import lingers, network_namespace
+
+_closer = Closer()
 
 
 def networks(pid: int, numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
@@ -67,17 +69,13 @@ def _copy(pidfd: int, number: int) -> int:
     copy = _pidfd.copy_descriptor(pidfd, number)
     # Asking a file what it is could wait for its file system; its link does not.
     if not os.readlink(f"/proc/self/fd/{copy}").startswith("socket:"):
-        _close_elsewhere(copy)
+        _closer.close(copy)
         raise OSError("no longer a socket")
     return copy
 
 
 def _close(copy: int) -> None:
     if lingers(copy):
-        _close_elsewhere(copy)
+        _closer.close(copy)
     else:
         os.close(copy)
-
-
-def _close_elsewhere(fd: int) -> None:
-    threading.Thread(target=os.close, args=(fd,), name="closing", daemon=True).start()

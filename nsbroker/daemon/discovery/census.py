@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from nsbroker.daemon.discovery.relations import Relations, relations_of
-from nsbroker.daemon.discovery.shares import Shares
+from nsbroker.daemon.discovery.shares import Shares, real_user
+from nsbroker.daemon.discovery.stalls import Progress
 from nsbroker.description import Holder, HolderKind
 from nsbroker.errors import InvalidType
 from nsbroker.identity import NamespaceType
@@ -27,7 +28,8 @@ _ROUNDS = 4
 _MORE_PLACES = 16
 # What a socket costs, and a piece of a mount table, when a link costs one.
 _SOCKET_LOOKS = 6
-_TABLE_LOOKS = 64
+_TABLE_LOOKS = 256
+_DETACHED = {"/": ""}
 
 
 class Member(NamedTuple):
@@ -58,20 +60,23 @@ class Census:
     own_mounts: str = ""
 
 
-def take() -> Census:
-    """Make the pass.  For a thread that can be spared a while."""
+def take(progress: Progress) -> Census:
+    """Make the pass.  For a thread that can be spared; `progress` tells how far it is.  Raises Stalled when it was given up."""
     census = Census(own_mounts=process_table.link("/proc/self", "mnt") or "")
-    census.members = _members()
+    census.members = _members(progress)
     shares = Shares()
-    bound = list(_bound(census, shares))
-    paths = {"/": "", **{sighting.holder.path or "": sighting.link for sighting in bound}}
+    bound = list(_bound(census, shares, progress))
+    # What others bind in mount namespaces of their own says nothing of files that are opened here.
+    paths = {"/": "", **{sighting.holder.path or "": sighting.link for sighting in bound if sighting.holder.pid is None}}
+    mounts = TYPES.index(NamespaceType.MNT)
     for member in census.members:
-        if not member.facts.is_kernels:
-            census.sightings += _held_by(member, paths, shares)
+        if not member.facts.is_kernels and progress.may_look(member.facts.pid):
+            here = member.links[mounts] == census.own_mounts
+            census.sightings += _held_by(member, paths if here else _DETACHED, shares)
     census.sightings += bound
     census.sightings += _bound_by_threads(census, bound, shares)
     census.places = _places(census)
-    census.relations = relations_of(census.places, lambda link: _more_places(census, link))
+    census.relations = relations_of(census.places, lambda link: _more_places(census, link), progress.may_look)
     for link, relations in census.relations.items():
         census.sightings += [
             Sighting(relative, Holder(HolderKind.NAMESPACE, path=link), None)
@@ -81,7 +86,7 @@ def take() -> Census:
     return census
 
 
-def _members() -> list[Member]:
+def _members(progress: Progress) -> list[Member]:
     """All processes.  Those that were born meanwhile are looked at, too: one of them may be all that is left of where its
     parent was.
     """
@@ -95,7 +100,7 @@ def _members() -> list[Member]:
             break
         seen.update(new)
         for pid in new:
-            member = _look_at(pid, same)
+            member = _look_at(pid, same) if progress.may_look(pid) else None
             if member is not None:
                 found[pid] = member
     return [found[pid] for pid in sorted(found)]
@@ -146,7 +151,10 @@ def _by_files(pid: int, paths: Mapping[str, str], shares: Shares) -> Iterator[tu
 
 
 def _link_at(pid: int, number: int) -> str | None:
-    """The namespace that an open file is whose mount has gone.  Linux 6.18; None before, and for anything else."""
+    """The namespace that an open file of root's is whose mount has gone.  Linux 6.18; None before, and for anything else."""
+    if real_user(pid) != 0:
+        # Even to look at it without opening it can wait for a file system.
+        return None
     try:
         found = os.open(f"/proc/{pid}/fd/{number}", os.O_PATH | os.O_CLOEXEC)
     except OSError:
@@ -160,7 +168,7 @@ def _link_at(pid: int, number: int) -> str | None:
         os.close(found)
 
 
-def _bound(census: Census, shares: Shares) -> Iterator[Sighting]:
+def _bound(census: Census, shares: Shares, progress: Progress) -> Iterator[Sighting]:
     """Namespaces that are bound to files, in the mount namespace of every process; the broker's own first."""
     mounts = TYPES.index(NamespaceType.MNT)
     views: dict[str, tuple[str, Member | None]] = {census.own_mounts: ("/proc/self", None)}
@@ -168,8 +176,11 @@ def _bound(census: Census, shares: Shares) -> Iterator[Sighting]:
         views.setdefault(member.links[mounts], (f"/proc/{member.facts.pid}", member))
     seen: set[tuple[str, str]] = set()
     for directory, viewer in views.values():
-        go_on = shares.drawing(viewer.facts.pid if viewer else os.getpid(), _TABLE_LOOKS)
-        for link, path in process_table.bound_namespaces(directory, go_on):
+        pid = viewer.facts.pid if viewer else os.getpid()
+        if not progress.may_look(pid):
+            continue
+        table = process_table.bound_namespaces(directory, shares.drawing(pid, _TABLE_LOOKS))
+        for link, path in shares.limited(pid, 1, table):
             # Most mounts of containers are copies of the host's.
             if (link, path) not in seen:
                 seen.add((link, path))
@@ -201,8 +212,11 @@ def _places(census: Census) -> dict[str, str]:
                 places[link] = f"/proc/{holder.pid}/fd/{holder.number}"
             case HolderKind.SOCKET:
                 places[link] = socket_place(holder.pid or 0, holder.number or 0)
-            case HolderKind.MOUNT:
-                places[link] = holder.path or "" if holder.pid is None else f"/proc/{holder.pid}/root{holder.path}"
+            case HolderKind.MOUNT if holder.pid is None:
+                places[link] = holder.path or ""
+            case HolderKind.MOUNT if real_user(holder.pid or 0) == 0:
+                # On the way to a file of anybody else's there may be a file system that never answers.
+                places[link] = f"/proc/{holder.pid}/root{holder.path}"
     for one in reversed(census.members):
         base = f"/proc/{one.facts.pid}/ns/"
         for kind, link in zip(TYPES, one.links, strict=True):

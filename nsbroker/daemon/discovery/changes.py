@@ -39,6 +39,7 @@ class Changes:
         self._poll = select.poll()
         self._signs = _Signs(0, 0)
         self._looked = 0.0
+        self._mounted = False
 
     def __enter__(self) -> "Changes":
         """Somebody watches."""
@@ -73,11 +74,12 @@ class Changes:
 
     def _look(self, took: float) -> None:
         now, signs = trio.current_time(), self._read()
-        mounts = bool(self._poll.poll(0))
-        if mounts or signs != self._signs or now > self._looked + _ANYWAY:
+        # The kernel tells it once.
+        self._mounted = self._mounted or bool(self._poll.poll(0))
+        if self._mounted or signs != self._signs or now > self._looked + _ANYWAY:
             pause = max(_APART, took / _SHARE)
             if now >= self._looked + pause:
-                self._looked, self._signs = now, signs
+                self._looked, self._signs, self._mounted = now, signs, False
                 self._number += 1
 
     def _read(self) -> _Signs:

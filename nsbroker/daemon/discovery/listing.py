@@ -2,21 +2,23 @@
 
 import contextlib
 import math
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 
 import trio
 
 from nsbroker.daemon.call import Answer, Caller, Stream, checked_types, see_more
 from nsbroker.daemon.discovery.census import TYPES
+from nsbroker.daemon.discovery.commands import Commands
 from nsbroker.daemon.discovery.passes import Passes
 from nsbroker.daemon.discovery.sight import sight_of
 from nsbroker.daemon.discovery.view import Named, View
 from nsbroker.daemon.inquiry import Inquiry, inquire
 from nsbroker.daemon.parts import Parts
 from nsbroker.daemon.policy import Grants
+from nsbroker.daemon.spare_thread import SpareThreads
 from nsbroker.daemon.turns import Turns
-from nsbroker.description import NamespaceDescription
-from nsbroker.errors import BrokerError, PermissionDenied
+from nsbroker.description import LeadingProcess, NamespaceDescription
+from nsbroker.errors import BrokerError, PermissionDenied, QuotaExceeded
 from nsbroker.identity import NamespaceType
 from nsbroker.interface import ListReply, ListRequest
 from nsbroker.target import Target
@@ -30,6 +32,7 @@ _UNITS_MAX = 64
 # Views under way: of one user, and threads that make them and describe what is in them.
 _OF_A_USER = 2
 _THREADS = 4
+_DEADLINE = 10.0
 
 
 class Listing:
@@ -40,6 +43,8 @@ class Listing:
         self._passes = passes
         self._turns = Turns(_OF_A_USER)
         self._threads = trio.CapacityLimiter(_THREADS)
+        self._commands = Commands()
+        self._spare = SpareThreads("views under way")
 
     def list(self, caller: Caller, call: IncomingCall, request: ListRequest) -> Stream:
         """The namespaces that the caller may open."""
@@ -80,7 +85,10 @@ class Listing:
             def make() -> View:
                 return View(census, sight_of(grants, peer, survey.containers, units, self._parts.holder), types)
 
-            view = await trio.to_thread.run_sync(make, limiter=self._threads)
+            try:
+                view = await self._spare.run(peer.uid, "", _DEADLINE, make, lambda _: None)
+            except trio.TooSlowError as error:
+                raise QuotaExceeded("processes that do not let themselves be looked at") from error
         if not grants.everywhere().issuperset(types):
             ticks = math.ceil((trio.current_time() - asked) / _TICK)
             await trio.sleep_until(asked + ticks * _TICK)
@@ -90,7 +98,9 @@ class Listing:
         """The descriptions of these namespaces."""
         for start in range(0, len(links), _AT_A_TIME):
             some = links[start : start + _AT_A_TIME]
-            for description in await trio.to_thread.run_sync(_describe, view, some, limiter=self._threads):
+            leaders = {member.facts.pid: member for member in view.leaders(some)}
+            commands = await self._commands.of(leaders.values())
+            for description in await trio.to_thread.run_sync(_describe, view, some, commands, limiter=self._threads):
                 yield description
 
     async def _units(self, grants: Grants) -> Sequence[Named]:
@@ -109,8 +119,8 @@ class Listing:
         return found
 
 
-def _describe(view: View, links: Sequence[str]) -> list[NamespaceDescription]:
-    return [view.describe(link) for link in links]
+def _describe(view: View, links: Sequence[str], commands: Mapping[int, LeadingProcess]) -> list[NamespaceDescription]:
+    return [view.describe(link, commands) for link in links]
 
 
 async def _links_of(inquiry: Inquiry) -> list[str]:

@@ -4,10 +4,11 @@ Asked of a descriptor of each; what is found so may be a namespace that nothing 
 """
 
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from nsbroker.errors import NsbrokerError
+from nsbroker.errors import InvalidType, NsbrokerError
 from nsbroker.identity import NamespaceType
 from nsbroker.linux import nsfs
 from nsbroker.linux.features import features
@@ -15,6 +16,8 @@ from nsbroker.lookup import open_place
 
 # What is opened meanwhile is closed as soon as its relatives are known; chains end at 32 (user_namespaces(7)).
 _WITH_PARENTS = ("user", "pid")
+_PROCESS = re.compile("(?:/proc/|socket:)([0-9]+)/")
+_OWN_LINK = re.compile("/proc/[0-9]+/(task/[0-9]+/)?ns/[a-z_]+")
 
 
 class Relations(NamedTuple):
@@ -29,19 +32,26 @@ class Relations(NamedTuple):
 _NOTHING = Relations(None, None, None, None)
 
 
-def relations_of(places: Mapping[str, str], others: Callable[[str], Iterable[str]]) -> dict[str, Relations]:
+def relations_of(
+    places: Mapping[str, str], others: Callable[[str], Iterable[str]], may_look: Callable[[int], bool]
+) -> dict[str, Relations]:
     """The relations of the namespaces at these places (links and paths), and of those that are found by them.
 
-    `others`: more places of one, for when nothing is at the first any more.
+    `others`: more places of one, for when nothing is at the first any more.  `may_look`: whether a process may be looked at.
     """
     found: dict[str, Relations] = {}
     for link, place in places.items():
-        if link not in found and not _ask_at(link, place, found):
+        if link not in found and not (_may_open(place, may_look) and _ask_at(link, place, found)):
             found[link] = _NOTHING
             for other in others(link):
-                if _ask_at(link, other, found):
+                if _may_open(other, may_look) and _ask_at(link, other, found):
                     break
     return found
+
+
+def _may_open(place: str, may_look: Callable[[int], bool]) -> bool:
+    pid = _PROCESS.match(place)
+    return pid is None or may_look(int(pid[1]))
 
 
 def _ask_at(link: str, place: str, found: dict[str, Relations]) -> bool:
@@ -50,7 +60,11 @@ def _ask_at(link: str, place: str, found: dict[str, Relations]) -> bool:
         fd = _open(place)
     except (OSError, NsbrokerError, ValueError):
         return False
-    if _link(fd) != link:
+    try:
+        is_there = _link(fd) == link
+    except (OSError, InvalidType):
+        is_there = False
+    if not is_there:
         # What was there is somewhere else by now.
         os.close(fd)
         return False
@@ -76,7 +90,7 @@ def _ask(link: str, fd: int, found: dict[str, Relations]) -> None:
 
 
 def _open(place: str) -> int:
-    if place.startswith("/proc/") and "/ns/" in place:
+    if _OWN_LINK.fullmatch(place):
         # Nothing else can be there.
         return os.open(place, os.O_RDONLY | os.O_CLOEXEC)
     return open_place(place).detach()

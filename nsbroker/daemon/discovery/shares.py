@@ -40,13 +40,13 @@ class Shares:
     def _draw(self, pid: int, looks: int) -> bool:
         uid = self._uids.get(pid)
         if uid is None:
-            uid = self._uids[pid] = _real_user(pid)
+            uid = self._uids[pid] = real_user(pid)
         self._used[uid] += looks
         return self._used[uid] <= (_OF_ROOT if uid == 0 else _OF_A_USER)
 
 
-def _real_user(pid: int) -> int:
-    """Whose a process is; the owner that /proc shows is root for whatever does not want to be looked at."""
+def real_user(pid: int) -> int:
+    """Whose a process is, −1 when it has gone; the owner that /proc shows is root for whatever does not want to be looked at."""
     try:
         with Process.open(pid) as process:
             return process.info().uids[0]

@@ -1,9 +1,10 @@
 """Which of the things of a census a peer's rules let it see."""
 
 import errno
+import os
 from collections.abc import Iterable, Sequence
 
-from nsbroker.daemon.discovery.census import Member, Sighting
+from nsbroker.daemon.discovery.census import TYPES, Member, Sighting
 from nsbroker.daemon.discovery.view import Named, Sight
 from nsbroker.daemon.engines.container import Container
 from nsbroker.daemon.engines.roster import distinct
@@ -84,11 +85,24 @@ def _is_own(member: Member, uid: int, tid: int | None = None) -> bool:
         with Process.open(facts.pid) if tid is None else Process.open_thread(facts.pid, tid) as process:
             if process.info().uids != (uid, uid, uid, uid):
                 return False
-            return tid is not None or process.start_time() == facts.start_time
+            # Not its start time: to read that can wait for the process.
+            return tid is not None or _is_in(process, member)
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):
             raise
         return False
+
+
+def _is_in(process: Process, member: Member) -> bool:
+    """Whether it is where the one was that was seen, so that it makes no difference if it is another."""
+    for kind, link in zip(TYPES, member.links, strict=True):
+        fd = process.open_namespace(kind)
+        try:
+            if link != f"{kind}:[{os.fstat(fd).st_ino}]":
+                return False
+        finally:
+            os.close(fd)
+    return True
 
 
 def _names_of_file(path: str) -> list[str]:

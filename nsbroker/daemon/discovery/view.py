@@ -11,6 +11,7 @@ from typing import NamedTuple
 from msgspec import structs
 
 from nsbroker.daemon.discovery.census import TYPES, Census, Member, Sighting
+from nsbroker.daemon.discovery.commands import name_of
 from nsbroker.daemon.peer import unit_of
 from nsbroker.description import Holder, HolderKind, LeadingProcess, NamespaceDescription
 from nsbroker.identity import NamespaceType
@@ -19,7 +20,6 @@ from nsbroker.linux import nsfs, process_table
 _HOLDERS_MAX = 16
 _NAMES_MAX = 200
 # Of the 65536 bytes of a message, in which a character may take six.
-_COMMAND_MAX = 1024
 _PATHS_MAX = 4096
 _NAMES_TEXT_MAX = 4096
 
@@ -116,8 +116,12 @@ class View:
         relations = self._relations.get(link)
         return link, relations and relations.id
 
-    def describe(self, link: str) -> NamespaceDescription:
-        """One of them."""
+    def leaders(self, links: Iterable[str]) -> list[Member]:
+        """The leading processes of these."""
+        return [self._leaders[link] for link in links if link in self._leaders]
+
+    def describe(self, link: str, commands: Mapping[int, LeadingProcess]) -> NamespaceDescription:
+        """One of them, with what is known of leading processes, by their numbers."""
         relations = self._relations.get(link)
         leader = self._leaders.get(link)
         return NamespaceDescription(
@@ -129,7 +133,7 @@ class View:
             owner=None if relations is None or relations.owner is None else _inode(relations.owner),
             owner_uid=relations and relations.owner_uid,
             parent=None if relations is None or relations.parent is None else _inode(relations.parent),
-            process=None if leader is None else _leading(leader),
+            process=None if leader is None else commands.get(leader.facts.pid) or name_of(leader),
             holders=_told(self._holders.get(link)),
             containers=_trimmed(self._containers.get(link)),
             units=_trimmed(self._units.get(link)),
@@ -147,7 +151,7 @@ class _Units:
         if pid not in self._by_process:
             text = process_table.control_groups(pid)
             if text not in self._by_groups:
-                lines = [os.fsdecode(line).split(":", 2) for line in text.split(b"\n") if line]
+                lines = [line.decode(errors="backslashreplace").split(":", 2) for line in text.split(b"\n") if line]
                 self._by_groups[text] = unit_of({name: path for _, name, path in lines})
             self._by_process[pid] = self._by_groups[text]
         return self._by_process[pid]
@@ -186,16 +190,6 @@ def _told(holders: Sequence[Holder] | None) -> list[Holder] | None:
 
 def _inode(link: str) -> int:
     return int(link.partition("[")[2][:-1])
-
-
-def _leading(member: Member) -> LeadingProcess:
-    facts = member.facts
-    uid, command = process_table.owner(facts.pid), process_table.command_line(facts.pid)
-    now = process_table.read_facts(facts.pid)
-    if uid is None or now is None or now.start_time != facts.start_time:
-        # It has ended since, and its number may be another's.
-        return LeadingProcess(facts.pid, facts.name[:_COMMAND_MAX])
-    return LeadingProcess(facts.pid, command[:_COMMAND_MAX], uid)
 
 
 def _trimmed(names: Iterable[str] | None) -> list[str] | None:

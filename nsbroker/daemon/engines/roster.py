@@ -12,6 +12,7 @@ import trio
 from nsbroker.daemon.engines.asking import Survey
 from nsbroker.daemon.engines.container import Container, Engine
 from nsbroker.daemon.engines.own import ask_own, may_have_own
+from nsbroker.daemon.spare_thread import SpareThreads
 from nsbroker.daemon.turns import Turns
 from nsbroker.errors import AmbiguousTarget, EngineUnavailable, NoSuchTarget
 from nsbroker.linux.process import Process
@@ -56,6 +57,7 @@ class Roster:
         self.deadline = deadline
         self._instances: dict[tuple[str, str], _Instance] = {}
         self._turns = Turns(_OF_A_USER)
+        self._spare = SpareThreads("containers under way")
         self._own = trio.CapacityLimiter(_OWN_AT_ONCE)
 
     async def find(self, target: Target, asker: Asker) -> tuple[Container, Process]:
@@ -66,13 +68,25 @@ class Roster:
         """
         container = await self._find(target, asker)
         try:
-            return container, container.pin()
+            return container, await self.pin(container, asker.uid)
         except NoSuchTarget:
             if not container.pid:
                 raise
         # It may have been restarted between the engine's answer and our look at the process.
         container = await self._find(target, asker)
-        return container, container.pin()
+        return container, await self.pin(container, asker.uid)
+
+    async def pin(self, container: Container, uid: int) -> Process:
+        """Its first process, proved (the caller's to close): on a thread, since the proof can wait for the process.
+
+        Raises NoSuchTarget, EngineUnavailable.
+        """
+        try:
+            return await self._spare.run(uid, container.target, self.deadline, container.pin, Process.close)
+        except trio.TooSlowError as error:
+            raise EngineUnavailable(
+                container.engine, f"the first process of {container.target} does not let itself be looked at"
+            ) from error
 
     async def _find(self, target: Target, asker: Asker) -> Container:
         word, engine = target.value, target.engine
