@@ -13,6 +13,7 @@ import struct
 from collections.abc import Callable
 
 _PIPE = 256 * 1024
+_SOME = 65536
 # Pipes for later; a crowd's are closed when it has gone.
 _KEPT = 32
 # After so many moves in one go, other connections get their turn.
@@ -35,7 +36,7 @@ class Relay:
             for sock in (left, right):
                 # Whoever wrote has decided what goes at once.
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                # splice(2) would stop at an urgent byte for ever.
+                # An urgent byte is one like others.
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
             await asyncio.gather(*ways)
         except BaseException as error:
@@ -61,13 +62,17 @@ class Relay:
                 try:
                     rest = os.splice(source.fileno(), write, _PIPE, flags=_FLAGS)
                 except BlockingIOError:
-                    self._give_back(read, write, clean=True)
-                    read = write = -1
-                    await self._until(source, self._loop.add_reader, self._loop.remove_reader)
-                    read, write = self._take_pipe()
-                    continue
+                    rest = 0
                 if not rest:
-                    break
+                    left = await self._carry(source, sink)
+                    if left == 0:
+                        break
+                    if left is None:
+                        self._give_back(read, write, clean=True)
+                        read = write = -1
+                        await self._until(source, self._loop.add_reader, self._loop.remove_reader)
+                        read, write = self._take_pipe()
+                    continue
                 while rest:
                     try:
                         rest -= os.splice(read, sink.fileno(), rest, flags=_FLAGS)
@@ -81,6 +86,17 @@ class Relay:
         finally:
             if read >= 0:
                 self._give_back(read, write, clean=not rest)
+
+    async def _carry(self, source: socket.socket, sink: socket.socket) -> int | None:
+        """Move by hand what splice(2) leaves: it stops at a byte that was sent as urgent.  How much; 0 at the end, None when
+        nothing is there yet.
+        """
+        try:
+            data = source.recv(_SOME)
+        except BlockingIOError:
+            return None
+        await self._loop.sock_sendall(sink, data)
+        return len(data)
 
     async def _until(self, sock: socket.socket, add: Callable[..., object], remove: Callable[[int], object]) -> None:
         ready = self._loop.create_future()

@@ -224,6 +224,17 @@ def test_what_was_written_goes_at_once(forward: Forward, server: socket.socket) 
         assert time.monotonic() - start < 0.6
 
 
+def test_an_urgent_byte_is_one_like_others(forward: Forward, server: socket.socket) -> None:
+    with forward.connect() as client, accepted(server) as inside:
+        inside.sendall(b"before ")
+        inside.send(b"!", socket.MSG_OOB)
+        inside.sendall(b" after")
+        inside.close()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+        assert read_all(client).replace(b"!", b"") == b"before  after"
+    assert forward.end() == (0, [])
+
+
 def test_a_thousand_connections_at_once_each_get_their_own_bytes(many_files: None, forward: Forward, server: socket.socket) -> None:
     with contextlib.ExitStack() as open_:
         clients = [open_.enter_context(forward.connect()) for _ in range(_MANY)]

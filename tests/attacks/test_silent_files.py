@@ -1,0 +1,96 @@
+"""Processes and folders that make whoever looks at them wait for ever: it costs who made them, and nobody else."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from nsbroker.errors import NoSuchDevice, QuotaExceeded, TargetChanged
+from nsbroker.identity import Expectation
+from nsbroker.namespace import Namespace
+from tests.world import ALICE, Daemon, Sleeper, as_user
+
+pytestmark = pytest.mark.root
+
+
+@contextmanager
+def victim(folder: Path, kind: str) -> Iterator[int]:
+    """The process that hurts whoever looks at it.  Nothing of the test may look itself."""
+    program = [sys.executable, str(Path(__file__).with_name("silent_files.py")), str(folder), kind]
+    command = ["unshare", "--mount", "--propagation", "private", *program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as server:
+        assert server.stdout
+        pid = int(server.stdout.readline())
+        try:
+            yield pid
+        finally:
+            os.kill(pid, 9)
+            server.kill()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    folder = tmp_path / "silent"
+    folder.mkdir()
+    return folder
+
+
+def test_a_process_in_the_midst_of_execve_is_left_out_and_holds_nobody_up(daemon: Daemon, place: Path) -> None:
+    with Sleeper(uid=ALICE) as other, victim(place, "in_execve") as pid, daemon.connect() as broker:
+        start = time.monotonic()
+        assert other.pid in {one.process.pid for one in broker.list(["net"]) if one.process is not None}
+        assert time.monotonic() - start < 5
+        # Who is known to hold others up is not asked again.
+        start = time.monotonic()
+        for _ in range(5):
+            broker.list()
+        assert time.monotonic() - start < 2
+        assert as_user(ALICE, lambda: len(daemon.connect().list(["net"]))) > 0
+        # Its namespaces can be had; when it started cannot be told.
+        broker.open(f"pid:{pid}", "uts").close()
+        with pytest.raises(TargetChanged, match="does not let itself be looked at"):
+            broker.open(f"pid:{pid}", "uts", expect=Expectation(start_time=1))
+        broker.who_am_i()
+
+
+def test_a_folder_that_never_answers_through_an_overlay_holds_up_its_own_askers_alone(tmp_path: Path, place: Path) -> None:
+    with (
+        Daemon(tmp_path, limits="device-deadline = 0.3") as daemon,
+        victim(place, "below_overlay") as pid,
+        Sleeper() as other,
+        daemon.connect() as broker,
+    ):
+        for _ in range(2):
+            with pytest.raises(NoSuchDevice, match="did not answer in time"):
+                broker.device(f"pid:{pid}", "null")
+        with pytest.raises(QuotaExceeded):
+            broker.device(f"pid:{pid}", "null")
+        broker.who_am_i()
+        broker.device(f"pid:{other.pid}", "null").close()
+        broker.open(f"pid:{pid}", "net").close()
+
+
+def test_what_covers_a_namespace_at_a_path_of_somebody_elses_is_not_opened(daemon: Daemon, tmp_path: Path) -> None:
+    """A FIFO, at a path that looks like one of /proc."""
+    folder = tmp_path / "ns"
+    folder.mkdir()
+    (folder / "net").touch()
+    os.mkfifo(folder / "fifo")
+    with Namespace.create("net") as space, Sleeper(unshare="--mount --propagation private", uid=ALICE) as process:
+        inside = ["nsenter", "--mount", "--target", str(process.pid), "mount", "--bind"]
+        source = f"/proc/{os.getpid()}/fd/{space.fileno()}"
+        subprocess.run([*inside, source, str(folder / "net")], check=True)
+        subprocess.run([*inside, str(folder / "fifo"), str(folder / "net")], check=True)
+        inode = space.inode
+        space.close()
+        before = daemon.snapshot()
+        with daemon.connect() as broker:
+            for _ in range(3):
+                (one,) = [one for one in broker.list(["net"]) if one.inode == inode]
+                assert (one.owner, [str(holder.kind) for holder in one.holders or ()]) == (None, ["mount"])
+        daemon.settles_at(before)
