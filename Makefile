@@ -21,9 +21,9 @@ demo: $(VENV)/.demo
 	@$(HOST) examples/demo.sh
 
 test: $(VENV)/$(if $(filter all,$(ENGINES)),.engines,.development)
-	@$(HOST) --user $(VENV)/bin/python -m pytest -q -m "not root" $(PYTEST_ARGS)
-	@if command -v systemd-nspawn >/dev/null; then tests/boot-systemd $(VENV)/bin/python -m pytest -q tests/systemd $(PYTEST_ARGS); \
-	elif [ "$(ENGINES)" = all ]; then echo "systemd-nspawn is missing" >&2; exit 1; fi
+	@tests/two-at-once '$(HOST) --user $(VENV)/bin/python -m pytest -q -m "not root" $(PYTEST_ARGS)' \
+	    'if command -v systemd-nspawn >/dev/null; then tests/boot-systemd $(VENV)/bin/python -m pytest -q tests/systemd $(PYTEST_ARGS); \
+	    elif [ "$(ENGINES)" = all ]; then echo "systemd-nspawn is missing" >&2; exit 1; fi'
 	@ENGINES=$(ENGINES) $(HOST) $(VENV)/bin/python -m pytest -q $(PYTEST_ARGS)
 
 test-incus: $(INCUS)/.installed

@@ -224,7 +224,7 @@ def test_a_file_system_that_never_answers_costs_its_user_a_deadline_and_nobody_e
     with Daemon(tmp_path, limits="device-deadline = 0.3") as daemon:
         allow(daemon, "slow/null=1:3", "null")
         before = daemon.snapshot()
-        for _ in range(4):
+        for _ in range(2):
             assert "did not answer in time" in as_user(ALICE, opened(daemon, target, "slow/null"))
         assert as_user(ALICE, opened(daemon, target, "slow/null")).startswith("QuotaExceeded")
         # Others are served as ever.

@@ -23,7 +23,7 @@ from tests.world import ALICE, Daemon, Sleeper, as_user, eventually, named_netwo
 
 _LATE = 1.0
 # Two hundred take a quarter of a minute.
-_CONTAINERS = int(os.environ.get("CONTAINERS", "50"))
+_CONTAINERS = int(os.environ.get("CONTAINERS", "20"))
 
 
 class Seen:
@@ -69,7 +69,7 @@ def wait_for(seen: Seen, event: str, inode: int, timeout: float = _LATE) -> None
 
 
 def test_what_begins_and_ends_is_told_within_a_second(seen: Seen) -> None:
-    for _ in range(3):
+    for _ in range(2):
         with Sleeper() as process:
             inode = process.inode("net")
             wait_for(seen, "added", inode)
