@@ -31,8 +31,8 @@ def test_a_string_that_never_ends_takes_no_time_to_refuse() -> None:
     assert time.monotonic() - start < QUICK
 
 
-def test_an_out_of_band_byte_ends_the_connection_and_costs_nothing(daemon: Daemon) -> None:
-    with daemon.raw() as sock, daemon.connect() as other:
+def test_an_out_of_band_byte_ends_the_connection_and_costs_nothing(tmp_path: Path) -> None:
+    with Daemon(tmp_path, limits="message-deadline = 0.5") as daemon, daemon.raw() as sock, daemon.connect() as other:
         sock.send(b"x", socket.MSG_OOB)
         eventually(lambda: hung_up(sock), "the daemon hangs up")
         other.who_am_i()

@@ -69,11 +69,10 @@ def wait_for(seen: Seen, event: str, inode: int, timeout: float = _LATE) -> None
 
 
 def test_what_begins_and_ends_is_told_within_a_second(seen: Seen) -> None:
-    for _ in range(2):
-        with Sleeper() as process:
-            inode = process.inode("net")
-            wait_for(seen, "added", inode)
-        wait_for(seen, "gone", inode)
+    with Sleeper() as process:
+        inode = process.inode("net")
+        wait_for(seen, "added", inode)
+    wait_for(seen, "gone", inode)
 
 
 @pytest.mark.root
@@ -168,7 +167,7 @@ def test_a_client_that_stops_reading_is_told_that_it_missed_something_and_stalls
             spaces += [Namespace.create("uts") for _ in range(300)]
             # A process that comes and goes is what makes the broker look.
             subprocess.run(["true"], check=True)
-            time.sleep(0.8)
+            time.sleep(0.6)
             start = time.monotonic()
             other.who_am_i()
             assert time.monotonic() - start < 0.5, number
