@@ -369,32 +369,6 @@ async def test_the_fronts_give_their_own_kinds_of_sockets(daemon: Daemon, sleepe
             await trio.to_thread.run_sync(asyncio.run, on_asyncio())
 
 
-@pytest.mark.root
-def test_explain_says_of_each_socket_and_device_whether_it_is_allowed(daemon: Daemon, sleeper: Sleeper) -> None:
-    daemon.allow("some", who=[f"user:{ALICE}"], targets=["pid:*"], sockets=["inet:stream", "inet:stream:80"], devices=["null"])
-
-    def ask() -> list[tuple[str, bool]]:
-        with connect(daemon.address) as broker:
-            sockets = ["inet:stream", "inet:stream:80", "inet:stream:81"]
-            answer = broker.explain(f"pid:{sleeper.pid}", ["net"], sockets=sockets, devices=["null", "kvm"])
-            assert not answer.allowed
-            verdicts = [(one.name, one.allowed) for one in (*(answer.sockets or ()), *(answer.devices or ()))]
-            return [*((str(one.type), one.allowed) for one in answer.verdicts), *verdicts]
-
-    assert as_user(ALICE, ask) == [
-        ("net", False), ("inet:stream", True), ("inet:stream:80", True), ("inet:stream:81", False), ("null", True), ("kvm", False),
-    ]  # fmt: skip
-
-
-def test_explain_refuses_what_is_no_kind_of_socket_or_name_of_a_device(daemon: Daemon) -> None:
-    with daemon.connect() as broker:
-        for devices in (["../mem"], [], ["null", "null"]):
-            with pytest.raises(InvalidParameter, match="devices"):
-                broker.explain("self", devices=devices)
-        with pytest.raises(InvalidType):
-            broker.explain("self", sockets=["inet"])
-
-
 def test_a_held_network_has_sockets_too(daemon: Daemon, tmp_path: Path) -> None:
     with daemon.connect() as broker:
         with (

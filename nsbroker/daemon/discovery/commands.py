@@ -36,7 +36,8 @@ class Commands:
         found: dict[int, LeadingProcess] = {}
         while waiting:
             reading = _Reading(waiting, self._may_ask, self._release)
-            with trio.move_on_after(_DEADLINE):
+            # Shielded: whoever asks and hangs up must not leave a thread behind that counts for nobody.
+            with trio.move_on_after(_DEADLINE, shield=True):
                 await trio.to_thread.run_sync(reading.run, abandon_on_cancel=True, limiter=self._threads)
             waiting = reading.leave(self._hold)
             found |= reading.found

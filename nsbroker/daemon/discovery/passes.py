@@ -1,7 +1,5 @@
 """Passes, one at a time, shared by all who ask meanwhile."""
 
-import math
-
 import trio
 
 from nsbroker.daemon.discovery import census
@@ -27,7 +25,6 @@ class Passes:
         self._made = 0
         self._shared: Census | None = None
         self._threads = trio.CapacityLimiter(_THREADS_MAX)
-        self.began = -math.inf
         self.took = 0.0
 
     async def fresh(self) -> Census:
@@ -36,12 +33,15 @@ class Passes:
         async with self._lock:
             if self._shared is None or self._made <= before:
                 self._begun += 1
-                self.began = trio.current_time()
-                self._shared = await self._make()
-                self.took = trio.current_time() - self.began
+                began = trio.current_time()
+                # Whoever asks and hangs up must not leave a thread behind that nobody blames anyone for.
+                with trio.CancelScope(shield=True):
+                    taken = self._shared = await self._make()
+                self.took = trio.current_time() - began
                 self._made = self._begun
-                self._hints.learn(self._shared.places)
-            taken = self._shared
+                self._hints.learn(taken.places)
+            else:
+                taken = self._shared
             if not self._lock.statistics().tasks_waiting:
                 # It is large on large hosts; whoever asked keeps it as long as they need it.
                 self._shared = None

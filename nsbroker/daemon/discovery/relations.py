@@ -11,10 +11,10 @@ from typing import NamedTuple
 from nsbroker.errors import InvalidType, NsbrokerError
 from nsbroker.identity import NamespaceType
 from nsbroker.linux import nsfs
+from nsbroker.linux.ancillary import close_all
 from nsbroker.linux.features import features
 from nsbroker.lookup import open_place
 
-# What is opened meanwhile is closed as soon as its relatives are known; chains end at 32 (user_namespaces(7)).
 _WITH_PARENTS = ("user", "pid")
 _PROCESS = re.compile("(?:/proc/|socket:)([0-9]+)/")
 _OWN_LINK = re.compile("/proc/[0-9]+/(task/[0-9]+/)?ns/[a-z_]+")
@@ -75,14 +75,22 @@ def _ask_at(link: str, place: str, found: dict[str, Relations]) -> bool:
 def _ask(link: str, fd: int, found: dict[str, Relations]) -> None:
     """Ask of `fd` (taken), and of what it leads to."""
     waiting = [(link, fd)]
+    try:
+        _ask_all(waiting, found)
+    finally:
+        close_all(fd for _, fd in waiting)
+
+
+def _ask_all(waiting: list[tuple[str, int]], found: dict[str, Relations]) -> None:
+    """Ask of the last, with what it leads to after it, until none is left.  Closes each that it takes from the list."""
     while waiting:
         link, fd = waiting.pop()
         try:
             if found.get(link, _NOTHING) is not _NOTHING:
                 continue
             kind = link.partition(":")[0]
-            owner = _related(fd, nsfs.owning_user_namespace, waiting, found)
-            parent = _related(fd, nsfs.parent, waiting, found) if kind in _WITH_PARENTS else None
+            owner = _related(fd, nsfs.owning_user_namespace, waiting)
+            parent = _related(fd, nsfs.parent, waiting) if kind in _WITH_PARENTS else None
             unique = nsfs.unique_id(fd) if features().namespace_id else None
             found[link] = Relations(unique, owner, _owner_uid(fd, kind), parent)
         finally:
@@ -101,16 +109,15 @@ def _link(fd: int) -> str:
     return f"{NamespaceType.of_flag(nsfs.namespace_type(fd))}:[{os.fstat(fd).st_ino}]"
 
 
-def _related(fd: int, ask: Callable[[int], int], waiting: list[tuple[str, int]], found: dict[str, Relations]) -> str | None:
+def _related(fd: int, ask: Callable[[int], int], waiting: list[tuple[str, int]]) -> str | None:
     try:
         relative = ask(fd)
     except OSError:
         return None
+    # From here on it is closed whatever happens.
+    waiting.append(("", relative))
     link = _link(relative)
-    if link in found:
-        os.close(relative)
-    else:
-        waiting.append((link, relative))
+    waiting[-1] = (link, relative)
     return link
 
 

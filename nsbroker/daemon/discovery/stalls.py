@@ -39,7 +39,8 @@ class Progress:
     def give_up(self) -> None:
         """Blame whom the pass is at."""
         with self._lock:
-            if not self._ended:
+            # One that has looked at nothing yet waits for a thread.
+            if self.count and not self._ended:
                 self._blamed = self._stalls.blame(self.pid)
 
     def end(self) -> None:
