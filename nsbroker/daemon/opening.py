@@ -54,7 +54,9 @@ class Opening:
         with inquiry:
             pinned = await inquiry.pin()
             try:
-                started = None if expect is None or expect.start_time is None else await self._start_time(caller, pinned)
+                # Nobody has anything looked at closely that they may not open.
+                asked = expect is not None and expect.start_time is not None and inquiry.judge(pinned).allowed
+                started = await self._start_time(caller, pinned) if asked else None
             except BaseException:
                 pinned.close()
                 raise

@@ -10,15 +10,17 @@ from nsbroker.daemon.call import Answer, Caller, Stream, checked_types, see_more
 from nsbroker.daemon.discovery.census import TYPES
 from nsbroker.daemon.discovery.commands import Commands
 from nsbroker.daemon.discovery.passes import Passes
-from nsbroker.daemon.discovery.sight import sight_of
+from nsbroker.daemon.discovery.sight import sight_of, types_of
 from nsbroker.daemon.discovery.view import Named, View
+from nsbroker.daemon.engines.container import Container
 from nsbroker.daemon.inquiry import Inquiry, inquire
 from nsbroker.daemon.parts import Parts
+from nsbroker.daemon.peer import Peer
 from nsbroker.daemon.policy import Grants
 from nsbroker.daemon.spare_thread import SpareThreads
 from nsbroker.daemon.turns import Turns
 from nsbroker.description import LeadingProcess, NamespaceDescription
-from nsbroker.errors import BrokerError, PermissionDenied, QuotaExceeded
+from nsbroker.errors import BrokerError, EngineUnavailable, ExpectedMore, PermissionDenied, QuotaExceeded
 from nsbroker.identity import NamespaceType
 from nsbroker.interface import ListReply, ListRequest
 from nsbroker.target import Target
@@ -53,6 +55,8 @@ class Listing:
             see_more(call)
             self._parts.audit.record(caller.peer, "List", "*", "allowed", wanted=" ".join(types or ()))
             return self._listed(caller, types or TYPES, None)
+        if not call.more:
+            raise ExpectedMore
         inquiry = inquire(self._parts, "List", caller, call, request.target, types, some=True)
         return self._of_target(caller, inquiry)
 
@@ -78,12 +82,12 @@ class Listing:
         grants = self._parts.policy.grants(peer)
         asked = trio.current_time()
         async with self._turns.of(peer.uid):
-            survey = await self._parts.roster.survey(grants.asker(peer))
+            containers = await self._containers(grants, peer)
             units = await self._units(grants) if grants.has_kind("unit") else []
             census = await self._passes.fresh()
 
             def make() -> View:
-                return View(census, sight_of(grants, peer, survey.containers, units, self._parts.holder), types)
+                return View(census, sight_of(grants, peer, containers, units, self._parts.holder), types)
 
             try:
                 view = await self._spare.run(peer.uid, "", _DEADLINE, make, lambda _: None)
@@ -103,19 +107,29 @@ class Listing:
             for description in await trio.to_thread.run_sync(_describe, view, some, commands, limiter=self._threads):
                 yield description
 
+    async def _containers(self, grants: Grants, peer: Peer) -> dict[Container, frozenset[NamespaceType]]:
+        """The containers of which the peer may open something, and what."""
+        roster = self._parts.roster
+        found = {}
+        for container in (await roster.survey(grants.asker(peer))).containers:
+            with contextlib.suppress(BrokerError, OSError):
+                process = await roster.pin(container, peer.uid)
+                if types := types_of(container, process, grants, peer):
+                    found[container] = types
+        return found
+
     async def _units(self, grants: Grants) -> Sequence[Named]:
         """The main processes of the units that a rule names."""
         from nsbroker.daemon import unit  # only on this path: D-Bus takes a while to load
 
-        found = []
-        for name in sorted(name for name in await unit.running(self._parts.roster.deadline) if grants.names((f"unit:{name}",)))[
-            :_UNITS_MAX
-        ]:
-            try:
-                with await unit.find(Target.unit(name), self._parts.roster.deadline) as process:
+        deadline = self._parts.roster.deadline
+        found: list[Named] = []
+        # Without systemd there are none.
+        with contextlib.suppress(EngineUnavailable):
+            named = [name for name in await unit.running(deadline) if grants.names((f"unit:{name}",))]
+            for name in sorted(named)[:_UNITS_MAX]:
+                with contextlib.suppress(BrokerError), await unit.find(Target.unit(name), deadline) as process:
                     found.append(Named(process.pid, f"unit:{name}"))
-            except BrokerError:
-                continue
         return found
 
 

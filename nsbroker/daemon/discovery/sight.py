@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 
 from nsbroker.daemon.discovery.census import TYPES, Member, Sighting
 from nsbroker.daemon.discovery.view import Named, Sight
@@ -13,7 +13,6 @@ from nsbroker.daemon.peer import Peer
 from nsbroker.daemon.policy import Grants
 from nsbroker.daemon.resolve import PinnedContainer
 from nsbroker.description import Holder, HolderKind
-from nsbroker.errors import BrokerError
 from nsbroker.identity import NamespaceType
 from nsbroker.linux.process import Process
 from nsbroker.opening import NAME_DIRECTORIES
@@ -21,15 +20,18 @@ from nsbroker.opening import NAME_DIRECTORIES
 _NONE: frozenset[NamespaceType] = frozenset()
 
 
-def sight_of(grants: Grants, peer: Peer, containers: Iterable[Container], units: Sequence[Named], held: Held) -> Sight:
-    """What `peer`, whose rules these are, may see.  `units`: main processes of units that a rule names."""
+def sight_of(
+    grants: Grants, peer: Peer, containers: Mapping[Container, frozenset[NamespaceType]], units: Sequence[Named], held: Held
+) -> Sight:
+    """What `peer`, whose rules these are, may see.  `containers`: those of which it may open something, and what; `units`:
+    main processes of units that a rule names.
+    """
     everything = grants.everywhere()
     by_pid: dict[int, frozenset[NamespaceType]] = {}
-    allowed = {container: types for container in containers if (types := _types_of(container, grants, peer))}
-    for container, types in allowed.items():
+    for container, types in containers.items():
         by_pid[container.pid] = by_pid.get(container.pid, _NONE) | types
     # One that several engines know has the name by which people know it.
-    labels = [Named(container.pid, container.target) for container in distinct(allowed)]
+    labels = [Named(container.pid, container.target) for container in distinct(containers)]
     for unit in units:
         by_pid[unit.pid] = by_pid.get(unit.pid, _NONE) | grants.types((unit.name,), own=False)
     return Sight(
@@ -110,16 +112,12 @@ def _names_of_file(path: str) -> list[str]:
     return [f"path:{path}", *([f"name:{name}"] if folder in NAME_DIRECTORIES else [])]
 
 
-def _types_of(container: Container, grants: Grants, peer: Peer) -> frozenset[NamespaceType]:
-    try:
-        pinned = PinnedContainer(container, container.pin())
-    except (BrokerError, OSError):
-        return _NONE
+def types_of(container: Container, process: Process, grants: Grants, peer: Peer) -> frozenset[NamespaceType]:
+    """What the peer may open of a container, whose first process this takes.  Raises BrokerError, OSError."""
+    pinned = PinnedContainer(container, process)
     try:
         own = not peer.anonymous and pinned.is_of(peer.uid)
         return grants.types(pinned.names, own=own)
-    except (BrokerError, OSError):
-        return _NONE
     finally:
         pinned.close()
 

@@ -158,10 +158,18 @@ def test_how_long_a_user_waits_says_little_of_others(daemon: Daemon) -> None:
     assert many == pytest.approx(few, abs=0.1)
 
 
+@pytest.mark.root
+def test_a_rule_for_a_unit_is_no_harm_where_there_is_no_systemd(daemon: Daemon, sleeper: Sleeper) -> None:
+    (daemon.config / "nsbroker.toml").write_text("")
+    daemon.allow("some", who=[f"user:{ALICE}"], targets=["unit:web.service", f"pid:{sleeper.pid}"], namespaces=["net"])
+    assert [row[:2] for row in as_user(ALICE, seen(daemon))] == [("net", sleeper.inode("net"))]
+
+
 def test_a_call_without_more_and_with_unknown_types_is_refused(daemon: Daemon) -> None:
     for method in ("List", "Watch"):
-        reply = call(daemon, f"io.nsbroker.Broker.{method}", {})
-        assert reply["error"] == ExpectedMore.wire_name
+        for parameters in ({}, {"target": {"self": True}}) if method == "List" else ({},):
+            reply = call(daemon, f"io.nsbroker.Broker.{method}", parameters)
+            assert reply["error"] == ExpectedMore.wire_name
         for types in (["network"], [], ["net", "net"]):
             reply = call(daemon, f"io.nsbroker.Broker.{method}", {"types": types}, more=True)
             assert reply["error"] == InvalidParameter.wire_name
