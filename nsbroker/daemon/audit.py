@@ -14,8 +14,8 @@ import msgspec
 from msgspec import Struct
 
 from nsbroker.daemon.configuration import AuditSettings
-from nsbroker.daemon.flood import Flood
 from nsbroker.daemon.journal import PLACE, Journal
+from nsbroker.daemon.limits.rate_limit import RateLimit
 from nsbroker.daemon.peer import Peer
 from nsbroker.namespace import Namespace
 
@@ -69,7 +69,7 @@ class Audit:
 
     def __init__(self, write: Callable[[Record], None]) -> None:
         self._write = write
-        self._flood = Flood()
+        self._flood = RateLimit()
 
     def record(
         self,
@@ -84,7 +84,7 @@ class Audit:
         error: str = "",
     ) -> None:
         """Write one record.  Raises OSError when it is not taken: then what it would allow must not happen."""
-        if verdict != "allowed" and not self._flood.admits(peer.uid):
+        if verdict != "allowed" and not self._flood.admits(peer.user):
             return
         spaces = " ".join(map(str, namespaces))
         target, error = target[:_TEXT_MAX], error[:_TEXT_MAX].encode(errors="backslashreplace").decode()

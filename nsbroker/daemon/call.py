@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct
 
-from nsbroker.daemon.limits import Lease
+from nsbroker.daemon.limits.connections import ConnectionCharge
 from nsbroker.daemon.peer import Peer
 from nsbroker.errors import ExpectedMore, InvalidParameter
 from nsbroker.identity import NamespaceType
@@ -16,7 +16,7 @@ class Caller(NamedTuple):
     """Who calls, and their share of the broker."""
 
     peer: Peer
-    lease: Lease
+    lease: ConnectionCharge
 
 
 class Answer(NamedTuple):

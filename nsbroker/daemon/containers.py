@@ -54,7 +54,7 @@ class Containers:
 
     async def _described(self, container: Container, grants: Grants, peer: Peer) -> ContainerDescription | None:
         try:
-            process = await self._parts.roster.pin(container, peer.uid)
+            process = await self._parts.roster.pin(container, peer.user)
         except (BrokerError, OSError):
             return None
         return _describe(container, process, grants, peer)

@@ -13,10 +13,10 @@ import trio
 
 from nsbroker.daemon.call import Answer, Caller, Later
 from nsbroker.daemon.inquiry import Inquiry, inquire
+from nsbroker.daemon.limits.abandonable_threads import AbandonableThreads
 from nsbroker.daemon.parts import Parts
 from nsbroker.daemon.permission import SOME_DEVICE, Device, DeviceNumber, is_device_name
 from nsbroker.daemon.resolve import Pinned
-from nsbroker.daemon.spare_thread import SpareThreads
 from nsbroker.errors import InvalidParameter, NoSuchDevice, PermissionDenied
 from nsbroker.interface import (
     DeviceAccess,
@@ -52,7 +52,7 @@ class Devices:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._threads = SpareThreads("devices under way")
+        self._threads = AbandonableThreads("devices under way")
 
     def list(self, caller: Caller, call: IncomingCall, request: ListDevicesRequest) -> Later:
         """Those that the caller may open."""
@@ -132,7 +132,7 @@ class Devices:
 
         try:
             deadline = self._parts.ledger.limits.device_deadline
-            return await self._threads.run(caller.peer.uid, pinned.target, deadline, work, undo, lambda: os.close(fd))
+            return await self._threads.run(caller.peer.user, pinned.target, deadline, work, undo, lambda: os.close(fd))
         except trio.TooSlowError as error:
             raise NoSuchDevice(pinned.target, name, "it did not answer in time") from error
         except OSError as error:

@@ -17,7 +17,7 @@ from nsbroker.daemon.broker import Broker
 from nsbroker.daemon.configuration import Configuration
 from nsbroker.daemon.engines.roster import Roster
 from nsbroker.daemon.held import Holder, is_from_store
-from nsbroker.daemon.limits import Ledger
+from nsbroker.daemon.limits.connections import UserRegistry
 from nsbroker.daemon.listen import Listener, own_socket, passed_socket
 from nsbroker.daemon.parts import Parts
 from nsbroker.daemon.policy import Policy
@@ -40,7 +40,7 @@ def run(address: Path, config: Path | None, idle_timeout: float | None) -> None:
     settings = configuration.load(config)
     passed = passed_fds()
     audit = open_audit(settings.audit)
-    ledger = Ledger(settings.limits)
+    ledger = UserRegistry(settings.limits)
     holder = Holder(FdStore(), settings.limits.held_per_user)
     for fault in holder.restore(filter(is_from_store, passed)):
         audit.say(fault)
@@ -65,7 +65,7 @@ def run(address: Path, config: Path | None, idle_timeout: float | None) -> None:
 class Daemon:
     """The broker and its server, with the configuration in force."""
 
-    def __init__(self, settings: Configuration, config: Path | None, holder: Holder, ledger: Ledger, audit: Audit) -> None:
+    def __init__(self, settings: Configuration, config: Path | None, holder: Holder, ledger: UserRegistry, audit: Audit) -> None:
         self._config = config
         self._holder = holder
         self._ledger = ledger

@@ -8,10 +8,10 @@ import trio
 
 from nsbroker.daemon.call import Answer, Caller, Later, checked_types
 from nsbroker.daemon.inquiry import Inquiry, inquire
+from nsbroker.daemon.limits.abandonable_threads import AbandonableThreads
 from nsbroker.daemon.parts import Parts
 from nsbroker.daemon.permission import Device, Permission, is_device_name
 from nsbroker.daemon.resolve import Pinned
-from nsbroker.daemon.spare_thread import SpareThreads
 from nsbroker.errors import InvalidParameter, InvalidType, NoSuchTarget, PermissionDenied, TargetChanged
 from nsbroker.identity import Expectation, NamespaceType
 from nsbroker.interface import (
@@ -38,7 +38,7 @@ class Opening:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._spare = SpareThreads("searches under way")
+        self._spare = AbandonableThreads("searches under way")
 
     def open(self, caller: Caller, call: IncomingCall, request: OpenRequest) -> Answer | Later:
         """Open, at once where that can be."""
@@ -76,7 +76,7 @@ class Opening:
 
         try:
             return await self._spare.run(
-                caller.peer.uid, pinned.target, _DEADLINE, read, lambda _: None, lambda: os.close(directory)
+                caller.peer.user, pinned.target, _DEADLINE, read, lambda _: None, lambda: os.close(directory)
             )
         except trio.TooSlowError as error:
             raise TargetChanged(pinned.target, "it does not let itself be looked at") from error

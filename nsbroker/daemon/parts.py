@@ -6,7 +6,7 @@ from nsbroker.daemon.audit import Audit
 from nsbroker.daemon.engines.roster import Roster
 from nsbroker.daemon.held import Holder
 from nsbroker.daemon.hints import Hints
-from nsbroker.daemon.limits import Ledger
+from nsbroker.daemon.limits.connections import UserRegistry
 from nsbroker.daemon.policy import Policy
 
 
@@ -17,6 +17,6 @@ class Parts:
     policy: Policy
     roster: Roster
     holder: Holder
-    ledger: Ledger
+    ledger: UserRegistry
     audit: Audit
     hints: Hints = field(default_factory=Hints)

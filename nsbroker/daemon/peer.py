@@ -8,9 +8,11 @@ import os
 import socket
 from pathlib import Path
 
+from nsbroker.daemon.limits.users import ANONYMOUS, SubordinateUids
 from nsbroker.errors import NoSuchTarget, NsbrokerError
 from nsbroker.identity import NamespaceType
 from nsbroker.linux import nsfs, socket_options
+from nsbroker.linux.capabilities import CAP_SYS_ADMIN
 from nsbroker.linux.cgroup import systemd_path
 from nsbroker.linux.features import features
 from nsbroker.linux.process import Process
@@ -18,6 +20,7 @@ from nsbroker.namespace import Namespace
 from nsbroker.target import UNIT_SUFFIXES
 
 _WHOLE_RANGE = ["0", "0", "4294967295"]
+_subordinates = SubordinateUids()
 
 
 @functools.cache
@@ -41,10 +44,11 @@ class Peer:
     """The peer of `sock`, which is borrowed for as long as the peer is in use.  Owns what it pins; close it.
 
     `anonymous` is set when its uid proves nothing: one that cannot be told from other unmapped ones, or a uid 0 that is
-    not shown to be of our own user namespace.  Only rules for everyone fit an anonymous peer.
+    not shown to have the rights of the host's root.  Only rules for everyone fit an anonymous peer.  `user` is whom its use
+    of the broker is counted to: see `limits.users`.
     """
 
-    __slots__ = ("_pid_namespace", "_pinned", "_process", "_sock", "_unit", "anonymous", "gid", "groups", "pid", "uid")
+    __slots__ = ("_pid_namespace", "_pinned", "_process", "_sock", "_unit", "anonymous", "gid", "groups", "pid", "uid", "user")
 
     def __init__(self, sock: socket.socket) -> None:
         self.pid, self.uid, self.gid = socket_options.peer_credentials(sock)
@@ -55,17 +59,28 @@ class Peer:
         self._pid_namespace: Namespace | None = None
         self._unit: str | None = None
         self.anonymous = self._is_anonymous()
+        self.user = ANONYMOUS if self.anonymous else _subordinates.user_of(self.uid)
 
     def _is_anonymous(self) -> bool:
         if self.uid == 2**32 - 1 or (self.uid == _overflow_uid() and not _uids_are_whole()):
             return True
-        if self.uid != 0:
+        return self.uid == 0 and not self._is_administrator()
+
+    def _is_administrator(self) -> bool:
+        """Whether the peer, whose uid is 0, has CAP_SYS_ADMIN effective in our own user namespace now.
+
+        The uid alone is not enough: the root of a container without a user namespace has it, too.
+        """
+        process = self.process()
+        if process is None:
             return False
         try:
-            with self._namespace(NamespaceType.USER) as user:
-                return user.inode != _own_inode(NamespaceType.USER)
+            # In this order: who enters a new user namespace gains every capability there, and cannot come back.
+            capable = bool(process.effective_capabilities() & CAP_SYS_ADMIN)
+            with Namespace.from_process(process, NamespaceType.USER, "self") as user:
+                return capable and user.inode == _own_inode(NamespaceType.USER)
         except (NsbrokerError, OSError):
-            return True
+            return False
 
     def _namespace(self, kind: NamespaceType) -> Namespace:
         process = self.process()

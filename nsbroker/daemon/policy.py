@@ -141,7 +141,7 @@ class Grants:
     def asker(self, peer: Peer) -> Asker:
         """How engines are asked on behalf of `peer`, whose rules these are."""
         has_own = not peer.anonymous and self.has_own
-        return Asker(peer.uid, peer.gid, has_own, self.may_name, lambda container: self.names(container.rule_names()))
+        return Asker(peer.user, peer.uid, peer.gid, has_own, self.may_name, lambda container: self.names(container.rule_names()))
 
     def names(self, names: Names) -> bool:
         """Whether a rule names it, so that the peer may learn whether it exists."""

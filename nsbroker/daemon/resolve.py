@@ -17,9 +17,9 @@ from nsbroker.daemon.engines.container import Container
 from nsbroker.daemon.engines.roster import Asker, Roster
 from nsbroker.daemon.held import Held, Holder
 from nsbroker.daemon.hints import Hints
+from nsbroker.daemon.limits.abandonable_threads import AbandonableThreads
 from nsbroker.daemon.peer import Peer
 from nsbroker.daemon.policy import Names
-from nsbroker.daemon.spare_thread import SpareThreads
 from nsbroker.errors import (
     AmbiguousTarget,
     BrokerError,
@@ -41,7 +41,7 @@ _SLOW = frozenset((Kind.CONTAINER, Kind.NAMESPACE, Kind.PATH, Kind.UNIT))
 # The kernel's own limit (user_namespaces(7)).
 _USER_NAMESPACE_DEPTH = 33
 _DEADLINE = 5.0
-_threads = SpareThreads("searches under way")
+_threads = AbandonableThreads("searches under way")
 
 
 class Pinned(Protocol):
@@ -277,15 +277,15 @@ async def resolve_slowly(target: Target, roster: Roster, asker: Asker, hints: Hi
 
             return PinnedProcess(await unit.find(target, roster.deadline), str(target))
         case Kind.PATH:
-            return PinnedNamespace(await _spared(partial(_path, target, str(target)), asker.uid, target), str(target))
+            return PinnedNamespace(await _spared(partial(_path, target, str(target)), asker.user, target), str(target))
     find = partial(lookup.find, NamespaceId.parse(target.value), hints)
-    return PinnedNamespace(await _spared(find, asker.uid, target), target.value)
+    return PinnedNamespace(await _spared(find, asker.user, target), target.value)
 
 
-async def _spared(function: Callable[[], Namespace], uid: int, target: Target) -> Namespace:
+async def _spared(function: Callable[[], Namespace], user: int, target: Target) -> Namespace:
     """What `function` finds, on a thread that can be spared: file systems need not answer.  Raises NoSuchTarget then."""
     try:
-        return await _threads.run(uid, str(target), _DEADLINE, function, Namespace.close)
+        return await _threads.run(user, str(target), _DEADLINE, function, Namespace.close)
     except trio.TooSlowError as error:
         raise NoSuchTarget(str(target), f"a file system on the way to it did not answer within {_DEADLINE:g} s") from error
 

@@ -12,7 +12,7 @@ import trio
 from nsbroker.daemon.audit import Audit
 from nsbroker.daemon.broker import Broker
 from nsbroker.daemon.call import Answer, Caller, Stream
-from nsbroker.daemon.limits import Lease, Ledger
+from nsbroker.daemon.limits.connections import ConnectionCharge, UserRegistry
 from nsbroker.daemon.peer import Peer
 from nsbroker.errors import ProtocolError, QuotaExceeded
 from nsbroker.linux import ancillary
@@ -32,11 +32,11 @@ _TRANSIENT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 class Server:
     """Serves `broker` to all who connect, until stopped."""
 
-    def __init__(self, broker: Broker, ledger: Ledger, audit: Audit) -> None:
+    def __init__(self, broker: Broker, ledger: UserRegistry, audit: Audit) -> None:
         self._broker = broker
         self._ledger = ledger
         self._audit = audit
-        self._connections: dict[Lease, trio.CancelScope] = {}
+        self._connections: dict[ConnectionCharge, trio.CancelScope] = {}
         self._last_moment = math.inf
         self._closer = ledger.closer
         # One buffer for all: nothing is awaited between filling and emptying it.
@@ -93,7 +93,7 @@ class Server:
         """Takes `sock` unless it raises."""
         peer = Peer(sock)
         try:
-            lease = self._ledger.lease(peer.uid, sock)
+            lease = self._ledger.lease(peer.user, sock)
         except QuotaExceeded:
             peer.close()
             raise
@@ -162,7 +162,7 @@ class Server:
         else:
             await self._send(lease, wire, call, await answer)
 
-    async def _send_all(self, lease: Lease, wire: ServerConnection, call: IncomingCall, answers: Stream) -> None:
+    async def _send_all(self, lease: ConnectionCharge, wire: ServerConnection, call: IncomingCall, answers: Stream) -> None:
         """Send answer after answer, until there is no other or the peer hangs up."""
         try:
             async with trio.open_nursery() as nursery:
@@ -187,7 +187,7 @@ class Server:
                 await trio.sleep_forever()
             await trio.sleep(_HANG_UP_INTERVAL)
 
-    async def _send(self, lease: Lease, wire: ServerConnection, call: IncomingCall, answer: Answer) -> None:
+    async def _send(self, lease: ConnectionCharge, wire: ServerConnection, call: IncomingCall, answer: Answer) -> None:
         """Send one answer.  Takes its fds."""
         fds = answer.fds
         try:
@@ -219,7 +219,7 @@ class Server:
                     continue
                 fds = ()
 
-    async def _drained(self, lease: Lease) -> None:
+    async def _drained(self, lease: ConnectionCharge) -> None:
         """Wait until the peer has read what it was sent.  Raises TooSlowError when it does not."""
         # The kernel has no event for it: a socket counts as writable long before all was read.
         with trio.fail_after(self._ledger.limits.reply_deadline):

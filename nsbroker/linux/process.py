@@ -130,6 +130,12 @@ class Process:
         self._see_alive()
         return len(numbers) > 1 and numbers[-1] == "1"
 
+    def effective_capabilities(self) -> int:
+        """Its effective capabilities (capabilities(7)), one bit each, which count in its own user namespace alone."""
+        effective = int(procfs.status(self._open_directory())["CapEff"], 16)
+        self._see_alive()
+        return effective
+
     def has_ended(self) -> bool:
         """Whether it has ended, reaped or not."""
         return _pidfd.has_ended(self.pidfd)

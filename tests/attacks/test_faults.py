@@ -19,7 +19,7 @@ from nsbroker.daemon.broker import Broker
 from nsbroker.daemon.call import Answer, Caller
 from nsbroker.daemon.engines.roster import Roster
 from nsbroker.daemon.held import Holder
-from nsbroker.daemon.limits import Ledger
+from nsbroker.daemon.limits.connections import UserRegistry
 from nsbroker.daemon.parts import Parts
 from nsbroker.daemon.peer import Peer
 from nsbroker.daemon.policy import Policy
@@ -43,7 +43,7 @@ class Bench:
         path.write_text(RULE)
         settings = configuration.load(path)
         self.records: list[Record] = []
-        ledger = Ledger(settings.limits)
+        ledger = UserRegistry(settings.limits)
         self.broker = Broker(Parts(Policy(settings), Roster({}, 1.0), Holder(FdStore(), 4), ledger, Audit(self.records.append)))
         self.ends = socket.socketpair()
         self.peer = Peer(self.ends[0])
@@ -77,7 +77,7 @@ STEPS = [
     "nsbroker.linux.pidfd.open_namespace",
     "nsbroker.linux.nsfs.device",
     "os.fstat",
-    "nsbroker.daemon.limits.Ledger.check",
+    "nsbroker.daemon.limits.UserRegistry.check",
     "nsbroker.daemon.policy.Policy.grants",
     "nsbroker.daemon.policy.Grants.verdict",
     "nsbroker.daemon.audit.Audit.record",

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from nsbroker.client.blocking import Broker
-from nsbroker.daemon import audit, flood
+from nsbroker.daemon import audit
 from nsbroker.daemon import journal as journal_module
+from nsbroker.daemon.limits import rate_limit
 from nsbroker.errors import NoSuchTarget, PermissionDenied
 from tests.world import ALICE, Daemon, Sleeper, as_user
 
@@ -112,7 +113,7 @@ def test_a_flood_of_refusals_is_counted_and_no_others_are(tmp_path: Path) -> Non
 
         def knock() -> None:
             with daemon.connect() as broker:
-                for _ in range(flood.MOST + 150):
+                for _ in range(rate_limit.MOST + 150):
                     with contextlib.suppress(PermissionDenied):
                         broker.open("name:secret", "net")
 
@@ -122,7 +123,7 @@ def test_a_flood_of_refusals_is_counted_and_no_others_are(tmp_path: Path) -> Non
             with pytest.raises(NoSuchTarget):
                 broker.open("name:green", "net")
         of_alice = [record for record in daemon.records() if record["peer_uid"] == ALICE]
-        assert len(of_alice) == flood.MOST
+        assert len(of_alice) == rate_limit.MOST
         assert [record["verdict"] for record in daemon.records()[-2:]] == ["allowed", "failed"]
         daemon.stop()
         last = daemon.records()[-1]

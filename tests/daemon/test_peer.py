@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from nsbroker.daemon import peer as peer_module
+from nsbroker.daemon.limits.users import ANONYMOUS
 from nsbroker.daemon.peer import Peer, unit_of
 from nsbroker.errors import NoSuchTarget
 from nsbroker.linux import process as process_module
@@ -67,13 +68,25 @@ def listener() -> Iterator[socket.socket]:
 
 
 @pytest.mark.root
-def test_root_is_root_and_a_user_is_that_user(listener: socket.socket, kernel: str) -> None:
-    for prefix, uid in (((), 0), (("setpriv", f"--reuid={ALICE}", "--clear-groups"), ALICE)):
+def test_root_is_root_where_the_kernel_shows_it_and_a_user_is_that_user(listener: socket.socket, kernel: str) -> None:
+    unproved = kernel != "this kernel"
+    for prefix, uid, anonymous in (((), 0, unproved), (("setpriv", f"--reuid={ALICE}", "--clear-groups"), ALICE, False)):
         client = Client(listener, *prefix)
         peer = Peer(client.sock)
-        assert (peer.uid, peer.anonymous, peer.pid) == (uid, False, client.pid_inside)
+        assert (peer.uid, peer.anonymous, peer.pid) == (uid, anonymous, client.pid_inside)
+        assert peer.user == (ANONYMOUS if anonymous else uid)
         peer.close()
         client.close()
+
+
+@pytest.mark.root
+def test_uid_0_without_the_right_to_administer_the_host_is_anonymous(listener: socket.socket) -> None:
+    """Such is the root of a container that has no user namespace: the same uid, fewer capabilities."""
+    client = Client(listener, "setpriv", "--bounding-set=-sys_admin")
+    peer = Peer(client.sock)
+    assert (peer.uid, peer.anonymous, peer.user) == (0, True, ANONYMOUS)
+    peer.close()
+    client.close()
 
 
 @pytest.mark.root

@@ -14,11 +14,11 @@ from nsbroker.daemon.discovery.sight import sight_of, types_of
 from nsbroker.daemon.discovery.view import Named, View
 from nsbroker.daemon.engines.container import Container
 from nsbroker.daemon.inquiry import Inquiry, inquire
+from nsbroker.daemon.limits.abandonable_threads import AbandonableThreads
+from nsbroker.daemon.limits.concurrency import UserCapacityLimiter
 from nsbroker.daemon.parts import Parts
 from nsbroker.daemon.peer import Peer
 from nsbroker.daemon.policy import Grants
-from nsbroker.daemon.spare_thread import SpareThreads
-from nsbroker.daemon.turns import Turns
 from nsbroker.description import LeadingProcess, NamespaceDescription
 from nsbroker.errors import BrokerError, EngineUnavailable, ExpectedMore, PermissionDenied, QuotaExceeded
 from nsbroker.identity import NamespaceType
@@ -43,10 +43,10 @@ class Listing:
     def __init__(self, parts: Parts, passes: Passes) -> None:
         self._parts = parts
         self._passes = passes
-        self._turns = Turns(_OF_A_USER)
+        self._turns = UserCapacityLimiter(_OF_A_USER)
         self._threads = trio.CapacityLimiter(_THREADS)
         self._commands = Commands()
-        self._spare = SpareThreads("views under way")
+        self._spare = AbandonableThreads("views under way")
 
     def list(self, caller: Caller, call: IncomingCall, request: ListRequest) -> Stream:
         """The namespaces that the caller may open."""
@@ -81,7 +81,7 @@ class Listing:
         peer = caller.peer
         grants = self._parts.policy.grants(peer)
         asked = trio.current_time()
-        async with self._turns.of(peer.uid):
+        async with self._turns.of(peer.user):
             containers = await self._containers(grants, peer)
             units = await self._units(grants) if grants.has_kind("unit") else []
             census = await self._passes.fresh()
@@ -90,7 +90,7 @@ class Listing:
                 return View(census, sight_of(grants, peer, containers, units, self._parts.holder), types)
 
             try:
-                view = await self._spare.run(peer.uid, "", _DEADLINE, make, lambda _: None)
+                view = await self._spare.run(peer.user, "", _DEADLINE, make, lambda _: None)
             except trio.TooSlowError as error:
                 raise QuotaExceeded("processes that do not let themselves be looked at") from error
         if not grants.everywhere().issuperset(types):
@@ -113,7 +113,7 @@ class Listing:
         found = {}
         for container in (await roster.survey(grants.asker(peer))).containers:
             with contextlib.suppress(BrokerError, OSError):
-                process = await roster.pin(container, peer.uid)
+                process = await roster.pin(container, peer.user)
                 if types := types_of(container, process, grants, peer):
                     found[container] = types
         return found

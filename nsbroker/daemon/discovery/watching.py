@@ -12,7 +12,7 @@ from nsbroker.daemon.discovery.changes import Changes
 from nsbroker.daemon.discovery.listing import Listing
 from nsbroker.daemon.discovery.passes import Passes
 from nsbroker.daemon.discovery.view import View
-from nsbroker.daemon.limits import Lease
+from nsbroker.daemon.limits.connections import ConnectionCharge
 from nsbroker.daemon.parts import Parts
 from nsbroker.description import NamespaceDescription, WatchEvent
 from nsbroker.errors import QuotaExceeded
@@ -50,7 +50,7 @@ class Watching:
         return self._watched(caller, types or TYPES)
 
     async def _watched(self, caller: Caller, types: Sequence[NamespaceType]) -> Stream:
-        uid = caller.peer.uid
+        uid = caller.peer.user
         if self._watches.get(uid, 0) >= _PER_USER:
             raise QuotaExceeded("watches of one user")
         self._watches[uid] = self._watches.get(uid, 0) + 1
@@ -105,7 +105,7 @@ def _keyed(view: View, known: Iterable[_Key]) -> dict[_Key, str]:
     return {key if key[1] is not None else before.get(link, key): link for link in view.links() for key in [view.key(link)]}
 
 
-async def _caught_up(lease: Lease) -> float:
+async def _caught_up(lease: ConnectionCharge) -> float:
     """Wait until the caller has read most of what it was sent; the seconds that it took."""
     began = trio.current_time()
     # The kernel has no event for it.

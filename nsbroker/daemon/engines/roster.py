@@ -12,8 +12,8 @@ import trio
 from nsbroker.daemon.engines.asking import Survey
 from nsbroker.daemon.engines.container import Container, Engine
 from nsbroker.daemon.engines.own import ask_own, may_have_own
-from nsbroker.daemon.spare_thread import SpareThreads
-from nsbroker.daemon.turns import Turns
+from nsbroker.daemon.limits.abandonable_threads import AbandonableThreads
+from nsbroker.daemon.limits.concurrency import UserCapacityLimiter
 from nsbroker.errors import AmbiguousTarget, EngineUnavailable, NoSuchTarget
 from nsbroker.linux.process import Process
 from nsbroker.target import ENGINES, Target, is_container_name
@@ -31,6 +31,8 @@ Ask = Callable[[Engine], Awaitable[list[Container]]]
 class Asker(NamedTuple):
     """On whose behalf engines are asked, and what the rules let this peer know of."""
 
+    user: int
+    """Whom their use of the broker is counted to."""
     uid: int
     gid: int
     has_own: bool
@@ -56,8 +58,8 @@ class Roster:
         self._places = places
         self.deadline = deadline
         self._instances: dict[tuple[str, str], _Instance] = {}
-        self._turns = Turns(_OF_A_USER)
-        self._spare = SpareThreads("containers under way")
+        self._turns = UserCapacityLimiter(_OF_A_USER)
+        self._spare = AbandonableThreads("containers under way")
         self._own = trio.CapacityLimiter(_OWN_AT_ONCE)
 
     async def find(self, target: Target, asker: Asker) -> tuple[Container, Process]:
@@ -68,21 +70,21 @@ class Roster:
         """
         container = await self._find(target, asker)
         try:
-            return container, await self.pin(container, asker.uid)
+            return container, await self.pin(container, asker.user)
         except NoSuchTarget:
             if not container.pid:
                 raise
         # It may have been restarted between the engine's answer and our look at the process.
         container = await self._find(target, asker)
-        return container, await self.pin(container, asker.uid)
+        return container, await self.pin(container, asker.user)
 
-    async def pin(self, container: Container, uid: int) -> Process:
+    async def pin(self, container: Container, user: int) -> Process:
         """Its first process, proved (the caller's to close): on a thread, since the proof can wait for the process.
 
         Raises NoSuchTarget, EngineUnavailable.
         """
         try:
-            return await self._spare.run(uid, container.target, self.deadline, container.pin, Process.close)
+            return await self._spare.run(user, container.target, self.deadline, container.pin, Process.close)
         except trio.TooSlowError as error:
             raise EngineUnavailable(
                 container.engine, f"the first process of {container.target} does not let itself be looked at"
@@ -119,7 +121,7 @@ class Roster:
         present = [instance for one in names if asker.may_name(one) for instance in self._present(one)]
         if name and not present and not (asker.has_own and may_have_own(asker.uid)):
             raise EngineUnavailable(name, self._absence(name))
-        async with self._turns.of(asker.uid), trio.open_nursery() as nursery:
+        async with self._turns.of(asker.user), trio.open_nursery() as nursery:
             for instance in present:
                 if name or trio.current_time() >= instance.silent_until:
                     nursery.start_soon(self._ask_one, ask, instance, survey)
@@ -152,7 +154,7 @@ class Roster:
         if not asker.has_own or not may_have_own(asker.uid):
             return Survey([], [])
         off = [engine for engine, places in self._places.items() if not places]
-        async with self._turns.of(asker.uid), self._own:
+        async with self._turns.of(asker.user), self._own:
             try:
                 with trio.fail_after(self.deadline):
                     said = await ask_own(asker.uid, asker.gid, word, name, off)

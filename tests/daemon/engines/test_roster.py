@@ -78,7 +78,7 @@ def silent(sock: socket.socket, request: bytes) -> None:
 
 
 def asker(may_know: Callable[[Container], bool] = lambda _: True) -> Asker:
-    return Asker(0, 0, has_own=False, may_name=lambda _: True, may_know=may_know)
+    return Asker(0, 0, 0, has_own=False, may_name=lambda _: True, may_know=may_know)
 
 
 async def find(roster: Roster, target: str) -> Container:

@@ -21,7 +21,7 @@ def _nothing() -> None:
     pass
 
 
-class SpareThreads:
+class AbandonableThreads:
     """Runs functions, each for some user.  One that misses its deadline keeps its thread, and its place in the user's
     share, until it does end.  `limit` names the share in errors.
     """

@@ -21,12 +21,12 @@ class _User:
     """What one uid has; `unread` is the sum over its leases."""
 
     uid: int
-    leases: "set[Lease]" = field(default_factory=set)
+    leases: "set[ConnectionCharge]" = field(default_factory=set)
     unread: int = 0
 
 
 @dataclass(slots=True, eq=False)
-class Lease:
+class ConnectionCharge:
     """One connection's share.  Owns nothing; `sock` is borrowed until the lease is given back."""
 
     user: _User
@@ -49,7 +49,7 @@ class Lease:
         return self.unread >= SCM_MAX_FD and not self.is_read()
 
 
-class Ledger:
+class UserRegistry:
     """All leases, by user.  `last_left`: when the last connection ended, or the time of the start."""
 
     def __init__(self, limits: Limits) -> None:
@@ -58,9 +58,9 @@ class Ledger:
         self.last_left = time.monotonic()
         self.closer = Closer()
         self._users: dict[int, _User] = {}
-        self._lingering: set[Lease] = set()
+        self._lingering: set[ConnectionCharge] = set()
 
-    def lease(self, uid: int, sock: socket.socket) -> Lease:
+    def lease(self, uid: int, sock: socket.socket) -> ConnectionCharge:
         """A share for a new connection of `uid`.  Raises QuotaExceeded."""
         self._sweep()
         user = self._users.get(uid) or _User(uid)
@@ -69,13 +69,13 @@ class Ledger:
         reserved = 0 if uid == 0 else self.limits.connections_reserved_for_root
         if self.connections >= self.limits.connections - reserved:
             raise QuotaExceeded("connections")
-        lease = Lease(user, sock)
+        lease = ConnectionCharge(user, sock)
         user.leases.add(lease)
         self._users[uid] = user
         self.connections += 1
         return lease
 
-    def check(self, lease: Lease, count: int) -> None:
+    def check(self, lease: ConnectionCharge, count: int) -> None:
         """See that `count` more descriptors may be sent.  Raises QuotaExceeded."""
         user, most = lease.user, self.limits.unread_descriptors_per_user
         if user.unread + count <= most:
@@ -85,7 +85,7 @@ class Ledger:
         if user.unread + count > most:
             raise QuotaExceeded("unread-descriptors-per-user")
 
-    def give_back(self, lease: Lease) -> None:
+    def give_back(self, lease: ConnectionCharge) -> None:
         """The connection is over; takes its socket.  As long as something is unread it stays open, shut down, and counts."""
         if lease.is_read():
             self._forget(lease)
@@ -106,7 +106,7 @@ class Ledger:
         for lease in [lease for lease in self._lingering if lease.is_read()]:
             self._forget(lease)
 
-    def _forget(self, lease: Lease) -> None:
+    def _forget(self, lease: ConnectionCharge) -> None:
         self._lingering.discard(lease)
         self.closer.hang_up(lease.sock)
         self.connections -= 1

@@ -1,4 +1,4 @@
-"""Turns: what one user asks, however often, is no other user's wait."""
+"""UserCapacityLimiter: what one user asks, however often, is no other user's wait."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import trio
 
 
-class Turns:
+class UserCapacityLimiter:
     """Lets each user have so many things under way at once; what is more waits for its turn."""
 
     def __init__(self, at_once: int) -> None:

@@ -16,7 +16,7 @@ class _Window:
     count: int = 0
 
 
-class Flood:
+class RateLimit:
     """For each user: how many in the window that runs."""
 
     def __init__(self) -> None:

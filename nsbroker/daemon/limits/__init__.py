@@ -1,0 +1,1 @@
+"""How much of the broker each user may use: connections, work under way, threads, records."""

@@ -1,0 +1,55 @@
+"""Whose a uid is, from files as /etc/subuid has them."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from nsbroker.daemon.limits.users import SubordinateUids
+
+FILE = """\
+4001:200000:65536
+root:300000:65536
+nobody-of-that-name:400000:65536
+# a comment
+4002:not-a-number:1
+4002
+4002:500000:2
+"""
+
+
+@pytest.fixture
+def users(tmp_path: Path) -> SubordinateUids:
+    (tmp_path / "subuid").write_text(FILE)
+    return SubordinateUids(tmp_path / "subuid")
+
+
+@pytest.mark.parametrize(
+    ("uid", "user"),
+    [
+        (0, 0),
+        (4001, 4001),
+        (199_999, 199_999),
+        (200_000, 4001),
+        (265_535, 4001),
+        (265_536, 265_536),
+        (400_000, 400_000),
+        (500_001, 4002),
+        (500_002, 500_002),
+    ],
+)
+def test_a_subordinate_uid_is_counted_to_its_user(users: SubordinateUids, uid: int, user: int) -> None:
+    assert users.user_of(uid) == user
+
+
+def test_the_subordinate_uids_of_root_are_one_user_and_not_root(users: SubordinateUids) -> None:
+    assert users.user_of(300_000) == users.user_of(365_535) == 300_000
+
+
+def test_a_changed_file_is_read_again_and_a_missing_one_gives_no_ranges(users: SubordinateUids, tmp_path: Path) -> None:
+    assert users.user_of(200_000) == 4001
+    (tmp_path / "new").write_text("4003:200000:65536\n")
+    os.replace(tmp_path / "new", tmp_path / "subuid")
+    assert users.user_of(200_000) == 4003
+    (tmp_path / "subuid").unlink()
+    assert users.user_of(200_000) == 200_000
