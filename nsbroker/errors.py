@@ -200,6 +200,19 @@ class QuotaExceeded(BrokerError):
         super().__init__(f"too much at once: the broker's limit {limit!r} is reached; read or close what you have, then try again")
 
 
+class RecordFailed(BrokerError):
+    """The broker could not record the call, and what is not recorded does not happen."""
+
+    wire_name = f"{_OURS}.RecordFailed"
+    fields = ("reason",)
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(
+            f"the broker could not record the call, so it did not do it: {reason} (see `systemctl status systemd-journald`)"
+        )
+
+
 class ConnectionFailed(NsbrokerError):
     """No broker could be reached at the address."""
 

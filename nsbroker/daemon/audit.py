@@ -1,75 +1,62 @@
 """The record of every decision: one journal entry, or where there is no journal one line of JSON on standard error.
 
-Records come before what they record: an fd leaves only when its record was taken.  Fields hold what the broker knows,
-names that others give come escaped: no record can be forged by naming a thing.
+Records come before what they record: nothing leaves, is held or released before its record was taken.  A record that finds
+the journal busy waits in a queue, and the call whose it is waits with it.  Fields hold what the broker knows, names that
+others give come escaped: no record can be forged by naming a thing.
 """
 
 import contextlib
 import os
-import select
 import time
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Iterable
+from typing import NamedTuple
 
-import msgspec
-from msgspec import Struct
+import trio
 
-from nsbroker.daemon.configuration import AuditSettings
-from nsbroker.daemon.journal import PLACE, Journal
-from nsbroker.daemon.limits.rate_limit import RateLimit
+from nsbroker.daemon.configuration import AuditSettings, Limits
+from nsbroker.daemon.journal import PLACE
+from nsbroker.daemon.limits.rate_limit import Pace, RateLimit
 from nsbroker.daemon.peer import Peer
+from nsbroker.daemon.record_sink import LINE_MAX, JournalSink, Record, RecordSink, StderrSink, can_write_stderr, printable
+from nsbroker.errors import RecordFailed
 from nsbroker.namespace import Namespace
 
-IDENTIFIER = "nsbroker"
-
-# Message ids are made once (`journalctl --new-id128`) and never change: they are how records are found.
-ALLOWED = "5a3bf55dda5f4587aa13a5ef8904f2d0"
-DENIED = "b3b4c803df4b4a33aea13a516e5bba75"
-FAILED = "25e0fec9b5ca48679827133c5108ea84"
-FLOOD = "4a1a4dc3c5c34a70b7a1d0d7f0d6e4a6"
-_WARNING = 4
-_INFO = 6
-_KINDS = {"allowed": (ALLOWED, _INFO), "denied": (DENIED, _WARNING), "failed": (FAILED, _WARNING), "flood": (FLOOD, _WARNING)}
-
-# A pipe takes a write of this size whole or not at all (PIPE_BUF).
-_LINE_MAX = 4096
 # What clients write is cut, so that every record fits, even if each character is written as six.
 _TEXT_MAX = 250
 _STDERR = 2
-_stderr = select.poll()
-_stderr.register(_STDERR, select.POLLOUT)
+# Records of refusals that wait for the journal.  Their calls do not wait with them, so nothing else bounds their number.
+_REFUSALS_MAX = 1024
 
 
-class Record(Struct, omit_defaults=True):
-    """One decision.  `verdict` is allowed, denied, failed: allowed, but it could not be done; or flood: `count` more
-    were denied or failed, and were not written out.  `wanted` is what was asked for, as far as `namespaces`, those that
-    were opened, do not tell.  Of an anonymous peer the uid proves nothing.
-    """
-
-    verb: str
-    target: str
-    verdict: str
-    rule: str
-    peer_uid: int
-    peer_gid: int
-    peer_pid: int
-    peer_unit: str = ""
-    wanted: str = ""
-    namespaces: str = ""
-    error: str = ""
-    time: float = 0.0
-    peer_anonymous: bool = False
-    count: int = 0
+class _Waiting(NamedTuple):
+    peer: Peer | None
+    record: Record
 
 
 class Audit:
     """Takes records, and the few words that the broker has to say of itself.
 
-    What a user was refused is written out up to a limit, and then counted: nobody shall fill the journal by asking.
+    Nobody shall fill the journal by asking: what a user was refused is written out up to a limit and then counted, and
+    calls that were allowed are slowed down to `records-per-user` of [limits].
     """
 
-    def __init__(self, write: Callable[[Record], None]) -> None:
-        self._write = write
-        self._flood = RateLimit()
+    def __init__(self, sink: RecordSink, settings: AuditSettings, limits: Limits) -> None:
+        self._sink = sink
+        self._settings = settings
+        self._deadline = limits.record_deadline
+        self._refusals = RateLimit()
+        self._pace = Pace(limits.records_per_user)
+        self._queue: deque[_Waiting] = deque()
+        self._unwritten: dict[Peer, int] = {}
+        self._writing = trio.Lock()
+        self._stuck = False
+
+    def configure(self, settings: AuditSettings, limits: Limits) -> None:
+        """Take other settings."""
+        self._settings = settings
+        self._deadline = limits.record_deadline
+        self._pace.most = limits.records_per_user
 
     def record(
         self,
@@ -83,121 +70,150 @@ class Audit:
         namespaces: Iterable[Namespace] = (),
         error: str = "",
     ) -> None:
-        """Write one record.  Raises OSError when it is not taken: then what it would allow must not happen."""
-        if verdict != "allowed" and not self._flood.admits(peer.user):
+        """Write one record, or have it wait; of what is allowed nothing may happen as long as `is_pending`.
+
+        Raises RecordFailed when it cannot be written at all.
+        """
+        allowed = verdict == "allowed"
+        if allowed:
+            if peer.user != 0:
+                self._pace.charge(peer.user)
+        elif not self._refusals.admits(peer.user):
             return
         spaces = " ".join(map(str, namespaces))
         target, error = target[:_TEXT_MAX], error[:_TEXT_MAX].encode(errors="backslashreplace").decode()
-        self._write(
-            Record(
-                verb,
-                target,
-                verdict,
-                rule,
-                peer.uid,
-                peer.gid,
-                peer.pid,
-                peer.first_unit() or "",
-                wanted[:_TEXT_MAX],
-                spaces,
-                error,
-                time.time(),
-                peer.anonymous,
-            )
+        record = Record(
+            verb,
+            target,
+            verdict,
+            rule,
+            peer.uid,
+            peer.gid,
+            peer.pid,
+            peer.first_unit() or "",
+            wanted[:_TEXT_MAX],
+            spaces,
+            error,
+            time.time(),
+            peer.anonymous,
         )
+        try:
+            if self._queue or not self._write(record):
+                self._enqueue(peer if allowed else None, record)
+        except RecordFailed:
+            # What is refused is refused, with or without a record.
+            if allowed:
+                raise
 
-    def configure(self, settings: AuditSettings) -> None:
-        """Take other settings."""
-        if isinstance(self._write, _ToJournal):
-            self._write.settings = settings
+    def is_pending(self, peer: Peer) -> bool:
+        """Whether the peer's call has to `settle` before anything comes of it."""
+        return peer in self._unwritten or (peer.user != 0 and self._pace.delay(peer.user) > 0)
+
+    async def settle(self, peer: Peer) -> None:
+        """Wait until the records of the peer's call are written, and until its user is within the limit again.
+
+        Raises RecordFailed when the journal does not take them in time: they are forgotten then, since what they record
+        must not happen.
+        """
+        await trio.sleep(self._pace.delay(peer.user) if peer.user != 0 else 0)
+        try:
+            with trio.move_on_after(self._deadline):
+                await self._flush(peer)
+            if peer in self._unwritten:
+                self._give_up(peer)
+        finally:
+            self._forget(peer)
+
+    async def _flush(self, peer: Peer) -> None:
+        async with self._writing:
+            while peer in self._unwritten:
+                if self._write(self._queue[0].record):
+                    self._dequeue()
+                else:
+                    await self._sink.wait_writable()
+
+    def _give_up(self, peer: Peer) -> None:
+        self._note("it does not read them")
+        if self._settings.without_journal == "refuse":
+            raise RecordFailed(f"{self._sink.name} took no record within {self._deadline:g} s")
+        for waiting in self._queue:
+            if waiting.peer is peer:
+                self._write_instead(waiting.record)
+
+    def _write(self, record: Record) -> bool:
+        """Whether the record was taken; False when it has to wait.  Raises RecordFailed."""
+        try:
+            self._sink.write(record)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            self._note(error.strerror or str(error))
+            if self._settings.without_journal == "refuse":
+                raise RecordFailed(error.strerror or str(error)) from error
+            self._write_instead(record)
+        else:
+            self._note("")
+        return True
+
+    @staticmethod
+    def _write_instead(record: Record) -> None:
+        try:
+            StderrSink().write(record)
+        except OSError as error:
+            raise RecordFailed(f"neither the journal nor standard error takes records: {error}") from error
+
+    def _enqueue(self, peer: Peer | None, record: Record) -> None:
+        if peer is not None:
+            self._unwritten[peer] = self._unwritten.get(peer, 0) + 1
+        elif len(self._queue) - sum(self._unwritten.values()) >= _REFUSALS_MAX:
+            return
+        self._queue.append(_Waiting(peer, record))
+
+    def _dequeue(self) -> None:
+        peer = self._queue.popleft().peer
+        if peer is not None:
+            self._unwritten[peer] -= 1
+            if not self._unwritten[peer]:
+                del self._unwritten[peer]
+
+    def _forget(self, peer: Peer) -> None:
+        if self._unwritten.pop(peer, 0):
+            self._queue = deque(waiting for waiting in self._queue if waiting.peer is not peer)
+
+    def _note(self, trouble: str) -> None:
+        """Say once that the journal takes no records, and once that it does again."""
+        if self._stuck is bool(trouble):
+            return
+        self._stuck = bool(trouble)
+        if not trouble:
+            self.say(f"{self._sink.name} takes records again")
+        elif self._settings.without_journal == "refuse":
+            self.say(f"{self._sink.name} takes no records ({trouble}): nothing is opened until it does")
+        else:
+            self.say(f"{self._sink.name} takes no records ({trouble}): they follow here")
 
     def write_floods(self, *, everyone: bool = False) -> None:
-        """Write what was counted since, of each user whose time is over, or of everyone; for calling now and then."""
-        for uid, count in self._flood.ended(everyone=everyone):
-            with contextlib.suppress(OSError):
-                self._write(Record("", "", "flood", "", uid, -1, 0, time=time.time(), count=count))
+        """Write what waits, and how many more there were of each user whose time is over (or of everyone).
+
+        For calling now and then.
+        """
+        with contextlib.suppress(RecordFailed):
+            while self._queue and self._write(self._queue[0].record):
+                self._dequeue()
+            for uid, count in self._refusals.ended(everyone=everyone):
+                record = Record("", "", "flood", "", uid, -1, 0, time=time.time(), count=count)
+                if self._queue or not self._write(record):
+                    self._enqueue(None, record)
 
     @staticmethod
     def say(text: str) -> None:
         """One line about the broker itself on standard error; lost when nobody takes it."""
-        line = f"nsbroker: {_printable(text)}\n".encode()
+        line = f"nsbroker: {printable(text)}\n".encode()
         with contextlib.suppress(OSError):
-            if _can_write():
-                os.write(_STDERR, line[:_LINE_MAX])
+            if can_write_stderr():
+                os.write(_STDERR, line[:LINE_MAX])
 
 
-def open_audit(settings: AuditSettings) -> Audit:
+def open_audit(settings: AuditSettings, limits: Limits) -> Audit:
     """The journal where it runs, standard error otherwise."""
-    return Audit(_ToJournal(settings) if PLACE.exists() else _write_line)
-
-
-class _ToJournal:
-    """Writes records to the journal; what happens while it takes none is for the configuration to say."""
-
-    def __init__(self, settings: AuditSettings) -> None:
-        self._journal = Journal()
-        self.settings = settings
-        self._stuck = False
-
-    def __call__(self, record: Record) -> None:
-        try:
-            self._journal.send(_journal_fields(record))
-        except OSError as error:
-            self._note(error)
-            if self.settings.without_journal == "refuse":
-                raise
-            _write_line(record)
-        else:
-            self._note(None)
-
-    def _note(self, error: OSError | None) -> None:
-        if self._stuck is (error is not None):
-            return
-        self._stuck = error is not None
-        if error is None:
-            Audit.say("the journal takes records again")
-        elif self.settings.without_journal == "refuse":
-            Audit.say(f"the journal takes no records ({error.strerror}): nothing is opened until it does")
-        else:
-            Audit.say(f"the journal takes no records ({error.strerror}): they follow here")
-
-
-def _journal_fields(record: Record) -> list[tuple[str, str]]:
-    message_id, priority = _KINDS[record.verdict]
-    if record.verdict == "flood":
-        summary = f"{record.count} more refusals of uid {record.peer_uid} were not written out"
-    else:
-        summary = f"{record.verb} {record.target} by uid {record.peer_uid}: {record.verdict}"
-    names = {name: getattr(record, name) for name in record.__struct_fields__ if name != "time"}
-    return [
-        ("MESSAGE", _printable(f"{summary} ({record.error})" if record.error else summary)),
-        ("MESSAGE_ID", message_id),
-        ("PRIORITY", str(priority)),
-        ("SYSLOG_IDENTIFIER", IDENTIFIER),
-        *(
-            (f"NSBROKER_{name.upper()}", _printable(str(value)))
-            for name, value in names.items()
-            if value != "" and value is not False and (name, value) != ("count", 0)
-        ),
-    ]
-
-
-_encoder = msgspec.json.Encoder()
-
-
-def _write_line(record: Record) -> None:
-    line = _encoder.encode(record) + b"\n"
-    # Blocking here would stop every client at once; a record that finds no room counts as not taken.
-    if len(line) > _LINE_MAX or not _can_write():
-        raise BlockingIOError("standard error takes no audit record")
-    if os.write(_STDERR, line) != len(line):
-        raise BlockingIOError("standard error took half an audit record")
-
-
-def _can_write() -> bool:
-    ready = _stderr.poll(0)
-    return bool(ready) and bool(ready[0][1] & select.POLLOUT)
-
-
-def _printable(text: str) -> str:
-    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
+    return Audit(JournalSink() if PLACE.exists() else StderrSink(), settings, limits)

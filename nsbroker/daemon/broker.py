@@ -17,6 +17,7 @@ from nsbroker.daemon.discovery.watching import Watching
 from nsbroker.daemon.holding import Holding
 from nsbroker.daemon.opening import Opening
 from nsbroker.daemon.parts import Parts
+from nsbroker.daemon.peer import Peer
 from nsbroker.daemon.sockets import Sockets
 from nsbroker.errors import (
     BrokerError,
@@ -25,6 +26,7 @@ from nsbroker.errors import (
     MethodNotFound,
     MethodNotImplemented,
     PermissionDenied,
+    RecordFailed,
 )
 from nsbroker.interface import (
     CreateRequest,
@@ -100,23 +102,42 @@ class Broker:
             return self._refuse(error)
         finally:
             call.close()
-        if isinstance(result, Answer):
-            self._descriptors += len(result.fds)
-            return result
-        return self._stream(result) if isinstance(result, AsyncGenerator) else self._await(result)
+        if isinstance(result, AsyncGenerator):
+            return self._stream(caller.peer, result)
+        if not isinstance(result, Answer):
+            return self._await(caller.peer, result)
+        if self._parts.audit.is_pending(caller.peer):
+            return self._settle(caller.peer, result)
+        self._descriptors += len(result.fds)
+        return result
 
-    async def _await(self, later: Later) -> Answer:
+    async def _await(self, peer: Peer, later: Later) -> Answer:
         try:
             answer = await later
         except Exception as error:
             return self._refuse(error)
+        return await self._settle(peer, answer)
+
+    async def _settle(self, peer: Peer, answer: Answer) -> Answer:
+        """The answer (taken), once its record was written."""
+        try:
+            if self._parts.audit.is_pending(peer):
+                await self._parts.audit.settle(peer)
+        except BaseException as error:
+            for fd in answer.fds:
+                self._parts.ledger.closer.close(fd)
+            if isinstance(error, RecordFailed):
+                return self._refuse(error)
+            raise
         self._descriptors += len(answer.fds)
         return answer
 
-    async def _stream(self, stream: Stream) -> Stream:
+    async def _stream(self, peer: Peer, stream: Stream) -> Stream:
         try:
             async with contextlib.aclosing(stream):
                 async for answer in stream:
+                    if self._parts.audit.is_pending(peer):
+                        await self._parts.audit.settle(peer)
                     yield answer
         except Exception as error:
             yield self._refuse(error)

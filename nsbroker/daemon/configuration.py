@@ -51,6 +51,9 @@ class Limits(Struct, forbid_unknown_fields=True, rename="kebab", frozen=True):
     engine_deadline: float = 2.0
     device_deadline: float = 2.0
     held_per_user: int = 16
+    records_per_user: int = 10_000
+    """Calls of one user that are recorded as allowed within 30 seconds; a user with more is slowed down to that."""
+    record_deadline: float = 2.0
 
 
 class AuditSettings(Struct, forbid_unknown_fields=True, rename="kebab", frozen=True):

@@ -57,6 +57,7 @@ class Holding:
             for kind in kinds:
                 made.append(await trio.to_thread.run_sync(_create, kind))  # noqa: PERF401 - what was made must be known
             self._audit.record(peer, "Create", said, "allowed", rule=verdict.rule, namespaces=made)
+            await self._audit.settle(peer)
             if name is not None:
                 await self._holder.hold(name, peer.uid, made)
         except BaseException as error:
@@ -92,6 +93,7 @@ class Holding:
                 opened.append(pinned.open(kind))  # noqa: PERF401 - what was opened before a failure must be known
             pinned.see_unchanged()
             inquiry.succeed(opened)
+            await self._audit.settle(caller.peer)
             await self._holder.hold(name, caller.peer.uid, opened)
         finally:
             pinned.close()

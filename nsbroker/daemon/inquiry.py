@@ -15,7 +15,7 @@ from nsbroker.daemon.parts import Parts
 from nsbroker.daemon.permission import Permission
 from nsbroker.daemon.policy import Verdict, names_of
 from nsbroker.daemon.resolve import Pinned, resolve, resolve_slowly, takes_time
-from nsbroker.errors import BrokerError, InvalidParameter, PermissionDenied, QuotaExceeded
+from nsbroker.errors import BrokerError, InvalidParameter, PermissionDenied, QuotaExceeded, RecordFailed
 from nsbroker.interface import TargetSpec
 from nsbroker.namespace import Namespace
 from nsbroker.target import Kind
@@ -138,11 +138,11 @@ class Inquiry:
         return self._masked(error)
 
     def succeed(self, namespaces: Sequence[Namespace] = ()) -> None:
-        """Record the verdict, with the namespaces that were opened.  Raises OSError when the record is not taken."""
+        """Record the verdict, with the namespaces that were opened.  Raises RecordFailed."""
         self._record("allowed" if self.verdict.allowed else "denied", namespaces)
 
     def _masked(self, error: Exception) -> BrokerError:
-        if isinstance(error, PermissionDenied | InvalidParameter | QuotaExceeded):
+        if isinstance(error, PermissionDenied | InvalidParameter | QuotaExceeded | RecordFailed):
             return PermissionDenied() if isinstance(error, PermissionDenied) else error
         if isinstance(error, BrokerError) and (self.verdict.allowed or self._grants.names(self.names)):
             return error

@@ -39,7 +39,7 @@ def run(address: Path, config: Path | None, idle_timeout: float | None) -> None:
     _raise_file_limit()
     settings = configuration.load(config)
     passed = passed_fds()
-    audit = open_audit(settings.audit)
+    audit = open_audit(settings.audit, settings.limits)
     ledger = UserRegistry(settings.limits)
     holder = Holder(FdStore(), settings.limits.held_per_user)
     for fault in holder.restore(filter(is_from_store, passed)):
@@ -142,7 +142,7 @@ class Daemon:
             self._parts.roster = _roster(settings)
             self._ledger.limits = settings.limits
             self._holder.most_per_user = settings.limits.held_per_user
-            self._audit.configure(settings.audit)
+            self._audit.configure(settings.audit, settings.limits)
             self._audit.say(f"reloaded: {len(policy.rules)} rules from {', '.join(map(str, settings.files))}")
         if self._fault:
             self._audit.say(f"the old policy stays in force: {self._fault}")

@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from nsbroker.daemon import configuration, resolve, sockets
-from nsbroker.daemon.audit import Audit, Record
+from nsbroker.daemon.audit import Audit
 from nsbroker.daemon.broker import Broker
 from nsbroker.daemon.call import Answer, Caller
 from nsbroker.daemon.engines.roster import Roster
@@ -23,6 +23,7 @@ from nsbroker.daemon.limits.connections import UserRegistry
 from nsbroker.daemon.parts import Parts
 from nsbroker.daemon.peer import Peer
 from nsbroker.daemon.policy import Policy
+from nsbroker.daemon.record_sink import Record
 from nsbroker.daemon.service import FdStore
 from nsbroker.linux import ancillary, setns, socket_options
 from nsbroker.linux.pidfd import ProcessInfo
@@ -35,6 +36,18 @@ from tests.world import Sleeper, eventually
 RULE = '[[allow]]\nname = "all"\nwho = "everyone"\ntargets = ["pid:*"]\nnamespaces = ["*"]\nsockets = ["*"]\n'
 
 
+class Sink:
+    """Keeps records."""
+
+    name = "a list"
+
+    def __init__(self, records: list[Record]) -> None:
+        self.write = records.append
+
+    async def wait_writable(self) -> None:
+        raise AssertionError("a list takes everything")
+
+
 class Bench:
     """A broker without a server around it, with one caller, and the records it wrote."""
 
@@ -44,7 +57,15 @@ class Bench:
         settings = configuration.load(path)
         self.records: list[Record] = []
         ledger = UserRegistry(settings.limits)
-        self.broker = Broker(Parts(Policy(settings), Roster({}, 1.0), Holder(FdStore(), 4), ledger, Audit(self.records.append)))
+        self.broker = Broker(
+            Parts(
+                Policy(settings),
+                Roster({}, 1.0),
+                Holder(FdStore(), 4),
+                ledger,
+                Audit(Sink(self.records), settings.audit, settings.limits),
+            )
+        )
         self.ends = socket.socketpair()
         self.peer = Peer(self.ends[0])
         self.caller = Caller(self.peer, ledger.lease(self.peer.uid, self.ends[0]))
@@ -77,7 +98,7 @@ STEPS = [
     "nsbroker.linux.pidfd.open_namespace",
     "nsbroker.linux.nsfs.device",
     "os.fstat",
-    "nsbroker.daemon.limits.UserRegistry.check",
+    "nsbroker.daemon.limits.connections.UserRegistry.check",
     "nsbroker.daemon.policy.Policy.grants",
     "nsbroker.daemon.policy.Grants.verdict",
     "nsbroker.daemon.audit.Audit.record",

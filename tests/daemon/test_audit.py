@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from nsbroker.client.blocking import Broker
-from nsbroker.daemon import audit
 from nsbroker.daemon import journal as journal_module
+from nsbroker.daemon import record_sink
 from nsbroker.daemon.limits import rate_limit
-from nsbroker.errors import NoSuchTarget, PermissionDenied
+from nsbroker.errors import NoSuchTarget, PermissionDenied, RecordFailed
 from tests.world import ALICE, Daemon, Sleeper, as_user
+
+IMPATIENT = "record-deadline = 0.2"
 
 
 @pytest.fixture
@@ -52,13 +54,13 @@ def test_a_verdict_is_one_entry_with_its_fields(tmp_path: Path, journal: socket.
         "NSBROKER_PEER_PID": str(os.getpid()),
         "NSBROKER_NAMESPACES": f"net:[{sleeper.inode('net')}]",
     }
-    assert (allowed["SYSLOG_IDENTIFIER"], allowed["PRIORITY"], allowed["MESSAGE_ID"]) == ("nsbroker", "6", audit.ALLOWED)
-    assert (failed["PRIORITY"], failed["MESSAGE_ID"], failed["NSBROKER_VERDICT"]) == ("4", audit.FAILED, "failed")
+    assert (allowed["SYSLOG_IDENTIFIER"], allowed["PRIORITY"], allowed["MESSAGE_ID"]) == ("nsbroker", "6", record_sink.ALLOWED)
+    assert (failed["PRIORITY"], failed["MESSAGE_ID"], failed["NSBROKER_VERDICT"]) == ("4", record_sink.FAILED, "failed")
     assert failed["NSBROKER_ERROR"].startswith("NoSuchTarget: name:green")
 
 
 def test_every_kind_of_verdict_has_its_own_message_id() -> None:
-    ids = [audit.ALLOWED, audit.DENIED, audit.FAILED, audit.FLOOD]
+    ids = [record_sink.ALLOWED, record_sink.DENIED, record_sink.FAILED, record_sink.FLOOD]
     assert len(set(ids)) == 4
     assert all(len(bytes.fromhex(number)) == 16 for number in ids)
 
@@ -68,22 +70,24 @@ def fill(broker: Broker, target: str) -> int:
     for opened in range(10_000):
         try:
             broker.open(target, "net").close()
-        except PermissionDenied:
+        except RecordFailed:
             return opened
     return 10_000
 
 
 def test_a_journal_that_takes_nothing_refuses_and_says_so_once(tmp_path: Path, journal: socket.socket, sleeper: Sleeper) -> None:
     target = f"pid:{sleeper.pid}"
-    with Daemon(tmp_path) as daemon, daemon.connect() as broker:
+    with Daemon(tmp_path, limits=IMPATIENT) as daemon, daemon.connect() as broker:
         opened = fill(broker, target)
         assert 5 < opened < 10_000
         before = daemon.snapshot()
-        with pytest.raises(PermissionDenied):
+        with pytest.raises(RecordFailed, match=r"the journal took no record within 0\.2 s"):
             broker.open(target, "net")
         assert [line for line in daemon.words() if "journal" in line] == [
-            "nsbroker: the journal takes no records (Resource temporarily unavailable): nothing is opened until it does"
+            "nsbroker: the journal takes no records (it does not read them): nothing is opened until it does"
         ]
+        with pytest.raises(RecordFailed):
+            broker.create(["uts"], name="lab")
         assert broker.who_am_i().uid == os.geteuid(), "what is not recorded is answered as ever"
         daemon.settles_at(before)
         journal.setblocking(False)
@@ -92,12 +96,13 @@ def test_a_journal_that_takes_nothing_refuses_and_says_so_once(tmp_path: Path, j
                 journal.recv(65536)
         broker.open(target, "net").close()
         assert "takes records again" in daemon.words()[-1]
+        assert not broker.held(), "without a record nothing was held either"
 
 
 def test_where_it_is_configured_so_standard_error_takes_what_the_journal_does_not(
     tmp_path: Path, journal: socket.socket, sleeper: Sleeper
 ) -> None:
-    with Daemon(tmp_path) as daemon:
+    with Daemon(tmp_path, limits=IMPATIENT) as daemon:
         (daemon.config / "nsbroker.d/audit.toml").write_text('[audit]\nwithout-journal = "stderr"\n')
         daemon.reload()
         with daemon.connect() as broker:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from nsbroker.client.blocking import connect
-from nsbroker.errors import NsbrokerError, PermissionDenied
+from nsbroker.errors import NsbrokerError, PermissionDenied, RecordFailed
 from nsbroker.identity import NamespaceType
 from nsbroker.linux.process import Process
 from tests.engines.real import WORK, Crun, wait_for_end
@@ -144,7 +144,7 @@ def test_a_journal_that_hangs_is_refused_within_the_deadline(unit: Unit, sleeper
                 start = time.monotonic()
                 try:
                     broker.open(f"pid:{sleeper.pid}", "net").close()
-                except PermissionDenied:
+                except RecordFailed:
                     outcome = "refused"
                 slowest = max(slowest, time.monotonic() - start)
                 if outcome == "refused":
@@ -159,9 +159,25 @@ def test_a_journal_that_hangs_is_refused_within_the_deadline(unit: Unit, sleeper
             try:
                 broker.open(f"pid:{sleeper.pid}", "net").close()
                 break
-            except PermissionDenied:
+            except RecordFailed:
                 assert time.monotonic() < end
                 time.sleep(0.05)
+
+
+def test_nobody_hides_calls_among_their_own(unit: Unit, sleeper: Sleeper) -> None:
+    """What journald would drop at its rate limit is taken in full."""
+    settings = Path("/run/systemd/journald.conf.d/test.conf")
+    settings.parent.mkdir(parents=True, exist_ok=True)
+    settings.write_text("[Journal]\nRateLimitIntervalSec=30s\nRateLimitBurst=10\n")
+    unit.run("systemctl", "restart", "systemd-journald.service")
+    try:
+        with connect(ADDRESS, timeout=10) as broker:
+            for _ in range(400):
+                broker.open(f"pid:{sleeper.pid}", "net").close()
+        assert len(unit.entries("NSBROKER_VERDICT=allowed", f"NSBROKER_TARGET=pid:{sleeper.pid}")) == 400
+    finally:
+        settings.unlink()
+        unit.run("systemctl", "restart", "systemd-journald.service")
 
 
 def test_it_is_hardened_and_its_verbs_work_all_the_same(unit: Unit, sleeper: Sleeper) -> None:

@@ -45,3 +45,29 @@ class RateLimit:
         window = self._windows.pop(uid, None)
         if window is not None and window.count > MOST:
             self._over[uid] = self._over.get(uid, 0) + window.count - MOST
+
+
+PACE_WINDOW = 30.0
+"""Seconds in which a user may have as many as `Pace.most`; journald's own rate limit has the same."""
+_SWEEP_AT = 1024
+
+
+class Pace:
+    """Slows users down: each may have `most` at once, and then as many in `PACE_WINDOW` seconds (a token bucket)."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        # The moment at which a user's bucket is full again.
+        self._full: dict[int, float] = {}
+
+    def charge(self, user: int) -> None:
+        """Count one."""
+        now = time.monotonic()
+        if len(self._full) >= _SWEEP_AT and user not in self._full:
+            self._full = {one: full for one, full in self._full.items() if full > now}
+        self._full[user] = max(self._full.get(user, now), now) + PACE_WINDOW / self.most
+
+    def delay(self, user: int) -> float:
+        """The seconds until the user is within the limit."""
+        full = self._full.get(user)
+        return 0.0 if full is None else max(0.0, full - PACE_WINDOW - time.monotonic())

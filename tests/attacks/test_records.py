@@ -1,0 +1,124 @@
+"""Attacks on the record of decisions: a journal that others keep busy, and users who would drown it in their own calls."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nsbroker.daemon import journal
+from nsbroker.daemon.limits import rate_limit
+from tests.world import ALICE, BOB, Daemon, Sleeper, as_user
+
+# What reads, as slowly as journald does, and what floods.  Processes of their own: none waits for another's interpreter.
+READER = """
+import os, socket, sys, time
+sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+sock.bind(sys.argv[1])
+os.chmod(sys.argv[1], 0o666)
+print("ready", flush=True)
+while True:
+    if b"NSBROKER_PEER_UID=" + sys.argv[2].encode() in sock.recv(65536):
+        print("record", flush=True)
+    end = time.perf_counter() + 50e-6
+    while time.perf_counter() < end:
+        pass
+"""
+FLOODER = """
+import socket, sys
+sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+while True:
+    sock.sendto(b"MESSAGE=" + b"x" * 500, sys.argv[1])
+"""
+
+
+def start(code: str, *arguments: str, uid: int = 0) -> subprocess.Popen[str]:
+    drop = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"] if uid else []
+    return subprocess.Popen([*drop, sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, text=True)
+
+
+def end(process: subprocess.Popen[str]) -> str:
+    process.kill()
+    said, _ = process.communicate()
+    return said
+
+
+@pytest.fixture
+def busy_journal() -> Iterator[subprocess.Popen[str]]:
+    """Something in the place of journald, which takes a booted systemd, that four programs of another user flood."""
+    place = str(journal.PLACE)
+    journal.PLACE.parent.mkdir(parents=True)
+    reader = start(READER, place, str(ALICE))
+    assert reader.stdout is not None
+    reader.stdout.readline()
+    flooders = [start(FLOODER, place, uid=BOB) for _ in range(4)]
+    try:
+        yield reader
+    finally:
+        for process in (*flooders, reader):
+            if process.returncode is None:
+                end(process)
+        journal.PLACE.unlink()
+        journal.PLACE.parent.rmdir()
+        journal.PLACE.parent.parent.rmdir()
+
+
+@pytest.mark.root
+def test_a_flooded_journal_takes_every_record_and_nobody_is_refused(tmp_path: Path, busy_journal: subprocess.Popen[str]) -> None:
+    with Daemon(tmp_path) as daemon, Sleeper(uid=ALICE) as hers:
+
+        def ask() -> int:
+            with daemon.connect() as broker:
+                for _ in range(300):
+                    broker.open(f"pid:{hers.pid}", "net").close()
+            return os.getpid()
+
+        as_user(ALICE, ask)
+    # The last ones may still lie in the queue of the socket.
+    time.sleep(0.3)
+    assert end(busy_journal).count("record") == 300
+
+
+@pytest.mark.root
+def test_a_user_with_more_calls_than_the_limit_is_slowed_down_and_nobody_else(tmp_path: Path) -> None:
+    with Daemon(tmp_path, limits="records-per-user = 300") as daemon, Sleeper(uid=ALICE) as hers, Sleeper(uid=BOB) as his:
+
+        def ask(pid: int, count: int) -> float:
+            with daemon.connect() as broker:
+                began = time.monotonic()
+                for _ in range(count):
+                    broker.open(f"pid:{pid}", "net").close()
+                return time.monotonic() - began
+
+        # Beyond 300 at once, ten a second.
+        slowed: list[float] = []
+        thread = threading.Thread(target=lambda: slowed.append(as_user(ALICE, lambda: ask(hers.pid, 315))))
+        thread.start()
+        quick = as_user(BOB, lambda: ask(his.pid, 200))
+        thread.join()
+        assert quick < 1.4 < slowed[0]
+        records = daemon.records()
+        counts = {uid: sum(one["peer_uid"] == uid for one in records) for uid in (ALICE, BOB)}
+        assert counts == {ALICE: 315, BOB: 200}, "slowed down, not left out"
+
+
+def test_a_pace_is_of_each_user_and_what_was_not_used_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    pace = rate_limit.Pace(30)
+    for _ in range(30):
+        assert pace.delay(1) == 0
+        pace.charge(1)
+    pace.charge(1)
+    assert pace.delay(1) == pytest.approx(rate_limit.PACE_WINDOW / 30)
+    assert pace.delay(2) == 0
+    now += rate_limit.PACE_WINDOW / 30
+    assert pace.delay(1) == pytest.approx(0)
+    now += rate_limit.PACE_WINDOW
+    for _ in range(30):
+        pace.charge(1)
+    assert pace.delay(1) == pytest.approx(0)
