@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from nsbroker.client.blocking import connect
-from nsbroker.errors import PermissionDenied, ProtocolError
+from nsbroker.errors import PermissionDenied, ProtocolError, RecordFailed
 from nsbroker.linux import ancillary
 from nsbroker.varlink.message import decode_call
 from tests.world import ALICE, Daemon, as_user, eventually
@@ -177,7 +177,7 @@ def test_standard_error_without_a_reader_ends_no_daemon(tmp_path: Path) -> None:
         process.stderr.close()
         process.send_signal(signal.SIGHUP)
         time.sleep(0.2)
-        with connect(daemon.address, timeout=10) as broker, pytest.raises(PermissionDenied):
+        with connect(daemon.address, timeout=10) as broker, pytest.raises(RecordFailed):
             broker.open("self", "net")
         process.terminate()
         assert process.wait(10) == 0
