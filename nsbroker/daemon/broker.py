@@ -125,7 +125,7 @@ class Broker:
                 await self._parts.audit.settle(peer)
         except BaseException as error:
             for fd in answer.fds:
-                self._parts.ledger.closer.close(fd)
+                self._parts.users.closer.close(fd, peer.user)
             if isinstance(error, RecordFailed):
                 return self._refuse(error)
             raise
@@ -168,7 +168,7 @@ class Broker:
                 features={name: getattr(known, name) for name in known.__slots__},
                 rules=len(self._parts.policy.rules),
                 loaded=self._parts.policy.loaded,
-                connections=self._parts.ledger.connections,
+                connections=self._parts.users.connections,
                 calls=self._calls,
                 file_descriptors=self._descriptors,
                 held=len(self._parts.holder),

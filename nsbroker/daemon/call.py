@@ -16,7 +16,7 @@ class Caller(NamedTuple):
     """Who calls, and their share of the broker."""
 
     peer: Peer
-    lease: ConnectionCharge
+    charge: ConnectionCharge
 
 
 class Answer(NamedTuple):

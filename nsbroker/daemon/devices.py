@@ -90,13 +90,13 @@ class Devices:
             try:
                 if not inquiry.judge(pinned).allowed:
                     raise PermissionDenied
-                self._parts.ledger.check(caller.lease, 1)
+                self._parts.users.check(caller.charge, 1)
                 fd = await self._open_allowed(caller, inquiry, pinned, wanted.name, access)
                 try:
                     pinned.see_unchanged()
                     inquiry.succeed()
                 except BaseException:
-                    self._close(fd)
+                    self._close(fd, caller.peer.user)
                     raise
             finally:
                 pinned.close()
@@ -117,7 +117,10 @@ class Devices:
         except BaseException:
             os.close(found)
             raise
-        return await self._spare(caller, pinned, name, found, lambda node: device.open_found(node, access.flags), self._close)
+        user = caller.peer.user
+        return await self._spare(
+            caller, pinned, name, found, lambda node: device.open_found(node, access.flags), lambda late: self._close(late, user)
+        )
 
     async def _spare(
         self, caller: Caller, pinned: Pinned, name: str, fd: int, function: Callable[[int], T], undo: Callable[[T], object]
@@ -131,7 +134,7 @@ class Devices:
                 os.close(fd)
 
         try:
-            deadline = self._parts.ledger.limits.device_deadline
+            deadline = self._parts.users.limits.device_deadline
             return await self._threads.run(caller.peer.user, pinned.target, deadline, work, undo, lambda: os.close(fd))
         except trio.TooSlowError as error:
             raise NoSuchDevice(pinned.target, name, "it did not answer in time") from error
@@ -140,9 +143,9 @@ class Devices:
                 raise
             raise NoSuchDevice(pinned.target, name, _REASONS.get(error.errno or 0) or error.strerror or str(error)) from error
 
-    def _close(self, fd: int) -> None:
+    def _close(self, fd: int, user: int) -> None:
         # Closing a device can take its time, too.
-        self._parts.ledger.closer.close(fd)
+        self._parts.users.closer.close(fd, user)
 
 
 def _walk(process: int) -> list[tuple[str, tuple[int, int]]]:

@@ -51,7 +51,7 @@ class Holding:
             raise PermissionDenied
         made: list[Namespace] = []
         try:
-            self._parts.ledger.check(caller.lease, len(kinds))
+            self._parts.users.check(caller.charge, len(kinds))
             if name is not None:
                 self._holder.check(name, peer.uid, len(kinds))
             for kind in kinds:

@@ -40,11 +40,11 @@ def run(address: Path, config: Path | None, idle_timeout: float | None) -> None:
     settings = configuration.load(config)
     passed = passed_fds()
     audit = open_audit(settings.audit, settings.limits)
-    ledger = UserRegistry(settings.limits)
+    users = UserRegistry(settings.limits)
     holder = Holder(FdStore(), settings.limits.held_per_user)
     for fault in holder.restore(filter(is_from_store, passed)):
         audit.say(fault)
-    daemon = Daemon(settings, config, holder, ledger, audit)
+    daemon = Daemon(settings, config, holder, users, audit)
     sockets = [one.fd for one in passed if not is_from_store(one)]
     if idle_timeout is not None and not sockets:
         raise ConfigurationError(
@@ -58,21 +58,21 @@ def run(address: Path, config: Path | None, idle_timeout: float | None) -> None:
         trio.run(daemon.serve, listener, idle_timeout)
     finally:
         listener.close()
-        ledger.close()
+        users.close()
         holder.close()
 
 
 class Daemon:
     """The broker and its server, with the configuration in force."""
 
-    def __init__(self, settings: Configuration, config: Path | None, holder: Holder, ledger: UserRegistry, audit: Audit) -> None:
+    def __init__(self, settings: Configuration, config: Path | None, holder: Holder, users: UserRegistry, audit: Audit) -> None:
         self._config = config
         self._holder = holder
-        self._ledger = ledger
+        self._users = users
         self._audit = audit
         self._manager = Manager()
-        self._parts = Parts(self._compile(settings), _roster(settings), holder, ledger, audit)
-        self._server = Server(Broker(self._parts), ledger, audit)
+        self._parts = Parts(self._compile(settings), _roster(settings), holder, users, audit)
+        self._server = Server(Broker(self._parts), users, audit)
         self._fault = ""
 
     async def serve(self, listener: Listener, idle_timeout: float | None) -> None:
@@ -115,7 +115,7 @@ class Daemon:
             await trio.sleep(pause)
 
     async def _leave_when_idle(self, timeout: float, life: trio.CancelScope) -> None:
-        while (left := self._ledger.last_left + timeout - time.monotonic()) > 0 or self._ledger.connections or self._holder:
+        while (left := self._users.last_left + timeout - time.monotonic()) > 0 or self._users.connections or self._holder:
             await trio.sleep(max(left, timeout / 10))
         self._audit.say(f"nobody was connected for {timeout:g} seconds: leaving until somebody connects")
         life.cancel()
@@ -124,7 +124,7 @@ class Daemon:
         policy = self._parts.policy
         read = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(policy.loaded))
         held, rules = len(self._holder), len(policy.rules)
-        text = f"connections: {self._ledger.connections}, held namespaces: {held}, rules: {rules}, read {read}"
+        text = f"connections: {self._users.connections}, held namespaces: {held}, rules: {rules}, read {read}"
         self._manager.status(f"{text}; the last reload failed: {self._fault}" if self._fault else text)
 
     def _reload(self) -> None:
@@ -140,7 +140,7 @@ class Daemon:
         else:
             self._parts.policy = policy
             self._parts.roster = _roster(settings)
-            self._ledger.limits = settings.limits
+            self._users.limits = settings.limits
             self._holder.most_per_user = settings.limits.held_per_user
             self._audit.configure(settings.audit, settings.limits)
             self._audit.say(f"reloaded: {len(policy.rules)} rules from {', '.join(map(str, settings.files))}")

@@ -98,7 +98,7 @@ class Opening:
             if not inquiry.judge(pinned).allowed:
                 raise PermissionDenied
             wanted = pinned.types() if types is None else types
-            self._parts.ledger.check(caller.lease, len(wanted))
+            self._parts.users.check(caller.charge, len(wanted))
             for kind in wanted:
                 opened.append(pinned.open(kind))  # noqa: PERF401 - what was opened before a failure must be known
             if expect is not None:

@@ -17,6 +17,6 @@ class Parts:
     policy: Policy
     roster: Roster
     holder: Holder
-    ledger: UserRegistry
+    users: UserRegistry
     audit: Audit
     hints: Hints = field(default_factory=Hints)

@@ -67,7 +67,7 @@ class Sockets:
             try:
                 if not inquiry.judge(pinned).allowed:
                     raise PermissionDenied
-                self._parts.ledger.check(caller.lease, 1)
+                self._parts.users.check(caller.charge, 1)
                 with pinned.open(NamespaceType.NET) as space, await self._make(pinned, space, kind, protocol, address) as sock:
                     pinned.see_unchanged()
                     inquiry.succeed([space])

@@ -169,3 +169,15 @@ class Process:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def real_user(pid: int) -> int:
+    """The real uid of the process `pid`, −1 when it has gone.
+
+    The owner that /proc shows is root for every process that is not dumpable (PR_SET_DUMPABLE in prctl(2)).
+    """
+    try:
+        with Process.open(pid) as process:
+            return process.info().uids[0]
+    except OSError:
+        return -1

@@ -19,6 +19,7 @@ from nsbroker.linux.libc import check, libc
 _SO_PEERGROUPS = 59  # Linux 4.13
 _SO_PEERPIDFD = 77  # Linux 6.5
 _SIOCOUTQ = 0x5411
+_FIONREAD = 0x541B
 _SIOCGSKNS = 0x894C  # Linux 4.10
 
 _PYTHON_MAX = 1024
@@ -70,6 +71,11 @@ def peer_pidfd(sock: socket.socket) -> int:
 def unread_bytes(sock: socket.socket) -> int:
     """SIOCOUTQ: the memory of what was sent and the other side has not read; 0 when it has read everything."""
     return int.from_bytes(fcntl.ioctl(sock, _SIOCOUTQ, bytes(4)), sys.byteorder)
+
+
+def unreceived_bytes(sock: socket.socket) -> int:
+    """FIONREAD: the bytes that wait to be received."""
+    return int.from_bytes(fcntl.ioctl(sock, _FIONREAD, bytes(4)), sys.byteorder)
 
 
 def network_namespace(sock: socket.socket | int) -> int:

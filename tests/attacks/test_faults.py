@@ -56,19 +56,19 @@ class Bench:
         path.write_text(RULE)
         settings = configuration.load(path)
         self.records: list[Record] = []
-        ledger = UserRegistry(settings.limits)
+        users = UserRegistry(settings.limits)
         self.broker = Broker(
             Parts(
                 Policy(settings),
                 Roster({}, 1.0),
                 Holder(FdStore(), 4),
-                ledger,
+                users,
                 Audit(Sink(self.records), settings.audit, settings.limits),
             )
         )
         self.ends = socket.socketpair()
         self.peer = Peer(self.ends[0])
-        self.caller = Caller(self.peer, ledger.lease(self.peer.uid, self.ends[0]))
+        self.caller = Caller(self.peer, users.admit(self.peer.uid, self.ends[0]))
 
     def open(self, pid: int) -> Answer:
         data = b'{"method":"io.nsbroker.Broker.Open","parameters":{"target":{"pid":%d},"types":["net","uts","ipc"]}}' % pid

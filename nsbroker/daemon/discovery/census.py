@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from nsbroker.daemon.discovery.relations import Relations, relations_of
-from nsbroker.daemon.discovery.shares import Shares, real_user
+from nsbroker.daemon.discovery.shares import Shares
 from nsbroker.daemon.discovery.stalls import Progress
 from nsbroker.description import Holder, HolderKind
 from nsbroker.errors import InvalidType
 from nsbroker.identity import NamespaceType
 from nsbroker.linux import file_handle, process_table, socket_owner
+from nsbroker.linux.process import real_user
 from nsbroker.linux.process_table import Facts
 from nsbroker.lookup import socket_place
 

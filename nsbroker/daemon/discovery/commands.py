@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import trio
 
 from nsbroker.daemon.discovery.census import Member
-from nsbroker.daemon.discovery.shares import real_user
 from nsbroker.description import LeadingProcess
 from nsbroker.linux import process_table
+from nsbroker.linux.process import real_user
 
 _COMMAND_MAX = 1024
 _DEADLINE = 0.5

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-from nsbroker.linux.process import Process
+from nsbroker.linux.process import real_user
 
 T = TypeVar("T")
 
@@ -43,12 +43,3 @@ class Shares:
             uid = self._uids[pid] = real_user(pid)
         self._used[uid] += looks
         return self._used[uid] <= (_OF_ROOT if uid == 0 else _OF_A_USER)
-
-
-def real_user(pid: int) -> int:
-    """Whose a process is, −1 when it has gone; the owner that /proc shows is root for whatever does not want to be looked at."""
-    try:
-        with Process.open(pid) as process:
-            return process.info().uids[0]
-    except OSError:
-        return -1

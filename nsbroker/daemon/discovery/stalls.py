@@ -8,7 +8,7 @@ where it is, and until that is free again passes leave out what is that user's (
 import threading
 from collections import Counter
 
-from nsbroker.daemon.discovery.shares import real_user
+from nsbroker.linux.process import real_user
 
 
 class Stalled(Exception):

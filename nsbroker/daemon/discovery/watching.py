@@ -77,20 +77,20 @@ class Watching:
             # A pass can overlook what goes from one short-lived process to the next: gone is what two in a row do not see.
             unseen = known.keys() - now.keys()
             for key in [key for key in known if key in unseen & missing]:
-                behind += await _caught_up(caller.lease)
+                behind += await _caught_up(caller.charge)
                 yield WatchEvent.GONE, known.pop(key)
             missing = unseen - missing
             new = {link: key for key, link in now.items() if key not in known}
             async with contextlib.aclosing(self._listing.described(view, list(new))) as descriptions:
                 async for description in descriptions:
                     known[new[f"{description.type}:[{description.inode}]"]] = description
-                    behind += await _caught_up(caller.lease)
+                    behind += await _caught_up(caller.charge)
                     yield WatchEvent.PRESENT if first else WatchEvent.ADDED, description
             del view, now, new
             if first:
                 first = False
                 yield WatchEvent.READY, None
-            behind += await _caught_up(caller.lease)
+            behind += await _caught_up(caller.charge)
             if behind > _BEHIND:
                 yield WatchEvent.MISSED, None
             with trio.move_on_after(_AGAIN if missing else math.inf):
@@ -105,10 +105,10 @@ def _keyed(view: View, known: Iterable[_Key]) -> dict[_Key, str]:
     return {key if key[1] is not None else before.get(link, key): link for link in view.links() for key in [view.key(link)]}
 
 
-async def _caught_up(lease: ConnectionCharge) -> float:
+async def _caught_up(charge: ConnectionCharge) -> float:
     """Wait until the caller has read most of what it was sent; the seconds that it took."""
     began = trio.current_time()
     # The kernel has no event for it.
-    while unread_bytes(lease.sock) > _UNREAD_MAX:
+    while unread_bytes(charge.sock) > _UNREAD_MAX:
         await trio.sleep(_PAUSE)
     return trio.current_time() - began

@@ -9,29 +9,40 @@ import socket
 import time
 from dataclasses import dataclass, field
 
+import trio
+
 from nsbroker.daemon.configuration import Limits
 from nsbroker.errors import QuotaExceeded
 from nsbroker.linux.ancillary import SCM_MAX_FD
-from nsbroker.linux.closing import Closer
+from nsbroker.linux.closing import Closer, Closing
 from nsbroker.linux.socket_options import unread_bytes
+
+ROOT = 0
 
 
 @dataclass(slots=True, eq=False)
-class _User:
-    """What one uid has; `unread` is the sum over its leases."""
+class User:
+    """What one user has; `unread` is the sum over its connections."""
 
-    uid: int
-    leases: "set[ConnectionCharge]" = field(default_factory=set)
+    number: int
+    charges: "set[ConnectionCharge]" = field(default_factory=set)
     unread: int = 0
 
 
 @dataclass(slots=True, eq=False)
 class ConnectionCharge:
-    """One connection's share.  Owns nothing; `sock` is borrowed until the lease is given back."""
+    """One connection, as it is charged to its user.
 
-    user: _User
+    Owns nothing; `sock` is borrowed until the charge is given back.  `scope` is what the connection is served within, and
+    cancelling it ends the connection.  `busy` is set while a call is under way, `last_used` when something last came.
+    """
+
+    user: User
     sock: socket.socket
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     unread: int = 0
+    busy: bool = False
+    last_used: float = 0.0
 
     def charge(self, count: int) -> None:
         """Count descriptors that are about to be sent."""
@@ -50,68 +61,116 @@ class ConnectionCharge:
 
 
 class UserRegistry:
-    """All leases, by user.  `last_left`: when the last connection ended, or the time of the start."""
+    """All connections, by user.  `last_left`: when the last connection ended, or the time of the start."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self.connections = 0
         self.last_left = time.monotonic()
         self.closer = Closer()
-        self._users: dict[int, _User] = {}
+        self._users: dict[int, User] = {}
+        self._count = 0
+        # Their sockets are shut down, and stay open until the peer has read what it was sent.
         self._lingering: set[ConnectionCharge] = set()
+        # Their sockets are being closed, which takes a while.
+        self._closing: dict[ConnectionCharge, Closing] = {}
+        # Told to end, to make room; until they have ended they are counted no longer.
+        self._evicted: set[ConnectionCharge] = set()
 
-    def lease(self, uid: int, sock: socket.socket) -> ConnectionCharge:
-        """A share for a new connection of `uid`.  Raises QuotaExceeded."""
+    @property
+    def connections(self) -> int:
+        """How many there are, with those that end but still keep something of the broker's."""
         self._sweep()
-        user = self._users.get(uid) or _User(uid)
-        if uid != 0 and len(user.leases) >= self.limits.connections_per_user:
-            raise QuotaExceeded("connections-per-user")
-        reserved = 0 if uid == 0 else self.limits.connections_reserved_for_root
-        if self.connections >= self.limits.connections - reserved:
-            raise QuotaExceeded("connections")
-        lease = ConnectionCharge(user, sock)
-        user.leases.add(lease)
-        self._users[uid] = user
-        self.connections += 1
-        return lease
+        return self._count
 
-    def check(self, lease: ConnectionCharge, count: int) -> None:
-        """See that `count` more descriptors may be sent.  Raises QuotaExceeded."""
-        user, most = lease.user, self.limits.unread_descriptors_per_user
+    def admit(self, number: int, sock: socket.socket) -> ConnectionCharge:
+        """Charge a new connection (borrows `sock`) to the user `number`.
+
+        When there is no room left, the idlest connection of the user with the most makes room, unless the newcomer would
+        then have as many.  Raises QuotaExceeded.
+        """
+        self._sweep()
+        user = self._users.get(number) or User(number)
+        if number != ROOT and len(user.charges) >= self.limits.connections_per_user:
+            raise QuotaExceeded("connections-per-user")
+        reserved = 0 if number == ROOT else self.limits.connections_reserved_for_root
+        if self._count - len(self._evicted) >= self.limits.connections - reserved and not self._make_room(user):
+            raise QuotaExceeded("connections")
+        charge = ConnectionCharge(user, sock, last_used=time.monotonic())
+        user.charges.add(charge)
+        self._users[number] = user
+        self._count += 1
+        return charge
+
+    def check(self, charge: ConnectionCharge, count: int) -> None:
+        """Check that `count` more descriptors may be sent.  Raises QuotaExceeded."""
+        user, most = charge.user, self.limits.unread_descriptors_per_user
         if user.unread + count <= most:
             return
-        for other in user.leases:
-            other.is_read()
+        for other in user.charges:
+            if other not in self._closing:
+                other.is_read()
         if user.unread + count > most:
             raise QuotaExceeded("unread-descriptors-per-user")
 
-    def give_back(self, lease: ConnectionCharge) -> None:
+    def give_back(self, charge: ConnectionCharge) -> None:
         """The connection is over; takes its socket.  As long as something is unread it stays open, shut down, and counts."""
-        if lease.is_read():
-            self._forget(lease)
+        if charge.is_read():
+            self._hang_up(charge)
             return
         try:
-            lease.sock.shutdown(socket.SHUT_RDWR)
+            charge.sock.shutdown(socket.SHUT_RDWR)
         except OSError:
-            self._forget(lease)
+            self._hang_up(charge)
         else:
-            self._lingering.add(lease)
+            self._lingering.add(charge)
 
     def close(self) -> None:
         """Close the sockets that linger."""
-        for lease in list(self._lingering):
-            self._forget(lease)
+        for charge in list(self._lingering):
+            self._hang_up(charge)
+
+    def served(self) -> list[ConnectionCharge]:
+        """The connections that are still served."""
+        gone = self._lingering | self._closing.keys()
+        return [charge for user in self._users.values() for charge in user.charges if charge not in gone]
+
+    def _make_room(self, newcomer: User) -> bool:
+        """End one connection of the user who has the most (never root); whether that was fair and could be done."""
+        others = [user for user in self._users.values() if user.number != ROOT]
+        most = max(others, key=self._standing, default=None)
+        if most is None or (newcomer.number != ROOT and self._standing(most) <= self._standing(newcomer) + 1):
+            return False
+        served = [one for one in most.charges if one not in self._lingering | self._closing.keys() | self._evicted]
+        if not served:
+            return False
+        idlest = min(served, key=lambda one: (one.busy, one.last_used))
+        self._evicted.add(idlest)
+        idlest.scope.cancel()
+        return True
+
+    def _standing(self, user: User) -> int:
+        return len(user.charges - self._evicted)
 
     def _sweep(self) -> None:
-        for lease in [lease for lease in self._lingering if lease.is_read()]:
-            self._forget(lease)
+        for charge in [charge for charge in self._lingering if charge.is_read()]:
+            self._hang_up(charge)
+        for charge in [charge for charge, closing in self._closing.items() if closing.done]:
+            del self._closing[charge]
+            self._forget(charge)
 
-    def _forget(self, lease: ConnectionCharge) -> None:
-        self._lingering.discard(lease)
-        self.closer.hang_up(lease.sock)
-        self.connections -= 1
+    def _hang_up(self, charge: ConnectionCharge) -> None:
+        self._lingering.discard(charge)
+        closing = self.closer.hang_up(charge.sock, charge.user.number)
+        charge.charge(-charge.unread)
+        if closing is None:
+            self._forget(charge)
+        else:
+            self._closing[charge] = closing
+
+    def _forget(self, charge: ConnectionCharge) -> None:
+        self._evicted.discard(charge)
+        self._count -= 1
         self.last_left = time.monotonic()
-        lease.charge(-lease.unread)
-        lease.user.leases.remove(lease)
-        if not lease.user.leases:
-            del self._users[lease.user.uid]
+        charge.user.charges.remove(charge)
+        if not charge.user.charges:
+            del self._users[charge.user.number]
