@@ -9,6 +9,8 @@ from pathlib import Path
 from nsbroker.errors import InvalidTarget, InvalidType, NameTaken, NotANamespace, NsbrokerError, PermissionDenied
 from nsbroker.identity import NamespaceType
 from nsbroker.linux import mounts, nsfs
+from nsbroker.linux.capabilities import CAP_SYS_ADMIN, use_only
+from nsbroker.linux.credentials import Credentials
 from nsbroker.linux.setns import unshare
 from nsbroker.opening import NAME_DIRECTORIES, NAME_RULE, find_name, is_name
 
@@ -20,10 +22,11 @@ _ELSE = {
 }
 
 
-def create(kind: NamespaceType) -> int:
+def create(kind: NamespaceType, user: Credentials | None = None) -> int:
     """An fd (the caller's, close-on-exec) of a new namespace, made on a thread that ends with it.
 
-    Raises InvalidType for user and pid, PermissionDenied without CAP_SYS_ADMIN, OSError (ENOSPC: too many of them).
+    `user` is whom the kernel counts it to (user.max_net_namespaces and the like in namespaces(7)), by default this process's
+    own.  Raises InvalidType for user and pid, PermissionDenied without CAP_SYS_ADMIN, OSError (ENOSPC: too many of them).
     """
     if kind in _ELSE:
         raise InvalidType(f"a {kind} namespace cannot be made here: {_ELSE[kind]}")
@@ -32,7 +35,12 @@ def create(kind: NamespaceType) -> int:
 
     def make() -> None:
         try:
-            unshare(kind.flag)
+            if user is None:
+                unshare(kind.flag)
+            else:
+                with user:
+                    use_only(CAP_SYS_ADMIN)
+                    unshare(kind.flag)
             link = "time_for_children" if kind is NamespaceType.TIME else kind
             made.append(os.open(f"/proc/thread-self/ns/{link}", os.O_RDONLY | os.O_CLOEXEC))
         except OSError as error:

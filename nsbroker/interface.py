@@ -378,15 +378,15 @@ class ListHeldReply(Struct, omit_defaults=True):
     held: HeldDescription | None = None
 
 
-class Status(Struct, rename="camel"):
+class Status(Struct, rename="camel", omit_defaults=True):
     """The reply of GetStatus."""
 
     version: str
     features: dict[str, bool]
     rules: int
     loaded: float
-    connections: int
-    calls: int
-    file_descriptors: int
-    held: int
     held_durable: bool
+    connections: int | None = None
+    calls: int | None = None
+    file_descriptors: int | None = None
+    held: int | None = None

@@ -71,6 +71,11 @@ def find_name(name: str, target: str) -> int:
     raise NoSuchTarget(target, f"there is no {NAME_DIRECTORIES[0]}/{name} (`ip netns` lists what there is)")
 
 
+def is_network_name(name: str) -> bool:
+    """Whether there is anything that `ip netns` keeps under `name`."""
+    return any(os.path.lexists(f"{directory}/{name}") for directory in NAME_DIRECTORIES)
+
+
 def open_found(found: int, target: str) -> int:
     """An fd (the caller's) of the namespace that `found` is, a file opened with O_PATH, which this takes also on error.
 

@@ -27,8 +27,9 @@ def run(options: argparse.Namespace) -> int:
         ["connections", status.connections],
         ["calls", status.calls],
         ["descriptors", status.file_descriptors],
-        ["held", f"{status.held}, {'outliving a restart' if status.held_durable else 'as long as the broker runs'}"],
+        ["held", status.held],
+        ["held until", "released" if status.held_durable else "released, or the broker ends"],
         ["kernel", features],
     ]
-    print_table(["WHAT", "VALUE"], rows)
+    print_table(["WHAT", "VALUE"], [row for row in rows if row[1] is not None])
     return 0

@@ -1,10 +1,13 @@
 """The verbs: what each method of the interface does, for one caller, without any connection in sight."""
 
 import contextlib
+import math
+import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, NamedTuple
 
 import msgspec
+import trio
 from msgspec import Struct
 
 from nsbroker import interface
@@ -14,7 +17,8 @@ from nsbroker.daemon.devices import Devices
 from nsbroker.daemon.discovery.listing import Listing
 from nsbroker.daemon.discovery.passes import Passes
 from nsbroker.daemon.discovery.watching import Watching
-from nsbroker.daemon.holding import Holding
+from nsbroker.daemon.holding import HeldMethods
+from nsbroker.daemon.limits.users import ROOT
 from nsbroker.daemon.opening import Opening
 from nsbroker.daemon.parts import Parts
 from nsbroker.daemon.peer import Peer
@@ -48,6 +52,10 @@ from nsbroker.varlink import service
 from nsbroker.varlink.connection import IncomingCall
 from nsbroker.version import VERSION
 
+# Whoever is refused is answered at full ticks, in seconds, after the question: looking for what does not exist takes another
+# time than finding what the caller may not have, by up to some hundred microseconds.
+_REFUSAL_TICK = 0.01
+
 _Handler = Callable[[Caller, IncomingCall, Any], Answer | Later | Stream]
 
 
@@ -65,7 +73,7 @@ class Broker:
         self._descriptors = 0
         self._service = service.Service("nsbroker", "nsbroker", VERSION, "", {interface.NAME: interface.TEXT})
         opening, sockets, devices = Opening(parts), Sockets(parts), Devices(parts)
-        holding, containers = Holding(parts), Containers(parts)
+        holding, containers = HeldMethods(parts), Containers(parts)
         passes = Passes(parts.hints)
         listing = Listing(parts, passes)
         self._methods = {
@@ -93,39 +101,41 @@ class Broker:
         the call that nobody took.
         """
         self._calls += 1
+        began = time.monotonic()
         try:
             method = self._methods.get(call.method)
             if method is None or call.upgrade:
                 raise self._no_method(call)
             result = method.handler(caller, call, _decode(method, call))
         except Exception as error:
-            return self._refuse(error)
+            result = self._refuse(error)
         finally:
             call.close()
         if isinstance(result, AsyncGenerator):
             return self._stream(caller.peer, result)
         if not isinstance(result, Answer):
-            return self._await(caller.peer, result)
-        if self._parts.audit.is_pending(caller.peer):
-            return self._settle(caller.peer, result)
+            return self._await(caller.peer, result, began)
+        if self._parts.audit.is_pending(caller.peer) or (result.is_refusal and not caller.peer.owns(ROOT)):
+            return self._settle(caller.peer, result, began)
         self._descriptors += len(result.fds)
         return result
 
-    async def _await(self, peer: Peer, later: Later) -> Answer:
+    async def _await(self, peer: Peer, later: Later, began: float) -> Answer:
         try:
             answer = await later
         except Exception as error:
-            return self._refuse(error)
-        return await self._settle(peer, answer)
+            answer = self._refuse(error)
+        return await self._settle(peer, answer, began)
 
-    async def _settle(self, peer: Peer, answer: Answer) -> Answer:
-        """The answer (taken), once its record was written."""
+    async def _settle(self, peer: Peer, answer: Answer, began: float) -> Answer:
+        """The answer (taken) to a call that came at `began`, once its record was written and its time has come."""
         try:
             if self._parts.audit.is_pending(peer):
                 await self._parts.audit.settle(peer)
+            if answer.is_refusal and not peer.owns(ROOT):
+                await _wait_for_tick(began)
         except BaseException as error:
-            for fd in answer.fds:
-                self._parts.users.closer.close(fd, peer.user)
+            answer.close(self._parts.users.closer, peer.user)
             if isinstance(error, RecordFailed):
                 return self._refuse(error)
             raise
@@ -152,27 +162,30 @@ class Broker:
         if not isinstance(error, BrokerError):
             self._parts.audit.say(f"fault: {type(error).__name__}: {error}")
             error = PermissionDenied()
-        return Answer(error.parameters(), error=error.wire_name)
+        return Answer(error.parameters(), error=error.wire_name, is_refusal=isinstance(error, PermissionDenied))
 
     def _who_am_i(self, caller: Caller, call: IncomingCall, request: service.Nothing) -> Answer:
         call.take_fds()
         peer = caller.peer
-        return Answer(WhoAmIReply(PeerDescription(peer.uid, peer.gid, sorted(peer.groups), peer.pid, peer.anonymous, peer.unit())))
+        number = peer.number_of(peer.pid) or 0
+        return Answer(WhoAmIReply(PeerDescription(peer.uid, peer.gid, sorted(peer.groups), number, peer.anonymous, peer.unit())))
 
     def _get_status(self, caller: Caller, call: IncomingCall, request: service.Nothing) -> Answer:
         call.take_fds()
         known = features()
+        is_root = caller.peer.owns(ROOT)
         return Answer(
             Status(
                 version=VERSION,
                 features={name: getattr(known, name) for name in known.__slots__},
                 rules=len(self._parts.policy.rules),
                 loaded=self._parts.policy.loaded,
-                connections=self._parts.users.connections,
-                calls=self._calls,
-                file_descriptors=self._descriptors,
-                held=len(self._parts.holder),
                 held_durable=self._parts.holder.durable,
+                # What others do is for root to know.
+                connections=self._parts.users.connections if is_root else None,
+                calls=self._calls if is_root else None,
+                file_descriptors=self._descriptors if is_root else None,
+                held=len(self._parts.holder) if is_root else None,
             )
         )
 
@@ -183,6 +196,12 @@ class Broker:
     def _get_description(self, caller: Caller, call: IncomingCall, request: service.DescriptionRequest) -> Answer:
         call.take_fds()
         return Answer(self._service.description(request.interface))
+
+
+async def _wait_for_tick(began: float) -> None:
+    """Wait until the next full tick after the call."""
+    ticks = math.ceil((time.monotonic() - began) / _REFUSAL_TICK)
+    await trio.sleep(max(0.0, began + ticks * _REFUSAL_TICK - time.monotonic()))
 
 
 def _method(request: type[Struct], handler: _Handler) -> _Method:

@@ -9,6 +9,8 @@ from nsbroker.daemon.limits.connections import ConnectionCharge
 from nsbroker.daemon.peer import Peer
 from nsbroker.errors import ExpectedMore, InvalidParameter
 from nsbroker.identity import NamespaceType
+from nsbroker.linux.ancillary import close_all
+from nsbroker.linux.closing import Closer
 from nsbroker.varlink.connection import IncomingCall
 
 
@@ -20,13 +22,24 @@ class Caller(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What to reply.  Whoever holds the answer owns `fds`; `closing_waits`: closing them can take as long as the peer likes."""
+    """What to reply.  Whoever holds the answer owns `fds`; `closing_waits`: closing them can take as long as the peer likes.
+    `is_refusal`: the peer may not know why, and so not by the time that it took either.
+    """
 
     parameters: Struct | dict[str, Any] | None = None
     fds: Sequence[int] = ()
     error: str | None = None
     continues: bool = False
     closing_waits: bool = False
+    is_refusal: bool = False
+
+    def close(self, closer: Closer, user: int) -> None:
+        """Close the fds, of which `user` has copies by now, or never will."""
+        if self.closing_waits:
+            for fd in self.fds:
+                closer.close(fd, user)
+        else:
+            close_all(self.fds)
 
 
 Later = Coroutine[Any, Any, Answer]

@@ -30,6 +30,8 @@ class RuleText(Struct, forbid_unknown_fields=True):
     namespaces: list[str] = []
     sockets: list[str] = []
     devices: list[str] = []
+    create: list[str] = []
+    hold: list[str] = []
 
 
 class SourcedRule(NamedTuple):
@@ -51,6 +53,10 @@ class Limits(Struct, forbid_unknown_fields=True, rename="kebab", frozen=True):
     engine_deadline: float = 2.0
     device_deadline: float = 2.0
     held_per_user: int = 16
+    created_per_user: int = 64
+    """Namespaces that one user had made and that still exist, as far as the kernel tells (Linux 6.18), else in an hour."""
+    threads_per_user: int = 8
+    """Looks at what can keep a thread waiting (files, processes, engines, devices) that one user has under way at once."""
     records_per_user: int = 10_000
     """Calls of one user that are recorded as allowed within 30 seconds; a user with more is slowed down to that."""
     record_deadline: float = 2.0

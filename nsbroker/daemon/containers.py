@@ -68,7 +68,7 @@ def _describe(container: Container, process: Process, grants: Grants, peer: Peer
         return None
     try:
         frozen = container.state is State.RUNNING and is_frozen(process.cgroups())
-        own = not peer.anonymous and pinned.is_of(peer.uid)
+        own = not peer.anonymous and pinned.is_of(peer.uid) and pinned.is_open_to(peer.credentials)
         types = grants.types(pinned.names, own=own)
         if not types:
             return None
@@ -86,7 +86,7 @@ def _describe(container: Container, process: Process, grants: Grants, peer: Peer
         id=container.id,
         names=list(container.names),
         state=State.PAUSED if frozen else container.state,
-        pid=container.pid,
+        pid=peer.number_of(container.pid) or 0,
         types=sorted(types),
         network_namespace=network,
         pod=container.pod or None,

@@ -13,7 +13,6 @@ import trio
 
 from nsbroker.daemon.call import Answer, Caller, Later
 from nsbroker.daemon.inquiry import Inquiry, inquire
-from nsbroker.daemon.limits.abandonable_threads import AbandonableThreads
 from nsbroker.daemon.parts import Parts
 from nsbroker.daemon.permission import SOME_DEVICE, Device, DeviceNumber, is_device_name
 from nsbroker.daemon.resolve import Pinned
@@ -52,7 +51,6 @@ class Devices:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._threads = AbandonableThreads("devices under way")
 
     def list(self, caller: Caller, call: IncomingCall, request: ListDevicesRequest) -> Later:
         """Those that the caller may open."""
@@ -66,7 +64,8 @@ class Devices:
             try:
                 if not inquiry.judge(pinned).allowed:
                     raise PermissionDenied
-                there = await self._spare(caller, pinned, "*", pinned.directory(), _walk, lambda _: None)
+                inquiry.check_access(pinned)
+                there = await self._on_thread(caller, pinned, "*", pinned.directory(), _walk, lambda _: None)
                 found = [Device(name, DeviceNumber(*number)) for name, number in there if is_device_name(name)]
                 mine = [one for one in found if inquiry.verdict_on(pinned, (one,)).allowed]
                 pinned.see_unchanged()
@@ -90,6 +89,7 @@ class Devices:
             try:
                 if not inquiry.judge(pinned).allowed:
                     raise PermissionDenied
+                inquiry.check_access(pinned)
                 self._parts.users.check(caller.charge, 1)
                 fd = await self._open_allowed(caller, inquiry, pinned, wanted.name, access)
                 try:
@@ -104,7 +104,7 @@ class Devices:
 
     async def _open_allowed(self, caller: Caller, inquiry: Inquiry, pinned: Pinned, name: str, access: DeviceAccess) -> int:
         """An fd of the device, after a look at what has its name."""
-        found, numbers = await self._spare(
+        found, numbers = await self._on_thread(
             caller, pinned, name, pinned.directory(), lambda process: _find(process, name), lambda late: os.close(late[0])
         )
         try:
@@ -118,14 +118,14 @@ class Devices:
             os.close(found)
             raise
         user = caller.peer.user
-        return await self._spare(
+        return await self._on_thread(
             caller, pinned, name, found, lambda node: device.open_found(node, access.flags), lambda late: self._close(late, user)
         )
 
-    async def _spare(
+    async def _on_thread(
         self, caller: Caller, pinned: Pinned, name: str, fd: int, function: Callable[[int], T], undo: Callable[[T], object]
     ) -> T:
-        """What `function` makes of `fd` (taken), on a thread that can be spared."""
+        """What `function` makes of `fd` (taken), on a thread that can be abandoned."""
 
         def work() -> T:
             try:
@@ -135,12 +135,14 @@ class Devices:
 
         try:
             deadline = self._parts.users.limits.device_deadline
-            return await self._threads.run(caller.peer.user, pinned.target, deadline, work, undo, lambda: os.close(fd))
+            return await self._parts.threads.run(caller.peer.user, pinned.target, deadline, work, undo, lambda: os.close(fd))
         except trio.TooSlowError as error:
             raise NoSuchDevice(pinned.target, name, "it did not answer in time") from error
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 raise
+            # Of a process that has ended meanwhile, nothing is there.
+            pinned.see_unchanged()
             raise NoSuchDevice(pinned.target, name, _REASONS.get(error.errno or 0) or error.strerror or str(error)) from error
 
     def _close(self, fd: int, user: int) -> None:

@@ -1,16 +1,20 @@
 """The verbs of held namespaces: Create, Hold, Release, ListHeld."""
 
-from collections.abc import Sequence
+import errno
+import os
+from collections.abc import Iterable, Sequence
 
 import trio
 
+from nsbroker import creation
 from nsbroker.daemon.call import Answer, Caller, Later, Stream, checked_types, see_more
 from nsbroker.daemon.held import Held, is_held_name
 from nsbroker.daemon.inquiry import Inquiry, inquire
 from nsbroker.daemon.parts import Parts
 from nsbroker.daemon.peer import Peer
+from nsbroker.daemon.permission import Creation, Holding, Permission
 from nsbroker.daemon.policy import Grants
-from nsbroker.errors import InvalidParameter, InvalidType, NoSuchTarget, PermissionDenied
+from nsbroker.errors import InvalidParameter, InvalidType, NameTaken, NoSuchTarget, PermissionDenied, QuotaExceeded
 from nsbroker.identity import NamespaceType
 from nsbroker.interface import (
     CreateReply,
@@ -22,18 +26,23 @@ from nsbroker.interface import (
     OpenedNamespace,
     ReleaseRequest,
 )
+from nsbroker.linux.credentials import Credentials
 from nsbroker.namespace import Namespace
+from nsbroker.opening import is_network_name
 from nsbroker.varlink import service
 from nsbroker.varlink.connection import IncomingCall
 
+Types = tuple[NamespaceType, ...] | None
 
-class Holding:
+
+class HeldMethods:
     """Answers calls about what the broker holds."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._holder = parts.holder
         self._audit = parts.audit
+        self._created = parts.created
 
     def create(self, caller: Caller, call: IncomingCall, request: CreateRequest) -> Later:
         """New namespaces; held, when they get a name.  Without one they are the caller's own, as long as it has them open."""
@@ -44,18 +53,24 @@ class Holding:
         peer, name = caller.peer, request.name
         kinds = checked_types(request.types) or ()
         said = f"name:{_checked_name(name)}" if name is not None else "self"
-        names = (said,) if name is not None else ()
-        verdict = grants.verdict(names, kinds, own=name is None and not peer.anonymous)
+        wanted: list[Permission] = [Creation(kind) for kind in kinds]
+        if name is not None:
+            wanted += map(Holding, kinds)
+        verdict = grants.verdict((said,), tuple(wanted), own=name is None and not peer.anonymous)
+        wants = " ".join(map(str, wanted))
         if not verdict.allowed:
-            self._audit.record(peer, "Create", said, "denied")
+            self._audit.record(peer, "Create", said, "denied", wanted=wants)
             raise PermissionDenied
         made: list[Namespace] = []
         try:
             self._parts.users.check(caller.charge, len(kinds))
             if name is not None:
+                self._check_name(name)
                 self._holder.check(name, peer.uid, len(kinds))
+            self._created.check(peer.user, len(kinds))
             for kind in kinds:
-                made.append(await trio.to_thread.run_sync(_create, kind))  # noqa: PERF401 - what was made must be known
+                made.append(await trio.to_thread.run_sync(_create, kind, peer.maker.credentials))  # noqa: PERF401 - what was made must be known
+            self._created.add(peer.user, made)
             self._audit.record(peer, "Create", said, "allowed", rule=verdict.rule, namespaces=made)
             await self._audit.settle(peer)
             if name is not None:
@@ -64,33 +79,46 @@ class Holding:
             for space in made:
                 space.close()
             if isinstance(error, Exception) and not isinstance(error, PermissionDenied):
-                self._audit.record(peer, "Create", said, "failed", rule=verdict.rule, error=f"{type(error).__name__}: {error}")
+                self._audit.record(
+                    peer, "Create", said, "failed", rule=verdict.rule, wanted=wants, error=f"{type(error).__name__}: {error}"
+                )
             raise
         opened = [OpenedNamespace(space.type, space.device, space.inode, index) for index, space in enumerate(made)]
         return Answer(CreateReply(opened, name is not None and self._holder.durable), [space.detach() for space in made])
 
+    @staticmethod
+    def _check_name(name: str, spaces: Iterable[Namespace] = ()) -> None:
+        """Check that nothing else has the name: `ip netns` comes first whenever it is asked for, and when what has it there
+        goes, somebody else's namespace must not take its place.  `spaces` are what shall be held.  Raises NameTaken.
+        """
+        if is_network_name(name):
+            with Namespace.from_name(name) as found:
+                if found not in spaces:
+                    raise NameTaken(name)
+
     def hold(self, caller: Caller, call: IncomingCall, request: HoldRequest) -> Later:
         """Hold namespaces of a target."""
         types = checked_types(request.types)
+        # Read before anything is awaited: a reload in between must not mix two policies.
+        grants = self._parts.policy.grants(caller.peer)
         inquiry = inquire(self._parts, "Hold", caller, call, request.target, types)
-        return self._hold(caller, inquiry, types, request.name)
+        return self._hold(caller, grants, inquiry, types, request.name)
 
-    async def _hold(self, caller: Caller, inquiry: Inquiry, types: tuple[NamespaceType, ...] | None, name: str) -> Answer:
+    async def _hold(self, caller: Caller, grants: Grants, inquiry: Inquiry, types: Types, name: str) -> Answer:
         with inquiry:
-            return await self._hold_asked(caller, inquiry, types, name)
+            return await self._hold_asked(caller, grants, inquiry, types, name)
 
-    async def _hold_asked(self, caller: Caller, inquiry: Inquiry, types: tuple[NamespaceType, ...] | None, name: str) -> Answer:
+    async def _hold_asked(self, caller: Caller, grants: Grants, inquiry: Inquiry, types: Types, name: str) -> Answer:
         opened: list[Namespace] = []
         pinned = await inquiry.pin()
         try:
             wanted = pinned.types() if types is None else types
             held_name = (f"name:{_checked_name(name)}",)
-            grants = self._parts.policy.grants(caller.peer)
-            if not (inquiry.judge(pinned).allowed and grants.verdict(held_name, wanted, own=False).allowed):
+            if not (inquiry.judge(pinned).allowed and grants.verdict(held_name, tuple(map(Holding, wanted)), own=False).allowed):
                 raise PermissionDenied
             self._holder.check(name, caller.peer.uid, len(wanted))
-            for kind in wanted:
-                opened.append(pinned.open(kind))  # noqa: PERF401 - what was opened before a failure must be known
+            opened = inquiry.open(pinned, wanted)
+            self._check_name(name, opened)
             pinned.see_unchanged()
             inquiry.succeed(opened)
             await self._audit.settle(caller.peer)
@@ -107,11 +135,11 @@ class Holding:
         grants = self._parts.policy.grants(caller.peer)
         peer, said = caller.peer, f"name:{_checked_name(request.name)}"
         held = self._holder.find(request.name)
-        if held is not None and not peer.anonymous and peer.uid in (held.uid, 0):
+        if held is not None and (peer.owns(held.uid) or peer.owns(0)):
             self._audit.record(peer, "Release", said, "allowed", namespaces=held.spaces.values())
             self._holder.release(request.name)
             return Answer(service.Nothing())
-        if held is None and grants.names((said,)):
+        if held is None and grants.is_named((said,)):
             error = NoSuchTarget(said, "nothing is held under that name (`nsbroker held` lists what is)")
             self._audit.record(peer, "Release", said, "failed", error=str(error))
             raise error
@@ -130,8 +158,8 @@ class Holding:
         yield Answer(ListHeldReply())
 
     def _describe(self, held: Held, peer: Peer, grants: Grants) -> Sequence[HeldDescription]:
-        own = not peer.anonymous and held.uid == peer.uid
-        types = grants.types((f"name:{held.name}",), own=own)
+        own = peer.owns(held.uid)
+        types = grants.types_of_held(f"name:{held.name}", own=own)
         return [
             HeldDescription(held.name, held.uid, kind, space.inode, self._holder.durable)
             for kind, space in sorted(held.spaces.items())
@@ -145,8 +173,17 @@ def _checked_name(name: str) -> str:
     return name
 
 
-def _create(kind: NamespaceType) -> Namespace:
+def _create(kind: NamespaceType, user: Credentials) -> Namespace:
     try:
-        return Namespace.create(kind)
+        fd = creation.create(kind, user)
     except InvalidType as error:
         raise InvalidParameter("types") from error
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise QuotaExceeded(f"user.max_{kind}_namespaces of the kernel") from error
+        raise
+    try:
+        return Namespace(fd, kind)
+    except BaseException:
+        os.close(fd)
+        raise

@@ -7,7 +7,7 @@ that a rule's names fit, to any other peer it is PermissionDenied, the very same
 """
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Self
 
 from nsbroker.daemon.call import Caller
@@ -16,6 +16,7 @@ from nsbroker.daemon.permission import Permission
 from nsbroker.daemon.policy import Verdict, names_of
 from nsbroker.daemon.resolve import Pinned, resolve, resolve_slowly, takes_time
 from nsbroker.errors import BrokerError, InvalidParameter, PermissionDenied, QuotaExceeded, RecordFailed
+from nsbroker.identity import NamespaceType
 from nsbroker.interface import TargetSpec
 from nsbroker.namespace import Namespace
 from nsbroker.target import Kind
@@ -88,17 +89,19 @@ class Inquiry:
 
     def pin_now(self) -> Pinned:
         """What the target means, the caller's to close, of one that does not take time."""
-        return resolve(self.target, self.said, self._caller.peer, self._pidfd, self._parts.holder)
+        return resolve(self.target, self.said, self._caller.peer, self._grants, self._pidfd, self._parts.holder)
 
     async def pin(self) -> Pinned:
         """What the target means, the caller's to close."""
         if not takes_time(self.target):
             return self.pin_now()
-        return await resolve_slowly(self.target, self._parts.roster, self._grants.asker(self._caller.peer), self._parts.hints)
+        parts = self._parts
+        asker = self._grants.asker(self._caller.peer)
+        return await resolve_slowly(self.target, parts.roster, asker, parts.hints, parts.threads)
 
     def judge(self, pinned: Pinned) -> Verdict:
         """The verdict on what the target turned out to be; from here on the inquiry is about that.  `wanted` is settled."""
-        self.said = pinned.target
+        self.said = pinned.names[0] if pinned.names else pinned.target
         self.names = pinned.names
         if self.wanted is None:
             self.wanted = pinned.types()
@@ -109,6 +112,42 @@ class Inquiry:
         """Go on with a part of what was wanted."""
         self.wanted = wanted
         self.verdict = self.verdict_on(pinned, wanted)
+
+    def open(self, pinned: Pinned, kinds: Iterable[NamespaceType]) -> list[Namespace]:
+        """Open namespaces of what was pinned, one for each thing that the verdict is about; the caller's to close.
+
+        What is allowed only because the process is the peer's own is opened with the peer's rights instead of the broker's:
+        the kernel lets no user look into a process that has capabilities, that is not dumpable, or that acts as its user
+        for a moment, whatever its uid (PTRACE_MODE_READ_FSCREDS in ptrace(2)).
+        """
+        opened: list[Namespace] = []
+        try:
+            for kind, by_name in zip(kinds, self.verdict.by_name, strict=True):
+                if by_name or not pinned.is_process:
+                    opened.append(pinned.open(kind))
+                else:
+                    opened.append(pinned.open_as(self._caller.peer.credentials, kind))
+        except BaseException:
+            for space in opened:
+                space.close()
+            raise
+        return opened
+
+    def check_access(self, pinned: Pinned) -> None:
+        """Check for something that is no namespace what `open` leaves to the kernel.  Raises PermissionDenied, NoSuchTarget."""
+        if pinned.is_process and not all(self.verdict.by_name):
+            pinned.open_as(self._caller.peer.credentials, NamespaceType.NET).close()
+
+    def explain(self, pinned: Pinned) -> Verdict:
+        """The verdict with what `open` leaves to the kernel, without opening anything for the peer."""
+        verdict = self.judge(pinned)
+        if not all(verdict.by_name) and not pinned.is_open_to(self._caller.peer.credentials):
+            rules = [rule if by_name else None for rule, by_name in zip(verdict.rules, verdict.by_name, strict=True)]
+            self.verdict = Verdict(False, rules, " ".join(filter(None, dict.fromkeys(rules))), verdict.by_name)
+        if not any(self.verdict.rules) and not self._grants.is_named(self.names):
+            # Of what no rule gives it anything, the peer does not even learn what it is.
+            raise PermissionDenied
+        return self.verdict
 
     def verdict_on(self, pinned: Pinned, wanted: tuple[Permission, ...]) -> Verdict:
         """What the rules say of `wanted` of what was pinned."""
@@ -130,7 +169,7 @@ class Inquiry:
         if not self.verdict.allowed and self.wanted is not None:
             # It did not come to a verdict on facts; what the target's name alone says tells a failure from a refusal.
             self.verdict = self._grants.verdict(self.names, self.wanted, own=False)
-        allowed = self.verdict.allowed or (self.wanted is None and self._grants.names(self.names))
+        allowed = self.verdict.allowed or (self.wanted is None and self._grants.is_named(self.names))
         if isinstance(error, PermissionDenied) and not allowed:
             self._record("denied")
         else:
@@ -144,7 +183,7 @@ class Inquiry:
     def _masked(self, error: Exception) -> BrokerError:
         if isinstance(error, PermissionDenied | InvalidParameter | QuotaExceeded | RecordFailed):
             return PermissionDenied() if isinstance(error, PermissionDenied) else error
-        if isinstance(error, BrokerError) and (self.verdict.allowed or self._grants.names(self.names)):
+        if isinstance(error, BrokerError) and (self.verdict.allowed or self._grants.is_named(self.names)):
             return error
         return PermissionDenied()
 

@@ -17,7 +17,9 @@ from nsbroker.daemon.broker import Broker
 from nsbroker.daemon.configuration import Configuration
 from nsbroker.daemon.engines.roster import Roster
 from nsbroker.daemon.held import Holder, is_from_store
+from nsbroker.daemon.limits.abandonable_threads import AbandonableThreads
 from nsbroker.daemon.limits.connections import UserRegistry
+from nsbroker.daemon.limits.created import CreatedNamespaces
 from nsbroker.daemon.listen import Listener, own_socket, passed_socket
 from nsbroker.daemon.parts import Parts
 from nsbroker.daemon.policy import Policy
@@ -71,7 +73,10 @@ class Daemon:
         self._users = users
         self._audit = audit
         self._manager = Manager()
-        self._parts = Parts(self._compile(settings), _roster(settings), holder, users, audit)
+        limits = settings.limits
+        threads = AbandonableThreads(limits.threads_per_user)
+        created = CreatedNamespaces(limits.created_per_user)
+        self._parts = Parts(self._compile(settings), _roster(settings, threads), holder, users, audit, created, threads)
         self._server = Server(Broker(self._parts), users, audit)
         self._fault = ""
 
@@ -139,9 +144,11 @@ class Daemon:
             self._fault = f"a fault of the broker's own: {type(error).__name__}: {error}"
         else:
             self._parts.policy = policy
-            self._parts.roster = _roster(settings)
+            self._parts.roster = _roster(settings, self._parts.threads)
             self._users.limits = settings.limits
             self._holder.most_per_user = settings.limits.held_per_user
+            self._parts.created.most = settings.limits.created_per_user
+            self._parts.threads.per_user = settings.limits.threads_per_user
             self._audit.configure(settings.audit, settings.limits)
             self._audit.say(f"reloaded: {len(policy.rules)} rules from {', '.join(map(str, settings.files))}")
         if self._fault:
@@ -156,8 +163,8 @@ class Daemon:
         return policy
 
 
-def _roster(settings: Configuration) -> Roster:
-    return Roster(settings.engines, settings.limits.engine_deadline)
+def _roster(settings: Configuration, threads: AbandonableThreads) -> Roster:
+    return Roster(settings.engines, settings.limits.engine_deadline, threads)
 
 
 def _raise_file_limit() -> None:

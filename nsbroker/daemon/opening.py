@@ -8,7 +8,6 @@ import trio
 
 from nsbroker.daemon.call import Answer, Caller, Later, checked_types
 from nsbroker.daemon.inquiry import Inquiry, inquire
-from nsbroker.daemon.limits.abandonable_threads import AbandonableThreads
 from nsbroker.daemon.parts import Parts
 from nsbroker.daemon.permission import Device, Permission, is_device_name
 from nsbroker.daemon.resolve import Pinned
@@ -38,7 +37,6 @@ class Opening:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._spare = AbandonableThreads("searches under way")
 
     def open(self, caller: Caller, call: IncomingCall, request: OpenRequest) -> Answer | Later:
         """Open, at once where that can be."""
@@ -75,7 +73,7 @@ class Opening:
                 os.close(directory)
 
         try:
-            return await self._spare.run(
+            return await self._parts.threads.run(
                 caller.peer.user, pinned.target, _DEADLINE, read, lambda _: None, lambda: os.close(directory)
             )
         except trio.TooSlowError as error:
@@ -99,8 +97,7 @@ class Opening:
                 raise PermissionDenied
             wanted = pinned.types() if types is None else types
             self._parts.users.check(caller.charge, len(wanted))
-            for kind in wanted:
-                opened.append(pinned.open(kind))  # noqa: PERF401 - what was opened before a failure must be known
+            opened = inquiry.open(pinned, wanted)
             if expect is not None:
                 _see_expected(expect.to_expectation(), pinned.target, started, opened)
             pinned.see_unchanged()
@@ -118,6 +115,7 @@ class Opening:
         """Explain, at once where that can be."""
         wanted = _wanted(request)
         refusal = _explained(str(request.target.to_target()), tuple(NamespaceType) if wanted is None else wanted, [])
+        refusal = refusal._replace(is_refusal=True)
         try:
             inquiry = inquire(self._parts, "Explain", caller, call, request.target, wanted, some=True)
             if inquiry.takes_time():
@@ -137,12 +135,12 @@ def _explain_pinned(inquiry: Inquiry, pinned: Pinned) -> Answer:
     """Takes `pinned`."""
     said = inquiry.said
     try:
-        verdict = inquiry.judge(pinned)
+        verdict = inquiry.explain(pinned)
         inquiry.succeed()
     finally:
         pinned.close()
-    # The number that a process has here is told only to those who may open it.
-    return _explained(inquiry.said if verdict.allowed else said, inquiry.wanted or (), verdict.rules)
+    # What it is called here is told only to those who may open it.
+    return _explained(pinned.target if verdict.allowed else said, inquiry.wanted or (), verdict.rules)
 
 
 async def _unless_denied(later: Coroutine[Any, Any, Answer], refusal: Answer) -> Answer:

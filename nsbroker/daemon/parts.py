@@ -6,7 +6,9 @@ from nsbroker.daemon.audit import Audit
 from nsbroker.daemon.engines.roster import Roster
 from nsbroker.daemon.held import Holder
 from nsbroker.daemon.hints import Hints
+from nsbroker.daemon.limits.abandonable_threads import AbandonableThreads
 from nsbroker.daemon.limits.connections import UserRegistry
+from nsbroker.daemon.limits.created import CreatedNamespaces
 from nsbroker.daemon.policy import Policy
 
 
@@ -19,4 +21,6 @@ class Parts:
     holder: Holder
     users: UserRegistry
     audit: Audit
+    created: CreatedNamespaces
+    threads: AbandonableThreads
     hints: Hints = field(default_factory=Hints)

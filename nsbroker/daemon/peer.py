@@ -7,6 +7,7 @@ import functools
 import os
 import socket
 from pathlib import Path
+from typing import NamedTuple
 
 from nsbroker.daemon.limits.users import ANONYMOUS, SubordinateUids
 from nsbroker.errors import NoSuchTarget, NsbrokerError
@@ -14,6 +15,7 @@ from nsbroker.identity import NamespaceType
 from nsbroker.linux import nsfs, socket_options
 from nsbroker.linux.capabilities import CAP_SYS_ADMIN
 from nsbroker.linux.cgroup import systemd_path
+from nsbroker.linux.credentials import Credentials
 from nsbroker.linux.features import features
 from nsbroker.linux.process import Process
 from nsbroker.namespace import Namespace
@@ -30,7 +32,7 @@ def _uids_are_whole() -> bool:
 
 
 @functools.cache
-def _overflow_uid() -> int:
+def overflow_uid() -> int:
     """What uids that are not mapped here read as."""
     return int(Path("/proc/sys/kernel/overflowuid").read_text(encoding="ascii"))
 
@@ -38,6 +40,13 @@ def _overflow_uid() -> int:
 @functools.cache
 def _own_inode(kind: NamespaceType) -> int:
     return os.stat(f"/proc/self/ns/{kind}").st_ino
+
+
+class Maker(NamedTuple):
+    """Whose it is to be what the broker makes for a peer."""
+
+    credentials: Credentials
+    groups: tuple[int, ...]
 
 
 class Peer:
@@ -62,7 +71,7 @@ class Peer:
         self.user = ANONYMOUS if self.anonymous else _subordinates.user_of(self.uid)
 
     def _is_anonymous(self) -> bool:
-        if self.uid == 2**32 - 1 or (self.uid == _overflow_uid() and not _uids_are_whole()):
+        if self.uid == 2**32 - 1 or (self.uid == overflow_uid() and not _uids_are_whole()):
             return True
         return self.uid == 0 and not self._is_administrator()
 
@@ -95,6 +104,22 @@ class Peer:
                 raise NoSuchTarget("self", "the process that connected has ended")
             return Namespace.from_process(guess, kind, "self")
 
+    @property
+    def credentials(self) -> Credentials:
+        """The uid and the gid that the peer had when it connected."""
+        return Credentials(self.uid, self.gid)
+
+    @property
+    def maker(self) -> Maker:
+        """Whose it is to be what is made for the peer: nobody's in particular, where the peer's uid proves nothing."""
+        if self.anonymous:
+            return Maker(Credentials(overflow_uid(), overflow_uid()), ())
+        return Maker(self.credentials, tuple(self.groups))
+
+    def owns(self, uid: int) -> bool:
+        """Whether what belongs to `uid` is the peer's own."""
+        return not self.anonymous and self.uid == uid
+
     def process(self) -> Process | None:
         """The process that connected, pinned without a race (borrowed); None where the kernel cannot (before 6.5), or
         when it is gone.
@@ -124,12 +149,26 @@ class Peer:
             self._unit = self.unit() or ""
         return self._unit or None
 
+    def _numbers(self) -> Namespace:
+        """The PID namespace by which the peer counts processes (borrowed).  Raises NoSuchTarget when it has ended."""
+        if self._pid_namespace is None:
+            self._pid_namespace = self._namespace(NamespaceType.PID)
+        return self._pid_namespace
+
+    def number_of(self, pid: int) -> int | None:
+        """What the peer calls our process `pid`; None when it cannot see it, or when that cannot be told."""
+        try:
+            space = self._numbers()
+            if space.inode == _own_inode(NamespaceType.PID):
+                return pid
+            return nsfs.pid_in(space.fileno(), pid) or None
+        except (NsbrokerError, OSError):
+            return None
+
     def translate(self, pid: int, target: str) -> int:
         """What the peer calls `pid`, in our PID namespace.  Raises NoSuchTarget."""
         try:
-            if self._pid_namespace is None:
-                self._pid_namespace = self._namespace(NamespaceType.PID)
-            space = self._pid_namespace
+            space = self._numbers()
             if space.inode == _own_inode(NamespaceType.PID):
                 return pid
             if not features().pid_translation:

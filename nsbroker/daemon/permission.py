@@ -1,4 +1,6 @@
-"""What rules allow: namespaces by type, sockets by family and type, devices by name and number."""
+"""What rules allow: namespaces by type, sockets by family and type, devices by name and number; and to have namespaces of a
+type made, or held under a name.
+"""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -35,7 +37,26 @@ class Device(NamedTuple):
 SOME_DEVICE = Device("")
 """Any device at all: what is asked for by who wants to know which there are."""
 
-Permission = NamespaceType | SocketKind | Device
+
+class Creation(NamedTuple):
+    """A new namespace."""
+
+    type: NamespaceType
+
+    def __str__(self) -> str:
+        return f"create {self.type}"
+
+
+class Holding(NamedTuple):
+    """A namespace that the broker keeps alive under a name."""
+
+    type: NamespaceType
+
+    def __str__(self) -> str:
+        return f"hold {self.type}"
+
+
+Permission = NamespaceType | SocketKind | Device | Creation | Holding
 """One thing that can be asked for."""
 
 # The kernel's Documentation/admin-guide/devices.txt, what containers get: a rule need not say which numbers these have.
@@ -71,20 +92,24 @@ class Allowance:
     devices: Mapping[str, DeviceNumber]
     any_socket: bool
     any_device: bool
+    create: frozenset[NamespaceType]
+    hold: frozenset[NamespaceType]
 
     @classmethod
-    def parse(cls, namespaces: Iterable[str], sockets: Iterable[str], devices: Iterable[str]) -> Self:
+    def parse(
+        cls,
+        namespaces: Iterable[str],
+        sockets: Iterable[str],
+        devices: Iterable[str],
+        create: Iterable[str] = (),
+        hold: Iterable[str] = (),
+    ) -> Self:
         """As a rule writes it, `*` for all.  Raises ConfigurationError, InvalidType."""
-        types, kinds, nodes = set(namespaces), set(sockets), set(devices)
-        if not (types or kinds or nodes):
-            raise ConfigurationError("it allows nothing: give it namespaces, sockets or devices")
-        return cls(
-            frozenset(NamespaceType if "*" in types else map(NamespaceType.parse, types)),
-            frozenset(map(_socket, kinds - {"*"})),
-            _devices(nodes - {"*"}),
-            "*" in kinds,
-            "*" in nodes,
-        )
+        kinds, nodes = set(sockets), set(devices)
+        types, new, held = map(_types, (namespaces, create, hold))
+        if not (types or kinds or nodes or new or held):
+            raise ConfigurationError("it allows nothing: give it namespaces, sockets, devices, create or hold")
+        return cls(types, frozenset(map(_socket, kinds - {"*"})), _devices(nodes - {"*"}), "*" in kinds, "*" in nodes, new, held)
 
     def allows(self, wanted: Permission) -> bool:
         """Whether `wanted` is in it."""
@@ -92,12 +117,21 @@ class Allowance:
             return wanted in self.namespaces
         if isinstance(wanted, SocketKind):
             return self.any_socket or wanted in self.sockets
+        if isinstance(wanted, Creation):
+            return wanted.type in self.create
+        if isinstance(wanted, Holding):
+            return wanted.type in self.hold
         if wanted == SOME_DEVICE:
             return self.any_device or bool(self.devices)
         # Whoever may have any device still gets, under a name that everyone knows, no other one.
         number = self.devices.get(wanted.name) or _KNOWN.get(wanted.name)
         named = self.any_device or wanted.name in self.devices
         return named and (number is None or wanted.number in (None, number))
+
+
+def _types(texts: Iterable[str]) -> frozenset[NamespaceType]:
+    words = set(texts)
+    return frozenset(NamespaceType if "*" in words else map(NamespaceType.parse, words))
 
 
 def _socket(text: str) -> SocketKind:

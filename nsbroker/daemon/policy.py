@@ -33,12 +33,14 @@ _OWNABLE = frozenset(("pid", "tid", "self", "name", "container", *ENGINES, "unit
 
 class Verdict(NamedTuple):
     """Whether it is allowed, and the rules that say so: one for each thing asked for, None where none does, and all their
-    names in one line.
+    names in one line.  `by_name`: of each thing, whether a rule that names the target allows it; otherwise it is allowed
+    only because the target is the peer's own.
     """
 
     allowed: bool
     rules: Sequence[str | None]
     rule: str
+    by_name: Sequence[bool] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +98,10 @@ class Grants:
         verdict = self._verdicts.get(question)
         if verdict is None:
             fits = self._fitting(names)
-            rules = [
-                next((fit.rule.name for fit in fits if (own or fit.by_name) and fit.rule.allowance.allows(one)), None)
-                for one in wanted
-            ]
-            verdict = Verdict(None not in rules, rules, " ".join(dict.fromkeys(rule for rule in rules if rule)))
+            allowing = [[fit for fit in fits if (own or fit.by_name) and fit.rule.allowance.allows(one)] for one in wanted]
+            rules = [found[0].rule.name if found else None for found in allowing]
+            by_name = [any(fit.by_name for fit in found) for found in allowing]
+            verdict = Verdict(None not in rules, rules, " ".join(dict.fromkeys(rule for rule in rules if rule)), by_name)
             if _is_short(names):
                 _remember(self._verdicts, question, verdict)
         return verdict
@@ -120,6 +121,12 @@ class Grants:
         """The types that may be opened of what has these names."""
         fits = [fit.rule.allowance.namespaces for fit in self._fitting(names) if own or fit.by_name]
         return frozenset().union(*fits)
+
+    def types_of_held(self, name: str, *, own: bool) -> frozenset[NamespaceType]:
+        """The types that may be opened of what the broker holds as `name`, such as name:lab, for the peer itself or for
+        somebody else.
+        """
+        return self.types((name,), own=own) if own or self.is_named_exactly(name) else frozenset()
 
     def everywhere(self) -> frozenset[NamespaceType]:
         """The types that may be opened of anything."""
@@ -141,11 +148,15 @@ class Grants:
     def asker(self, peer: Peer) -> Asker:
         """How engines are asked on behalf of `peer`, whose rules these are."""
         has_own = not peer.anonymous and self.has_own
-        return Asker(peer.user, peer.uid, peer.gid, has_own, self.may_name, lambda container: self.names(container.rule_names()))
+        return Asker(peer.user, peer.uid, peer.gid, has_own, self.may_name, lambda container: self.is_named(container.rule_names()))
 
-    def names(self, names: Names) -> bool:
+    def is_named(self, names: Names) -> bool:
         """Whether a rule names it, so that the peer may learn whether it exists."""
         return any(fit.by_name for fit in self._fitting(names))
+
+    def is_named_exactly(self, name: str) -> bool:
+        """Whether a rule has this very name, not merely a pattern that fits it, or allows anything."""
+        return any(rule.anything or name in rule.exact for rule in self._rules)
 
     def _fitting(self, names: Names) -> list[_Fit]:
         fits = self._fits.get(names)
@@ -225,7 +236,7 @@ class Policy:
             raise ConfigurationError("a rule's name has letters, digits, '_', '.' and '-' only")
         if not text.who or not text.targets:
             raise ConfigurationError("it fits nothing: `who` and `targets` have at least one entry each")
-        allowance = Allowance.parse(text.namespaces, text.sockets, text.devices)
+        allowance = Allowance.parse(text.namespaces, text.sockets, text.devices, text.create, text.hold)
         everyone, uids, gids, units = self._who(text, place)
         patterns = [pattern for pattern in text.targets if pattern not in ("*", "own")]
         globs = [pattern for pattern in patterns if "*" in pattern or "?" in pattern]
@@ -285,4 +296,13 @@ def _regex(pattern: str) -> str:
     kind, colon, _ = pattern.partition(":")
     if not colon or kind not in KINDS:
         raise InvalidTarget(f"targets: {pattern!r} is no pattern: write 'own', '*', or a target with '*' in it, such as name:web-*")
-    return "".join({"*": "[^/]*", "?": "[^/]"}.get(character, re.escape(character)) for character in pattern)
+    first, *rest = (_fixed(piece) for piece in re.split(r"\*+", pattern))
+    if not rest:
+        return first
+    # What follows a '*' is looked for once, from the left, and never again further on: the time is linear.  Only the last
+    # piece has to be where the text ends.
+    return first + "".join(f"(?>[^/]*?{piece})" for piece in rest[:-1]) + f"[^/]*{rest[-1]}"
+
+
+def _fixed(piece: str) -> str:
+    return "".join("[^/]" if character == "?" else re.escape(character) for character in piece)

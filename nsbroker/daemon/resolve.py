@@ -19,9 +19,8 @@ from nsbroker.daemon.held import Held, Holder
 from nsbroker.daemon.hints import Hints
 from nsbroker.daemon.limits.abandonable_threads import AbandonableThreads
 from nsbroker.daemon.peer import Peer
-from nsbroker.daemon.policy import Names
+from nsbroker.daemon.policy import Grants, Names
 from nsbroker.errors import (
-    AmbiguousTarget,
     BrokerError,
     InvalidParameter,
     NoSuchTarget,
@@ -30,6 +29,7 @@ from nsbroker.errors import (
     TargetChanged,
 )
 from nsbroker.identity import NamespaceId, NamespaceType
+from nsbroker.linux.credentials import Credentials
 from nsbroker.linux.openat2 import RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, openat2
 from nsbroker.linux.process import Process
 from nsbroker.namespace import Namespace
@@ -41,17 +41,16 @@ _SLOW = frozenset((Kind.CONTAINER, Kind.NAMESPACE, Kind.PATH, Kind.UNIT))
 # The kernel's own limit (user_namespaces(7)).
 _USER_NAMESPACE_DEPTH = 33
 _DEADLINE = 5.0
-_threads = AbandonableThreads("searches under way")
 
 
 class Pinned(Protocol):
     """What a target means, held until `close`."""
 
     target: str
-    """The target as answers and records name it."""
+    """The target as the peer is told of it."""
 
     names: Names
-    """The targets by which rules may mean it."""
+    """The targets by which rules may mean it, the one by which records name it first; none for a user's own container."""
 
     is_process: bool
     """Whether it is one: else it is namespaces alone."""
@@ -64,6 +63,12 @@ class Pinned(Protocol):
 
     def open(self, kind: NamespaceType) -> Namespace:
         """Its namespace of type `kind`; the caller's to close."""
+
+    def open_as(self, user: Credentials, kind: NamespaceType) -> Namespace:
+        """The same, as far as the kernel lets this user: raises PermissionDenied."""
+
+    def is_open_to(self, user: Credentials) -> bool:
+        """Whether the kernel lets this user open its namespaces."""
 
     def directory(self) -> int:
         """A directory fd (the caller's) of the process's /proc/PID.  Raises NoSuchTarget for what is no process."""
@@ -106,6 +111,27 @@ class PinnedProcess:
         """The namespace of type `kind` that it is in."""
         return Namespace.from_process(self._process, kind, self.target)
 
+    def open_as(self, user: Credentials, kind: NamespaceType) -> Namespace:
+        """The same with the rights of `user` alone, who need not be allowed to look into it (PTRACE_MODE_READ_FSCREDS)."""
+        if user.uid == os.geteuid() != 0:
+            # The broker has no other rights than this user.
+            return self.open(kind)
+        try:
+            # What is read below /proc has to be opened before: there, the user may be shown nothing.
+            self._process.prepare()
+            with user:
+                return self.open(kind)
+        except OSError as error:
+            raise PermissionDenied(f"{self.target}: opening its {kind} namespace", error.strerror or str(error)) from error
+
+    def is_open_to(self, user: Credentials) -> bool:
+        """Whether `user`, with no capability, may look into it."""
+        try:
+            self.open_as(user, NamespaceType.NET).close()
+        except (BrokerError, OSError):
+            return False
+        return True
+
     def directory(self) -> int:
         """A directory fd (the caller's) of its /proc/PID."""
         try:
@@ -126,6 +152,20 @@ class PinnedProcess:
     def close(self) -> None:
         """Let go of the process."""
         self._process.close()
+
+
+class PinnedPeer(PinnedProcess):
+    """The process that connected, which could open its own namespaces itself, whatever it is to others."""
+
+    __slots__ = ()
+
+    def open_as(self, user: Credentials, kind: NamespaceType) -> Namespace:  # noqa: ARG002 - the Protocol's signature
+        """The same: the kernel lets every process look into itself."""
+        return self.open(kind)
+
+    def is_open_to(self, user: Credentials) -> bool:  # noqa: ARG002 - the Protocol's signature
+        """Yes."""
+        return True
 
 
 class PinnedContainer(PinnedProcess):
@@ -186,6 +226,14 @@ class PinnedNamespace:
             raise NotANamespace(self.target, f"a {self._namespace.type} namespace, it has no {kind}")
         return Namespace(os.dup(self._namespace.fileno()), kind)
 
+    def open_as(self, user: Credentials, kind: NamespaceType) -> Namespace:  # noqa: ARG002 - the Protocol's signature
+        """The same: the kernel has no rule of its own for a namespace that is held."""
+        return self.open(kind)
+
+    def is_open_to(self, user: Credentials) -> bool:  # noqa: ARG002 - the Protocol's signature
+        """Yes: that is for the rules alone to say."""
+        return True
+
     def directory(self) -> int:
         """Raises NoSuchTarget: only a process has one."""
         raise _without_root(self.target)
@@ -225,6 +273,14 @@ class PinnedHeld:
             raise NotANamespace(self.target, f"only {', '.join(self._spaces)} is held under that name, no {kind}")
         return Namespace(os.dup(self._spaces[kind].fileno()), kind)
 
+    def open_as(self, user: Credentials, kind: NamespaceType) -> Namespace:  # noqa: ARG002 - the Protocol's signature
+        """The same: the kernel has no rule of its own for a namespace that is held."""
+        return self.open(kind)
+
+    def is_open_to(self, user: Credentials) -> bool:  # noqa: ARG002 - the Protocol's signature
+        """Yes: that is for the rules alone to say."""
+        return True
+
     def directory(self) -> int:
         """Raises NoSuchTarget: only a process has one."""
         raise _without_root(self.target)
@@ -245,8 +301,8 @@ def takes_time(target: Target) -> bool:
     return target.kind in _SLOW
 
 
-def resolve(target: Target, said: str, peer: Peer, fds: list[int], holder: Holder) -> Pinned:
-    """What `target`, which prints as `said`, means when `peer` says it; for targets that do not take time.
+def resolve(target: Target, said: str, peer: Peer, grants: Grants, fds: list[int], holder: Holder) -> Pinned:
+    """What `target`, which prints as `said`, means when `peer`, who has `grants`, says it; for targets that do not take time.
 
     Takes `fds`, which came with the target: a pidfd, or none.  Raises the errors of the interface.
     """
@@ -254,17 +310,17 @@ def resolve(target: Target, said: str, peer: Peer, fds: list[int], holder: Holde
         case Kind.PID:
             return _process(target, said, peer)
         case Kind.PIDFD:
-            return _pidfd(fds.pop())
+            return _pidfd(fds.pop(), peer)
         case Kind.TID:
             return _thread(target, said, peer)
         case Kind.SELF:
             return _self(peer)
         case Kind.NAME:
-            return _named(target.value, said, holder)
+            return _named(target.value, said, peer, grants, holder)
     raise InvalidParameter("target")
 
 
-async def resolve_slowly(target: Target, roster: Roster, asker: Asker, hints: Hints) -> Pinned:
+async def resolve_slowly(target: Target, roster: Roster, asker: Asker, hints: Hints, threads: AbandonableThreads) -> Pinned:
     """What `target` means when the peer behind `asker` says it; for targets that take time.  `hints` as in `lookup.find`.
 
     Raises the errors of the interface.
@@ -277,22 +333,23 @@ async def resolve_slowly(target: Target, roster: Roster, asker: Asker, hints: Hi
 
             return PinnedProcess(await unit.find(target, roster.deadline), str(target))
         case Kind.PATH:
-            return PinnedNamespace(await _spared(partial(_path, target, str(target)), asker.user, target), str(target))
+            return PinnedNamespace(await _on_thread(threads, partial(_path, target, str(target)), asker.user, target), str(target))
     find = partial(lookup.find, NamespaceId.parse(target.value), hints)
-    return PinnedNamespace(await _spared(find, asker.user, target), target.value)
+    return PinnedNamespace(await _on_thread(threads, find, asker.user, target), target.value)
 
 
-async def _spared(function: Callable[[], Namespace], user: int, target: Target) -> Namespace:
-    """What `function` finds, on a thread that can be spared: file systems need not answer.  Raises NoSuchTarget then."""
+async def _on_thread(threads: AbandonableThreads, function: Callable[[], Namespace], user: int, target: Target) -> Namespace:
+    """What `function` finds, on a thread that can be abandoned: file systems need not answer.  Raises NoSuchTarget then."""
     try:
-        return await _threads.run(user, str(target), _DEADLINE, function, Namespace.close)
+        return await threads.run(user, str(target), _DEADLINE, function, Namespace.close)
     except trio.TooSlowError as error:
         raise NoSuchTarget(str(target), f"a file system on the way to it did not answer within {_DEADLINE:g} s") from error
 
 
 def _process(target: Target, said: str, peer: Peer) -> Pinned:
     ours = peer.translate(target.pid, said)
-    pinned = PinnedProcess(pin(said, ours), said if ours == target.pid else f"pid:{ours}")
+    # Rules and records name it by our number, which the peer is not told.
+    pinned = PinnedProcess(pin(said, ours), said, (f"pid:{ours}",))
     try:
         peer.see_translated(target.pid, ours, said)
     except BaseException:
@@ -308,7 +365,7 @@ def _thread(target: Target, said: str, peer: Peer) -> Pinned:
     return PinnedProcess(pin(said, target.pid, target.tid), said)
 
 
-def _pidfd(fd: int) -> Pinned:
+def _pidfd(fd: int, peer: Peer) -> Pinned:
     try:
         process = Process.from_pidfd(fd)
     except ProcessLookupError as error:
@@ -316,7 +373,8 @@ def _pidfd(fd: int) -> Pinned:
     except OSError as error:
         raise InvalidParameter("target.pidFileDescriptor") from error
     number = f"pid:{process.pid}" if process.tid is None else f"tid:{process.pid}/{process.tid}"
-    return PinnedProcess(process, number)
+    is_ours = peer.number_of(process.pid) == process.pid
+    return PinnedProcess(process, number if is_ours else "the process of the pidfd", (number,))
 
 
 def _self(peer: Peer) -> Pinned:
@@ -324,23 +382,22 @@ def _self(peer: Peer) -> Pinned:
     if process is None:
         raise NoSuchTarget("self", "the process that connected has ended, or this kernel cannot tell which it was: send a pidfd")
     # The peer keeps its own pin: each closes what is its.
-    return PinnedProcess(Process(os.dup(process.pidfd), process.pid, process.tid), "self")
+    return PinnedPeer(Process(os.dup(process.pidfd), process.pid, process.tid), "self")
 
 
-def _named(name: str, said: str, holder: Holder) -> Pinned:
-    held = holder.find(name)
+def _named(name: str, said: str, peer: Peer, grants: Grants, holder: Holder) -> Pinned:
+    """What `ip netns` calls `name`; if nothing, what the broker holds under it for the peer.
+
+    What it holds for somebody else is that user's choice, which a pattern was not meant for: only a rule with this very
+    name leads there.
+    """
     try:
-        found = Namespace.from_name(name)
-    except BrokerError:
-        if held is None:
+        return PinnedNamespace(Namespace.from_name(name), said)
+    except NoSuchTarget:
+        held = holder.find(name)
+        if held is None or not (peer.owns(held.uid) or grants.is_named_exactly(said)):
             raise
         return PinnedHeld(held, said)
-    if held is None:
-        return PinnedNamespace(found, said)
-    with found:
-        if held.spaces.get(found.type) != found:
-            raise AmbiguousTarget(said, [str(space) for space in (found, *held.spaces.values())])
-    return PinnedHeld(held, said)
 
 
 def _path(target: Target, said: str) -> Namespace:

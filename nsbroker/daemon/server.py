@@ -241,11 +241,8 @@ class Server:
             if sent < len(data):
                 await self._send_rest(charge.sock, memoryview(data)[sent:], () if sent else fds)
         finally:
-            if answer.closing_waits:
-                for fd in fds:
-                    self._closer.close(fd, charge.user.number)
-            elif fds:
-                ancillary.close_all(fds)
+            if fds:
+                answer.close(self._closer, charge.user.number)
 
     async def _send_rest(self, sock: socket.socket, rest: memoryview, fds: Sequence[int]) -> None:
         """Send what found no room at first (borrows `fds`).  Raises TooSlowError when the peer does not read."""

@@ -1,7 +1,10 @@
 """The verb OpenSocket: a socket that lives in the network namespace of a target.
 
-A thread of its own enters, makes the socket, goes back and ends: none that was inside ever serves anything else.  The
-socket is handed over only when the kernel says of the socket itself that it is where it should be.
+A thread of its own enters, takes the peer's credentials, makes the socket, goes back and ends: no thread that was inside
+ever serves anything else.  The socket is the peer's as if the peer had made it itself inside: it belongs to the peer's uid,
+which firewalls, SO_REUSEPORT and /proc/net/tcp go by, and it carries no capability of the broker's, by which the kernel
+decides what may be changed through a netlink socket.  It is handed over only when the kernel says of the socket itself
+that it is where it should be, and whose it should be.
 """
 
 import errno
@@ -16,12 +19,16 @@ import trio
 import nsbroker.inside.trio
 from nsbroker.daemon.audit import Audit
 from nsbroker.daemon.call import Answer, Caller, Later
+from nsbroker.daemon.host_networks import HostNetworks
 from nsbroker.daemon.inquiry import Inquiry, inquire
 from nsbroker.daemon.parts import Parts
-from nsbroker.daemon.resolve import Pinned, PinnedNamespace
+from nsbroker.daemon.peer import Maker
+from nsbroker.daemon.resolve import Pinned
 from nsbroker.errors import InvalidParameter, NoSuchTarget, PermissionDenied, ReturnFailed, SocketFailed
 from nsbroker.identity import NamespaceType
 from nsbroker.interface import OpenSocketReply, OpenSocketRequest, SocketAddress
+from nsbroker.linux.capabilities import CAP_NET_BIND_SERVICE, CAP_NET_RAW, use_only
+from nsbroker.linux.credentials import set_groups
 from nsbroker.linux.socket_options import network_namespace
 from nsbroker.namespace import Namespace
 from nsbroker.socket_kind import SocketFamily, SocketKind, SocketType
@@ -46,7 +53,7 @@ class Sockets:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._visits = trio.CapacityLimiter(_VISITS_MAX)
-        self._hosts = _host_networks()
+        self._hosts = HostNetworks()
 
     def open(self, caller: Caller, call: IncomingCall, request: OpenSocketRequest) -> Later:
         """Make a socket."""
@@ -68,7 +75,9 @@ class Sockets:
                 if not inquiry.judge(pinned).allowed:
                     raise PermissionDenied
                 self._parts.users.check(caller.charge, 1)
-                with pinned.open(NamespaceType.NET) as space, await self._make(pinned, space, kind, protocol, address) as sock:
+                [space] = inquiry.open(pinned, [NamespaceType.NET])
+                maker = caller.peer.maker
+                with space, await self._make(pinned, space, maker, kind, protocol, address) as sock:
                     pinned.see_unchanged()
                     inquiry.succeed([space])
                     return Answer(OpenSocketReply(0), [sock.detach()], closing_waits=True)
@@ -76,15 +85,19 @@ class Sockets:
                 pinned.close()
 
     async def _make(
-        self, pinned: Pinned, space: Namespace, kind: SocketKind, protocol: int, address: tuple[str, int] | None
+        self, pinned: Pinned, space: Namespace, maker: Maker, kind: SocketKind, protocol: int, address: tuple[str, int] | None
     ) -> socket.socket:
-        """A socket that was proved to be in `space` (borrowed)."""
-        if not isinstance(pinned, PinnedNamespace) and space.inode in self._hosts:
-            raise NoSuchTarget(pinned.target, "it has no network namespace of its own, it is in the host's: connect directly")
+        """A socket of `maker`'s that was proved to be in `space` (borrowed)."""
+
+        def make() -> socket.socket:
+            if pinned.is_process and self._hosts.may_be(space):
+                raise NoSuchTarget(pinned.target, "it has no network namespace of its own, it is in the host's: connect directly")
+            return _make_as(maker, kind, protocol, address)
+
         try:
             async with self._visits:
                 # Cancelled, it drops what the thread makes, and a socket that is dropped closes.
-                sock = await nsbroker.inside.trio.call([space], _socket, kind, protocol, address)
+                sock = await nsbroker.inside.trio.call([space], make)
         except ReturnFailed as error:
             # The thread is gone; what it made is where it should be, or it is not.
             Audit.say(f"fault: {error}")
@@ -92,11 +105,28 @@ class Sockets:
         except OSError as error:
             raise SocketFailed(pinned.target, str(kind), _REASONS.get(error.errno or 0) or error.strerror or str(error)) from error
         try:
-            _see_inside(sock, space)
+            _check_made(sock, space, maker)
         except BaseException:
             sock.close()
             raise
         return sock
+
+
+def _make_as(maker: Maker, kind: SocketKind, protocol: int, address: tuple[str, int] | None) -> socket.socket:
+    """Make the socket; runs inside, on a thread that ends afterwards."""
+    # ping(8)'s sockets, for one, are for groups (net.ipv4.ping_group_range in icmp(7)).
+    set_groups(maker.groups)
+    with maker.credentials:
+        use_only(_capabilities(kind))
+        return _socket(kind, protocol, address)
+
+
+def _capabilities(kind: SocketKind) -> int:
+    """What making a socket of this kind takes."""
+    raw = CAP_NET_RAW if kind.family is SocketFamily.PACKET or kind.type is SocketType.RAW else 0
+    # Anybody may make netlink sockets, which are of the type raw as often as not.
+    raw = 0 if kind.family is SocketFamily.NETLINK else raw
+    return raw | (CAP_NET_BIND_SERVICE if kind.port else 0)
 
 
 def _socket(kind: SocketKind, protocol: int, address: tuple[str, int] | None) -> socket.socket:
@@ -113,7 +143,7 @@ def _socket(kind: SocketKind, protocol: int, address: tuple[str, int] | None) ->
     return sock
 
 
-def _see_inside(sock: socket.socket, space: Namespace) -> None:
+def _check_made(sock: socket.socket, space: Namespace, maker: Maker) -> None:
     fd = network_namespace(sock)
     try:
         facts = os.fstat(fd)
@@ -121,6 +151,9 @@ def _see_inside(sock: socket.socket, space: Namespace) -> None:
         os.close(fd)
     if (facts.st_dev, facts.st_ino) != (space.device, space.inode):
         raise RuntimeError(f"a socket for {space} came to life in net:[{facts.st_ino}]")
+    uid = os.fstat(sock.fileno()).st_uid
+    if uid != maker.credentials.uid:
+        raise RuntimeError(f"a socket for uid {maker.credentials.uid} came to life as uid {uid}'s")
 
 
 def _checked_address(request: OpenSocketRequest) -> tuple[str, int] | None:
@@ -137,14 +170,3 @@ def _checked_address(request: OpenSocketRequest) -> tuple[str, int] | None:
     if not 0 < bind.port <= _PORT_MAX:
         raise InvalidParameter("bind.port")
     return bind.address, bind.port
-
-
-def _host_networks() -> frozenset[int]:
-    """The network namespaces that are no container's: our own, and the host's first process's, where it can be seen."""
-    found = set()
-    for path in ("/proc/self/ns/net", "/proc/1/ns/net"):
-        try:
-            found.add(os.stat(path).st_ino)
-        except OSError:
-            continue
-    return frozenset(found)

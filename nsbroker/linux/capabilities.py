@@ -1,3 +1,34 @@
-"""Capabilities: see capabilities(7), and for the numbers the kernel's include/uapi/linux/capability.h."""
+"""Capabilities of the calling thread: see capabilities(7), capset(2), and the kernel's include/uapi/linux/capability.h."""
 
+import ctypes
+
+from nsbroker.linux.libc import check, libc
+
+CAP_NET_BIND_SERVICE = 1 << 10
+CAP_NET_RAW = 1 << 13
 CAP_SYS_ADMIN = 1 << 21
+
+_VERSION_3 = 0x20080522
+
+
+class _Header(ctypes.Structure):
+    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+
+class _Sets(ctypes.Structure):
+    """One half of the sets: the low or the high 32 bits of each."""
+
+    _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
+
+
+def use_only(wanted: int) -> None:
+    """Make those of `wanted` effective that are permitted to the calling thread, and no others.
+
+    The permitted ones stay, so that the thread can take them up again.
+    """
+    header = _Header(_VERSION_3, 0)
+    sets = (_Sets * 2)()
+    check(libc.capget(ctypes.byref(header), sets))
+    for number, half in enumerate(sets):
+        half.effective = half.permitted & (wanted >> 32 * number) & 0xFFFFFFFF
+    check(libc.capset(ctypes.byref(header), sets))

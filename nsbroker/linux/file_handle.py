@@ -1,8 +1,10 @@
 """File handles of namespaces: see name_to_handle_at(2).  Linux 6.18 has them for nsfs."""
 
 import ctypes
+import errno
 import os
 import struct
+from typing import Self
 
 from nsbroker.linux.libc import check, libc
 
@@ -15,6 +17,37 @@ _NSFS = struct.Struct("=QII")  # id, type, inode
 
 class _FileHandle(ctypes.Structure):
     _fields_ = (("handle_bytes", ctypes.c_uint), ("handle_type", ctypes.c_int), ("handle", ctypes.c_ubyte * _SIZE))
+
+
+class NamespaceReference:
+    """A namespace that is remembered without being kept alive.  Linux 6.18."""
+
+    __slots__ = ("_handle",)
+
+    def __init__(self, handle: _FileHandle) -> None:
+        """Use `of`."""
+        self._handle = handle
+
+    @classmethod
+    def of(cls, fd: int) -> Self | None:
+        """A reference to the namespace `fd` (borrowed); None where the kernel has none, or lets us not see all namespaces."""
+        try:
+            reference = cls(_handle_of(fd))
+            os.close(reference._open())
+        except OSError:
+            return None
+        return reference
+
+    def exists(self) -> bool:
+        """Whether it still exists."""
+        try:
+            os.close(self._open())
+        except OSError as error:
+            return error.errno not in (errno.ESTALE, errno.ENOENT)
+        return True
+
+    def _open(self) -> int:
+        return check(libc.open_by_handle_at(_FD_NSFS_ROOT, ctypes.byref(self._handle), os.O_RDONLY | os.O_CLOEXEC))
 
 
 def reopen_namespace(fd: int) -> int:

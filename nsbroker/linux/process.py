@@ -108,6 +108,11 @@ class Process:
             raise
         return fd
 
+    def prepare(self) -> None:
+        """Open what `open_namespace` needs, so that it can be called with fewer rights."""
+        if not self._features.pidfd_namespaces:
+            self._open_directory()
+
     def start_time(self) -> int:
         """When it started, in clock ticks since boot."""
         ticks = procfs.start_time(self._open_directory())

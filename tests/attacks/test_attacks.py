@@ -46,7 +46,7 @@ def test_who_connected_and_is_gone_lends_its_unit_to_nobody(daemon: Daemon) -> N
         sock.send(ASK)
         peer = answer(sock)["parameters"]
         assert isinstance(peer, dict)
-        assert peer["peer"]["pid"] == child
+        assert (peer["peer"]["uid"], peer["peer"]["pid"]) == (ALICE, 0)
         assert peer["peer"].get("unit") is None
         sock.send(b'{"method":"io.nsbroker.Broker.Open","parameters":{"target":{"self":true},"types":["net"]}}\0')
         assert answer(sock)["error"] == "org.varlink.service.PermissionDenied"

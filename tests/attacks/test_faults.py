@@ -19,7 +19,9 @@ from nsbroker.daemon.broker import Broker
 from nsbroker.daemon.call import Answer, Caller
 from nsbroker.daemon.engines.roster import Roster
 from nsbroker.daemon.held import Holder
+from nsbroker.daemon.limits.abandonable_threads import AbandonableThreads
 from nsbroker.daemon.limits.connections import UserRegistry
+from nsbroker.daemon.limits.created import CreatedNamespaces
 from nsbroker.daemon.parts import Parts
 from nsbroker.daemon.peer import Peer
 from nsbroker.daemon.policy import Policy
@@ -57,13 +59,16 @@ class Bench:
         settings = configuration.load(path)
         self.records: list[Record] = []
         users = UserRegistry(settings.limits)
+        threads = AbandonableThreads(settings.limits.threads_per_user)
         self.broker = Broker(
             Parts(
                 Policy(settings),
-                Roster({}, 1.0),
+                Roster({}, 1.0, threads),
                 Holder(FdStore(), 4),
                 users,
                 Audit(Sink(self.records), settings.audit, settings.limits),
+                CreatedNamespaces(settings.limits.created_per_user),
+                threads,
             )
         )
         self.ends = socket.socketpair()

@@ -72,7 +72,7 @@ def with_idle_connections(running: Daemon, pid: int, idle: int, count: int) -> t
         alone = one_by_one(broker, pid, count)
         before = running.memory()
         quiet = [running.raw() for _ in range(idle)]
-        eventually(lambda: broker.status().connections > idle, "all are connected")
+        eventually(lambda: (broker.status().connections or 0) > idle, "all are connected")
         # A connection that has asked once has made all that it will make.
         for sock in quiet:
             sock.send(b'{"method":"io.nsbroker.Broker.WhoAmI"}\0')

@@ -226,7 +226,11 @@ def test_a_file_system_that_never_answers_costs_its_user_a_deadline_and_nobody_e
         before = daemon.snapshot()
         for _ in range(2):
             assert "did not answer in time" in as_user(ALICE, opened(daemon, target, "slow/null"))
-        assert as_user(ALICE, opened(daemon, target, "slow/null")).startswith("QuotaExceeded")
+        # Nobody waits for what has kept two threads waiting, as long as it does.
+        start = time.monotonic()
+        for _ in range(20):
+            assert "did not answer in time" in as_user(ALICE, opened(daemon, target, "slow/null"))
+        assert time.monotonic() - start < 20 * 0.3 / 2
         # Others are served as ever.
         with daemon.connect() as broker:
             broker.device(target, "null").close()

@@ -9,7 +9,6 @@ import pytest
 from nsbroker.daemon.held import Holder
 from nsbroker.daemon.service import FdStore, PassedFd
 from nsbroker.errors import (
-    AmbiguousTarget,
     InvalidParameter,
     NameTaken,
     NoSuchTarget,
@@ -63,6 +62,7 @@ def test_what_is_held_outlives_the_process_it_was_of(daemon: Daemon) -> None:
 
 
 def test_one_without_a_name_is_the_callers_as_long_as_it_has_it(daemon: Daemon) -> None:
+    daemon.allow("lab", who=[f"user:{ALICE}"], targets=["own"], create=["net"])
     before = daemon.snapshot()
 
     def make() -> list[str]:
@@ -80,8 +80,9 @@ def test_one_without_a_name_is_the_callers_as_long_as_it_has_it(daemon: Daemon) 
 
 
 def test_a_name_takes_a_rule_and_belongs_to_who_holds_it(daemon: Daemon) -> None:
-    daemon.allow("lab", who=[f"user:{ALICE}", f"user:{BOB}"], targets=["name:lab-*"], namespaces=["net"])
-    daemon.allow("see", who=["user:4999"], targets=["name:lab-*"], namespaces=["net"])
+    daemon.allow("lab", who=[f"user:{ALICE}"], targets=["name:lab-*"], create=["net"], hold=["net"])
+    daemon.allow("see", who=[f"user:{BOB}"], targets=["name:lab-1", "name:lab-9"], namespaces=["net"])
+    daemon.allow("pattern", who=["user:4999"], targets=["name:lab-*"], namespaces=["net"])
 
     def alice() -> list[str]:
         outcome = []
@@ -110,6 +111,8 @@ def test_a_name_takes_a_rule_and_belongs_to_who_holds_it(daemon: Daemon) -> None
 
     assert as_user(BOB, others) == [["lab-1"], "PermissionDenied", "NoSuchTarget", "PermissionDenied"]
     assert as_user(4998, others) == [[], "PermissionDenied", "PermissionDenied", "PermissionDenied"]
+    # A pattern means what `ip netns` names: what another user holds is that user's choice.
+    assert as_user(4999, others) == [[], "PermissionDenied", "NoSuchTarget", "PermissionDenied"]
 
     def mine() -> None:
         with daemon.connect() as broker:
@@ -120,7 +123,7 @@ def test_a_name_takes_a_rule_and_belongs_to_who_holds_it(daemon: Daemon) -> None
 
 
 def test_the_holder_opens_what_is_held_without_any_other_rule(daemon: Daemon) -> None:
-    daemon.allow("lab", who=[f"user:{ALICE}"], targets=["name:lab"], namespaces=["net"])
+    daemon.allow("lab", who=[f"user:{ALICE}"], targets=["name:lab"], create=["net"], hold=["net"])
 
     def make() -> None:
         with daemon.connect() as broker:
@@ -143,7 +146,8 @@ def test_the_holder_opens_what_is_held_without_any_other_rule(daemon: Daemon) ->
 
 
 def test_holding_takes_the_right_to_open_and_the_right_to_the_name(daemon: Daemon, sleeper: Sleeper) -> None:
-    daemon.allow("lab", who=[f"user:{ALICE}"], targets=["name:lab"], namespaces=["*"])
+    daemon.allow("open", who=[f"user:{ALICE}"], targets=["name:other"], namespaces=["*"])
+    daemon.allow("lab", who=[f"user:{ALICE}"], targets=["name:lab"], hold=["*"])
 
     def hold() -> list[str]:
         outcome = []
@@ -164,6 +168,7 @@ def test_a_user_holds_so_many_and_no_more(tmp_path: Path) -> None:
         for name in ("a", "b"):
             for space in broker.create(["net"], name=name).namespaces.values():
                 space.close()
+        broker.who_am_i()
         before = daemon.snapshot()
         with pytest.raises(QuotaExceeded, match="held-per-user"):
             broker.create(["net", "uts"], name="c")
@@ -175,7 +180,7 @@ def test_a_user_holds_so_many_and_no_more(tmp_path: Path) -> None:
             space.close()
 
 
-def test_a_held_one_and_one_of_ip_netns_are_ambiguous_unless_they_are_the_same(daemon: Daemon, blue: Path) -> None:
+def test_what_ip_netns_names_comes_before_what_is_held_under_the_same_name(daemon: Daemon, blue: Path) -> None:
     with daemon.connect() as broker:
         broker.hold("name:blue", "blue", ["net"])
         with broker.open("name:blue", "net") as space:
@@ -184,11 +189,16 @@ def test_a_held_one_and_one_of_ip_netns_are_ambiguous_unless_they_are_the_same(d
         with broker.open("name:blue", "net") as space:
             kept = space.inode
         subprocess.run(["ip", "netns", "add", "blue"], check=True)
-        with pytest.raises(AmbiguousTarget) as ambiguous:
-            broker.open("name:blue", "net")
-        assert ambiguous.value.candidates == [f"net:[{blue.stat().st_ino}]", f"net:[{kept}]"]
-        with broker.open(f"net:[{kept}]", "net") as space:
-            assert space.inode == kept
+        with broker.open("name:blue", "net") as space:
+            assert space.inode == blue.stat().st_ino != kept
+        broker.release("blue")
+        with pytest.raises(NameTaken):
+            broker.hold("self", "blue", ["net"])
+        with pytest.raises(NameTaken):
+            broker.create(["net"], name="blue")
+        broker.hold("name:blue", "kept", ["net"])
+        with broker.open("name:kept", "net") as space:
+            assert space.inode == blue.stat().st_ino
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a b", "a:b", "x" * 201, "a\nb"])

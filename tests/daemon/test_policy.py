@@ -85,7 +85,7 @@ def test_which_targets_a_pattern_names(tmp_path: Path, pattern: str, fits: list[
     for target in (*fits, *misses):
         grants = rules.grants(peer(ALICE))
         names = (target,)
-        assert grants.names(names) is (target in fits), target
+        assert grants.is_named(names) is (target in fits), target
         assert grants.verdict(names, NET, own=False).allowed is (target in fits), target
 
 
@@ -94,7 +94,7 @@ def test_own_fits_processes_of_the_peer_and_gives_no_right_to_know(tmp_path: Pat
     assert grants.verdict(("pid:1",), NET, own=True).allowed
     assert not grants.verdict(("pid:1",), NET, own=False).allowed
     assert grants.may_ask(Target.process(1), ("pid:1",), None)
-    assert not grants.names(("pid:1",))
+    assert not grants.is_named(("pid:1",))
     assert grants.may_ask(Target.named("blue"), ("name:blue",), None), "the broker may hold something for the peer"
     assert not grants.may_ask(Target.path("/run/x"), ("path:/run/x",), None), "a file is nobody's own"
 

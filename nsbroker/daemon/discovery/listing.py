@@ -14,7 +14,6 @@ from nsbroker.daemon.discovery.sight import sight_of, types_of
 from nsbroker.daemon.discovery.view import Named, View
 from nsbroker.daemon.engines.container import Container
 from nsbroker.daemon.inquiry import Inquiry, inquire
-from nsbroker.daemon.limits.abandonable_threads import AbandonableThreads
 from nsbroker.daemon.limits.concurrency import UserCapacityLimiter
 from nsbroker.daemon.parts import Parts
 from nsbroker.daemon.peer import Peer
@@ -46,7 +45,6 @@ class Listing:
         self._turns = UserCapacityLimiter(_OF_A_USER)
         self._threads = trio.CapacityLimiter(_THREADS)
         self._commands = Commands()
-        self._spare = AbandonableThreads("views under way")
 
     def list(self, caller: Caller, call: IncomingCall, request: ListRequest) -> Stream:
         """The namespaces that the caller may open."""
@@ -79,6 +77,8 @@ class Listing:
     async def view(self, caller: Caller, types: Sequence[NamespaceType]) -> View:
         """What the caller may see now."""
         peer = caller.peer
+        # Looked up here once, not on the threads.
+        peer.number_of(peer.pid)
         grants = self._parts.policy.grants(peer)
         asked = trio.current_time()
         async with self._turns.of(peer.user):
@@ -90,7 +90,7 @@ class Listing:
                 return View(census, sight_of(grants, peer, containers, units, self._parts.holder), types)
 
             try:
-                view = await self._spare.run(peer.user, "", _DEADLINE, make, lambda _: None)
+                view = await self._parts.threads.run(peer.user, "list", _DEADLINE, make, lambda _: None)
             except trio.TooSlowError as error:
                 raise QuotaExceeded("processes that do not let themselves be looked at") from error
         if not grants.everywhere().issuperset(types):
@@ -126,7 +126,7 @@ class Listing:
         found: list[Named] = []
         # Without systemd there are none.
         with contextlib.suppress(EngineUnavailable):
-            named = [name for name in await unit.running(deadline) if grants.names((f"unit:{name}",))]
+            named = [name for name in await unit.running(deadline) if grants.is_named((f"unit:{name}",))]
             for name in sorted(named)[:_UNITS_MAX]:
                 with contextlib.suppress(BrokerError), await unit.find(Target.unit(name), deadline) as process:
                     found.append(Named(process.pid, f"unit:{name}"))
@@ -146,11 +146,10 @@ async def _links_of(inquiry: Inquiry) -> list[str]:
         if not allowed:
             raise PermissionDenied
         inquiry.narrow(pinned, tuple(allowed))
-        links = []
-        for kind in allowed:
-            if isinstance(kind, NamespaceType):
-                with pinned.open(kind) as space:
-                    links.append(str(space))
+        spaces = inquiry.open(pinned, [kind for kind in allowed if isinstance(kind, NamespaceType)])
+        links = [str(space) for space in spaces]
+        for space in spaces:
+            space.close()
         pinned.see_unchanged()
         inquiry.succeed()
         return links

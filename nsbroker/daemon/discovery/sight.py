@@ -14,6 +14,7 @@ from nsbroker.daemon.policy import Grants
 from nsbroker.daemon.resolve import PinnedContainer
 from nsbroker.description import Holder, HolderKind
 from nsbroker.identity import NamespaceType
+from nsbroker.linux.credentials import Credentials
 from nsbroker.linux.process import Process
 from nsbroker.opening import NAME_DIRECTORIES
 
@@ -35,7 +36,12 @@ def sight_of(
     for unit in units:
         by_pid[unit.pid] = by_pid.get(unit.pid, _NONE) | grants.types((unit.name,), own=False)
     return Sight(
-        everything, _Processes(grants, peer, by_pid).types, _Sightings(grants, peer).sees, labels, _held(grants, peer, held)
+        everything,
+        _Processes(grants, peer, by_pid).types,
+        _Sightings(grants, peer).sees,
+        labels,
+        _held(grants, peer, held),
+        peer.number_of,
     )
 
 
@@ -44,14 +50,14 @@ class _Processes:
 
     def __init__(self, grants: Grants, peer: Peer, by_pid: dict[int, frozenset[NamespaceType]]) -> None:
         self._grants = grants
-        self._uid = None if peer.anonymous or not grants.has_own else peer.uid
+        self._user = None if peer.anonymous or not grants.has_own else peer.credentials
         self._named = grants.has_kind("pid")
         self._by_pid = by_pid
 
     def types(self, member: Member) -> frozenset[NamespaceType]:
         pid = member.facts.pid
         types = self._by_pid.get(pid, _NONE)
-        own = self._uid is not None and _is_own(member, self._uid)
+        own = self._user is not None and _is_own(member, self._user)
         if own or self._named:
             types |= self._grants.types((f"pid:{pid}",), own=own)
         return types
@@ -62,7 +68,7 @@ class _Sightings:
 
     def __init__(self, grants: Grants, peer: Peer) -> None:
         self._grants = grants
-        self._uid = None if peer.anonymous or not grants.has_own else peer.uid
+        self._user = None if peer.anonymous or not grants.has_own else peer.credentials
         self._ids = [kind for kind in NamespaceType if grants.has_kind(kind)]
 
     def sees(self, sighting: Sighting) -> bool:
@@ -71,36 +77,45 @@ class _Sightings:
         if kind in self._ids and kind in self._grants.types((link,), own=False):
             return True
         if holder.kind is HolderKind.THREAD and member is not None:
-            own = self._uid is not None and _is_own(member, self._uid, holder.number)
+            own = self._user is not None and _is_own(member, self._user, holder.number)
             return kind in self._grants.types((f"tid:{holder.pid}/{holder.number}",), own=own)
         if holder.kind is HolderKind.MOUNT and holder.pid is None:
             return any(kind in self._grants.types((name,), own=False) for name in _names_of_file(holder.path or ""))
         return False
 
 
-def _is_own(member: Member, uid: int, tid: int | None = None) -> bool:
-    """Whether all uids of the process (or of one of its threads) are `uid`, and it is still the one that was seen."""
+def _is_own(member: Member, user: Credentials, tid: int | None = None) -> bool:
+    """Whether the process (or one of its threads) is the user's own, and still the one that was seen: all its uids are the
+    user's, and the kernel lets that user look into it.
+    """
     facts = member.facts
     if facts.is_kernels:
         return False
     try:
         with Process.open(facts.pid) if tid is None else Process.open_thread(facts.pid, tid) as process:
-            if process.info().uids != (uid, uid, uid, uid):
+            if process.info().uids != (user.uid,) * 4:
                 return False
-            # Not its start time: to read that can wait for the process.
-            return tid is not None or _is_in(process, member)
+            if user.uid == os.geteuid() != 0:
+                return _is_in(process, member, tid)
+            process.prepare()
+            with user:
+                return _is_in(process, member, tid)
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):
             raise
         return False
 
 
-def _is_in(process: Process, member: Member) -> bool:
-    """Whether it is where the one was that was seen, so that it makes no difference if it is another."""
+def _is_in(process: Process, member: Member, tid: int | None) -> bool:
+    """Whether it is where the one was that was seen, so that it makes no difference if it is another.
+
+    Not its start time is compared: reading that can wait for the process.  Of a thread only whether it lets itself be
+    looked at.  Raises OSError when it does not.
+    """
     for kind, link in zip(TYPES, member.links, strict=True):
         fd = process.open_namespace(kind)
         try:
-            if link != f"{kind}:[{os.fstat(fd).st_ino}]":
+            if tid is None and link != f"{kind}:[{os.fstat(fd).st_ino}]":
                 return False
         finally:
             os.close(fd)
@@ -116,7 +131,7 @@ def types_of(container: Container, process: Process, grants: Grants, peer: Peer)
     """What the peer may open of a container, whose first process this takes.  Raises BrokerError, OSError."""
     pinned = PinnedContainer(container, process)
     try:
-        own = not peer.anonymous and pinned.is_of(peer.uid)
+        own = not peer.anonymous and pinned.is_of(peer.uid) and pinned.is_open_to(peer.credentials)
         return grants.types(pinned.names, own=own)
     finally:
         pinned.close()
@@ -126,7 +141,7 @@ def _held(grants: Grants, peer: Peer, held: Held) -> list[Sighting]:
     found = []
     for one in held:
         name = f"name:{one.name}"
-        types = grants.types((name,), own=not peer.anonymous and one.uid == peer.uid)
+        types = grants.types_of_held(name, own=peer.owns(one.uid))
         found += [
             Sighting(str(space), Holder(HolderKind.DESCRIPTOR, path=name), None)
             for kind, space in one.spaces.items()

@@ -43,13 +43,15 @@ class Sight:
         sees_sighting: Callable[[Sighting], bool],
         containers: Sequence[Named],
         more: Iterable[Sighting] = (),
+        number_of: Callable[[int], int | None] = lambda pid: pid,
     ) -> None:
-        """`more`: what it sees beside the census."""
+        """`more`: what it sees beside the census.  `number_of`: what the peer calls a process, if it can see it at all."""
         self.everything = everything
         self.sees_process = sees_process
         self.sees_sighting = sees_sighting
         self.containers = containers
         self.more = tuple(more)
+        self.number_of = number_of
 
 
 class View:
@@ -57,6 +59,7 @@ class View:
 
     def __init__(self, census: Census, sight: Sight, types: Iterable[NamespaceType]) -> None:
         self._relations = census.relations
+        self._number_of = sight.number_of
         self._device = nsfs.device()
         self._counts: Counter[str] = Counter()
         self._leaders: dict[str, Member] = {}
@@ -133,11 +136,16 @@ class View:
             owner=None if relations is None or relations.owner is None else _inode(relations.owner),
             owner_uid=relations and relations.owner_uid,
             parent=None if relations is None or relations.parent is None else _inode(relations.parent),
-            process=None if leader is None else commands.get(leader.facts.pid) or name_of(leader),
-            holders=_told(self._holders.get(link)),
+            process=None if leader is None else self._numbered(commands.get(leader.facts.pid) or name_of(leader)),
+            holders=_told(self._holders.get(link), self._number_of),
             containers=_trimmed(self._containers.get(link)),
             units=_trimmed(self._units.get(link)),
         )
+
+    def _numbered(self, process: LeadingProcess) -> LeadingProcess | None:
+        """The process by the number that the peer has for it; None when it has none."""
+        number = self._number_of(process.pid)
+        return None if number is None else structs.replace(process, pid=number)
 
 
 class _Units:
@@ -172,15 +180,18 @@ def _has_others(holders: Sequence[Holder]) -> bool:
     return any(holder.kind is not HolderKind.NAMESPACE for holder in holders)
 
 
-def _told(holders: Sequence[Holder] | None) -> list[Holder] | None:
+def _told(holders: Sequence[Holder] | None, number_of: Callable[[int], int | None]) -> list[Holder] | None:
     """As they go on the wire, which takes text alone, and so much of it: what a path has in it that is none is written as
-    escapes, and of long ones not all are told.
+    escapes, and of long ones not all are told.  Processes have the numbers that the peer has for them, or none.
     """
     if holders is None:
         return None
     told = []
     left = _PATHS_MAX
     for holder in holders:
+        if holder.pid is not None:
+            number = number_of(holder.pid)
+            holder = Holder(holder.kind) if number is None else structs.replace(holder, pid=number)
         path = None if holder.path is None else os.fsencode(holder.path).decode(errors="backslashreplace")
         left -= len(path or "")
         if left >= 0:

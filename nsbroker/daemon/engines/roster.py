@@ -54,12 +54,12 @@ class _Instance:
 class Roster:
     """The engines of this host.  `places` are the configured ones by engine's name; an empty list turns an engine off."""
 
-    def __init__(self, places: Mapping[str, Sequence[str]], deadline: float) -> None:
+    def __init__(self, places: Mapping[str, Sequence[str]], deadline: float, threads: AbandonableThreads) -> None:
         self._places = places
         self.deadline = deadline
         self._instances: dict[tuple[str, str], _Instance] = {}
         self._turns = UserCapacityLimiter(_OF_A_USER)
-        self._spare = AbandonableThreads("containers under way")
+        self._threads = threads
         self._own = trio.CapacityLimiter(_OWN_AT_ONCE)
 
     async def find(self, target: Target, asker: Asker) -> tuple[Container, Process]:
@@ -84,7 +84,7 @@ class Roster:
         Raises NoSuchTarget, EngineUnavailable.
         """
         try:
-            return await self._spare.run(user, container.target, self.deadline, container.pin, Process.close)
+            return await self._threads.run(user, container.target, self.deadline, container.pin, Process.close)
         except trio.TooSlowError as error:
             raise EngineUnavailable(
                 container.engine, f"the first process of {container.target} does not let itself be looked at"

@@ -1,84 +1,191 @@
-"""Work that may never end, on threads that can be spared: with a deadline, and few enough for each user."""
+"""Work that may never end, on threads that can be left behind: with a deadline, and in turn for each user.
 
-import functools
+A file system of a user's making, or a process in the midst of execve(2), can keep a thread waiting for as long as that user
+likes.  Nothing can end such a thread, so it is abandoned, and keeps its place in the user's share until it does end.
+"""
+
+import contextlib
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from dataclasses import dataclass, field
+from typing import Generic, NamedTuple, TypeVar
 
 import trio
 
+from nsbroker.daemon.limits.users import ROOT
 from nsbroker.errors import QuotaExceeded
 
 T = TypeVar("T")
 
-_PER_USER = 8
-_PER_USER_AND_TARGET = 2
-_IN_ALL = 32
+_PER_TARGET = 2
+# Threads of all users together, and how many of them are for root alone.
+_THREADS = 96
+_FOR_ROOT = 16
 
 
 def _nothing() -> None:
     pass
 
 
+class _Key(NamedTuple):
+    """Whose work it is, and about which target."""
+
+    user: int
+    target: str
+
+
+@dataclass(slots=True, eq=False)
+class _Place:
+    """One thread's place in its user's share.  `is_stuck`: it has missed its deadline."""
+
+    key: _Key
+    is_stuck: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """A task that waits for its turn, until it has a place or an error."""
+
+    key: _Key
+    woken: trio.Event = field(default_factory=trio.Event)
+    place: _Place | None = None
+    error: Exception | None = None
+
+
 class AbandonableThreads:
-    """Runs functions, each for some user.  One that misses its deadline keeps its thread, and its place in the user's
-    share, until it does end.  `limit` names the share in errors.
+    """Runs functions on threads, at most `per_user` for each user at once; what is more waits for its turn.
+
+    All but the functions themselves happens on the event loop's thread.
     """
 
-    def __init__(self, limit: str) -> None:
-        self._limit = limit
-        self._lock = threading.Lock()
-        self._busy: Counter[tuple[int, str]] = Counter()
-        # It never makes anyone wait: shares are counted here.
-        self._limiter = trio.CapacityLimiter(_IN_ALL)
+    def __init__(self, per_user: int) -> None:
+        self.per_user = per_user
+        self._busy: Counter[_Key] = Counter()
+        self._stuck: Counter[_Key] = Counter()
+        # By user: one user's many calls are no other user's wait.
+        self._waiting: dict[int, deque[_Waiting]] = {}
+        # It never makes anyone wait: places are counted here.
+        self._limiter = trio.CapacityLimiter(_THREADS)
 
     async def run(
         self,
-        uid: int,
-        about: str,
+        user: int,
+        target: str,
         deadline: float,
         function: Callable[[], T],
         undo: Callable[[T], object],
         skip: Callable[[], object] = _nothing,
     ) -> T:
-        """What `function`, which is about some target, returns.  `undo`, which must not wait, is called with what comes too
+        """What `function`, which is about `target`, returns.  `undo`, which must not wait, is called with what comes too
         late for anyone to take, and `skip` when the function never runs.
 
-        Raises TooSlowError after `deadline` seconds, QuotaExceeded when too much of the user's is under way.
+        Raises TooSlowError after `deadline` seconds, which begin when it is this call's turn, or at once while the same
+        target keeps threads of this user's waiting; QuotaExceeded while other targets keep all of them.
         """
         task = _Task(function, undo, skip)
+        place = None
         try:
-            self._take(uid, about)
-            with trio.fail_after(deadline):
-                await trio.to_thread.run_sync(
-                    functools.partial(self._work, uid, about, task), abandon_on_cancel=True, limiter=self._limiter
-                )
+            place = await self._take(_Key(user, target))
+            end = _Ending(self._give_back, place)
+            try:
+                with trio.fail_after(deadline):
+                    await trio.to_thread.run_sync(task.run, end, abandon_on_cancel=True, limiter=self._limiter)
+            except trio.TooSlowError:
+                self._mark_stuck(place)
+                raise
             return task.take()
         finally:
-            task.abandon()
+            if not task.abandon() and place is not None:
+                self._give_back(place)
 
-    def _work(self, uid: int, about: str, task: "_Task[T]") -> None:
+    async def _take(self, key: _Key) -> _Place:
+        """Wait for a place."""
+        waiting = _Waiting(key)
+        self._waiting.setdefault(key.user, deque()).append(waiting)
+        self._wake()
         try:
-            task.run()
-        finally:
-            self._give_back(uid, about)
+            if not waiting.woken.is_set():
+                await waiting.woken.wait()
+        except BaseException:
+            if waiting.place is not None:
+                self._give_back(waiting.place)
+            self._leave(waiting)
+            raise
+        if waiting.place is None:
+            raise waiting.error or trio.TooSlowError
+        return waiting.place
 
-    def _take(self, uid: int, about: str) -> None:
-        with self._lock:
-            mine = sum(count for (user, _), count in self._busy.items() if user == uid)
-            # Root has a part that nobody else can use up.
-            most = _IN_ALL if uid == 0 else _IN_ALL - _PER_USER
-            # A target that never answers shall not keep its user from others.
-            if self._busy[uid, about] >= _PER_USER_AND_TARGET or mine >= _PER_USER or self._busy.total() >= most:
-                raise QuotaExceeded(self._limit)
-            self._busy[uid, about] += 1
+    def _begin(self, key: _Key) -> _Place:
+        self._busy[key] += 1
+        return _Place(key)
 
-    def _give_back(self, uid: int, about: str) -> None:
-        with self._lock:
-            self._busy[uid, about] -= 1
-            if not self._busy[uid, about]:
-                del self._busy[uid, about]
+    def _give_back(self, place: _Place) -> None:
+        self._subtract(self._busy, place.key)
+        if place.is_stuck:
+            self._subtract(self._stuck, place.key)
+        self._wake()
+
+    def _mark_stuck(self, place: _Place) -> None:
+        """The place's thread does not end: who waits for it to end is told so."""
+        place.is_stuck = True
+        self._stuck[place.key] += 1
+        self._wake()
+
+    def _wake(self) -> None:
+        """Wake those whose turn it is, each user's first in turn, and those who wait in vain."""
+        for user in list(self._waiting):
+            for waiting in list(self._waiting[user]):
+                waiting.error = self._why_not(waiting.key)
+                if waiting.error is None and self._has_room(waiting.key):
+                    waiting.place = self._begin(waiting.key)
+                if waiting.place is not None or waiting.error is not None:
+                    self._leave(waiting)
+                    waiting.woken.set()
+        for user in list(self._waiting)[:1]:
+            # Next time it is another user's turn first.
+            self._waiting[user] = self._waiting.pop(user)
+
+    def _leave(self, waiting: _Waiting) -> None:
+        queue = self._waiting.get(waiting.key.user)
+        if queue is not None and waiting in queue:
+            queue.remove(waiting)
+            if not queue:
+                del self._waiting[waiting.key.user]
+
+    def _has_room(self, key: _Key) -> bool:
+        most = _THREADS if key.user == ROOT else _THREADS - _FOR_ROOT
+        return self._busy[key] < _PER_TARGET and _of(self._busy, key.user) < self.per_user and self._busy.total() < most
+
+    def _why_not(self, key: _Key) -> Exception | None:
+        """What to raise instead of waiting for threads that may never end."""
+        if self._stuck[key] >= _PER_TARGET:
+            return trio.TooSlowError()
+        return QuotaExceeded("threads-per-user") if _of(self._stuck, key.user) >= self.per_user else None
+
+    @staticmethod
+    def _subtract(counter: Counter[_Key], key: _Key) -> None:
+        counter[key] -= 1
+        if not counter[key]:
+            del counter[key]
+
+
+def _of(counter: Counter[_Key], user: int) -> int:
+    return sum(count for key, count in counter.items() if key.user == user)
+
+
+class _Ending:
+    """Tells the event loop, from another thread, that a thread has ended."""
+
+    def __init__(self, give_back: Callable[[_Place], object], place: _Place) -> None:
+        self._give_back = give_back
+        self._place = place
+        self._token = trio.lowlevel.current_trio_token()
+
+    def tell(self) -> None:
+        # The loop may be over before the thread is.
+        with contextlib.suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(self._give_back, self._place)
 
 
 class _Task(Generic[T]):
@@ -93,25 +200,30 @@ class _Task(Generic[T]):
         self._abandoned = False
         self._results: list[T] = []
 
-    def run(self) -> None:
+    def run(self, ending: _Ending) -> None:
         with self._lock:
             if self._abandoned:
                 return
             self._started = True
-        result = self._function()
-        with self._lock:
-            self._results.append(result)
-            self._undo_late()
+        try:
+            result = self._function()
+            with self._lock:
+                self._results.append(result)
+                self._undo_late()
+        finally:
+            ending.tell()
 
     def take(self) -> T:
         return self._results.pop()
 
-    def abandon(self) -> None:
+    def abandon(self) -> bool:
+        """Nobody waits any more; whether the function was begun."""
         with self._lock:
             self._abandoned = True
             if not self._started:
                 self._skip()
             self._undo_late()
+            return self._started
 
     def _undo_late(self) -> None:
         if self._abandoned and self._results:

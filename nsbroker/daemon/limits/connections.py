@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 import trio
 
 from nsbroker.daemon.configuration import Limits
+from nsbroker.daemon.limits.users import ROOT
 from nsbroker.errors import QuotaExceeded
 from nsbroker.linux.ancillary import SCM_MAX_FD
 from nsbroker.linux.closing import Closer, Closing
 from nsbroker.linux.socket_options import unread_bytes
-
-ROOT = 0
 
 
 @dataclass(slots=True, eq=False)

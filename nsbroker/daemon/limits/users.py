@@ -12,7 +12,8 @@ from typing import NamedTuple
 ANONYMOUS = -1
 """The user that all peers are counted to whose uid proves nothing."""
 
-_ROOT = 0
+ROOT = 0
+"""The host's root, as far as it is shown to be: see `Peer`."""
 
 
 class _Range(NamedTuple):
@@ -42,7 +43,7 @@ class SubordinateUids:
         found = self._ranges[place]
         if uid >= found.end:
             return uid
-        return found.user if found.user != _ROOT else found.start
+        return found.user if found.user != ROOT else found.start
 
     def _refresh(self) -> None:
         try:

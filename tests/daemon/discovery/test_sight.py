@@ -83,7 +83,7 @@ def test_names_paths_threads_and_ids_are_seen_as_far_as_a_rule_names_them(daemon
 
 @pytest.mark.root
 def test_what_is_held_for_a_user_is_seen_by_that_user(daemon: Daemon) -> None:
-    daemon.allow("hold", who=[f"user:{ALICE}"], targets=["name:lab"], namespaces=["net"])
+    daemon.allow("hold", who=[f"user:{ALICE}"], targets=["name:lab"], create=["net"], hold=["net"], namespaces=["net"])
 
     def hold() -> tuple[int, list[Row]]:
         with connect(daemon.address) as broker:

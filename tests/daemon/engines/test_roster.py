@@ -17,6 +17,7 @@ import trio
 from nsbroker.daemon.engines.asking import Survey
 from nsbroker.daemon.engines.container import Container, State
 from nsbroker.daemon.engines.roster import Ask, Asker, Roster, distinct
+from nsbroker.daemon.limits.abandonable_threads import AbandonableThreads
 from nsbroker.errors import AmbiguousTarget, EngineUnavailable, NoSuchTarget, NsbrokerError
 from nsbroker.linux.process import Process
 from nsbroker.target import ENGINES, Target
@@ -88,7 +89,7 @@ async def find(roster: Roster, target: str) -> Container:
 
 
 def docker(path: Path, deadline: float = 5.0) -> Roster:
-    return Roster({**OFF, "docker": [str(path)]}, deadline)
+    return Roster({**OFF, "docker": [str(path)]}, deadline, AbandonableThreads(8))
 
 
 @pytest.fixture
@@ -162,9 +163,9 @@ async def test_a_socket_of_a_user_counts_for_nothing_as_roots(path: Path) -> Non
 
 async def test_one_turned_off_says_so() -> None:
     with pytest.raises(EngineUnavailable, match="turned off"):
-        await find(Roster(OFF, 1.0), "docker:web")
+        await find(Roster(OFF, 1.0, AbandonableThreads(8)), "docker:web")
     with pytest.raises(NoSuchTarget, match="no container has"):
-        await find(Roster(OFF, 1.0), "container:web")
+        await find(Roster(OFF, 1.0, AbandonableThreads(8)), "container:web")
 
 
 async def test_a_silent_engine_is_waited_for_once_and_by_those_who_name_it(path: Path) -> None:
@@ -251,7 +252,7 @@ class Fixed(Roster):
     """Engines that say what a test tells them to."""
 
     def __init__(self, *containers: Container) -> None:
-        super().__init__({}, 1.0)
+        super().__init__({}, 1.0, AbandonableThreads(8))
         self._all = containers
 
     async def _ask_roots(self, ask: Ask, name: str, asker: Asker) -> Survey:
