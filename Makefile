@@ -5,6 +5,10 @@
 # make test-image   builds the image, runs it and asks it; validates the Kubernetes example; takes root
 # make map     draws examples/map.svg anew, from containers of crun and podman
 # make bench   speed, beside others, in one run
+# make attack-table   each attack of one hostile user alone, for SECONDS=20, beside an innocent user whose calls are timed;
+#              ATTACK=connect,linger chooses; takes root
+# make fuzz    a million calls that hypothesis makes up, right ones and spoilt ones, of the wire, policies, names, files of
+#              engines and of /proc; CALLS=..., FUZZ_SEED=..., SUBJECT=wire,names; takes root
 # make lint    types and style alone
 #
 # Each installs what it needs, once: system packages with apt (as root), Python packages into .venv.
@@ -14,8 +18,12 @@ VENV := .venv
 HOST := tests/private-host
 INCUS := build/incus
 DEBIAN := build/debian
+SECONDS := 20
+ATTACK :=
+CALLS := 1000000
+FUZZ_SEED := 0
 
-.PHONY: demo test test-incus test-browser test-image map bench lint clean
+.PHONY: demo test test-incus test-browser test-image map bench attack-table fuzz lint clean
 
 demo: $(VENV)/.demo
 	@$(HOST) examples/demo.sh
@@ -68,6 +76,12 @@ build/.validator: | $(VENV)/.engines
 	@$(PYTHON) -m venv build/validator
 	@build/validator/bin/pip install --quiet --disable-pip-version-check kubernetes-validate
 	@touch $@
+
+attack-table: $(VENV)/.development
+	@$(HOST) $(VENV)/bin/python -m tests.soak --plain --table --seconds $(SECONDS) --attack '$(ATTACK)'
+
+fuzz: $(VENV)/.development
+	@CALLS=$(CALLS) FUZZ_SEED=$(FUZZ_SEED) SUBJECT='$(SUBJECT)' $(HOST) $(VENV)/bin/python -m tests.fuzz
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,312 @@
+"""Everything at once against one daemon, or each attack alone, while an innocent user and root go on calling.
+
+usage: python -m tests.soak [--plain] [--table] [--minutes N] [--seconds N] [--attack NAME,NAME...]
+"""
+
+import argparse
+import contextlib
+import math
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from nsbroker.cli.output import print_table
+from tests.soak import attacks, crew
+from tests.soak.attacks import ATTACKS, Attack
+from tests.soak.clients import Clients
+from tests.soak.crew import Worker
+from tests.soak.report import TIMES_HEAD, WHOS, Criterion, Tally, describe, ended, late, milli, times
+from tests.soak.scene import Host, Measure, PlainHost, Scene, UnitHost, least, scene
+
+RATIO = 20.0
+GROWTH = 16 * 1024 * 1024
+_WARM = 2.0
+_CALM = 3.0
+_IDLE = 15.0
+_SETTLE = 20.0
+_STEP = 10.0
+_FIRST_MINUTE = 60.0
+
+
+def say(text: str) -> None:
+    """A line, at once."""
+    print(text, flush=True)
+
+
+@contextlib.contextmanager
+def host(plain: bool) -> Iterator[Host]:
+    """The broker, running."""
+    if not plain:
+        with UnitHost() as unit:
+            yield unit
+        return
+    with tempfile.TemporaryDirectory() as folder, PlainHost(Path(folder)) as daemon:
+        yield daemon
+
+
+@contextlib.contextmanager
+def stage(plain: bool, chosen: Sequence[Attack]) -> Iterator[tuple[Scene, contextlib.ExitStack]]:
+    """A broker, its scene, and what the chosen attacks need."""
+    with contextlib.ExitStack() as stack:
+        # What is started gets its starter's processors: the daemon all, and those who measure stay out of the attackers' way.
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+        running = stack.enter_context(host(plain))
+        os.sched_setaffinity(0, {crew.CLIENTS % (os.cpu_count() or 1)})
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder.chmod(0o755)
+        (folder / "work").mkdir()
+        made = stack.enter_context(scene(running, folder / "work", attacks.rules_of(chosen)))
+        for attack in chosen:
+            attacks.prepare(attack, made, stack)
+        yield made, stack
+
+
+@contextlib.contextmanager
+def attackers(chosen: Sequence[Attack], made: Scene) -> Iterator[list[Worker]]:
+    """The chosen attacks, under way."""
+    workers: list[Worker] = []
+    try:
+        for attack in chosen:
+            workers.append(crew.attack(attack.name, attacks.uid_of(attack), attacks.turns_of(attack, made)))  # noqa: PERF401
+        yield workers
+    finally:
+        for worker in workers:
+            worker.stop()
+
+
+def listen(clients: Clients, tally: Tally, seconds: float) -> None:
+    """Let the clients call for a while, and count what came of it."""
+    time.sleep(seconds)
+    tally.add(clients.samples())
+
+
+def left(before: Measure, after: Measure) -> str:
+    """What the daemon did not let go of."""
+    if before.pid != after.pid:
+        return "it died" if not after.pid else "another process"
+    found = [
+        f"{now - then:+d} {name}"
+        for name, then, now in (("fds", before.fds, after.fds), ("threads", before.threads, after.threads))
+        if now > then
+    ]
+    return ", ".join(found) or "nothing"
+
+
+def settle(running: Host, before: Measure) -> Measure:
+    """What the daemon holds when the attackers have gone, at its least."""
+    return least(running, _SETTLE, lambda one: one.fds <= before.fds and one.threads <= before.threads)
+
+
+def table(plain: bool, chosen: Sequence[Attack], seconds: float) -> int:
+    """Each attack alone, against a daemon of its own; what nobody's attack is, is measured before each of them."""
+    idle = Tally()
+    rows: list[tuple[Attack, float, Tally, str, list[str]]] = []
+    for number, attack in enumerate(chosen, 1):
+        with stage(plain, [attack]) as (made, _), Clients(made) as clients:
+            time.sleep(_WARM)
+            clients.samples()
+            listen(clients, idle, _CALM)
+            before = least(made.host, 0.5)
+            busy = Tally()
+            with attackers([attack], made) as workers:
+                start = time.monotonic()
+                time.sleep(seconds)
+                end = time.monotonic()
+                rate = workers[0].counts[0] / (end - start)
+                if workers[0].has_ended():
+                    say(f"... {attack.name}: the attacker itself has ended")
+            after = settle(made.host, before)
+            # Those made meanwhile may have got their answer only now.
+            busy.add(one for one in clients.samples() if one.at <= end)
+            remains = left(before, after) if not attack.booted else "-"
+            rows.append((attack, rate, busy, remains, [*clients.words()[:3], *made.host.faults()[:3]]))
+            say(
+                f"... {number} of {len(chosen)}: {attack.name}, {rate:.0f}/s: {describe(busy, 'innocent')}, not right: "
+                f"{busy.bad('innocent')}; left behind: {remains}"
+            )
+    say(f"\nidle: {describe(idle, 'innocent')}")
+    say(f"idle: {describe(idle, 'root')}; alarms late by {late(idle)} (p99)\n")
+    head = ["attack", "done/s", *TIMES_HEAD, "x idle", "not right", "root p99", "x idle", "not right", "left behind", "late"]
+    print_table(head, [_row(attack, rate, busy, idle, remains) for attack, rate, busy, remains, _ in rows])
+    say("\nTimes are milliseconds; `x idle` is the worst p99 of the four kinds of calls, of the same kind's when nobody attacks.")
+    say("Attackers share processor 0, clients processor 1; the daemon has both.  `late`: p99 by which the kernel woke the clients.")
+    for attack, _, _, _, words in rows:
+        for line in words:
+            say(f"{attack.name}: {line[:220]}")
+    return ended(
+        [
+            Criterion(
+                attack.name, "", "", busy.ratio(idle, "innocent") <= RATIO and _all_right(busy) and remains in ("nothing", "-")
+            )
+            for attack, _, busy, remains, _ in rows
+        ]
+    )
+
+
+def _row(attack: Attack, rate: float, busy: Tally, idle: Tally, remains: str) -> list[str]:
+    return [
+        attack.name + (" (root's)" if attack.root else ""),
+        f"{rate:.0f}",
+        *times(busy, "innocent"),
+        f"{busy.ratio(idle, 'innocent'):.1f}",
+        busy.bad("innocent"),
+        milli(busy.at("root", "open", 0.99)),
+        f"{busy.ratio(idle, 'root'):.1f}",
+        busy.bad("root"),
+        remains,
+        late(busy),
+    ]
+
+
+def _all_right(tally: Tally) -> bool:
+    return all(tally.bad(who) == "0" for who in WHOS)
+
+
+class Memory:
+    """How much the daemon's memory grew after the first minute of its life, at most."""
+
+    def __init__(self) -> None:
+        self.growth = 0
+        self.peak = 0
+        self._pid = 0
+        self._since = 0.0
+        self._first = 0
+
+    def look(self, now: Measure | None) -> None:
+        """For calling every second or so."""
+        if now is None:
+            return
+        self.peak = max(self.peak, now.memory)
+        if now.pid != self._pid:
+            self._pid, self._since, self._first = now.pid, time.monotonic(), 0
+        age = time.monotonic() - self._since
+        if age <= _FIRST_MINUTE:
+            self._first = max(self._first, now.memory)
+        else:
+            self.growth = max(self.growth, now.memory - self._first)
+
+
+def soak(plain: bool, chosen: Sequence[Attack], minutes: float) -> int:
+    """All of them at once, against one daemon."""
+    # The second half is for what a long life shows: there the daemon is not restarted.
+    restarts = [one for one in chosen if one.name == "restarts"]
+    steady = [one for one in chosen if one.name != "restarts"]
+    with stage(plain, chosen) as (made, _), Clients(made) as clients:
+        time.sleep(_WARM)
+        clients.samples()
+        idle, busy, memory = Tally(), Tally(), Memory()
+        listen(clients, idle, _IDLE)
+        before = least(made.host, 1.0)
+        say(f"idle: {describe(idle, 'innocent')}")
+        say(f"idle: {describe(idle, 'root')}; alarms late by {late(idle)} (p99)")
+        say(f"idle: {before.fds} fds, {before.threads} threads, {before.memory / 2**20:.1f} MiB")
+        start = time.monotonic()
+        half, end = start + minutes * 30, start + minutes * 60
+        with attackers(steady, made) as workers:
+            with attackers(restarts, made) as restarting:
+                _watch(made, clients, [*workers, *restarting], busy, memory, (start, half))
+            _watch(made, clients, workers, busy, memory, (start, end))
+            rates = [(worker.name, *worker.counts, worker.has_ended()) for worker in workers]
+        clients.samples()
+        after = settle(made.host, before)
+        faults = made.host.faults()
+        words = clients.words()
+    say("")
+    print_table(
+        ["attack", "done", "done/s", "broken off", ""],
+        [[name, done, f"{done / (minutes * 60):.0f}", failed, "has ended" if gone else ""] for name, done, failed, gone in rates],
+    )
+    for line in [*words[:20], *faults[:10]]:
+        say(f"said: {line[:220]}")
+    say("")
+    for name, tally in (("idle", idle), ("attacked", busy)):
+        for who in WHOS:
+            say(f"{name}: {describe(tally, who)}; {tally.count(who, 'right')} right, not right: {tally.bad(who)}")
+        say(f"{name}: alarms late by {late(tally)} (p99); calls made again because the broker hung up: {tally.again}")
+    say(f"memory: {before.memory / 2**20:.1f} MiB idle, {memory.peak / 2**20:.1f} at most, {after.memory / 2**20:.1f} at the end\n")
+    criteria = _verdict(idle, busy, before, after, memory, faults)
+    print_table(
+        ["criterion", "limit", "found", ""], [[one.what, one.limit, one.found, "yes" if one.met else "NO"] for one in criteria]
+    )
+    return ended(criteria)
+
+
+def _watch(
+    made: Scene, clients: Clients, workers: Sequence[Worker], busy: Tally, memory: Memory, span: tuple[float, float]
+) -> None:
+    """Look on until the end of the span, with a line every ten seconds."""
+    start, end = span
+    counted = {worker.name: worker.counts[0] for worker in workers}
+    window, since = Tally(), time.monotonic()
+    while (now := time.monotonic()) < end:
+        time.sleep(min(1.0, end - now))
+        pid = made.host.pid
+        measure = Measure.of(pid) if pid else None
+        memory.look(measure)
+        samples = clients.samples()
+        window.add(samples)
+        busy.add(samples)
+        passed = time.monotonic() - since
+        if passed >= _STEP:
+            holds = f"{measure.fds} fds, {measure.threads} threads, {measure.memory / 2**20:.0f} MiB" if measure else "no daemon"
+            bad = f"not right: {window.bad('innocent')}, root's: {window.bad('root')}"
+            say(f"{time.monotonic() - start:5.0f} s  {describe(window, 'innocent')}; {bad}; {holds}")
+            rates = [f"{worker.name} {(worker.counts[0] - counted[worker.name]) / passed:.0f}" for worker in workers]
+            say(f"         {'  '.join(rates)}  (per second)")
+            counted = {worker.name: worker.counts[0] for worker in workers}
+            window, since = Tally(), time.monotonic()
+
+
+def _verdict(
+    idle: Tally, busy: Tally, before: Measure, after: Measure, memory: Memory, faults: Sequence[str]
+) -> Sequence[Criterion]:
+    found = []
+    for who in WHOS:
+        ratio = busy.ratio(idle, who)
+        met = not math.isnan(ratio) and ratio <= RATIO
+        found.append(Criterion(f"p99 of {who}'s calls, of idle", f"<= {RATIO:g}", f"{ratio:.1f}", met))
+        right = busy.count(who, "right")
+        found.append(
+            Criterion(
+                f"{who}'s calls refused, wrong or lost", "0", f"{busy.bad(who)} of {right}", right > 0 and busy.bad(who) == "0"
+            )
+        )
+    lives = after.pid != 0
+    found.append(Criterion("fds when all have gone", f"<= {before.fds}", str(after.fds), lives and after.fds <= before.fds))
+    found.append(
+        Criterion(
+            "threads when all have gone", f"<= {before.threads}", str(after.threads), lives and after.threads <= before.threads
+        )
+    )
+    growth = f"{memory.growth / 2**20:.1f} MiB"
+    found.append(Criterion("memory, after a life's first minute", "<= 16 MiB more", growth, memory.growth <= GROWTH))
+    found.append(Criterion("faults that the daemon logged", "0", str(len(faults)), not faults))
+    return found
+
+
+def main() -> int:
+    """Choose, and run."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--plain", action="store_true", help="against `nsbroker serve`, without systemd")
+    parser.add_argument("--table", action="store_true", help="each attack alone")
+    parser.add_argument("--minutes", type=float, default=10.0, help="of all attacks at once (default: 10)")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each attack alone (default: 20)")
+    parser.add_argument("--attack", default="", help="these alone, separated by commas")
+    options = parser.parse_args()
+    names = [name for name in options.attack.split(",") if name]
+    if unknown := set(names) - {one.name for one in ATTACKS}:
+        parser.error(f"no such attack: {', '.join(sorted(unknown))}; there are {', '.join(one.name for one in ATTACKS)}")
+    if os.geteuid() != 0 or "NSBROKER_PRIVATE_HOST" not in os.environ:
+        parser.error("this takes root, and a host of its own: use `make soak` or `make attack-table`")
+    chosen = [one for one in ATTACKS if (one.name in names or not names) and not (options.plain and one.booted)]
+    say(f"attackers share processor {crew.ATTACKERS}, clients processor {crew.CLIENTS}; the daemon may use both")
+    if options.table:
+        return table(options.plain, chosen, options.seconds)
+    return soak(options.plain, chosen, options.minutes)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,620 @@
+"""What hostile users do to the broker, and what root's own work does to it; each alone or all at once.
+
+An attack is a generator: each turn does something and yields how much.  It runs as a user of its own, in a process of its
+own, with every other attack on one processor (`crew.ATTACKERS`).
+"""
+
+import array
+import contextlib
+import json
+import os
+import random
+import select
+import signal
+import socket
+import struct
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import msgspec
+
+from nsbroker.linux import ancillary
+from nsbroker.varlink.framing import MESSAGE_MAX
+from tests.soak.scene import FIRST_ATTACKER, Scene, add_user, delete_container, run_container, run_quietly
+
+CONNECTIONS = 256
+_BATCH = 16
+_IN_FLIGHT = 64
+_STATUSES = 1000
+_LINGERING = 400
+_FEW = 8
+_DOCKER_SOCKET = "/run/docker.sock"
+_DOZENS = 24
+
+Turns = Callable[[Scene], Iterator[int]]
+
+
+class Attack(NamedTuple):
+    """One attack.  `root`: it is root's own work.  `rules`: beyond what ships, `{user}` stands for the attacker."""
+
+    name: str
+    about: str
+    turns: Turns
+    root: bool = False
+    rules: str = ""
+    booted: bool = False
+    """Only where the broker is a unit."""
+    home: bool = False
+    """The user has a home and a place for rootless engines."""
+
+
+def message(method: str, parameters: object = None, **flags: bool) -> bytes:
+    """A call."""
+    name = method if "." in method else f"io.nsbroker.Broker.{method}"
+    return msgspec.json.encode({"method": name, "parameters": parameters or {}, **flags}) + b"\0"
+
+
+def opened(**target: object) -> bytes:
+    """A call of Open."""
+    return message("Open", {"target": target})
+
+
+WHO = message("WhoAmI")
+SELF = opened(self=True)
+
+
+def connection(scene: Scene, *, blocking: bool = True) -> socket.socket:
+    """A connection of the attacker's."""
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.settimeout(5)
+        sock.connect(scene.socket)
+        sock.setblocking(blocking)
+        if blocking:
+            sock.settimeout(5)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def read(sock: socket.socket) -> int:
+    """Read what is there, and drop it; how many messages ended in it.  0 at the end: then OSError."""
+    data, control, _, _ = sock.recvmsg(MESSAGE_MAX, 1024 * 4 + 64)
+    for level, kind, numbers in control:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            fds = array.array("i")
+            fds.frombytes(numbers[: len(numbers) - len(numbers) % fds.itemsize])
+            for fd in fds:
+                os.close(fd)
+    if not data:
+        raise ConnectionResetError
+    return data.count(b"\0")
+
+
+def pipelines(scene: Scene, make: Callable[[int], Sequence[bytes]], connections: int = CONNECTIONS) -> Iterator[int]:
+    """Many connections, each with as many calls in flight as find room, all read.  `make` gives the calls of a turn."""
+    poll = select.epoll()
+    socks: dict[int, tuple[socket.socket, list[int]]] = {}
+    try:
+        number = 0
+        while True:
+            # As many as are let in; the others are tried again in the next turn.
+            with contextlib.suppress(OSError):
+                for _ in range(min(_FEW, connections - len(socks))):
+                    sock = connection(scene, blocking=False)
+                    socks[sock.fileno()] = (sock, [0])
+                    poll.register(sock, select.EPOLLIN | select.EPOLLOUT)
+            done = 0
+            for fd, events in poll.poll(0.1, 64):
+                sock, flying = socks[fd]
+                try:
+                    if events & (select.EPOLLIN | select.EPOLLHUP):
+                        ended = read(sock)
+                        flying[0] -= ended
+                        done += ended
+                    if flying[0] < _IN_FLIGHT and events & select.EPOLLOUT:
+                        number += 1
+                        calls = make(number)
+                        # What does not fit is cut off: half a message ends the connection, and a new one takes its place.
+                        sock.send(b"".join(calls))
+                        flying[0] += len(calls)
+                    if flying[0] >= _IN_FLIGHT:
+                        poll.modify(sock, select.EPOLLIN)
+                    else:
+                        poll.modify(sock, select.EPOLLIN | select.EPOLLOUT)
+                except BlockingIOError:
+                    pass
+                except OSError:
+                    poll.unregister(sock)
+                    del socks[fd]
+                    sock.close()
+            yield done
+    finally:
+        poll.close()
+        for sock, _ in socks.values():
+            sock.close()
+
+
+def same(*calls: bytes, connections: int = CONNECTIONS, batch: int = _BATCH) -> Turns:
+    """Pipelines of the same calls again and again."""
+    many = [calls[number % len(calls)] for number in range(batch)]
+    return lambda scene: pipelines(scene, lambda _: many, connections)
+
+
+def fresh(make: Callable[[Scene, int], bytes], connections: int = CONNECTIONS, batch: int = _BATCH) -> Turns:
+    """Pipelines of calls each of which is another one."""
+    return lambda scene: pipelines(scene, lambda turn: [make(scene, turn * batch + number) for number in range(batch)], connections)
+
+
+def connect(scene: Scene) -> Iterator[int]:
+    """Connect and close, as fast as it goes."""
+    while True:
+        for _ in range(_FEW):
+            connection(scene).close()
+        yield _FEW
+
+
+def crowd(scene: Scene) -> Iterator[int]:
+    """As many connections as are let in, and more tried, that say nothing."""
+    socks: deque[socket.socket] = deque()
+    while True:
+        with contextlib.suppress(OSError):
+            socks.append(connection(scene))
+        if len(socks) > 2 * CONNECTIONS:
+            socks.popleft().close()
+        yield 1
+
+
+def deaf(scene: Scene) -> Iterator[int]:
+    """Ask for eight descriptors again and again, and never read one."""
+    socks: list[socket.socket] = []
+    while True:
+        with contextlib.suppress(OSError):
+            while len(socks) < CONNECTIONS:
+                socks.append(connection(scene, blocking=False))
+        for sock in list(socks):
+            try:
+                sock.send(SELF * _BATCH)
+                yield _BATCH
+            except BlockingIOError:
+                pass
+            except OSError:
+                socks.remove(sock)
+                sock.close()
+        yield 0
+        time.sleep(0.01)
+
+
+def halves(scene: Scene) -> Iterator[int]:
+    """Messages that never end: half of one, then a byte now and then."""
+    socks: list[socket.socket] = []
+    while True:
+        with contextlib.suppress(OSError):
+            while len(socks) < CONNECTIONS:
+                sock = connection(scene, blocking=False)
+                sock.send(SELF[:40])
+                socks.append(sock)
+        for sock in list(socks):
+            try:
+                sock.send(b" ")
+                yield 1
+            except OSError:
+                socks.remove(sock)
+                sock.close()
+        time.sleep(0.05)
+
+
+def hangup(scene: Scene) -> Iterator[int]:
+    """Ask for a list, read the beginning, and hang up."""
+    ask = message("List", more=True)
+    while True:
+        socks = []
+        for _ in range(_FEW):
+            sock = connection(scene)
+            socks.append(sock)
+            sock.send(ask)
+        for sock in socks:
+            sock.settimeout(0.1)
+            with contextlib.suppress(OSError):
+                sock.recv(100)
+            sock.close()
+            yield 1
+
+
+def lingering(listener: socket.socket, taken: deque[socket.socket]) -> socket.socket:
+    """A connection whose closing takes eight seconds: its peer does not read, and it insists."""
+    sock = socket.create_connection(listener.getsockname())
+    other, _ = listener.accept()
+    taken.append(other)
+    if len(taken) > _LINGERING:
+        taken.popleft().close()
+    sock.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            sock.send(bytes(65536))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 8))
+    return sock
+
+
+def linger(scene: Scene) -> Iterator[int]:
+    """Send sockets along that take eight seconds to close."""
+    taken: deque[socket.socket] = deque()
+    kinds = (WHO, SELF, b"garbage\0", WHO[:10])
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        number = 0
+        while True:
+            number += 1
+            slow = lingering(listener, taken)
+            with contextlib.suppress(OSError), connection(scene) as sock:
+                for _ in range(4):
+                    ancillary.send(sock, kinds[number % 4], [slow.fileno()] * (1 + number % 3))
+            # Non-blocking, ours does not wait.
+            slow.close()
+            yield 1
+
+
+def strangers(scene: Scene) -> Iterator[int]:
+    """Send along whatever is no pidfd, and too much of it."""
+    pair = socket.socketpair()
+    fds = [
+        *os.pipe(),
+        os.memfd_create("a"),
+        os.eventfd(0),
+        select.epoll().fileno(),
+        os.open("/", os.O_PATH),
+        os.open("/dev/null", os.O_RDWR),
+        os.open("/proc/self/ns/net", os.O_RDONLY),
+        *(sock.fileno() for sock in pair),
+    ]
+    with contextlib.suppress(OSError):
+        fds.append(os.open("/dev/ptmx", os.O_RDWR))
+    ask = opened(pidFileDescriptor=0)
+    while True:
+        with contextlib.suppress(OSError), connection(scene) as sock:
+            for count in (1, 5, 50, 253):
+                for _ in range(4):
+                    ancillary.send(sock, ask, (fds * 30)[:count])
+                    yield count
+                while read(sock) == 0:
+                    pass
+
+
+def pidfds(scene: Scene) -> Iterator[int]:
+    """Pidfds of processes that are ending, gone, or not the user's."""
+    ask = opened(pidFileDescriptor=0)
+    others = os.pidfd_open(1)
+    while True:
+        with contextlib.suppress(OSError), connection(scene) as sock:
+            for _ in range(20):
+                child = os.fork()
+                if child == 0:
+                    os._exit(0)
+                mine = os.pidfd_open(child)
+                for fd in (mine, others):
+                    ancillary.send(sock, ask, [fd])
+                os.waitpid(child, 0)
+                ancillary.send(sock, ask, [mine])
+                os.close(mine)
+                answers = 0
+                while answers < 3:
+                    answers += read(sock)
+                yield 3
+
+
+def garbage(scene: Scene) -> Iterator[int]:
+    """What is no message, or too long a one, or too deep."""
+    rubbish = (
+        b"x" * 100 + b"\0",
+        b"{" * 60_000 + b"\0",
+        b'{"method":"a","parameters":' + b"[" * 17 + b'"' + b'\\"' * 32000 + b"\0",
+        b'{"method":"a"' + b',"x.y":1' * 7000 + b"}\0",
+        b"\0" * 65536,
+        b"\xff" * 1000 + b"\0",
+        b'{"method":"io.nsbroker.Broker.Open","parameters":{"target":{"pid":' + b"9" * 60_000 + b"}}}\0",
+        b'{"method":"io.nsbroker.Broker.Explain","parameters":{"target":{"self":true},"sockets":['
+        + b'"inet:stream",' * 4500
+        + b'"a"]}}\0',
+        b" " * 70_000,
+    )
+    while True:
+        for one in rubbish:
+            with contextlib.suppress(OSError), connection(scene) as sock:
+                sock.sendall(one)
+                yield 1
+                sock.settimeout(0.5)
+                read(sock)
+
+
+def oob(scene: Scene) -> Iterator[int]:
+    """Out-of-band bytes, of which varlink has none."""
+    while True:
+        with contextlib.suppress(OSError), connection(scene) as sock:
+            for _ in range(10):
+                sock.send(b"x", socket.MSG_OOB)
+                yield 1
+
+
+def explain(scene: Scene, number: int) -> bytes:
+    """A question about thousands of kinds of sockets."""
+    kinds = [f"inet{'6' * (port % 2)}:{kind}:{port}" for port in range(1, 500) for kind in ("stream", "dgram")]
+    return message("Explain", {"target": {"name": f"x{number}"}, "sockets": kinds})
+
+
+def longest(scene: Scene, number: int) -> bytes:
+    """Names and paths as long as they may be, each another one."""
+    tail = f"{number:08x}"
+    return (
+        opened(name="n" * 247 + tail),
+        opened(container="c" * 247 + tail),
+        opened(path="/" + "p/" * 2040 + tail),
+        opened(unit="u" * 239 + tail + ".service"),
+    )[number % 4]
+
+
+def dashes(scene: Scene, number: int) -> bytes:
+    """What takes a pattern with several stars as many steps as can be."""
+    tail = f"{number:06x}"
+    return (opened(name="web-" + "-" * 240 + tail), opened(container="web-" + "-" * 240 + tail))[number % 2]
+
+
+def dash_paths(scene: Scene, number: int) -> bytes:
+    """The same with a path."""
+    return opened(path="/run/netns/" + "-" * 4000 + f"{number:06x}")
+
+
+def own_engines(scene: Scene) -> Iterator[int]:
+    """The user's own engines: a docker that says nothing, a crun with a thousand containers, all of them made up."""
+    place = f"/run/user/{os.getuid()}"
+    crun = f"{place}/crun"
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(crun)
+        for number in range(_STATUSES):
+            os.mkdir(f"{crun}/c{number}")
+            with open(f"{crun}/c{number}/status", "w") as file:
+                json.dump({"pid": 2 + number, "process-start-time": number}, file)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(f"{place}/docker.sock")
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(f"{place}/docker.sock")
+    listener.listen(100)
+    calls = [
+        message("ListContainers", more=True),
+        opened(container="c7"),
+        opened(container="c7", engine="crun"),
+        message("List", more=True),
+    ]
+    yield from pipelines(scene, lambda _: calls, _FEW)
+
+
+def creations(scene: Scene) -> Iterator[int]:
+    """New namespaces without end."""
+    calls = [message("Create", {"types": [kind]}) for kind in ("net", "ipc", "uts", "mnt", "cgroup")]
+    return pipelines(scene, lambda _: calls, _FEW)
+
+
+def holds(scene: Scene) -> Iterator[int]:
+    """Hold, list and release."""
+    calls = []
+    for number in range(_FEW):
+        name = f"held-{number}"
+        calls += [
+            message("Create", {"types": ["uts"], "name": name}),
+            message("ListHeld", more=True),
+            message("Release", {"name": name}),
+        ]
+    return pipelines(scene, lambda _: calls, _FEW)
+
+
+def family(scene: Scene) -> Iterator[int]:
+    """Hundreds of processes, with user namespaces of their own, that come and go while lists are asked for."""
+    children: deque[int] = deque()
+    lists = same(message("List", more=True), connections=2, batch=1)(scene)
+    while True:
+        for _ in range(4):
+            child = os.fork()
+            if child == 0:
+                with contextlib.suppress(OSError):
+                    ctypes_unshare(0x10000000)
+                time.sleep(1000)
+                os._exit(0)
+            children.append(child)
+            if len(children) > 300:
+                gone = children.popleft()
+                os.kill(gone, signal.SIGKILL)
+                os.waitpid(gone, 0)
+        yield next(lists)
+
+
+def ctypes_unshare(flags: int) -> None:
+    """unshare(2), which Python 3.11 has no call for."""
+    import ctypes
+
+    if ctypes.CDLL(None, use_errno=True).unshare(flags) < 0:
+        raise OSError(ctypes.get_errno(), "unshare")
+
+
+# Root's own work.
+
+
+def churn(scene: Scene) -> Iterator[int]:
+    """Containers by dozens, and named networks, made and removed."""
+    number = 0
+    while True:
+        number += 1
+        names = [f"soak-{number}-{each}" for each in range(_DOZENS)]
+        for name in names:
+            if scene.bundle is not None:
+                run_container(scene.bundle, name)
+            run_quietly(["ip", "netns", "add", name])
+            yield 1
+        for name in names:
+            if scene.bundle is not None:
+                delete_container(name)
+            run_quietly(["ip", "netns", "del", name])
+            yield 1
+
+
+_SMALL = '[[allow]]\nname = "small"\nwho = ["user:4999"]\ntargets = ["name:x"]\nnamespaces = ["net"]\n'
+_BROKEN = ("[[allow]", "nonsense = 1", "a = " + "[" * 5000, '[[allow]]\nname = "root"\nwho = "everyone"\ntargets = ["*"]\n')
+_HUGE = "".join(_SMALL.replace("small", f"huge-{number}").replace("name:x", f"name:x-{number}-*") for number in range(5000))
+
+
+def reloads(scene: Scene) -> Iterator[int]:
+    """The policy is changed and read again, a few times a second; now and then it is broken."""
+    try:
+        while True:
+            for text in (_SMALL, _BROKEN[random.randrange(len(_BROKEN))]):
+                scene.write_policy("reloads", text)
+                scene.host.reload()
+                yield 1
+                time.sleep(0.2)
+    finally:
+        scene.remove_policy("reloads")
+
+
+def huge(scene: Scene) -> Iterator[int]:
+    """A policy of five thousand rules comes and goes."""
+    while True:
+        scene.write_policy("huge", _HUGE)
+        scene.host.reload()
+        yield 1
+        time.sleep(3)
+        scene.remove_policy("huge")
+        scene.host.reload()
+        yield 1
+        time.sleep(3)
+
+
+def hangups(scene: Scene) -> Iterator[int]:
+    """Storms of SIGHUP."""
+    while True:
+        for _ in range(50):
+            scene.host.reload()
+            yield 1
+        time.sleep(0.2)
+
+
+def stopped(scene: Scene) -> Iterator[int]:
+    """An engine of root's that is stopped, and root asks it."""
+    return pipelines(scene, lambda _: [opened(container="web", engine="docker"), opened(container="web")], _FEW)
+
+
+def journal(scene: Scene) -> Iterator[int]:
+    """Whoever takes the records is stopped for a second, now and then."""
+    while True:
+        time.sleep(4)
+        scene.host.stop_records(1.0)
+        yield 1
+
+
+def restarts(scene: Scene) -> Iterator[int]:
+    """The daemon is started again every ten seconds."""
+    while True:
+        time.sleep(10)
+        scene.host.restart()
+        yield 1
+
+
+def _rule(*targets: str, **more: Sequence[str]) -> str:
+    lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in more.items())
+    return f'[[allow]]\nname = "{{name}}"\nwho = ["user:{{user}}"]\ntargets = {json.dumps(targets)}\n{lines}'
+
+
+_ME = {"self": True}
+_STARTED = message("Open", {"target": _ME, "types": ["net"], "expect": {"startTime": 1}})
+_SOCKET = message("OpenSocket", {"target": _ME, "family": "inet", "type": "stream"})
+_DEVICES = (message("ListDevices", {"target": _ME}), message("OpenDevice", {"target": _ME, "name": "null", "access": "read"}))
+
+ATTACKS = (
+    Attack("connect", "connect and close", connect),
+    Attack("crowd", "more silent connections than are let in", crowd),
+    Attack("whoami", "256 pipelines of WhoAmI", same(WHO)),
+    Attack("open", "256 pipelines of Open self, eight types", same(SELF)),
+    Attack("deaf", "256 clients ask and never read", deaf),
+    Attack("halves", "256 messages that never end", halves),
+    Attack("garbage", "rubbish: too long, too deep, no JSON", garbage),
+    Attack("oob", "out-of-band bytes", oob),
+    Attack("linger", "sockets that take 8 s to close, sent along", linger),
+    Attack("strangers", "up to 253 descriptors that are no pidfds", strangers),
+    Attack("pidfds", "pidfds of the dead and of others", pidfds),
+    Attack("denied", "256 pipelines of what no rule allows", same(opened(pid=1), opened(name="no-such"))),
+    Attack("longest", "targets as long as may be, no two the same", fresh(longest)),
+    Attack(
+        "stars",
+        "name:web-*-*-prod against 250 dashes",
+        fresh(dashes, _FEW, 2),
+        rules=_rule("name:web-*-*-prod", "container:web-*-*-prod", namespaces=["net"]),
+    ),
+    Attack(
+        "paths",
+        "path:/run/netns/*-*-prod against 4000 dashes",
+        fresh(dash_paths, _FEW, 2),
+        rules=_rule("path:/run/netns/*-*-prod", namespaces=["net"]),
+    ),
+    Attack("explain", "Explain of a thousand kinds of sockets", fresh(explain, _FEW, 2)),
+    Attack(
+        "ids", "searches for namespaces by id", fresh(lambda _, number: opened(namespace=f"net:[{4026530000 + number % 9999}]"))
+    ),
+    Attack(
+        "units",
+        "Open unit:..., each another one",
+        fresh(lambda _, number: opened(unit=f"no{number}.service")),
+        rules=_rule("unit:*.service", namespaces=["net"]),
+    ),
+    Attack("starts", "Open with a start time, read on threads", same(_STARTED)),
+    Attack("sockets", "256 pipelines of OpenSocket self", same(_SOCKET), rules=_rule("own", sockets=["inet:stream"])),
+    Attack("devices", "pipelines of ListDevices and OpenDevice", same(*_DEVICES), rules=_rule("own", devices=["null", "zero"])),
+    Attack("create", "namespaces without end", creations),
+    Attack("holds", "Create, ListHeld, Release", holds, rules=_rule("name:held-*", namespaces=["uts"])),
+    Attack("lists", "List to its end on 256 connections", same(message("List", more=True), batch=1)),
+    Attack("hangup", "List, and hang up", hangup),
+    Attack("watch", "256 watches, and more of them", same(message("Watch", more=True), batch=1)),
+    Attack("family", "processes come and go while lists are made", family),
+    Attack("engines", "a silent docker and 1000 made-up containers of one's own", own_engines, home=True),
+    Attack(
+        "docker",
+        "a stopped engine of root's is asked by a user",
+        same(opened(container="web", engine="docker"), connections=_FEW, batch=2),
+        rules=_rule("docker:web*", "container:web*", namespaces=["net"]),
+    ),
+    Attack("stopped", "a stopped engine of root's is asked by root", stopped, root=True),
+    Attack("churn", "containers and networks by dozens", churn, root=True),
+    Attack("reloads", "policies good and broken, five a second", reloads, root=True),
+    Attack("huge", "a policy of 5000 rules, every 3 s", huge, root=True),
+    Attack("hangups", "storms of SIGHUP", hangups, root=True),
+    Attack("journal", "whoever takes the records stops for 1 s", journal, root=True),
+    Attack("restarts", "the daemon is restarted", restarts, root=True, booted=True),
+)
+"""In the order of the table."""
+
+
+def uid_of(attack: Attack) -> int:
+    """Who does it."""
+    return 0 if attack.root else FIRST_ATTACKER + ATTACKS.index(attack)
+
+
+def rules_of(attacks: Sequence[Attack]) -> str:
+    """What the attackers need of the policy."""
+    return "\n".join(one.rules.format(name=f"attack-{one.name}", user=uid_of(one)) for one in attacks)
+
+
+def prepare(attack: Attack, scene: Scene, stack: contextlib.ExitStack) -> None:
+    """As root: what the attack needs, until `stack` is closed."""
+    if attack.home:
+        add_user(scene, uid_of(attack))
+    if attack.name in ("docker", "stopped") and not os.path.lexists(_DOCKER_SOCKET):
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(_DOCKER_SOCKET)
+        stack.callback(os.unlink, _DOCKER_SOCKET)
+        # Connections wait in its queue and nobody takes them, as with a server that is stopped.
+        listener.listen(4)
+
+
+def turns_of(attack: Attack, scene: Scene) -> Callable[[], Iterator[int]]:
+    """For `crew.attack`."""
+    return partial(attack.turns, scene)

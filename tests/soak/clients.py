@@ -1,0 +1,215 @@
+"""Those whose calls are measured: they call steadily, look at each answer, and write down how long it took.
+
+A call's time runs from the moment at which it was due, when the one before it kept it waiting; otherwise from when it was
+made, so that a late alarm of the kernel's is not taken for the broker's.  How late alarms were is written down beside.
+"""
+
+import contextlib
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from nsbroker.client.blocking import Broker, connect
+from nsbroker.errors import BrokerError, ConnectionFailed, ConnectionLost, NsbrokerError
+from tests.soak.crew import CLIENTS, Worker
+from tests.soak.scene import INNOCENT, ROOT, Scene, socket_network
+
+KINDS = ("open", "connect", "socket", "container")
+"""What is called: Open and WhoAmI on a connection that stays; the same on a new one; OpenSocket; Open of a container."""
+OUTCOMES = ("right", "refused", "wrong", "lost")
+_RATES = {"open": 50.0, "connect": 10.0, "socket": 10.0, "container": 10.0}
+_TIMEOUT = 10.0
+_BEHIND_MAX = 10.0
+_AGAIN = 0.02
+_SAMPLE = struct.Struct("=dddBBBB")
+_SAID_MAX = 20
+
+
+class Sample(NamedTuple):
+    """One call: who made it, when it was due, the seconds until its answer, those by which the alarm was late, and how often
+    it was made again because the broker hung up.
+    """
+
+    who: str
+    kind: str
+    at: float
+    taken: float
+    late: float
+    outcome: str
+    again: int
+
+
+class Wrong(Exception):
+    """An answer that is not right."""
+
+
+Call = Callable[[Broker], None]
+
+
+class Clients:
+    """The innocent user's processes and root's, one for each kind of call."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+        self._files: list[tuple[str, str, int]] = []
+        self._words = scene.folder / "words"
+        self._workers: list[Worker] = []
+        for who, uid in (("innocent", INNOCENT), ("root", ROOT)):
+            for number, kind in enumerate(KINDS):
+                path = scene.folder / f"{who}-{kind}-{len(list(scene.folder.iterdir()))}"
+                fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+                words = os.open(self._words, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+                self._files.append((who, kind, os.open(path, os.O_RDONLY)))
+                rate = _RATES[kind] / (1 if uid else 2)
+                work = _Work(scene, uid, kind, rate, number / len(KINDS) / rate, fd, words)
+                self._workers.append(Worker(f"{who}-{kind}", uid, CLIENTS, work.run))
+                os.close(fd)
+                os.close(words)
+
+    def samples(self) -> list[Sample]:
+        """What was written down since this was asked last."""
+        found = []
+        for who, kind, fd in self._files:
+            size = os.fstat(fd).st_size
+            place = os.lseek(fd, 0, os.SEEK_CUR)
+            data = os.read(fd, (size - place) // _SAMPLE.size * _SAMPLE.size)
+            for at, taken, late, outcome, again, _, _ in _SAMPLE.iter_unpack(data):
+                found.append(Sample(who, kind, at, taken, late, OUTCOMES[outcome], again))
+        return found
+
+    def words(self) -> list[str]:
+        """The first few refusals and faults of each, in words."""
+        return self._words.read_text().splitlines() if self._words.exists() else []
+
+    def stop(self) -> None:
+        """End them."""
+        for worker in self._workers:
+            worker.stop()
+        for _, _, fd in self._files:
+            os.close(fd)
+
+    def __enter__(self) -> "Clients":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+class _Work:
+    """What one process does."""
+
+    def __init__(self, scene: Scene, uid: int, kind: str, rate: float, offset: float, fd: int, words: int) -> None:
+        self._scene = scene
+        self._uid = uid
+        self._kind = kind
+        self._interval = 1 / rate
+        self._offset = offset
+        self._fd = fd
+        self._words = words
+        self._said = 0
+        self._broker: Broker | None = None
+
+    def run(self, count: Callable[[int], None]) -> None:
+        calls = _calls(self._scene, self._uid, self._kind)
+        due = time.monotonic() + self._offset
+        for call in calls:
+            now = time.monotonic()
+            late = 0.0
+            if now < due:
+                time.sleep(due - now)
+                start = time.monotonic()
+                late = start - due
+            else:
+                start = max(due, now - _BEHIND_MAX)
+            outcome, again = self._call(call)
+            taken = time.monotonic() - start
+            os.write(self._fd, _SAMPLE.pack(start, taken, late, OUTCOMES.index(outcome), min(again, 255), 0, 0))
+            count(1)
+            due = max(due, start - self._interval) + self._interval
+
+    def _call(self, call: Call) -> tuple[str, int]:
+        """Make one call, again when the broker hung up meanwhile; what came of it."""
+        again = 0
+        end = time.monotonic() + _TIMEOUT
+        while True:
+            try:
+                if self._broker is None:
+                    self._broker = connect(self._scene.address, timeout=_TIMEOUT)
+                call(self._broker)
+            except (ConnectionLost, ConnectionFailed) as error:
+                self._drop()
+                if time.monotonic() > end:
+                    self._say(error)
+                    return "lost", again
+                again += 1
+                time.sleep(_AGAIN)
+                continue
+            except BrokerError as error:
+                self._say(error)
+                self._drop()
+                return "refused", again
+            except (NsbrokerError, Wrong, OSError) as error:
+                self._say(error)
+                self._drop()
+                return "wrong", again
+            if self._kind == "connect":
+                self._drop()
+            return "right", again
+
+    def _drop(self) -> None:
+        broker, self._broker = self._broker, None
+        if broker is not None:
+            with contextlib.suppress(OSError):
+                broker.close()
+
+    def _say(self, error: Exception) -> None:
+        self._said += 1
+        if self._said <= _SAID_MAX:
+            os.write(self._words, f"uid {self._uid}, {self._kind}: {type(error).__name__}: {error}\n".encode())
+
+
+def _calls(scene: Scene, uid: int, kind: str) -> Iterator[Call]:
+    """Without end: the calls of one kind."""
+    own = os.stat("/proc/self/ns/net").st_ino
+    plain: Sequence[Call] = (
+        lambda broker: _who(broker, uid),
+        lambda broker: _open(broker, "name:innocent", scene.network),
+        lambda broker: _open(broker, "self", own),
+        lambda broker: _open(broker, f"pid:{os.getpid()}", own),
+    )
+    kinds: dict[str, Sequence[Call]] = {
+        "open": plain,
+        "connect": plain,
+        "socket": [lambda broker: _socket(broker, scene)],
+        "container": [lambda broker: _open(broker, "crun:innocent", scene.container)] if scene.container else plain,
+    }
+    while True:
+        yield from kinds[kind]
+
+
+def _who(broker: Broker, uid: int) -> None:
+    peer = broker.who_am_i()
+    if peer.uid != uid or peer.anonymous:
+        raise Wrong(f"WhoAmI says {peer}")
+
+
+def _open(broker: Broker, target: str, inode: int) -> None:
+    with broker.open(target, "net") as space:
+        # The handle reads type and inode from the descriptor itself.
+        if space.inode != inode or os.fstat(space.fileno()).st_ino != inode:
+            raise Wrong(f"{target} is {space}, and should be net:[{inode}]")
+
+
+def _socket(broker: Broker, scene: Scene) -> None:
+    with broker.socket("name:innocent") as sock:
+        if sock.family != socket.AF_INET or socket_network(sock) != scene.cookie:
+            raise Wrong(f"the socket {sock} is in the network {socket_network(sock)}, and should be in {scene.cookie}")
+
+
+def percentile(values: Iterable[float], share: float) -> float:
+    """The smallest value that so large a share of all is not above; NaN of none."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else float("nan")

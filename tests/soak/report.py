@@ -1,0 +1,92 @@
+"""What was measured, as numbers and as tables."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from tests.soak.clients import KINDS, Sample, percentile
+
+WHOS = ("innocent", "root")
+Key = tuple[str, str]
+
+
+@dataclass
+class Tally:
+    """Samples, by who made the call and of which kind it was."""
+
+    times: dict[Key, list[float]] = field(default_factory=dict)
+    outcomes: dict[str, Counter[str]] = field(default_factory=dict)
+    late: list[float] = field(default_factory=list)
+    again: int = 0
+
+    def add(self, samples: Iterable[Sample]) -> None:
+        """Count these."""
+        for sample in samples:
+            self.times.setdefault((sample.who, sample.kind), []).append(sample.taken)
+            self.outcomes.setdefault(sample.who, Counter())[sample.outcome] += 1
+            self.late.append(sample.late)
+            self.again += sample.again
+
+    def at(self, who: str, kind: str, share: float) -> float:
+        """A percentile of the times, in seconds."""
+        return percentile(self.times.get((who, kind), ()), share)
+
+    def most(self, who: str) -> float:
+        """The longest that a call took."""
+        return max((time for (one, _), times in self.times.items() if one == who for time in times), default=math.nan)
+
+    def ratio(self, idle: "Tally", who: str) -> float:
+        """The worst of its kinds of calls: p99, of that when nobody attacked."""
+        ratios = [self.at(who, kind, 0.99) / idle.at(who, kind, 0.99) for kind in KINDS]
+        return max((ratio for ratio in ratios if not math.isnan(ratio)), default=math.nan)
+
+    def count(self, who: str, outcome: str) -> int:
+        """How many calls had this outcome."""
+        return self.outcomes.get(who, Counter())[outcome]
+
+    def bad(self, who: str) -> str:
+        """How many were not answered right, in a few letters."""
+        found = [f"{count} {name}" for name in ("refused", "wrong", "lost") if (count := self.count(who, name))]
+        return ", ".join(found) or "0"
+
+
+def milli(seconds: float) -> str:
+    """For people: three figures."""
+    return "-" if math.isnan(seconds) else f"{seconds * 1e3:.3g}" if seconds < 1 else f"{seconds * 1e3:.0f}"
+
+
+def times(tally: Tally, who: str) -> list[str]:
+    """The median of plain calls, and p99 of each kind, in milliseconds."""
+    return [milli(tally.at(who, "open", 0.5)), *(milli(tally.at(who, kind, 0.99)) for kind in KINDS)]
+
+
+TIMES_HEAD = ("p50", *(f"p99 {kind}" for kind in KINDS))
+
+
+def describe(tally: Tally, who: str) -> str:
+    """One line."""
+    kinds = [f"{kind} {milli(tally.at(who, kind, 0.5))}/{milli(tally.at(who, kind, 0.99))}" for kind in KINDS]
+    return f"{who}: {', '.join(kinds)} ms (p50/p99), max {milli(tally.most(who))} ms"
+
+
+def late(tally: Tally) -> str:
+    """How late the kernel woke the clients: what the machine adds by itself."""
+    return f"{milli(percentile(tally.late, 0.99))} ms"
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """One line of the verdict."""
+
+    what: str
+    limit: str
+    found: str
+    met: bool
+
+
+def ended(criteria: Sequence[Criterion]) -> int:
+    """Print the last line; the exit code."""
+    passed = sum(one.met for one in criteria)
+    print(f"{passed} passed, {len(criteria) - passed} failed", flush=True)
+    return 0 if passed == len(criteria) else 1

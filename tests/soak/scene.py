@@ -1,0 +1,310 @@
+"""What clients and attackers act on: the broker's address, a network and a container of the innocent user's, users."""
+
+import contextlib
+import json
+import os
+import pwd
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from nsbroker.namespace import Namespace
+from tests.systemd.unit import ADDRESS, Unit
+from tests.world import Daemon, Sleeper, Snapshot, eventually
+
+ROOT = 0
+INNOCENT = 4100
+FIRST_ATTACKER = 4200
+SLEEP = ("/bin/busybox", "sleep", "100000")
+RULE = """
+[[allow]]
+name = "innocent"
+who = ["user:4100"]
+targets = ["name:innocent", "crun:innocent"]
+namespaces = ["net"]
+sockets = ["inet:stream"]
+"""
+_SO_NETNS_COOKIE = 71
+_PATIENCE = 30.0
+
+
+class Host(Protocol):
+    """Where the broker runs."""
+
+    address: str
+    config: Path
+    """The folder with `nsbroker.d` in it."""
+
+    @property
+    def pid(self) -> int:
+        """The daemon's process, 0 when there is none right now."""
+
+    def reload(self) -> None:
+        """Have the policy read, without waiting for it."""
+
+    def restart(self) -> None:
+        """End the daemon and start it again."""
+
+    def stop_records(self, seconds: float) -> None:
+        """Keep whoever takes the records from reading for a while."""
+
+    def faults(self) -> list[str]:
+        """What the daemon said of faults of its own."""
+
+
+class PlainHost(Daemon):
+    """`nsbroker serve` by itself.  Records go through a program that drops them, so that an hour of them fills no disk."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        os.mkfifo(self._log)
+        self._kept = folder / "said"
+        self._reader: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        # What it reads from is opened for writing by `start`, which waits until both ends are open.
+        with open(self._kept, "ab") as kept:
+            command = ["grep", "--line-buffered", "--invert-match", "^{", str(self._log)]
+            self._reader = subprocess.Popen(command, stdout=kept)
+        super().start()
+
+    def words(self) -> list[str]:
+        return self._kept.read_text(errors="replace").splitlines() if self._kept.exists() else []
+
+    def reload(self) -> None:
+        os.kill(self.pid, signal.SIGHUP)
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        code = super().stop(number)
+        if self._reader is not None:
+            self._reader.wait()
+            self._reader = None
+        return code
+
+    def stop_records(self, seconds: float) -> None:
+        assert self._reader is not None
+        self._reader.send_signal(signal.SIGSTOP)
+        time.sleep(seconds)
+        self._reader.send_signal(signal.SIGCONT)
+
+    def faults(self) -> list[str]:
+        return [line for line in self.words() if "fault:" in line]
+
+
+class UnitHost:
+    """The unit as it ships, in a booted systemd."""
+
+    def __init__(self) -> None:
+        self.address = ADDRESS
+        self.config = Path("/etc/nsbroker")
+        self._unit = Unit(str(Path(sys.executable).with_name("nsbroker")))
+        self._since = f"@{time.time():.0f}"
+
+    def __enter__(self) -> "UnitHost":
+        program = self._unit.program
+        self._unit.run(program, "install-units")
+        self._unit.run("systemctl", "enable", "--now", "nsbroker.socket")
+        (self.config / "nsbroker.d").mkdir(parents=True, exist_ok=True)
+        self._unit.run("systemctl", "start", "nsbroker.service")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._unit.clear()
+        self._unit.run(self._unit.program, "remove-units")
+
+    @property
+    def pid(self) -> int:
+        return self._unit.pid
+
+    def reload(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            if pid := self.pid:
+                os.kill(pid, signal.SIGHUP)
+
+    def restart(self) -> None:
+        subprocess.run(["systemctl", "restart", "nsbroker.service"], capture_output=True, timeout=60)
+
+    def stop_records(self, seconds: float) -> None:
+        pid = int(self._unit.run("systemctl", "show", "--property", "MainPID", "--value", "systemd-journald.service"))
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(seconds)
+        os.kill(pid, signal.SIGCONT)
+
+    def faults(self) -> list[str]:
+        command = ["journalctl", "-u", "nsbroker.service", "-o", "cat", "--since", self._since, "--grep", "fault:", "--no-pager"]
+        said = subprocess.run(command, capture_output=True, text=True).stdout
+        return [line for line in said.splitlines() if "fault:" in line]
+
+
+@dataclass
+class Scene:
+    """All that clients and attackers need to know."""
+
+    host: Host
+    folder: Path
+    network: int = 0
+    """The inode of the innocent user's network."""
+    cookie: int = 0
+    """The same network, as sockets in it know it."""
+    container: int = 0
+    """The inode of the network of the innocent user's container; 0 without one."""
+    victim: int = 0
+    """A process of root's."""
+    bundle: Path | None = None
+    """What crun makes containers of."""
+    homes: dict[int, Path] = field(default_factory=dict)
+
+    @property
+    def address(self) -> str:
+        return self.host.address
+
+    @property
+    def socket(self) -> str:
+        """The path of the broker's socket."""
+        return self.address.removeprefix("unix:")
+
+    def write_policy(self, name: str, text: str) -> None:
+        """A drop-in of the policy, in force once it is read."""
+        path = self.host.config / "nsbroker.d" / f"{name}.toml"
+        partial = path.with_suffix(".partial")
+        partial.write_text(text)
+        partial.rename(path)
+
+    def remove_policy(self, name: str) -> None:
+        """Take a drop-in away."""
+        (self.host.config / "nsbroker.d" / f"{name}.toml").unlink(missing_ok=True)
+
+
+def socket_network(sock: socket.socket) -> int:
+    """What the kernel knows a socket's network namespace by; anybody may ask."""
+    cookie: int = struct.unpack("=Q", sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8))[0]
+    return cookie
+
+
+@contextlib.contextmanager
+def scene(host: Host, folder: Path, rules: str) -> Iterator[Scene]:
+    """The scene around a running broker, with `rules` in its policy beside the innocent user's."""
+    made = Scene(host, folder)
+    with contextlib.ExitStack() as stack:
+        stack.callback(subprocess.run, ["ip", "netns", "del", "innocent"], capture_output=True)
+        subprocess.run(["ip", "netns", "add", "innocent"], check=True)
+        with Namespace.from_name("innocent", "net") as space:
+            made.network = space.inode
+            with space.call(lambda: socket.socket(socket.AF_INET)) as sock:
+                made.cookie = socket_network(sock)
+        victim = stack.enter_context(Sleeper())
+        made.victim = victim.pid
+        made.bundle = _bundle(folder)
+        if made.bundle is not None:
+            stack.callback(delete_container, "innocent")
+            run_container(made.bundle, "innocent")
+            pid = int(json.loads(subprocess.run(["crun", "state", "innocent"], capture_output=True, check=True).stdout)["pid"])
+            made.container = os.stat(f"/proc/{pid}/ns/net").st_ino
+        made.write_policy("soak", RULE + rules)
+        stack.callback(made.remove_policy, "soak")
+        host.reload()
+        # There is no answer to a reload: the rules are in force when the innocent user's calls are answered.
+        time.sleep(0.5)
+        yield made
+
+
+def _bundle(folder: Path) -> Path | None:
+    """A bundle of one program for crun; None when there is no crun."""
+    if not shutil.which("crun") or not Path("/bin/busybox").exists():
+        return None
+    bundle = folder / "bundle"
+    for name in ("bin", "proc", "sys", "dev"):
+        (bundle / "rootfs" / name).mkdir(parents=True)
+    shutil.copy("/bin/busybox", bundle / "rootfs/bin")
+    subprocess.run(["crun", "spec"], cwd=bundle, check=True)
+    path = bundle / "config.json"
+    config = json.loads(path.read_text())
+    config["process"] |= {"terminal": False, "args": list(SLEEP)}
+    config["process"].pop("rlimits", None)
+    path.write_text(json.dumps(config))
+    return bundle
+
+
+def run_container(bundle: Path, name: str) -> None:
+    """Start a container."""
+    null = subprocess.DEVNULL
+    command = ["crun", "run", "--detach", "--bundle", str(bundle), name]
+    subprocess.run(command, stdin=null, stdout=null, stderr=null, check=True, timeout=30)
+
+
+def delete_container(name: str) -> None:
+    """End and remove a container, if there is one."""
+    subprocess.run(["crun", "delete", "--force", name], capture_output=True, timeout=30)
+
+
+def add_user(scene: Scene, uid: int) -> None:
+    """Give a user a name, a home, and a place where rootless engines run."""
+    home = scene.folder.parent / f"home-{uid}"
+    for place in (home, Path(f"/run/user/{uid}")):
+        place.mkdir(parents=True, exist_ok=True)
+        os.chown(place, uid, uid)
+    scene.homes[uid] = home
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        with open("/etc/passwd", "a") as users:
+            users.write(f"soak{uid}:x:{uid}:{uid}::{home}:/bin/sh\n")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What the daemon holds."""
+
+    pid: int
+    fds: int
+    threads: int
+    memory: int
+
+    @classmethod
+    def of(cls, pid: int) -> "Measure | None":
+        """Of the daemon `pid`; None when it is gone."""
+        try:
+            snapshot = Snapshot.of(pid)
+            memory = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+        except (OSError, IndexError):
+            return None
+        return cls(pid, len(snapshot.fds), len(snapshot.threads), memory)
+
+
+def least(host: Host, seconds: float, enough: Callable[[Measure], bool] = lambda _: False) -> Measure:
+    """The least that the daemon holds at any moment of the next `seconds`: calls come and go.  Ends early with `enough`."""
+    end = time.monotonic() + seconds
+    found: list[Measure] = []
+    while time.monotonic() < end:
+        if (pid := host.pid) and (one := Measure.of(pid)) is not None:
+            found.append(one)
+            if enough(one):
+                break
+        time.sleep(0.05)
+    if not found:
+        return Measure(0, 0, 0, 0)
+    now = found[-1].pid
+    same = [one for one in found if one.pid == now]
+    return Measure(now, min(one.fds for one in same), min(one.threads for one in same), same[-1].memory)
+
+
+def wait_for_socket(path: str) -> None:
+    """Wait until the broker listens."""
+    eventually(lambda: Path(path).exists(), "the broker listens")
+
+
+def run_quietly(command: Sequence[str]) -> None:
+    """Run a program whose failure does not matter."""
+    subprocess.run(command, capture_output=True, timeout=_PATIENCE, check=False)
