@@ -19,6 +19,7 @@ CLIENTS = 1
 """The processor of those whose calls are measured."""
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
 _COUNTS = struct.Struct("=QQ")
 _PAUSE = 0.01
 
@@ -97,7 +98,8 @@ def _become(uid: int, cpu: int, parent: int) -> None:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
-    # A change of the uid takes it away, so it comes last.
+    # A change of the uid takes both away, so they come last.  A program that a user starts is dumpable: users may look into it.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1)
     if os.getppid() != parent:
         os._exit(1)
