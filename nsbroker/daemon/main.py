@@ -6,6 +6,7 @@ import gc
 import math
 import resource
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from nsbroker.errors import ConfigurationError
 
 _PR_SET_DUMPABLE = 4
 _HEARTBEAT = 5.0
+_SWITCH_INTERVAL = 0.0005
 
 
 def run(address: Path, config: Path | None, idle_timeout: float | None) -> None:
@@ -53,6 +55,8 @@ def run(address: Path, config: Path | None, idle_timeout: float | None) -> None:
             "--idle-timeout goes with a socket that the service manager passes, and keeps when the broker leaves"
         )
     listener = passed_socket(sockets) if sockets else own_socket(address)
+    # A thread that looks through /proc keeps the event loop waiting for so long each time that both want to run.
+    sys.setswitchinterval(_SWITCH_INTERVAL)
     # What is here now stays: the collector need not look at it again and again.
     gc.freeze()
     gc.enable()
