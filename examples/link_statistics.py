@@ -34,7 +34,7 @@ def main() -> None:
     print(f"{'CONTAINER':<30}{'LINK':<12}{'RECEIVED':>12}{'SENT':>12}")
     for container in containers:
         for name, (received, sent) in link_statistics(container.pid).items():
-            print(f"{container.engine + ':' + container.names[0]:<30}{name:<12}{received:>12}{sent:>12}")
+            print(f"{container.engine + ':' + (container.names or [container.id])[0]:<30}{name:<12}{received:>12}{sent:>12}")
 
 
 if __name__ == "__main__":

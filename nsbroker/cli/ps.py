@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
         rows = [
             [
                 one.engine,
-                one.names[0],
+                one.names[0] if one.names else one.id,
                 one.id[:_SHORT],
                 one.state,
                 one.pid,

@@ -331,7 +331,7 @@ async def resolve_slowly(target: Target, roster: Roster, asker: Asker, hints: Hi
         case Kind.UNIT:
             from nsbroker.daemon import unit  # only on this path: D-Bus takes a while to load
 
-            return PinnedProcess(await unit.find(target, roster.deadline), str(target))
+            return PinnedProcess(await unit.find(target, roster.deadline, asker.user, threads), str(target))
         case Kind.PATH:
             return PinnedNamespace(await _on_thread(threads, partial(_path, target, str(target)), asker.user, target), str(target))
     find = partial(lookup.find, NamespaceId.parse(target.value), hints)

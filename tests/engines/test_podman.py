@@ -89,6 +89,33 @@ def test_lists_come_from_the_api_where_it_is_served_and_from_the_files_otherwise
         path.unlink(missing_ok=True)
 
 
+def test_the_random_id_under_which_its_runtime_has_it_fits_no_pattern_for_names(podman: Podman, daemon: Daemon) -> None:
+    for digit in "0123456789abcdef":
+        targets = [f"{kind}:{digit}*" for kind in ("container", "crun", "runc", "containerd")]
+        daemon.allow(f"id-{digit}", who=[f"user:{OTHER}"], targets=targets, namespaces=["net"])
+    podman.make("zoo")
+    identifier = podman.id("zoo")
+    try:
+        for target in (
+            "container:zoo",
+            f"container:{identifier}",
+            f"crun:{identifier}",
+            f"crun:{identifier[:12]}",
+            f"podman:{identifier}",
+        ):
+            refused = run_command("show", target, uid=OTHER, address=daemon.address)
+            assert (refused.returncode, refused.stdout) == (1, ""), target
+        assert run_command("ps", uid=OTHER, address=daemon.address).stdout.count("\n") == 1
+        # Whoever may open everything finds it by that id all the same, and a rule for the name finds it by any of its ids.
+        assert run_command("show", f"crun:{identifier}", "--type", "net", address=daemon.address).returncode == 0
+        daemon.allow("zoo", who=[f"user:{OTHER}"], targets=["podman:zoo"], namespaces=["net"])
+        for target in ("container:zoo", f"container:{identifier}", f"podman:{identifier[:12]}"):
+            shown = run_command("show", target, "--type", "net", uid=OTHER, address=daemon.address)
+            assert shown.returncode == 0, f"{target}: {shown.stderr}"
+    finally:
+        podman.remove("zoo")
+
+
 class Rootless(Podman):
     """podman of a user without any privilege."""
 

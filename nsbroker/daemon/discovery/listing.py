@@ -83,7 +83,7 @@ class Listing:
         asked = trio.current_time()
         async with self._turns.of(peer.user):
             containers = await self._containers(grants, peer)
-            units = await self._units(grants) if grants.has_kind("unit") else []
+            units = await self._units(grants, peer.user) if grants.has_kind("unit") else []
             census = await self._passes.fresh()
 
             def make() -> View:
@@ -118,18 +118,24 @@ class Listing:
                     found[container] = types
         return found
 
-    async def _units(self, grants: Grants) -> Sequence[Named]:
-        """The main processes of the units that a rule names."""
+    async def _units(self, grants: Grants, user: int) -> Sequence[Named]:
+        """The main processes of the units that a rule names; of the first so many that have one."""
         from nsbroker.daemon import unit  # only on this path: D-Bus takes a while to load
 
         deadline = self._parts.roster.deadline
+        latest = trio.current_time() + _DEADLINE
         found: list[Named] = []
         # Without systemd there are none.
         with contextlib.suppress(EngineUnavailable):
-            named = [name for name in await unit.running(deadline) if grants.is_named((f"unit:{name}",))]
-            for name in sorted(named)[:_UNITS_MAX]:
-                with contextlib.suppress(BrokerError), await unit.find(Target.unit(name), deadline) as process:
+            for name in await unit.running(deadline, user):
+                if len(found) == _UNITS_MAX or trio.current_time() > latest:
+                    break
+                if not grants.is_named((f"unit:{name}",)):
+                    continue
+                with contextlib.suppress(BrokerError):
+                    process = await unit.find(Target.unit(name), deadline, user, self._parts.threads)
                     found.append(Named(process.pid, f"unit:{name}"))
+                    process.close()
         return found
 
 

@@ -15,6 +15,9 @@ from nsbroker.linux.process import Process
 from nsbroker.target import PID_MAX
 
 _RANDOM_ID = "[0-9a-f]{64}"
+# What engines make up: ids, which some use as names, too (also cut off by those that register containers with machined), and
+# what podman and docker compose call their own helpers and leftovers, which begins with a part of an id.
+_NO_NAME = re.compile(rf"([^/]+/)?({_RANDOM_ID}|[0-9a-f]{{32}}|[0-9a-f]{{12}}(-infra|-service|_.*))")
 _ANY_CONTAINER = re.compile(rf"lxc\.payload\..*|((docker|cri-containerd|libpod)-)?{_RANDOM_ID}(\.scope)?")
 
 
@@ -62,7 +65,7 @@ class Container:
     engine: str
     id: str
     names: tuple[str, ...]
-    """How people call it, and rules; the first is the one that answers use."""
+    """How people call it, and rules; the first is the one that answers use.  None where it has only a random id."""
     state: State
     pid: int = 0
     """Its first process, 0 without one: a number, to be pinned and proved."""
@@ -83,23 +86,29 @@ class Container:
     def target(self) -> str:
         """How answers and records name it.  What a user's own engine says is told apart: no rule can mean it by name."""
         engine = f"{self.engine}@{self.user}" if self.user else self.engine
-        return f"{engine}:{self.names[0]}"
+        return f"{engine}:{self.word}"
+
+    @property
+    def word(self) -> str:
+        """What people call it: its first name, or its id where it has none."""
+        return self.names[0] if self.names else self.id
 
     def rule_names(self) -> tuple[str, ...]:
         """The targets by which a rule may name it: none where anybody but root gives the names."""
         if self.user:
             return ()
         # Not by id: ids are random, and a pattern for names would fit some of them by chance.
-        return tuple(f"{kind}:{word}" for word in self.names for kind in (self.engine, "container"))
+        words = [word for word in self.names if not is_random(word)]
+        return tuple(f"{kind}:{word}" for word in words for kind in (self.engine, "container"))
 
     def pin(self) -> Process:
         """Its first process, proved to be that (the caller's to close).  Raises NoSuchTarget, EngineUnavailable."""
         if not self.pid:
             if self.state in _WITHOUT_PROCESS:
                 raise NoSuchTarget(self.target, _WITHOUT_PROCESS[self.state])
-            raise EngineUnavailable(self.engine, f"says that {self.names[0]} is {self.state}, but not as which process")
+            raise EngineUnavailable(self.engine, f"says that {self.word} is {self.state}, but not as which process")
         if not 0 < self.pid <= PID_MAX:
-            raise EngineUnavailable(self.engine, f"says that {self.names[0]} is process {self.pid}, which cannot be")
+            raise EngineUnavailable(self.engine, f"says that {self.word} is process {self.pid}, which cannot be")
         try:
             process = Process.open(self.pid)
         except OSError as error:
@@ -135,6 +144,11 @@ class Container:
             if re.fullmatch(form, part) or _ANY_CONTAINER.fullmatch(part) or (part == "user.slice" and not self.user):
                 return False
         return False
+
+
+def is_random(word: str) -> bool:
+    """Whether an engine made `word` up, so that it is an id and no name: `web*` must not fit it by chance."""
+    return _NO_NAME.fullmatch(word) is not None
 
 
 class Engine(Protocol):

@@ -6,14 +6,15 @@ those containers by the names that people give them.
 """
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 from msgspec import Struct
 
-from nsbroker.daemon.engines.container import Container, State
-from nsbroker.daemon.engines.state_files import Folder, in_thread
+from nsbroker.daemon.engines.container import Container, State, is_random
+from nsbroker.daemon.engines.state_files import Folder, in_thread, read_each
 from nsbroker.target import is_container_name
 
 PLACES = ("/run/containerd",)
@@ -21,6 +22,7 @@ USER_PLACES = ()
 _TASKS = "io.containerd.runtime.v2.task"
 _OTHERS = frozenset(("moby", "k8s.io"))
 _DEFAULT = "default"
+_DIGITS_MAX = 10
 _NERDCTL_NAME = "nerdctl/name"
 
 
@@ -105,7 +107,7 @@ class Tasks:
             id=shown,
             names=names,
             state=State.CREATED if created else State.RUNNING if number else State.ENDED,
-            pid=int(number) if number.isdigit() else 0,
+            pid=int(number) if number.isdigit() and len(number) <= _DIGITS_MAX else 0,
             start_time=None if state is None else state.init_process_start,
             groups=task.groups,
             pod=pod,
@@ -132,32 +134,38 @@ class Containerd:
 
     async def find(self, word: str) -> list[Container]:
         """By id, NAMESPACE/ID, the name that nerdctl gives, or the beginning of an id."""
-        return [
-            container
-            for container in await in_thread(self._all, word.rpartition("/")[0])
-            if word in container.names or container.id.startswith(word)
-        ]
+        return await in_thread(self._find, word)
 
     async def containers(self) -> list[Container]:
         """All that have a task."""
-        return await in_thread(self._all, "")
+        return await in_thread(self._find, "")
 
-    def _all(self, only: str) -> list[Container]:
+    def _find(self, word: str) -> list[Container]:
         with self._tasks.open() as folder:
-            return list(self._containers(folder, only))
+            return list(self._fitting(folder, word))
 
-    def _containers(self, folder: Folder, only: str) -> Iterator[Container]:
+    def _fitting(self, folder: Folder, word: str) -> Iterator[Container]:
+        only = word.rpartition("/")[0]
         for namespace in self._tasks.namespaces(folder):
             if namespace in _OTHERS or only not in ("", namespace):
                 continue
-            for identifier in self._tasks.ids(folder, namespace):
-                task = self._tasks.task(folder, namespace, identifier)
-                if task is not None:
-                    names = (task.annotations.get(_NERDCTL_NAME, ""), identifier)
-                    prefix = "" if namespace == _DEFAULT else f"{namespace}/"
-                    known = tuple(dict.fromkeys(prefix + name for name in names if is_container_name(name)))
-                    shown = prefix + identifier
-                    yield self._tasks.container(folder, namespace, identifier, task, self.name, known or (shown,), shown=shown)
+            prefix = "" if namespace == _DEFAULT else f"{namespace}/"
+            read = partial(self._read, folder, namespace, prefix, word)
+            wanted = word.removeprefix(prefix) if word.startswith(prefix) else ""
+            yield from read_each(read, self._tasks.ids(folder, namespace), wanted)
+
+    def _read(self, folder: Folder, namespace: str, prefix: str, word: str, id: str) -> Container | None:
+        """The task `id`, when `word` fits it.  What process it has is read of those alone."""
+        shown = prefix + id
+        task = self._tasks.task(folder, namespace, id)
+        if task is None:
+            return None
+        # nerdctl's ids are random; those of others are what people call it.
+        said = (task.annotations.get(_NERDCTL_NAME, ""), "" if is_random(id) else id)
+        names = tuple(dict.fromkeys(prefix + name for name in said if is_container_name(name)))
+        if word not in names and not shown.startswith(word):
+            return None
+        return self._tasks.container(folder, namespace, id, task, self.name, names, shown=shown)
 
 
 def engine(place: Path, user: int) -> Containerd:  # noqa: ARG001 - users' own are in mount namespaces of theirs

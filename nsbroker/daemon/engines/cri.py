@@ -1,11 +1,12 @@
 """cri: the pods and containers that Kubernetes runs through containerd, by the annotations of their specifications."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from nsbroker.daemon.engines.container import Container
 from nsbroker.daemon.engines.containerd import Task, Tasks
-from nsbroker.daemon.engines.state_files import Folder, in_thread
+from nsbroker.daemon.engines.state_files import Folder, in_thread, read_each
 from nsbroker.target import is_container_name
 
 PLACES = ("/run/containerd",)
@@ -36,17 +37,19 @@ class Cri:
             return list(self._fitting(folder, word))
 
     def _fitting(self, folder: Folder, word: str) -> Iterator[Container]:
-        for identifier in self._tasks.ids(folder, _NAMESPACE):
-            # Who asks by id need not read the names of all others.
-            if "/" not in word and not identifier.startswith(word):
-                continue
-            task = self._tasks.task(folder, _NAMESPACE, identifier)
-            if task is None:
-                continue
-            pod, name = _names(task)
-            if not is_container_name(name) or ("/" in word and word != name):
-                continue
-            yield self._tasks.container(folder, _NAMESPACE, identifier, task, self.name, (name,), shown=identifier, pod=pod)
+        ids = self._tasks.ids(folder, _NAMESPACE)
+        # Who asks by id need not read the names of all others.
+        fitting = ids if "/" in word else [one for one in ids if one.startswith(word)]
+        return read_each(partial(self._read, folder, word), fitting, word)
+
+    def _read(self, folder: Folder, word: str, id: str) -> Container | None:
+        task = self._tasks.task(folder, _NAMESPACE, id)
+        if task is None:
+            return None
+        pod, name = _names(task)
+        if not is_container_name(name) or ("/" in word and word != name):
+            return None
+        return self._tasks.container(folder, _NAMESPACE, id, task, self.name, (name,), shown=id, pod=pod)
 
 
 def _names(task: Task) -> tuple[str, str]:

@@ -12,7 +12,7 @@ import trio
 import nsbroker.inside.trio
 from nsbroker.daemon.engines.asking import ask_each
 from nsbroker.daemon.engines.container import Container, State
-from nsbroker.daemon.engines.state_files import Folder, beginning_with, in_thread
+from nsbroker.daemon.engines.state_files import Folder, beginning_with, in_thread, read_each
 from nsbroker.errors import EngineUnavailable
 from nsbroker.identity import NamespaceType
 from nsbroker.linux.socket_options import peer_credentials
@@ -22,6 +22,7 @@ PLACES = ("/var/lib/lxc",)
 USER_PLACES = ()
 _PROGRAM = "/usr/bin/lxc-info"
 _FACT = re.compile(r"(State|PID):\s*(\w+)")
+_PATIENCE = 1.0
 _ENTER = "/usr/bin/nsenter"
 _OURS = "/proc/self/ns/net"
 _HOSTS = "/proc/1/ns/net"
@@ -41,7 +42,10 @@ class Lxc:
     async def find(self, word: str) -> list[Container]:
         """By name, or the beginning of one: lxc has no other ids."""
         names = await in_thread(self._read_names, ".")
-        return await ask_each(lambda name: self._container(name, names), beginning_with(names, word))
+        if word in names:
+            return [await self._container(word, names)]
+        found = await ask_each(lambda name: self._listed(name, names), beginning_with(names, word))
+        return [container for container in found if container is not None]
 
     async def containers(self) -> list[Container]:
         """All that run."""
@@ -50,15 +54,17 @@ class Lxc:
         return [container for container in found if container is not None and container.pid]
 
     async def _listed(self, name: str, names: Collection[str]) -> Container | None:
-        # One that cannot be asked, because somebody keeps its socket busy, hides no other.
-        try:
-            return await self._container(name, names)
-        except EngineUnavailable:
-            return None
+        # One that cannot be asked, because somebody keeps its socket busy, hides no other, and does not hold it up for long.
+        with trio.move_on_after(_PATIENCE):
+            try:
+                return await self._container(name, names)
+            except EngineUnavailable:
+                pass
+        return None
 
     def _read_names(self, below: str) -> list[str]:
         with Folder(self._place, self._user, self.name) as folder:
-            return [name for name in folder.names(below) if folder.facts(f"{name}/config") is not None]
+            return list(read_each(lambda name: name if folder.facts(f"{name}/config") else None, folder.names(below)))
 
     async def _container(self, name: str, names: Collection[str]) -> Container:
         state, pid = "STOPPED", 0

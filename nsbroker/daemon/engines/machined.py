@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from nsbroker.daemon.engines.bus import Bus, NoService, NotThere, open_bus
+from nsbroker.daemon.engines.bus import Bus, NoService, NotThere
 from nsbroker.daemon.engines.container import Container, State
 
 PLACES = ("/run/systemd/machines",)
+# systemd makes the folder also on hosts without D-Bus, and where that is down machined cannot know of anything.
+NEEDS = ("/run/dbus/system_bus_socket",)
 USER_PLACES = ()
 _SERVICE = "org.freedesktop.machine1"
 _PATH = "/org/freedesktop/machine1"
@@ -29,14 +31,14 @@ class Machined:
         return await self._machines("")
 
     async def _machines(self, word: str) -> list[Container]:
-        async with open_bus(_SERVICE, self.name) as bus:
-            try:
-                (machines,) = await bus.call(_PATH, f"{_SERVICE}.Manager", "ListMachines")
-            except NoService:
-                # systemd makes the folder also where machined is not installed.
-                return []
-            wanted = [path for name, kind, _, path in machines if kind == "container" and name.startswith(word)]
-            found = [await self._read(bus, path) for path in wanted]
+        bus = Bus(_SERVICE, self.name)
+        try:
+            (machines,) = await bus.call(_PATH, f"{_SERVICE}.Manager", "ListMachines")
+        except NoService:
+            # systemd makes the folder also where machined is not installed.
+            return []
+        wanted = [path for name, kind, _, path in machines if kind == "container" and name.startswith(word)]
+        found = [await self._read(bus, path) for path in wanted]
         return [container for container in found if container is not None]
 
     async def _read(self, bus: Bus, path: str) -> Container | None:

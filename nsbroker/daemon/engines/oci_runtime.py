@@ -1,14 +1,15 @@
 """What crun and runc have in common: a folder for each container, with a state file that says which process it is."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Struct
 
-from nsbroker.daemon.engines.container import Container, State
-from nsbroker.daemon.engines.state_files import Folder, beginning_with, in_thread
+from nsbroker.daemon.engines.container import Container, State, is_random
+from nsbroker.daemon.engines.state_files import Folder, beginning_with, in_thread, read_each
 
 S = TypeVar("S", bound=Struct)
 
@@ -41,7 +42,7 @@ class OciRuntime(Generic[S]):
         self._process = process
 
     async def find(self, word: str) -> list[Container]:
-        """Its ids are names, too."""
+        """By id: those that people chose are names, too."""
         return await in_thread(self._read_beginning_with, word)
 
     async def containers(self) -> list[Container]:
@@ -52,8 +53,7 @@ class OciRuntime(Generic[S]):
         with Folder(self._place, self._user, self.name) as folder:
             if word and (exact := self._read(folder, word)):
                 return [exact]
-            found = [self._read(folder, name) for name in beginning_with(folder.names(), word)]
-        return [container for container in found if container is not None]
+            return list(read_each(partial(self._read, folder), beginning_with(folder.names(), word)))
 
     def first_process(self, id: str) -> FirstProcess | None:
         """The first process of the container `id`, None when there is no such container.  Blocks; raises as `Folder`."""
@@ -75,7 +75,8 @@ class OciRuntime(Generic[S]):
         return Container(
             engine=self.name,
             id=id,
-            names=(id,),
+            # What runs under a random id is another engine's (podman's, CRI-O's), which knows what people call it.
+            names=() if is_random(id) else (id,),
             state=State.RUNNING if started else State.CREATED,
             pid=found.pid,
             start_time=found.start_time,

@@ -13,7 +13,7 @@ from msgspec import Struct
 from nsbroker.daemon.engines import crun, docker, runc
 from nsbroker.daemon.engines.container import Container, Engine, State
 from nsbroker.daemon.engines.oci_runtime import FirstProcess
-from nsbroker.daemon.engines.state_files import Folder, in_thread
+from nsbroker.daemon.engines.state_files import Folder, in_thread, read_each
 
 PLACES = ("/var/lib/containers/storage",)
 USER_PLACES = ("{home}/.local/share/containers/storage",)
@@ -27,7 +27,9 @@ class _Stored(Struct):
     names: list[str] | None = None
 
 
-_stored = msgspec.json.Decoder(list[_Stored])
+# One entry after the other: one that makes no sense hides no other.
+_entries = msgspec.json.Decoder(list[msgspec.Raw])
+_stored = msgspec.json.Decoder(_Stored)
 
 
 class Storage:
@@ -58,22 +60,26 @@ class Storage:
 
     def _find(self, word: str) -> list[Container]:
         with Folder(self._place, self._user, self.name) as folder:
-            stored = [one for one in self._load(folder) if word in (one.names or ()) or one.id.startswith(word)]
-        return [self._container(one) for one in stored]
+            stored = {one.id: one for one in self._load(folder) if word in (one.names or ()) or one.id.startswith(word)}
+        # Its state is another file: one that cannot be read is an error for whoever asks for this container.
+        wanted = [one.id for one in stored.values() if word == one.id or word in (one.names or ())]
+        return list(read_each(lambda one: self._container(stored[one]), stored, next(iter(wanted), "")))
 
     @staticmethod
     def _load(folder: Folder) -> Iterator[_Stored]:
         for name in folder.names():
             if name.endswith(_SUFFIX):
                 for file in _FILES:
-                    yield from folder.load(f"{name}/{file}", _stored) or ()
+                    for entry in folder.load(f"{name}/{file}", _entries) or ():
+                        with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                            yield _stored.decode(entry)
 
     def _container(self, stored: _Stored) -> Container:
         process = self._first_process(stored.id)
         return Container(
             engine=self.name,
             id=stored.id,
-            names=tuple(stored.names or (stored.id,)),
+            names=tuple(stored.names or ()),
             state=State.ENDED if process is None else State.RUNNING,
             pid=process.pid if process else 0,
             start_time=process.start_time if process else None,

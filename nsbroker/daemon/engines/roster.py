@@ -1,17 +1,19 @@
 """Which engines there are, and asking them: each within its own deadline, none at another's cost."""
 
-import math
+import contextlib
 import os
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import trio
 
 from nsbroker.daemon.engines.asking import Survey
 from nsbroker.daemon.engines.container import Container, Engine
-from nsbroker.daemon.engines.own import ask_own, may_have_own
+from nsbroker.daemon.engines.own import OwnQuestion, may_have_own
+from nsbroker.daemon.engines.own_queue import OwnQueue
 from nsbroker.daemon.limits.abandonable_threads import AbandonableThreads
 from nsbroker.daemon.limits.concurrency import UserCapacityLimiter
 from nsbroker.errors import AmbiguousTarget, EngineUnavailable, NoSuchTarget
@@ -20,10 +22,9 @@ from nsbroker.target import ENGINES, Target, is_container_name
 
 # Questions of one user at a time; others of the same user wait for their turn.
 _OF_A_USER = 2
-# Processes that ask users' own engines, of all users together.
-_OWN_AT_ONCE = 4
-# After an engine did not answer in time, only those who name it wait for it, for so many seconds.
-_LEFT_ALONE = 10.0
+# An engine that did not answer in time is waited for so much longer, in seconds, on nobody's behalf; until then, only those
+# who name it wait for it, too.
+_PROBE = 10.0
 
 Ask = Callable[[Engine], Awaitable[list[Container]]]
 
@@ -48,7 +49,7 @@ class _Instance:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.silent_until = -math.inf
+        self.is_silent = False
 
 
 class Roster:
@@ -60,7 +61,7 @@ class Roster:
         self._instances: dict[tuple[str, str], _Instance] = {}
         self._turns = UserCapacityLimiter(_OF_A_USER)
         self._threads = threads
-        self._own = trio.CapacityLimiter(_OWN_AT_ONCE)
+        self._own = OwnQueue(deadline)
 
     async def find(self, target: Target, asker: Asker) -> tuple[Container, Process]:
         """The one container that `target` means to the asker, and its first process, proved (the caller's to close).
@@ -123,7 +124,7 @@ class Roster:
             raise EngineUnavailable(name, self._absence(name))
         async with self._turns.of(asker.user), trio.open_nursery() as nursery:
             for instance in present:
-                if name or trio.current_time() >= instance.silent_until:
+                if name or not instance.is_silent:
                     nursery.start_soon(self._ask_one, ask, instance, survey)
                 else:
                     survey.failures.append(EngineUnavailable(instance.engine.name, "did not answer in time a moment ago"))
@@ -135,8 +136,11 @@ class Roster:
             with trio.fail_after(self.deadline):
                 found = await ask(engine)
         except trio.TooSlowError:
-            instance.silent_until = trio.current_time() + _LEFT_ALONE
-            survey.failures.append(self._too_slow(engine.name, engine.place))
+            if not instance.is_silent:
+                instance.is_silent = True
+                # Not the caller's task: the next ones want to know when it answers again.
+                trio.lowlevel.spawn_system_task(_probe, ask, instance)
+            survey.failures.append(EngineUnavailable(engine.name, f"{engine.place}: no answer in {self.deadline:g} s"))
             return
         except EngineUnavailable as error:
             survey.failures.append(error)
@@ -148,35 +152,29 @@ class Roster:
         else:
             # machined tells whose a machine is, where users may register them: those are nobody's here.
             survey.containers.extend(one for one in found if one.user == 0 and _is_named_well(one))
-        instance.silent_until = -math.inf
+        instance.is_silent = False
 
     async def _ask_own(self, word: str, name: str, asker: Asker) -> Survey:
         if not asker.has_own or not may_have_own(asker.uid):
             return Survey([], [])
-        off = [engine for engine, places in self._places.items() if not places]
-        async with self._turns.of(asker.user), self._own:
-            try:
-                with trio.fail_after(self.deadline):
-                    said = await ask_own(asker.uid, asker.gid, word, name, off)
-            except trio.TooSlowError:
-                return Survey([], [self._too_slow(name or "own", f"uid {asker.uid}'s own engines")])
-            except EngineUnavailable as error:
-                return Survey([], [error])
+        off = tuple(engine for engine, places in self._places.items() if not places)
+        said = await self._own.ask(asker.user, OwnQuestion(asker.uid, asker.gid, word, name, off))
         return Survey([container for container in said.containers if _is_named_well(container)], said.failures)
-
-    def _too_slow(self, name: str, place: str) -> EngineUnavailable:
-        return EngineUnavailable(name, f"{place}: no answer in {self.deadline:g} s")
 
     def _absence(self, name: str) -> str:
         places = self._places.get(name)
         if places == []:
             return "turned off in the configuration"
-        where = " or ".join(places or import_module(f"{__package__}.{name}").PLACES)
-        return f"not found on this host: no {where}"
+        module = import_module(f"{__package__}.{name}")
+        missing = [need for need in _needs(module) if not os.path.exists(need)]
+        return f"not found on this host: no {' or '.join(missing or places or module.PLACES)}"
 
     def _present(self, name: str) -> Iterator[_Instance]:
         configured = self._places.get(name)
-        places = import_module(f"{__package__}.{name}").PLACES if configured is None else configured
+        module = import_module(f"{__package__}.{name}")
+        if not all(map(os.path.exists, _needs(module))):
+            return iter(())
+        places = module.PLACES if configured is None else configured
         return (self._instance(name, place) for place in places if os.path.exists(place))
 
     def _instance(self, name: str, place: str) -> _Instance:
@@ -185,6 +183,21 @@ class Roster:
             engine = import_module(f"{__package__}.{name}").engine(Path(place), 0)
             known = self._instances[name, place] = _Instance(engine)
         return known
+
+
+async def _probe(ask: Ask, instance: _Instance) -> None:
+    """Wait on for an engine that missed its deadline, until it answers or fails."""
+    try:
+        with trio.move_on_after(_PROBE), contextlib.suppress(Exception):
+            await ask(instance.engine)
+    finally:
+        instance.is_silent = False
+
+
+def _needs(module: ModuleType) -> Sequence[str]:
+    """What has to be there beside an engine's places, so that it can be asked at all."""
+    needs: Sequence[str] = getattr(module, "NEEDS", ())
+    return needs
 
 
 def _is_named_well(container: Container) -> bool:
@@ -210,7 +223,7 @@ def _best(containers: Sequence[Container], word: str) -> list[Container]:
 
 
 def _candidates(containers: Sequence[Container]) -> list[str]:
-    targets = [f"{container.engine}:{container.names[0]}" for container in containers]
+    targets = [f"{container.engine}:{container.word}" for container in containers]
     return sorted(
         target if targets.count(target) == 1 else f"{container.engine}:{container.id}"
         for target, container in zip(targets, containers, strict=True)

@@ -3,7 +3,7 @@
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -121,6 +121,21 @@ class Folder:
 def beginning_with(names: list[str], word: str) -> Iterator[str]:
     """`word` alone when it is one of `names`, else those that begin with it."""
     yield from [word] if word in names else [name for name in names if name.startswith(word)]
+
+
+def read_each(read: Callable[[str], T | None], names: Iterable[str], wanted: str = "") -> Iterator[T]:
+    """What `read` gives of each of `names`, but None.  One that cannot be read (its files are damaged, somebody else's, being
+    written for too long) hides no other; it is an error only where it is the very one that is `wanted`.
+    """
+    for name in names:
+        try:
+            found = read(name)
+        except (EngineUnavailable, OSError):
+            if name == wanted:
+                raise
+            continue
+        if found is not None:
+            yield found
 
 
 async def in_thread(function: Callable[[A], T], argument: A) -> T:

@@ -76,3 +76,29 @@ def test_names_of_a_users_engine_are_no_names_for_rules() -> None:
     assert container().rule_names() == ("docker:web", "container:web"), "an id is random: a glob could fit it by chance"
     assert container(user=4001).rule_names() == ()
     assert container(user=4001).target == "docker@4001:web"
+
+
+@pytest.mark.parametrize(
+    ("name", "named"),
+    [
+        ("web", True),
+        ("deadbeef", True),
+        ("team/web", True),
+        ("0123456789ab", True),
+        (ID, False),
+        (f"team/{ID}", False),
+        # What RHEL's hook registers a container with machined under.
+        (ID[:32], False),
+        # podman's helpers of a pod, and what docker compose moves out of the way.
+        (f"{ID[:12]}-infra", False),
+        (f"{ID[:12]}-service", False),
+        (f"{ID[:12]}_web", False),
+    ],
+)
+def test_what_an_engine_made_up_is_no_name_for_rules(name: str, named: bool) -> None:
+    one = dataclasses.replace(container(), names=(name,))
+    assert one.rule_names() == ((f"docker:{name}", f"container:{name}") if named else ())
+
+
+def test_one_without_a_name_is_called_by_its_id() -> None:
+    assert dataclasses.replace(container(), names=()).target == f"docker:{ID}"

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from nsbroker.daemon.engines import machined
 from nsbroker.daemon.engines.asking import Survey
 from nsbroker.daemon.engines.container import Container, State
 from nsbroker.daemon.engines.roster import Ask, Asker, Roster, distinct
@@ -74,7 +75,7 @@ def endless(sock: socket.socket, request: bytes) -> None:
 
 
 def silent(sock: socket.socket, request: bytes) -> None:
-    sock.settimeout(5)
+    sock.settimeout(1)
     sock.recv(1)
 
 
@@ -181,6 +182,33 @@ async def test_a_silent_engine_is_waited_for_once_and_by_those_who_name_it(path:
         for target in ("docker:web", "container:web"):
             with pytest.raises(NoSuchTarget):
                 await find(roster, target)
+
+
+async def test_an_engine_that_was_late_once_is_asked_again_as_soon_as_it_answers(path: Path) -> None:
+    late = iter([0.5])
+
+    def answer(sock: socket.socket, request: bytes) -> None:
+        time.sleep(next(late, 0))
+        says(b"", b"404 Not Found")(sock, request)
+
+    roster = docker(path, 0.3)
+    with server(path, answer):
+        with pytest.raises(EngineUnavailable, match="no answer in"):
+            await find(roster, "container:web")
+        with pytest.raises(EngineUnavailable, match="a moment ago"):
+            await find(roster, "container:web")
+        await trio.sleep(0.5)
+        with pytest.raises(NoSuchTarget):
+            await find(roster, "container:web")
+
+
+async def test_machined_is_no_engine_of_a_host_without_a_bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machined, "NEEDS", (str(tmp_path / "bus"),))
+    roster = Roster({**OFF, "machined": [str(tmp_path)]}, 1.0, AbandonableThreads(8))
+    with pytest.raises(NoSuchTarget):
+        await find(roster, "container:web")
+    with pytest.raises(EngineUnavailable, match=f"not found on this host: no {tmp_path}/bus"):
+        await find(roster, "machined:web")
 
 
 @pytest.mark.root
