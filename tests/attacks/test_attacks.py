@@ -171,8 +171,7 @@ def test_a_record_that_nobody_takes_lets_nothing_out(tmp_path: Path) -> None:
     daemon = Daemon(tmp_path, limits="record-deadline = 0.05")
     read, write = os.pipe()
     fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
-    command = [sys.executable, "-m", "nsbroker", "serve", "--address", daemon.address, "--config", str(daemon.config)]
-    with open(read, "rb", buffering=0) as pipe, subprocess.Popen(command, stderr=write) as process:
+    with open(read, "rb", buffering=0) as pipe, subprocess.Popen(daemon.command, stderr=write) as process:
         os.close(write)
         eventually(lambda: b"listening" in (pipe.read(4096) or b""), "the daemon listens")
         opened = refused = 0

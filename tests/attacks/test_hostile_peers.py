@@ -170,8 +170,7 @@ def test_a_daemon_that_may_not_look_at_root_survives_its_call(tmp_path: Path) ->
 
 def test_standard_error_without_a_reader_ends_no_daemon(tmp_path: Path) -> None:
     daemon = Daemon(tmp_path)
-    command = [sys.executable, "-m", "nsbroker", "serve", "--address", daemon.address, "--config", str(daemon.config)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(daemon.command, stderr=subprocess.PIPE) as process:
         assert process.stderr
         process.stderr.readline()
         process.stderr.close()
