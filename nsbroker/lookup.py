@@ -12,6 +12,7 @@ from collections.abc import Iterator, MutableMapping
 from nsbroker.errors import InvalidType, NoSuchTarget, NsbrokerError, PermissionDenied
 from nsbroker.identity import NamespaceId, NamespaceType
 from nsbroker.linux import process_table, socket_owner
+from nsbroker.linux.process import real_user
 from nsbroker.namespace import Namespace
 
 _WITH_PARENTS = (NamespaceType.USER, NamespaceType.PID)
@@ -84,8 +85,9 @@ def _threads(wanted: NamespaceId) -> Iterator[str]:
 def _descriptors(wanted: NamespaceId) -> Iterator[str]:
     text = str(wanted)
     for pid in process_table.process_ids():
-        for number, link in process_table.descriptors(pid):
-            if link == text:
+        for number, link in process_table.descriptors(pid, process_table.DETACHED):
+            # What a link does not tell has to be looked at, which can wait for a file system: at root's files alone.
+            if link == text or (link in process_table.DETACHED and real_user(pid) == 0):
                 yield f"/proc/{pid}/fd/{number}"
 
 

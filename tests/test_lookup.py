@@ -64,6 +64,16 @@ sys.stdin.read()"""
 
 
 @pytest.mark.root
+def test_through_an_open_file_of_roots_whose_mount_is_gone() -> None:
+    with named_network("green") as path:
+        text = f"net:[{path.stat().st_ino}]"
+        fd = os.open(path, os.O_RDONLY)
+    assert os.readlink(f"/proc/self/fd/{fd}") == "/"
+    assert found(text) == text
+    os.close(fd)
+
+
+@pytest.mark.root
 def test_through_a_mount() -> None:
     with named_network("green") as path:
         with Namespace.from_path(path) as space:

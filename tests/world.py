@@ -28,13 +28,9 @@ ALICE = 4001
 BOB = 4002
 """Users who own nothing; they need no name."""
 
-<<<<<<< HEAD
-_PATIENCE = 10.0
 _PR_SET_DUMPABLE = 4
-=======
 _PATIENCE = 10.0 * float(os.environ.get("NSBROKER_SLOWNESS", "1"))
 _SERVE_BY_NUMBER = Path(__file__).parent / "serve_by_number.py"
->>>>>>> 4d9709f (tests/kernels boots older kernels; tests/as-linux makes this one like them)
 
 
 def eventually(condition: Callable[[], bool], what: str) -> None:

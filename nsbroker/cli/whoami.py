@@ -6,6 +6,7 @@ import pwd
 
 from nsbroker.cli.output import add_json, print_json, print_table
 from nsbroker.client.blocking import connect
+from nsbroker.linux.features import features
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -21,11 +22,18 @@ def run(options: argparse.Namespace) -> int:
         print_json(peer)
         return 0
     groups = " ".join(f"{gid} ({_group(gid)})" for gid in peer.groups)
-    user = "nobody in particular (this uid proves nothing to the broker)" if peer.anonymous else _user(peer.uid)
+    user = f"nobody in particular: {_reason(peer.uid)}" if peer.anonymous else _user(peer.uid)
     print_table(
         ["WHAT", "VALUE"], [["user", f"{peer.uid} ({user})"], ["groups", groups], ["process", peer.pid], ["unit", peer.unit or "-"]]
     )
     return 0
+
+
+def _reason(uid: int) -> str:
+    """Why its uid proves nothing."""
+    if uid == 0 and not features().peer_pidfd:
+        return "before Linux 6.5 root cannot be told from the root of a container"
+    return "this uid proves nothing to the broker"
 
 
 def _user(uid: int) -> str:

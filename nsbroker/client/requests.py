@@ -57,6 +57,7 @@ from nsbroker.interface import (
     WhoAmIReply,
 )
 from nsbroker.linux.ancillary import close_all
+from nsbroker.linux.features import features
 from nsbroker.namespace import Namespace
 from nsbroker.socket_kind import SocketKind
 from nsbroker.target import Kind, Target
@@ -66,6 +67,7 @@ from nsbroker.varlink.connection import IncomingReply
 T = TypeVar("T")
 R = TypeVar("R", bound=Struct)
 
+_ROOT_IS_NOBODY = "before Linux 6.5 the broker cannot tell root from the root of a container: only rules for everyone fit"
 Where = str | Target
 """A target, as a string or parsed."""
 
@@ -375,6 +377,8 @@ def _error(request: Request[T], reply: IncomingReply) -> NsbrokerError:
     if kind is None:
         return ProtocolError(f"{request.what()}: the broker answers with an unknown error {reply.error}")
     if kind is PermissionDenied:
+        if os.geteuid() == 0 and not features().peer_pidfd:
+            return PermissionDenied(request.what(), _ROOT_IS_NOBODY)
         if request.lacks:
             why = f"no rule of the broker's policy lets you have {request.lacks} there, or the kernel does not"
             return PermissionDenied(request.what(), why)

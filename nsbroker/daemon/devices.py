@@ -16,7 +16,7 @@ from nsbroker.daemon.inquiry import Inquiry, inquire
 from nsbroker.daemon.parts import Parts
 from nsbroker.daemon.permission import SOME_DEVICE, Device, DeviceNumber, is_device_name
 from nsbroker.daemon.resolve import Pinned
-from nsbroker.errors import InvalidParameter, NoSuchDevice, PermissionDenied
+from nsbroker.errors import InvalidParameter, NoSuchDevice, NoSuchTarget, PermissionDenied
 from nsbroker.interface import (
     DeviceAccess,
     DeviceDescription,
@@ -138,6 +138,8 @@ class Devices:
             return await self._parts.threads.run(caller.peer.user, pinned.target, deadline, work, undo, lambda: os.close(fd))
         except trio.TooSlowError as error:
             raise NoSuchDevice(pinned.target, name, "it did not answer in time") from error
+        except ProcessLookupError as error:
+            raise NoSuchTarget(pinned.target, "the process has ended") from error
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 raise

@@ -183,7 +183,9 @@ class Inquiry:
     def _masked(self, error: Exception) -> BrokerError:
         if isinstance(error, PermissionDenied | InvalidParameter | QuotaExceeded | RecordFailed):
             return PermissionDenied() if isinstance(error, PermissionDenied) else error
-        if isinstance(error, BrokerError) and (self.verdict.allowed or self._grants.is_named(self.names)):
+        # Of itself, a peer may be told anything.
+        may_know = self.target.kind is Kind.SELF or self.verdict.allowed or self._grants.is_named(self.names)
+        if isinstance(error, BrokerError) and may_know:
             return error
         return PermissionDenied()
 

@@ -24,6 +24,9 @@ from nsbroker.target import UNIT_SUFFIXES
 _WHOLE_RANGE = ["0", "0", "4294967295"]
 _subordinates = SubordinateUids()
 
+NO_PEER_PIDFD = "before Linux 6.5 the kernel does not show the broker which process connected, only its user and groups"
+"""What it means that there is no SO_PEERPIDFD: nobody has a unit, nobody is shown to be root, and nobody is `self`."""
+
 
 @functools.cache
 def _uids_are_whole() -> bool:
@@ -197,6 +200,13 @@ class Peer:
             self._process.close()
         if self._pid_namespace is not None:
             self._pid_namespace.close()
+
+
+def why_without_process() -> str:
+    """Why a peer has no process, in words for the peer."""
+    if features().peer_pidfd:
+        return "the process that connected has ended"
+    return f"{NO_PEER_PIDFD}: name yourself as pid:NUMBER, or send a pidfd"
 
 
 def unit_of(cgroups: dict[str, str]) -> str | None:

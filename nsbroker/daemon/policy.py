@@ -14,10 +14,11 @@ from typing import NamedTuple, TypeVar
 
 from nsbroker.daemon.configuration import Configuration, RuleText, SourcedRule
 from nsbroker.daemon.engines.roster import Asker
-from nsbroker.daemon.peer import Peer
+from nsbroker.daemon.peer import NO_PEER_PIDFD, Peer
 from nsbroker.daemon.permission import Allowance, Permission
 from nsbroker.errors import ConfigurationError, InvalidTarget, InvalidType
 from nsbroker.identity import NamespaceType
+from nsbroker.linux.features import features
 from nsbroker.target import ENGINES, KINDS, UNIT_SUFFIXES, Kind, Target
 
 Names = tuple[str, ...]
@@ -275,6 +276,8 @@ class Policy:
                 raise ConfigurationError(f"who: {who!r} is none of user:NAME, group:NAME, unit:NAME.service, everyone")
             if kind in ("user", "group") and number is None:
                 self.warnings.append(f"{place}: there is no {kind} {name!r} here: it fits nobody")
+            if (kind == "unit" or (kind == "user" and number == 0)) and not features().peer_pidfd:
+                self.warnings.append(f"{place}: {who} fits nobody: {NO_PEER_PIDFD}")
         return everyone, frozenset(uids), frozenset(gids), frozenset(units)
 
 

@@ -18,7 +18,7 @@ from nsbroker.daemon.engines.roster import Asker, Roster
 from nsbroker.daemon.held import Held, Holder
 from nsbroker.daemon.hints import Hints
 from nsbroker.daemon.limits.abandonable_threads import AbandonableThreads
-from nsbroker.daemon.peer import Peer
+from nsbroker.daemon.peer import Peer, why_without_process
 from nsbroker.daemon.policy import Grants, Names
 from nsbroker.errors import (
     BrokerError,
@@ -380,7 +380,7 @@ def _pidfd(fd: int, peer: Peer) -> Pinned:
 def _self(peer: Peer) -> Pinned:
     process = peer.process()
     if process is None:
-        raise NoSuchTarget("self", "the process that connected has ended, or this kernel cannot tell which it was: send a pidfd")
+        raise NoSuchTarget("self", why_without_process())
     # The peer keeps its own pin: each closes what is its.
     return PinnedPeer(Process(os.dup(process.pidfd), process.pid, process.tid), "self")
 

@@ -6,6 +6,8 @@ import os
 import struct
 import sys
 
+from nsbroker.linux.statx import statx
+
 _NS_GET_USERNS = 0xB701  # Linux 4.9
 _NS_GET_PARENT = 0xB702  # Linux 4.9
 _NS_GET_NSTYPE = 0xB703  # Linux 4.11
@@ -26,6 +28,21 @@ def device() -> int:
 def is_namespace(fd: int) -> bool:
     """Whether `fd` (borrowed) is on nsfs.  Asking an ioctl instead could be answered by any device driver."""
     return os.fstat(fd).st_dev == device()
+
+
+def identify(path_fd: int) -> tuple[int, int] | None:
+    """The CLONE_NEW* flag and the inode of the namespace that `path_fd` (borrowed, O_PATH) is; None when it is no namespace.
+
+    A network file system is not asked anew what its file is, and nothing but a namespace is opened.
+    """
+    facts = statx(path_fd)
+    if facts.device != device():
+        return None
+    fd = os.open(f"/proc/self/fd/{path_fd}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return namespace_type(fd), facts.inode
+    finally:
+        os.close(fd)
 
 
 def namespace_type(fd: int) -> int:

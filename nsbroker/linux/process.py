@@ -18,7 +18,7 @@ from nsbroker.linux.pidfd import ProcessInfo
 class Process:
     """Owns a pidfd, and a directory fd where one was needed.  All methods raise ESRCH once the process has ended."""
 
-    __slots__ = ("_directory", "_features", "pid", "pidfd", "tid")
+    __slots__ = ("_directory", "_features", "_is_leaders", "pid", "pidfd", "tid")
 
     def __init__(self, pidfd: int, pid: int, tid: int | None = None, *, known: Features | None = None) -> None:
         """Takes `pidfd`.  `pid` and `tid` are its numbers; prefer the class methods, which see to that."""
@@ -27,6 +27,8 @@ class Process:
         self.tid = tid
         self._directory = -1
         self._features = known or features()
+        # Whether a thread is pinned by the pidfd of its process, and itself by the directory alone.
+        self._is_leaders = False
 
     @classmethod
     def open(cls, pid: int) -> Self:
@@ -57,6 +59,7 @@ class Process:
     @classmethod
     def _open_thread_by_proc(cls, pid: int, tid: int, known: Features) -> Self:
         process = cls(os.pidfd_open(pid), pid, tid, known=known)
+        process._is_leaders = True
         try:
             process._open_directory()
         except BaseException:
@@ -143,7 +146,9 @@ class Process:
 
     def has_ended(self) -> bool:
         """Whether it has ended, reaped or not."""
-        return _pidfd.has_ended(self.pidfd)
+        if _pidfd.has_ended(self.pidfd):
+            return True
+        return self._is_leaders and self._directory >= 0 and not procfs.is_there(self._directory)
 
     def _see_alive(self) -> None:
         if self.has_ended():

@@ -10,6 +10,9 @@ import os
 from collections.abc import Callable, Container, Iterator, Sequence
 from typing import NamedTuple
 
+DETACHED = frozenset(("/",))
+"""The link of an open file that was opened through a bind mount which is gone by now; root directories have the same."""
+
 _KERNEL_THREAD = 0x00200000  # PF_KTHREAD
 _SOME = 4096
 

@@ -24,9 +24,22 @@ def open_namespace(directory: int, kind: str) -> int:
 def open_root(directory: int) -> int:
     """An O_PATH fd (the caller's, close-on-exec) of the process's root directory, by way of its magic link.
 
-    Whatever file system that is on may be asked whether it is still there, and need not answer.
+    Whatever file system that is on may be asked whether it is still there, and need not answer.  Raises ESRCH when the
+    process has ended, or is about to: it gives its root away before its pidfd shows the end.
     """
-    return os.open("root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        return os.open("root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+    except FileNotFoundError as error:
+        raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH)) from error
+
+
+def is_there(directory: int) -> bool:
+    """Whether the process or thread that `directory` is of still is there."""
+    try:
+        os.stat("stat", dir_fd=directory)
+    except OSError:
+        return False
+    return True
 
 
 def read(directory: int, name: str) -> bytes:

@@ -5,7 +5,6 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -136,8 +135,13 @@ def test_a_control_group_cannot_be_named_into_a_unit(daemon: Daemon) -> None:
 
 
 @pytest.mark.root
-def test_a_dead_uid_0_of_another_user_namespace_does_not_become_root_by_number(daemon: Daemon) -> None:
+def test_a_dead_uid_0_of_another_user_namespace_does_not_become_root_by_number(tmp_path: Path) -> None:
     """Its number is given to a process of root's while the connection waits."""
+    with Daemon(tmp_path, by_number=False) as daemon:
+        _reuse_number(daemon)
+
+
+def _reuse_number(daemon: Daemon) -> None:
     sock = socket.socket(socket.AF_UNIX)
     os.kill(daemon.pid, signal.SIGSTOP)
     child = os.fork()

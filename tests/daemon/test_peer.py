@@ -14,7 +14,7 @@ from nsbroker.daemon.limits.users import ANONYMOUS
 from nsbroker.daemon.peer import Peer, unit_of
 from nsbroker.errors import NoSuchTarget
 from nsbroker.linux import process as process_module
-from nsbroker.linux.features import Features
+from nsbroker.linux.features import Features, features
 from tests.world import ALICE
 
 CLIENT = """
@@ -27,11 +27,13 @@ sys.stdin.read()
 
 
 @pytest.fixture(params=["this kernel", "Linux 5.10"])
-def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "Linux 5.10":
-        monkeypatch.setattr(process_module, "features", Features)
-        monkeypatch.setattr(peer_module, "features", Features)
-    return str(request.param)
+def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Features:
+    """What the kernel has: what this one has, and nothing of it."""
+    if request.param == "this kernel":
+        return features()
+    monkeypatch.setattr(process_module, "features", Features)
+    monkeypatch.setattr(peer_module, "features", Features)
+    return Features()
 
 
 class Client:
@@ -68,8 +70,8 @@ def listener() -> Iterator[socket.socket]:
 
 
 @pytest.mark.root
-def test_root_is_root_where_the_kernel_shows_it_and_a_user_is_that_user(listener: socket.socket, kernel: str) -> None:
-    unproved = kernel != "this kernel"
+def test_root_is_root_where_the_kernel_shows_it_and_a_user_is_that_user(listener: socket.socket, kernel: Features) -> None:
+    unproved = not kernel.peer_pidfd
     for prefix, uid, anonymous in (((), 0, unproved), (("setpriv", f"--reuid={ALICE}", "--clear-groups"), ALICE, False)):
         client = Client(listener, *prefix)
         peer = Peer(client.sock)
@@ -90,7 +92,7 @@ def test_uid_0_without_the_right_to_administer_the_host_is_anonymous(listener: s
 
 
 @pytest.mark.root
-def test_uid_0_of_another_user_namespace_is_not_root(listener: socket.socket, kernel: str) -> None:
+def test_uid_0_of_another_user_namespace_is_not_root(listener: socket.socket, kernel: Features) -> None:
     client = Client(listener, "unshare", "--user", "--map-root-user")
     peer = Peer(client.sock)
     assert peer.uid == 0, "the kernel itself takes it for root"
@@ -100,7 +102,7 @@ def test_uid_0_of_another_user_namespace_is_not_root(listener: socket.socket, ke
 
 
 @pytest.mark.root
-def test_uid_0_that_is_gone_by_now_proves_nothing(listener: socket.socket, kernel: str) -> None:
+def test_uid_0_that_is_gone_by_now_proves_nothing(listener: socket.socket, kernel: Features) -> None:
     client = Client(listener)
     client.end()
     peer = Peer(client.sock)
@@ -110,11 +112,11 @@ def test_uid_0_that_is_gone_by_now_proves_nothing(listener: socket.socket, kerne
 
 
 @pytest.mark.root
-def test_numbers_of_another_pid_namespace_are_translated_or_refused(listener: socket.socket, kernel: str) -> None:
+def test_numbers_of_another_pid_namespace_are_translated_or_refused(listener: socket.socket, kernel: Features) -> None:
     client = Client(listener, "unshare", "--pid", "--fork", "--kill-child")
     assert client.pid_inside == 1
     peer = Peer(client.sock)
-    if kernel == "this kernel":
+    if kernel.pid_translation:
         ours = peer.translate(1, "pid:1")
         assert ours == peer.pid
         peer.see_translated(1, ours, "pid:1")
@@ -129,7 +131,7 @@ def test_numbers_of_another_pid_namespace_are_translated_or_refused(listener: so
     client.close()
 
 
-def test_numbers_of_our_own_pid_namespace_stay_as_they_are(listener: socket.socket, kernel: str) -> None:
+def test_numbers_of_our_own_pid_namespace_stay_as_they_are(listener: socket.socket, kernel: Features) -> None:
     client = Client(listener)
     peer = Peer(client.sock)
     assert peer.translate(4711, "pid:4711") == 4711
@@ -161,7 +163,7 @@ def test_the_unit_is_read_from_the_pinned_process_and_gone_with_it(listener: soc
         peer = Peer(client.sock)
         assert peer.unit() != "web.service"
         (group / "cgroup.procs").write_text(str(peer.pid))
-        assert peer.unit() == "web.service"
+        assert peer.unit() == ("web.service" if features().peer_pidfd else None)
         client.end()
         assert peer.unit() is None
         peer.close()

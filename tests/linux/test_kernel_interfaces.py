@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from nsbroker.linux import nsfs, procfs, setns, socket_options
+from nsbroker.linux import nsfs, procfs, setns, socket_options, statx
+from nsbroker.linux.ancillary import close_all
 from nsbroker.linux.features import features
 from nsbroker.linux.openat2 import RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, openat2
 from tests.world import ALICE, Sleeper, as_user
@@ -43,6 +44,10 @@ def test_peer_credentials_and_groups_are_the_connecting_processes(count: int) ->
 def test_peer_pidfd_is_of_the_process_that_connected() -> None:
     left, right = socket.socketpair()
     with left, right:
+        if not features().peer_pidfd:
+            with pytest.raises(OSError, match="Protocol not available"):
+                socket_options.peer_pidfd(left)
+            return
         fd = socket_options.peer_pidfd(left)
         assert procfs.pidfd_number(fd) == os.getpid()
         assert not os.get_inheritable(fd)
@@ -80,13 +85,23 @@ def test_a_namespace_knows_type_owner_and_parent(sleeper: Sleeper) -> None:
 
 
 def test_unique_ids_differ_between_namespaces(sleeper: Sleeper) -> None:
-    assert features().namespace_id, "this kernel has no NS_GET_ID: the test would show nothing"
-    ids = []
-    for pid in ("self", sleeper.pid):
-        fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
-        ids.append(nsfs.unique_id(fd))
-        os.close(fd)
-    assert ids[0] != ids[1]
+    fds = [os.open(f"/proc/{pid}/ns/net", os.O_RDONLY) for pid in ("self", sleeper.pid)]
+    if features().namespace_id:
+        assert len(set(map(nsfs.unique_id, fds))) == 2
+    else:
+        with pytest.raises(OSError, match="Inappropriate ioctl"):
+            nsfs.unique_id(fds[0])
+    close_all(fds)
+
+
+def test_a_namespace_is_known_by_a_path_alone_and_nothing_else_is_taken_for_one() -> None:
+    for path in ("/proc/self/ns/net", "/proc/self/ns/uts", "/dev/null", "/"):
+        found = os.open(path, os.O_PATH)
+        facts = os.stat(path)
+        flag = {"net": setns.CLONE_NEWNET, "uts": setns.CLONE_NEWUTS}.get(path[-3:])
+        assert statx.statx(found) == (facts.st_dev, facts.st_ino)
+        assert nsfs.identify(found) == (flag and (flag, facts.st_ino))
+        os.close(found)
 
 
 def test_openat2_refuses_links_when_told_to(tmp_path: Path) -> None:

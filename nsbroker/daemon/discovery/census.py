@@ -4,6 +4,7 @@ The pass takes its time, and the host goes on meanwhile: what ended is left out,
 was looked at.  A process's own namespaces are read one after the other, and its number and start time tell it apart.
 """
 
+import errno
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from nsbroker.daemon.discovery.stalls import Progress
 from nsbroker.description import Holder, HolderKind
 from nsbroker.errors import InvalidType
 from nsbroker.identity import NamespaceType
-from nsbroker.linux import file_handle, process_table, socket_owner
+from nsbroker.linux import file_handle, nsfs, process_table, socket_owner
 from nsbroker.linux.process import real_user
 from nsbroker.linux.process_table import Facts
 from nsbroker.lookup import socket_place
@@ -152,7 +153,7 @@ def _by_files(pid: int, paths: Mapping[str, str], shares: Shares) -> Iterator[tu
 
 
 def _link_at(pid: int, number: int) -> str | None:
-    """The namespace that an open file of root's is whose mount has gone.  Linux 6.18; None before, and for anything else."""
+    """The namespace that an open file of root's is whose mount has gone; None for anything else."""
     if real_user(pid) != 0:
         # Even to look at it without opening it can wait for a file system.
         return None
@@ -161,12 +162,23 @@ def _link_at(pid: int, number: int) -> str | None:
     except OSError:
         return None
     try:
-        space = file_handle.namespace_at(found)
+        space = _identify(found)
         return None if space is None else f"{NamespaceType.of_flag(space[0])}:[{space[1]}]"
     except (OSError, InvalidType):
         return None
     finally:
         os.close(found)
+
+
+def _identify(found: int) -> tuple[int, int] | None:
+    """The CLONE_NEW* flag and the inode of the namespace that `found` (borrowed, O_PATH) is; None when it is something else."""
+    try:
+        return file_handle.namespace_at(found)
+    except OSError as error:
+        # Before Linux 6.18 namespaces have no handles, and other file systems without any are asked in vain.
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+    return nsfs.identify(found)
 
 
 def _bound(census: Census, shares: Shares, progress: Progress) -> Iterator[Sighting]:

@@ -19,6 +19,7 @@ from nsbroker.description import HolderKind, NamespaceDescription
 from nsbroker.errors import ConnectionLost, PermissionDenied
 from nsbroker.identity import NamespaceType
 from nsbroker.linux import setns
+from nsbroker.linux.features import features
 from nsbroker.linux.mounts import bind, unmount
 from nsbroker.namespace import Namespace
 from tests.world import ALICE, Daemon, Sleeper, eventually, named_network
@@ -71,7 +72,7 @@ def test_a_network_that_only_a_socket_holds(daemon: Daemon) -> None:
     with sock, daemon.connect() as broker:
         one = found(broker, "net", inode)
         assert one is not None
-        assert (one.processes, one.id is not None) == (0, True)
+        assert (one.processes, one.id is not None) == (0, features().namespace_id)
         assert [(holder.kind, holder.pid, holder.number) for holder in one.holders or ()] == [
             (HolderKind.SOCKET, os.getpid(), sock.fileno())
         ]
@@ -308,9 +309,8 @@ def test_a_descriptor_that_was_opened_by_a_name_is_seen_also_when_the_name_is_go
         with daemon.connect() as broker:
             assert holders(found(broker, "net", inode)) == {HolderKind.MOUNT, HolderKind.DESCRIPTOR}
     with daemon.connect() as broker:
-        if broker.status().features["namespace_id"]:
-            # From that kernel on namespaces have file handles, which tell without opening anything.
-            assert holders(found(broker, "net", inode)) == {HolderKind.DESCRIPTOR}
+        assert holders(found(broker, "net", inode)) == {HolderKind.DESCRIPTOR}
+        broker.open(f"net:[{inode}]", "net").close()
     os.close(fd)
 
 

@@ -1,0 +1,96 @@
+"""What holds before Linux 6.5, where the kernel shows the broker the user and the groups of a caller, and not its process."""
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from nsbroker.client.blocking import Broker, connect
+from nsbroker.errors import NoSuchTarget, PermissionDenied
+from nsbroker.linux.features import features
+from tests.world import ALICE, BOB, Daemon, Sleeper, as_user, run_command
+
+T = TypeVar("T")
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(features().peer_pidfd, reason="SO_PEERPIDFD is there: `tests/as-linux 6.4` takes it away"),
+]
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    with Daemon(tmp_path, by_number=False) as running:
+        yield running
+
+
+def ask(daemon: Daemon, uid: int, question: Callable[[Broker], T]) -> T:
+    def connected() -> T:
+        with connect(daemon.address) as broker:
+            return question(broker)
+
+    return as_user(uid, connected)
+
+
+def opens(target: str, kind: str = "net") -> Callable[[Broker], bool]:
+    def question(broker: Broker) -> bool:
+        try:
+            broker.open(target, kind).close()
+        except PermissionDenied:
+            return False
+        return True
+
+    return question
+
+
+def test_users_get_what_is_theirs_and_what_rules_for_them_and_their_groups_say(daemon: Daemon, sleeper: Sleeper) -> None:
+    daemon.allow("alice", who=[f"user:{ALICE}"], targets=[f"pid:{sleeper.pid}"], namespaces=["net"])
+    daemon.allow("group", who=["group:4242"], targets=[f"pid:{sleeper.pid}"], namespaces=["uts"])
+    with Sleeper(uid=ALICE) as hers:
+        for uid, target, kind, expected in (
+            (ALICE, hers.pid, "net", True),
+            (BOB, hers.pid, "net", False),
+            (ALICE, sleeper.pid, "net", True),
+            (BOB, sleeper.pid, "net", False),
+            (ALICE, sleeper.pid, "uts", False),
+        ):
+            assert ask(daemon, uid, opens(f"pid:{target}", kind)) is expected
+
+    def with_group() -> bool:
+        with connect(daemon.address) as broker:
+            return opens(f"pid:{sleeper.pid}", "uts")(broker)
+
+    assert as_user(BOB, with_group, groups=[4242])
+
+
+def test_root_is_nobody_in_particular_and_is_told_why(daemon: Daemon, sleeper: Sleeper) -> None:
+    with daemon.connect() as broker:
+        assert broker.who_am_i().anonymous
+        with pytest.raises(PermissionDenied, match="only rules for everyone fit"):
+            broker.open(f"pid:{sleeper.pid}", "net")
+    assert re.search("^user +0 .nobody in particular: before Linux 6.5", run_command("whoami", address=daemon.address).stdout, re.M)
+    daemon.allow("everyone", who="everyone", targets=[f"pid:{sleeper.pid}"], namespaces=["net"])
+    with daemon.connect() as broker:
+        broker.open(f"pid:{sleeper.pid}", "net").close()
+
+
+def test_self_says_what_to_write_instead_and_that_works(daemon: Daemon) -> None:
+    def question(broker: Broker) -> str:
+        broker.open(f"pid:{os.getpid()}", "net").close()
+        with pytest.raises(NoSuchTarget) as caught:
+            broker.open("self", "net")
+        return str(caught.value)
+
+    assert "pid:NUMBER, or send a pidfd" in ask(daemon, ALICE, question)
+
+
+def test_rules_that_fit_nobody_are_warned_of(daemon: Daemon) -> None:
+    daemon.allow("unit", who=["unit:web.service", "everyone"], targets=["own"], namespaces=["net"])
+    said = run_command("check", "--config", str(daemon.config)).stderr
+    for text in (said, "\n".join(daemon.words())):
+        assert "rule 'root': user:root fits nobody: before Linux 6.5" in text
+        assert "rule 'unit': unit:web.service fits nobody: before Linux 6.5" in text
+        assert "everyone fits" not in text
