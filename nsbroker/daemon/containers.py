@@ -9,8 +9,8 @@ from nsbroker.daemon.engines.container import Container, State
 from nsbroker.daemon.engines.roster import distinct
 from nsbroker.daemon.parts import Parts
 from nsbroker.daemon.peer import Peer
+from nsbroker.daemon.pinned import PinnedContainer
 from nsbroker.daemon.policy import Grants
-from nsbroker.daemon.resolve import PinnedContainer
 from nsbroker.errors import BrokerError
 from nsbroker.identity import NamespaceType
 from nsbroker.interface import ContainerDescription, ListContainersReply, UnavailableEngine

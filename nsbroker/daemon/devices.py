@@ -15,7 +15,7 @@ from nsbroker.daemon.call import Answer, Caller, Later
 from nsbroker.daemon.inquiry import Inquiry, inquire
 from nsbroker.daemon.parts import Parts
 from nsbroker.daemon.permission import SOME_DEVICE, Device, DeviceNumber, is_device_name
-from nsbroker.daemon.resolve import Pinned
+from nsbroker.daemon.pinned import Pinned
 from nsbroker.errors import InvalidParameter, NoSuchDevice, NoSuchTarget, PermissionDenied
 from nsbroker.interface import (
     DeviceAccess,

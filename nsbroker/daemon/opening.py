@@ -10,7 +10,7 @@ from nsbroker.daemon.call import Answer, Caller, Later, checked_types
 from nsbroker.daemon.inquiry import Inquiry, inquire
 from nsbroker.daemon.parts import Parts
 from nsbroker.daemon.permission import Device, Permission, is_device_name
-from nsbroker.daemon.resolve import Pinned
+from nsbroker.daemon.pinned import Pinned
 from nsbroker.errors import InvalidParameter, InvalidType, NoSuchTarget, PermissionDenied, TargetChanged
 from nsbroker.identity import Expectation, NamespaceType
 from nsbroker.interface import (

@@ -23,7 +23,7 @@ from nsbroker.daemon.host_networks import HostNetworks
 from nsbroker.daemon.inquiry import Inquiry, inquire
 from nsbroker.daemon.parts import Parts
 from nsbroker.daemon.peer import Maker
-from nsbroker.daemon.resolve import Pinned
+from nsbroker.daemon.pinned import Pinned
 from nsbroker.errors import InvalidParameter, NoSuchTarget, PermissionDenied, ReturnFailed, SocketFailed
 from nsbroker.identity import NamespaceType
 from nsbroker.interface import OpenSocketReply, OpenSocketRequest, SocketAddress
@@ -114,8 +114,10 @@ class Sockets:
 
 def _make_as(maker: Maker, kind: SocketKind, protocol: int, address: tuple[str, int] | None) -> socket.socket:
     """Make the socket; runs inside, on a thread that ends afterwards."""
-    # ping(8)'s sockets, for one, are for groups (net.ipv4.ping_group_range in icmp(7)).
-    set_groups(maker.groups)
+    # ping(8)'s sockets, for one, are for groups (net.ipv4.ping_group_range in icmp(7)).  Where the thread has none that the
+    # peer lacks there is nothing to take away, and in a user namespace nothing can be.
+    if not set(os.getgroups()).issubset(maker.groups):
+        set_groups(maker.groups)
     with maker.credentials:
         use_only(_capabilities(kind))
         return _socket(kind, protocol, address)

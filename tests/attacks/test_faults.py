@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trio
 
-from nsbroker.daemon import configuration, resolve, sockets
+from nsbroker.daemon import configuration, pinned, sockets
 from nsbroker.daemon.audit import Audit
 from nsbroker.daemon.broker import Broker
 from nsbroker.daemon.call import Answer, Caller
@@ -168,14 +168,14 @@ def test_a_target_that_changes_between_look_and_open_is_refused(
 def test_a_target_that_ends_between_look_and_open_is_refused(
     bench: Bench, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = resolve.PinnedProcess.open
+    real = pinned.PinnedProcess.open
 
-    def too_late(pinned: resolve.PinnedProcess, kind: Any) -> Namespace:
-        space = real(pinned, kind)
+    def too_late(process: pinned.PinnedProcess, kind: Any) -> Namespace:
+        space = real(process, kind)
         sleeper.end()
         return space
 
-    monkeypatch.setattr(resolve.PinnedProcess, "open", too_late)
+    monkeypatch.setattr(pinned.PinnedProcess, "open", too_late)
     answer = bench.open(sleeper.pid)
     assert answer.error == "io.nsbroker.Broker.NoSuchTarget"
     assert list(answer.fds) == []
@@ -208,7 +208,7 @@ SOCKET_STEPS = [
     "nsbroker.inside.visit.Visit.start",
     "nsbroker.daemon.sockets._socket",
     "nsbroker.daemon.sockets.network_namespace",
-    "nsbroker.daemon.resolve.PinnedProcess.see_unchanged",
+    "nsbroker.daemon.pinned.PinnedProcess.see_unchanged",
     "nsbroker.daemon.audit.Audit.record",
 ]
 
