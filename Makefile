@@ -7,6 +7,8 @@
 # make bench   speed, beside others, in one run
 # make attack-table   each attack of one hostile user alone, for SECONDS=20, beside an innocent user whose calls are timed;
 #              ATTACK=connect,linger chooses; takes root
+# make soak    all attacks at once, against the unit in a booted systemd, for MINUTES=10, with restarts and reloads, beside an
+#              innocent user and root whose every answer is checked and timed; ATTACK=connect,linger chooses; takes root
 # make fuzz    a million calls that hypothesis makes up, right ones and spoilt ones, of the wire, policies, names, files of
 #              engines and of /proc; CALLS=..., FUZZ_SEED=..., SUBJECT=wire,names; takes root
 # make lint    types and style alone
@@ -18,12 +20,13 @@ VENV := .venv
 HOST := tests/private-host
 INCUS := build/incus
 DEBIAN := build/debian
+MINUTES := 10
 SECONDS := 20
 ATTACK :=
 CALLS := 1000000
 FUZZ_SEED := 0
 
-.PHONY: demo test test-incus test-browser test-image map bench attack-table fuzz lint clean
+.PHONY: demo test test-incus test-browser test-image map bench soak attack-table fuzz lint clean
 
 demo: $(VENV)/.demo
 	@$(HOST) examples/demo.sh
@@ -76,6 +79,9 @@ build/.validator: | $(VENV)/.engines
 	@$(PYTHON) -m venv build/validator
 	@build/validator/bin/pip install --quiet --disable-pip-version-check kubernetes-validate
 	@touch $@
+
+soak: $(VENV)/.development
+	@tests/boot-systemd $(VENV)/bin/python -m tests.soak --minutes $(MINUTES) --attack '$(ATTACK)'
 
 attack-table: $(VENV)/.development
 	@$(HOST) $(VENV)/bin/python -m tests.soak --plain --table --seconds $(SECONDS) --attack '$(ATTACK)'

@@ -471,6 +471,10 @@ def check(example: tuple[list[dict[str, Any]], Seed]) -> int:
             data, fds = pieces[place]
             cut = chance.randrange(len(data))
             pieces[place : place + 1] = [Piece(data[:cut], fds), Piece(data[cut:])] if cut else [Piece(data, fds)]
+        hang_up = chance.random() < 0.1
+        if hang_up and chance.random() < 0.3:
+            # Whoever hangs up in the middle of many answers leaves calls behind that nobody waits for.
+            pieces.insert(0, Piece(b'{"method":"io.nsbroker.Broker.List","more":true}\0'))
         # Without descriptors pieces are glued, as a client that pipelines glues them.
         glued: list[Piece] = []
         for piece in pieces:
@@ -479,7 +483,7 @@ def check(example: tuple[list[dict[str, Any]], Seed]) -> int:
             elif piece.data:
                 glued.append(piece)
         _recent.append(glued)
-        _talk(glued, hang_up=chance.random() < 0.1)
+        _talk(glued, hang_up=hang_up)
         _count[0] += 1
         if _count[0] % _EVERY == 0:
             _check_daemon()

@@ -21,6 +21,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from nsbroker.client.blocking import connect as connect_client
+from nsbroker.errors import NsbrokerError
 from nsbroker.linux import ancillary
 from nsbroker.varlink.framing import MESSAGE_MAX
 from tests.soak.scene import FIRST_ATTACKER, Scene, add_user, delete_container, run_container, run_quietly
@@ -446,7 +448,7 @@ def churn(scene: Scene) -> Iterator[int]:
     number = 0
     while True:
         number += 1
-        names = [f"soak-{number}-{each}" for each in range(_DOZENS)]
+        names = [f"soak-{os.getpid()}-{number}-{each}" for each in range(_DOZENS)]
         for name in names:
             if scene.bundle is not None:
                 run_container(scene.bundle, name)
@@ -472,7 +474,7 @@ def reloads(scene: Scene) -> Iterator[int]:
                 scene.write_policy("reloads", text)
                 scene.host.reload()
                 yield 1
-                time.sleep(0.2)
+                time.sleep(0.2 if scene.alone else 2)
     finally:
         scene.remove_policy("reloads")
 
@@ -483,11 +485,11 @@ def huge(scene: Scene) -> Iterator[int]:
         scene.write_policy("huge", _HUGE)
         scene.host.reload()
         yield 1
-        time.sleep(3)
+        time.sleep(3 if scene.alone else 10)
         scene.remove_policy("huge")
         scene.host.reload()
         yield 1
-        time.sleep(3)
+        time.sleep(3 if scene.alone else 50)
 
 
 def hangups(scene: Scene) -> Iterator[int]:
@@ -496,7 +498,7 @@ def hangups(scene: Scene) -> Iterator[int]:
         for _ in range(50):
             scene.host.reload()
             yield 1
-        time.sleep(0.2)
+        time.sleep(0.2 if scene.alone else 20)
 
 
 def stopped(scene: Scene) -> Iterator[int]:
@@ -507,17 +509,20 @@ def stopped(scene: Scene) -> Iterator[int]:
 def journal(scene: Scene) -> Iterator[int]:
     """Whoever takes the records is stopped for a second, now and then."""
     while True:
-        time.sleep(4)
-        scene.host.stop_records(1.0)
+        time.sleep(4 if scene.alone else 45)
+        with scene.interruption():
+            scene.host.stop_records(1.0)
         yield 1
 
 
 def restarts(scene: Scene) -> Iterator[int]:
-    """The daemon is started again every ten seconds."""
+    """The daemon is started again every ten seconds, or every minute."""
+    time.sleep(10)
     while True:
-        time.sleep(10)
-        scene.host.restart()
+        with scene.interruption():
+            scene.host.restart()
         yield 1
+        time.sleep(10 if scene.alone else 60)
 
 
 def _rule(*targets: str, **more: Sequence[str]) -> str:
@@ -584,8 +589,8 @@ ATTACKS = (
     ),
     Attack("stopped", "a stopped engine of root's is asked by root", stopped, root=True),
     Attack("churn", "containers and networks by dozens", churn, root=True),
-    Attack("reloads", "policies good and broken, five a second", reloads, root=True),
-    Attack("huge", "a policy of 5000 rules, every 3 s", huge, root=True),
+    Attack("reloads", "policies good and broken", reloads, root=True),
+    Attack("huge", "a policy of 5000 rules comes and goes", huge, root=True),
     Attack("hangups", "storms of SIGHUP", hangups, root=True),
     Attack("journal", "whoever takes the records stops for 1 s", journal, root=True),
     Attack("restarts", "the daemon is restarted", restarts, root=True, booted=True),
@@ -613,6 +618,18 @@ def prepare(attack: Attack, scene: Scene, stack: contextlib.ExitStack) -> None:
         stack.callback(os.unlink, _DOCKER_SOCKET)
         # Connections wait in its queue and nobody takes them, as with a server that is stopped.
         listener.listen(4)
+
+
+def release(scene: Scene) -> None:
+    """Undo what outlives the attackers: what the broker was told to hold, and policies that came and went."""
+    scene.host.resume_records()
+    for name in ("reloads", "huge"):
+        scene.remove_policy(name)
+    scene.host.reload()
+    with contextlib.suppress(NsbrokerError), connect_client(scene.address, timeout=10) as broker:
+        for name in {held.name for held in broker.held()}:
+            with contextlib.suppress(NsbrokerError):
+                broker.release(name)
 
 
 def turns_of(attack: Attack, scene: Scene) -> Callable[[], Iterator[int]]:

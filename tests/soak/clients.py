@@ -184,7 +184,7 @@ def _calls(scene: Scene, uid: int, kind: str) -> Iterator[Call]:
         "open": plain,
         "connect": plain,
         "socket": [lambda broker: _socket(broker, scene)],
-        "container": [lambda broker: _open(broker, "crun:innocent", scene.container)] if scene.container else plain,
+        "container": [lambda broker: _open(broker, f"crun:{scene.container_name}", scene.container)] if scene.container else plain,
     }
     while True:
         yield from kinds[kind]

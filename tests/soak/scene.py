@@ -28,12 +28,14 @@ RULE = """
 [[allow]]
 name = "innocent"
 who = ["user:4100"]
-targets = ["name:innocent", "crun:innocent"]
+targets = ["name:innocent", "crun:innocent-*"]
 namespaces = ["net"]
 sockets = ["inet:stream"]
 """
 _SO_NETNS_COOKIE = 71
 _PATIENCE = 30.0
+_INTERRUPTIONS = "interruptions"
+_CUT_SHORT = 2.0
 
 
 class Host(Protocol):
@@ -55,6 +57,9 @@ class Host(Protocol):
 
     def stop_records(self, seconds: float) -> None:
         """Keep whoever takes the records from reading for a while."""
+
+    def resume_records(self) -> None:
+        """Let them read again, if whoever stopped them was ended before."""
 
     def faults(self) -> list[str]:
         """What the daemon said of faults of its own."""
@@ -97,7 +102,11 @@ class PlainHost(Daemon):
         assert self._reader is not None
         self._reader.send_signal(signal.SIGSTOP)
         time.sleep(seconds)
-        self._reader.send_signal(signal.SIGCONT)
+        self.resume_records()
+
+    def resume_records(self) -> None:
+        if self._reader is not None:
+            self._reader.send_signal(signal.SIGCONT)
 
     def faults(self) -> list[str]:
         return [line for line in self.words() if "fault:" in line]
@@ -137,10 +146,15 @@ class UnitHost:
         subprocess.run(["systemctl", "restart", "nsbroker.service"], capture_output=True, timeout=60)
 
     def stop_records(self, seconds: float) -> None:
-        pid = int(self._unit.run("systemctl", "show", "--property", "MainPID", "--value", "systemd-journald.service"))
-        os.kill(pid, signal.SIGSTOP)
+        os.kill(self._journal(), signal.SIGSTOP)
         time.sleep(seconds)
-        os.kill(pid, signal.SIGCONT)
+        self.resume_records()
+
+    def resume_records(self) -> None:
+        os.kill(self._journal(), signal.SIGCONT)
+
+    def _journal(self) -> int:
+        return int(self._unit.run("systemctl", "show", "--property", "MainPID", "--value", "systemd-journald.service"))
 
     def faults(self) -> list[str]:
         command = ["journalctl", "-u", "nsbroker.service", "-o", "cat", "--since", self._since, "--grep", "fault:", "--no-pager"]
@@ -162,6 +176,10 @@ class Scene:
     """The inode of the network of the innocent user's container; 0 without one."""
     victim: int = 0
     """A process of root's."""
+    container_name: str = f"innocent-{os.getpid()}"
+    """On a host of its own it still shares control groups, which are named for containers, with others."""
+    alone: bool = True
+    """Whether one attack runs alone: then root's own work leaves shorter pauses."""
     bundle: Path | None = None
     """What crun makes containers of."""
     homes: dict[int, Path] = field(default_factory=dict)
@@ -174,6 +192,20 @@ class Scene:
     def socket(self) -> str:
         """The path of the broker's socket."""
         return self.address.removeprefix("unix:")
+
+    @contextlib.contextmanager
+    def interruption(self) -> Iterator[None]:
+        """Around what makes every call wait for as long as root takes: a restart, a journal that is stopped."""
+        with open(self.folder / _INTERRUPTIONS, "a", buffering=1) as file:
+            print(time.monotonic(), file=file)
+            yield
+            print(time.monotonic(), file=file)
+
+    def interruptions(self) -> list[tuple[float, float]]:
+        """The seconds around the beginning and the end of each, of which one that was cut short has only the first."""
+        path = self.folder / _INTERRUPTIONS
+        times = sorted(map(float, path.read_text().split())) if path.exists() else []
+        return [(moment, moment + _CUT_SHORT) for moment in times]
 
     def write_policy(self, name: str, text: str) -> None:
         """A drop-in of the policy, in force once it is read."""
@@ -208,9 +240,10 @@ def scene(host: Host, folder: Path, rules: str) -> Iterator[Scene]:
         made.victim = victim.pid
         made.bundle = _bundle(folder)
         if made.bundle is not None:
-            stack.callback(delete_container, "innocent")
-            run_container(made.bundle, "innocent")
-            pid = int(json.loads(subprocess.run(["crun", "state", "innocent"], capture_output=True, check=True).stdout)["pid"])
+            stack.callback(delete_container, made.container_name)
+            run_container(made.bundle, made.container_name)
+            state = subprocess.run(["crun", "state", made.container_name], capture_output=True, check=True).stdout
+            pid = int(json.loads(state)["pid"])
             made.container = os.stat(f"/proc/{pid}/ns/net").st_ino
         made.write_policy("soak", RULE + rules)
         stack.callback(made.remove_policy, "soak")
@@ -238,15 +271,15 @@ def _bundle(folder: Path) -> Path | None:
 
 
 def run_container(bundle: Path, name: str) -> None:
-    """Start a container."""
+    """Start a container, without control groups: not every test machine lets crun make them."""
     null = subprocess.DEVNULL
-    command = ["crun", "run", "--detach", "--bundle", str(bundle), name]
+    command = ["crun", "--cgroup-manager=disabled", "run", "--detach", "--bundle", str(bundle), name]
     subprocess.run(command, stdin=null, stdout=null, stderr=null, check=True, timeout=30)
 
 
 def delete_container(name: str) -> None:
     """End and remove a container, if there is one."""
-    subprocess.run(["crun", "delete", "--force", name], capture_output=True, timeout=30)
+    subprocess.run(["crun", "--cgroup-manager=disabled", "delete", "--force", name], capture_output=True, timeout=30)
 
 
 def add_user(scene: Scene, uid: int) -> None:
