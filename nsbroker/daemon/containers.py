@@ -7,10 +7,10 @@ import trio
 from nsbroker.daemon.call import Answer, Caller, Stream, see_more
 from nsbroker.daemon.engines.container import Container, State
 from nsbroker.daemon.engines.roster import distinct
+from nsbroker.daemon.grants import Grants
 from nsbroker.daemon.parts import Parts
 from nsbroker.daemon.peer import Peer
 from nsbroker.daemon.pinned import PinnedContainer
-from nsbroker.daemon.policy import Grants
 from nsbroker.errors import BrokerError
 from nsbroker.identity import NamespaceType
 from nsbroker.interface import ContainerDescription, ListContainersReply, UnavailableEngine

@@ -8,12 +8,12 @@ import trio
 
 from nsbroker import creation
 from nsbroker.daemon.call import Answer, Caller, Later, Stream, checked_types, see_more
+from nsbroker.daemon.grants import Grants
 from nsbroker.daemon.held import Held, is_held_name
 from nsbroker.daemon.inquiry import Inquiry, inquire
 from nsbroker.daemon.parts import Parts
 from nsbroker.daemon.peer import Peer
 from nsbroker.daemon.permission import Creation, Holding, Permission
-from nsbroker.daemon.policy import Grants
 from nsbroker.errors import InvalidParameter, InvalidType, NameTaken, NoSuchTarget, PermissionDenied, QuotaExceeded
 from nsbroker.identity import NamespaceType
 from nsbroker.interface import (

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 from typing import Self
 
 from nsbroker.daemon.call import Caller
+from nsbroker.daemon.grants import Verdict, names_of
 from nsbroker.daemon.parts import Parts
 from nsbroker.daemon.permission import Permission
 from nsbroker.daemon.pinned import Pinned
-from nsbroker.daemon.policy import Verdict, names_of
 from nsbroker.daemon.resolve import resolve, resolve_slowly, takes_time
 from nsbroker.errors import BrokerError, InvalidParameter, PermissionDenied, QuotaExceeded, RecordFailed
 from nsbroker.identity import NamespaceType

@@ -8,6 +8,7 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import trio
@@ -30,6 +31,7 @@ from nsbroker.errors import ConfigurationError
 
 _PR_SET_DUMPABLE = 4
 _HEARTBEAT = 5.0
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _SWITCH_INTERVAL = 0.0005
 
 
@@ -80,38 +82,51 @@ class Daemon:
         limits = settings.limits
         threads = AbandonableThreads(limits.threads_per_user)
         created = CreatedNamespaces(limits.created_per_user)
-        self._parts = Parts(self._compile(settings), _roster(settings, threads), holder, users, audit, created, threads)
+        self._parts = Parts(Policy(settings), _roster(settings, threads), holder, users, audit, created, threads)
+        self._warn(self._parts.policy)
         self._server = Server(Broker(self._parts), users, audit)
         self._fault = ""
 
     async def serve(self, listener: Listener, idle_timeout: float | None) -> None:
         """Answer until told to stop."""
         stop = trio.Event()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._server.serve, listener.sock, stop)
-            async with trio.open_nursery() as life:
-                life.start_soon(self._obey_signals, life.cancel_scope, listener)
-                life.start_soon(self._beat)
-                if idle_timeout is not None:
-                    life.start_soon(self._leave_when_idle, idle_timeout, life.cancel_scope)
-            self._manager.stopping()
-            self._manager.status("answering what is under way")
-            # First out of sight, then answer those who came before.
-            listener.withdraw()
-            stop.set()
+        for number in _SIGNALS:
+            # What they are again when nobody receives them any more: one that comes as we end must not kill us.
+            signal.signal(number, signal.SIG_IGN)
+        with trio.open_signal_receiver(*_SIGNALS) as signals:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._server.serve, listener.sock, stop)
+                async with trio.open_nursery() as life:
+                    life.start_soon(self._obey_signals, signals, life, listener)
+                    life.start_soon(self._beat)
+                    if idle_timeout is not None:
+                        life.start_soon(self._leave_when_idle, idle_timeout, life.cancel_scope)
+                self._manager.stopping()
+                self._manager.status("answering what is under way")
+                # First out of sight, then answer those who came before.
+                with contextlib.suppress(OSError):
+                    listener.withdraw()
+                stop.set()
         self._audit.write_floods(everyone=True)
 
-    async def _obey_signals(self, life: trio.CancelScope, listener: Listener) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-            # Only now: a signal that comes as soon as we are ready must find somebody.
-            self._tell_status()
-            self._manager.ready()
-            self._audit.say(f"listening on {listener.sock.getsockname()}")
-            async for number in signals:
-                if number != signal.SIGHUP:
-                    break
-                self._reload()
-        life.cancel()
+    async def _obey_signals(self, signals: AsyncIterator[int], life: trio.Nursery, listener: Listener) -> None:
+        # As long as one reload is under way, any number of others are one.
+        ask, asked = trio.open_memory_channel[None](1)
+        life.start_soon(self._reload_when_asked, asked)
+        # Only now: a signal that comes as soon as we are ready must find somebody.
+        self._tell_status()
+        self._manager.ready()
+        self._audit.say(f"listening on {listener.sock.getsockname()}")
+        async for number in signals:
+            if number != signal.SIGHUP:
+                break
+            with contextlib.suppress(trio.WouldBlock):
+                ask.send_nowait(None)
+        life.cancel_scope.cancel()
+
+    async def _reload_when_asked(self, asked: trio.MemoryReceiveChannel[None]) -> None:
+        async for _ in asked:
+            await self._reload()
 
     async def _beat(self) -> None:
         interval = self._manager.watchdog_interval()
@@ -136,35 +151,42 @@ class Daemon:
         text = f"connections: {self._users.connections}, held namespaces: {held}, rules: {rules}, read {read}"
         self._manager.status(f"{text}; the last reload failed: {self._fault}" if self._fault else text)
 
-    def _reload(self) -> None:
+    async def _reload(self) -> None:
         self._manager.reloading()
-        self._fault = ""
         try:
-            settings = configuration.load(self._config)
-            policy = self._compile(settings)
+            # Reading thousands of rules takes seconds, in which others are served.
+            settings, policy = await trio.to_thread.run_sync(_load, self._config)
         except ConfigurationError as error:
             self._fault = str(error)
         except Exception as error:
             self._fault = f"a fault of the broker's own: {type(error).__name__}: {error}"
         else:
-            self._parts.policy = policy
-            self._parts.roster = _roster(settings, self._parts.threads)
-            self._users.limits = settings.limits
-            self._holder.most_per_user = settings.limits.held_per_user
-            self._parts.created.most = settings.limits.created_per_user
-            self._parts.threads.per_user = settings.limits.threads_per_user
-            self._audit.configure(settings.audit, settings.limits)
-            self._audit.say(f"reloaded: {len(policy.rules)} rules from {', '.join(map(str, settings.files))}")
+            self._fault = ""
+            self._put_in_force(settings, policy)
         if self._fault:
             self._audit.say(f"the old policy stays in force: {self._fault}")
         self._tell_status()
         self._manager.ready()
 
-    def _compile(self, settings: Configuration) -> Policy:
-        policy = Policy(settings)
+    def _put_in_force(self, settings: Configuration, policy: Policy) -> None:
+        self._warn(policy)
+        self._parts.policy = policy
+        self._parts.roster = _roster(settings, self._parts.threads)
+        self._users.limits = settings.limits
+        self._holder.most_per_user = settings.limits.held_per_user
+        self._parts.created.most = settings.limits.created_per_user
+        self._parts.threads.per_user = settings.limits.threads_per_user
+        self._audit.configure(settings.audit, settings.limits)
+        self._audit.say(f"reloaded: {len(policy.rules)} rules from {', '.join(map(str, settings.files))}")
+
+    def _warn(self, policy: Policy) -> None:
         for warning in policy.warnings:
             self._audit.say(f"warning: {warning}")
-        return policy
+
+
+def _load(place: Path | None) -> tuple[Configuration, Policy]:
+    settings = configuration.load(place)
+    return settings, Policy(settings)
 
 
 def _roster(settings: Configuration, threads: AbandonableThreads) -> Roster:

@@ -5,8 +5,8 @@ import os
 from typing import Protocol
 
 from nsbroker.daemon.engines.container import Container
+from nsbroker.daemon.grants import Names
 from nsbroker.daemon.held import Held
-from nsbroker.daemon.policy import Names
 from nsbroker.errors import (
     BrokerError,
     NoSuchTarget,

@@ -12,12 +12,12 @@ import trio
 
 from nsbroker import lookup
 from nsbroker.daemon.engines.roster import Asker, Roster
+from nsbroker.daemon.grants import Grants
 from nsbroker.daemon.held import Holder
 from nsbroker.daemon.hints import Hints
 from nsbroker.daemon.limits.abandonable_threads import AbandonableThreads
 from nsbroker.daemon.peer import Peer, why_without_process
 from nsbroker.daemon.pinned import Pinned, PinnedContainer, PinnedHeld, PinnedNamespace, PinnedPeer, PinnedProcess
-from nsbroker.daemon.policy import Grants
 from nsbroker.errors import (
     InvalidParameter,
     NoSuchTarget,

@@ -24,8 +24,9 @@ from nsbroker.varlink import message
 from nsbroker.varlink.connection import IncomingCall, ServerConnection
 from nsbroker.varlink.framing import END, MESSAGE_MAX
 
-# After so many calls of one user, others get their turn.
+# After so many calls of one user, or so many seconds, others get their turn.
 _CALLS_IN_A_ROW = 8
+_IN_A_ROW = 0.001
 # New connections in one pass of the event loop: what waits longer waits in the kernel's queue.
 _ACCEPTED_IN_A_ROW = 16
 # Looks for data on a socket that is said to have some.
@@ -138,14 +139,14 @@ class Server:
         scope, user = charge.scope, charge.user
         timed = False
         while await self._receive(charge, wire):
-            left = _CALLS_IN_A_ROW
+            left, until = _CALLS_IN_A_ROW, time.monotonic() + _IN_A_ROW
             while (call := wire.next_call()) is not None:
                 if timed:
                     # The message is complete: stop its receive deadline.
                     timed, scope.deadline = False, self._last_moment
-                if not left:
+                if not left or time.monotonic() > until:
                     await (self._turns.turn(user.number) if len(user.charges) > 1 else trio.lowlevel.checkpoint())
-                    left = _CALLS_IN_A_ROW
+                    left, until = _CALLS_IN_A_ROW, time.monotonic() + _IN_A_ROW
                 left -= 1
                 charge.busy = True
                 await self._serve_call(caller, wire, call)

@@ -10,7 +10,8 @@ import msgspec
 from hypothesis import strategies as st
 
 from nsbroker.daemon.configuration import AuditSettings, Configuration, Limits, RuleText, SourcedRule, load
-from nsbroker.daemon.policy import Policy, Rule
+from nsbroker.daemon.grants import Rule
+from nsbroker.daemon.policy import Policy
 from nsbroker.errors import ConfigurationError
 from nsbroker.identity import NamespaceType
 from nsbroker.target import KINDS

@@ -13,11 +13,11 @@ from nsbroker.daemon.discovery.passes import Passes
 from nsbroker.daemon.discovery.sight import sight_of, types_of
 from nsbroker.daemon.discovery.view import Named, View
 from nsbroker.daemon.engines.container import Container
+from nsbroker.daemon.grants import Grants
 from nsbroker.daemon.inquiry import Inquiry, inquire
 from nsbroker.daemon.limits.concurrency import UserCapacityLimiter
 from nsbroker.daemon.parts import Parts
 from nsbroker.daemon.peer import Peer
-from nsbroker.daemon.policy import Grants
 from nsbroker.description import LeadingProcess, NamespaceDescription
 from nsbroker.errors import BrokerError, EngineUnavailable, ExpectedMore, PermissionDenied, QuotaExceeded
 from nsbroker.identity import NamespaceType

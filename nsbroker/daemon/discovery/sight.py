@@ -8,10 +8,10 @@ from nsbroker.daemon.discovery.census import TYPES, Member, Sighting
 from nsbroker.daemon.discovery.view import Named, Sight
 from nsbroker.daemon.engines.container import Container
 from nsbroker.daemon.engines.roster import distinct
+from nsbroker.daemon.grants import Grants
 from nsbroker.daemon.held import Holder as Held
 from nsbroker.daemon.peer import Peer
 from nsbroker.daemon.pinned import PinnedContainer
-from nsbroker.daemon.policy import Grants
 from nsbroker.description import Holder, HolderKind
 from nsbroker.identity import NamespaceType
 from nsbroker.linux.credentials import Credentials
