@@ -22,6 +22,10 @@ _PER_TARGET = 2
 # Threads of all users together, and how many of them are for root alone.
 _THREADS = 96
 _FOR_ROOT = 16
+# Threads that run take the interpreter from the event loop by turns, so few run at once, and one more for root.  One that takes
+# longer than so many seconds most likely waits for something, and is no longer counted as running.
+_RUNNING = 2
+_RUNNING_TIME = 0.1
 
 
 def _nothing() -> None:
@@ -40,6 +44,7 @@ class _Place:
     """One thread's place in its user's share.  `is_stuck`: it has missed its deadline."""
 
     key: _Key
+    since: float
     is_stuck: bool = False
 
 
@@ -65,6 +70,8 @@ class AbandonableThreads:
         self._stuck: Counter[_Key] = Counter()
         # By user: one user's many calls are no other user's wait.
         self._waiting: dict[int, deque[_Waiting]] = {}
+        self._places: set[_Place] = set()
+        self._is_looking = False
         # It never makes anyone wait: places are counted here.
         self._limiter = trio.CapacityLimiter(_THREADS)
 
@@ -106,6 +113,9 @@ class AbandonableThreads:
         self._wake()
         try:
             if not waiting.woken.is_set():
+                if not self._is_looking:
+                    self._is_looking = True
+                    trio.lowlevel.spawn_system_task(self._look_again)
                 await waiting.woken.wait()
         except BaseException:
             if waiting.place is not None:
@@ -116,11 +126,21 @@ class AbandonableThreads:
             raise waiting.error or trio.TooSlowError
         return waiting.place
 
+    async def _look_again(self) -> None:
+        """Time alone makes room, too, when threads are counted as running no longer."""
+        while self._waiting:
+            await trio.sleep(_RUNNING_TIME)
+            self._wake()
+        self._is_looking = False
+
     def _begin(self, key: _Key) -> _Place:
         self._busy[key] += 1
-        return _Place(key)
+        place = _Place(key, trio.current_time())
+        self._places.add(place)
+        return place
 
     def _give_back(self, place: _Place) -> None:
+        self._places.discard(place)
         self._subtract(self._busy, place.key)
         if place.is_stuck:
             self._subtract(self._stuck, place.key)
@@ -139,12 +159,12 @@ class AbandonableThreads:
                 waiting.error = self._why_not(waiting.key)
                 if waiting.error is None and self._has_room(waiting.key):
                     waiting.place = self._begin(waiting.key)
+                    if len(self._waiting[user]) > 1:
+                        # Next time it is another user's turn first.
+                        self._waiting[user] = self._waiting.pop(user)
                 if waiting.place is not None or waiting.error is not None:
                     self._leave(waiting)
                     waiting.woken.set()
-        for user in list(self._waiting)[:1]:
-            # Next time it is another user's turn first.
-            self._waiting[user] = self._waiting.pop(user)
 
     def _leave(self, waiting: _Waiting) -> None:
         queue = self._waiting.get(waiting.key.user)
@@ -154,8 +174,15 @@ class AbandonableThreads:
                 del self._waiting[waiting.key.user]
 
     def _has_room(self, key: _Key) -> bool:
-        most = _THREADS if key.user == ROOT else _THREADS - _FOR_ROOT
-        return self._busy[key] < _PER_TARGET and _of(self._busy, key.user) < self.per_user and self._busy.total() < most
+        most, at_once = (_THREADS, _RUNNING + 1) if key.user == ROOT else (_THREADS - _FOR_ROOT, _RUNNING)
+        now = trio.current_time()
+        running = sum(place.since > now - _RUNNING_TIME for place in self._places)
+        return (
+            running < at_once
+            and self._busy[key] < _PER_TARGET
+            and _of(self._busy, key.user) < self.per_user
+            and self._busy.total() < most
+        )
 
     def _why_not(self, key: _Key) -> Exception | None:
         """What to raise instead of waiting for threads that may never end."""
