@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import NoReturn, Self, TypeVar
 
 from nsbroker import creation, inside
-from nsbroker.errors import InvalidType, NoSuchTarget, NotANamespace, PermissionDenied
+from nsbroker.errors import InvalidTarget, InvalidType, NoSuchTarget, NotANamespace, PermissionDenied
 from nsbroker.identity import Expectation, NamespaceId, NamespaceType
 from nsbroker.linux import nsfs
+from nsbroker.linux.ancillary import close_and_clear
 from nsbroker.linux.features import features
 from nsbroker.linux.process import Process
 from nsbroker.opening import describe, find_file, find_name, open_found, open_in, pin
@@ -61,22 +62,44 @@ class Namespace:
             os.fstat(fd)
         except OSError as error:
             raise ValueError(f"fd {fd} is not open") from error
+        fds = [fd] if owned else []
         try:
             wanted = None if type is None else NamespaceType.parse(type)
+            trusted = None if verify else wanted
             if owned:
                 os.set_inheritable(fd, False)
-            handle = cls(fd, None if verify else wanted, owned=owned)
+            handle = cls.take(fds, trusted) if owned else cls(fd, trusted, owned=False)
         except BaseException:
-            if owned:
-                os.close(fd)
+            close_and_clear(fds)
             raise
         return handle._of_type(type, f"fd {fd}")
+
+    @classmethod
+    def take(cls, fds: list[int], kind: NamespaceType | None = None) -> Self:
+        """A handle of the first of `fds`, which leaves the list when the handle has it, and stays in it on any error.
+
+        A signal handler may raise between any two lines: all the same either the handle or the list has the descriptor.
+        `kind` as in `Namespace`.  Raises NotANamespace, OSError.
+        """
+        # The handle is there before it has anything, so that it can be asked afterwards whether it has.
+        handle = cls.__new__(cls)
+        handle._fd = -1
+        try:
+            cls.__init__(handle, fds[0], kind)
+            fds.pop(0)
+        except BaseException:
+            if handle._fd in fds:
+                fds.remove(handle._fd)
+            handle.close()
+            raise
+        return handle
 
     @classmethod
     def from_pid(cls, pid: int, type: str, *, expect: Expectation | None = None) -> Self:
         """The namespace that process `pid` is in.  Without the broker: needs PTRACE_MODE_READ over it (ptrace(2)).
 
-        Raises NoSuchTarget (none, ended, or a thread's number), PermissionDenied, TargetChanged, InvalidType.
+        Raises NoSuchTarget (none, ended, or a thread's number), PermissionDenied, TargetChanged, InvalidType, InvalidTarget
+        for what is no number.
         """
         return cls._from_number(f"pid:{pid}", pid, None, type, expect)
 
@@ -87,6 +110,10 @@ class Namespace:
 
     @classmethod
     def _from_number(cls, target: str, pid: int, tid: int | None, type: str, expect: Expectation | None) -> Self:
+        for number in (pid, tid):
+            # True is 1 to Python, and process 1 is the last that should be meant by it.
+            if isinstance(number, bool) or not isinstance(number, int | None):
+                raise InvalidTarget(f"{number!r} is no process or thread number: write an int such as 4711")
         kind = NamespaceType.parse(type)
         with pin(target, pid, tid) as process:
             handle = cls.from_process(process, kind, target)
@@ -151,11 +178,19 @@ class Namespace:
     @classmethod
     def _adopt(cls, fd: int, kind: NamespaceType | None = None) -> Self:
         """A handle of `fd`, which this takes also on error."""
+        handle = None
         try:
-            return cls(fd, kind)
+            # As in `take`: who has the descriptor can be told whenever a signal handler raises.
+            handle = cls.__new__(cls)
+            handle._fd = -1
+            cls.__init__(handle, fd, kind)
         except BaseException:
-            os.close(fd)
+            if handle is None or handle._fd < 0:
+                os.close(fd)
+            else:
+                handle.close()
             raise
+        return handle
 
     @classmethod
     def create(cls, type: str, *, name: str | None = None) -> Self:
