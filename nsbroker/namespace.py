@@ -58,12 +58,11 @@ class Namespace:
         stays the caller's, who keeps it open as long as the handle is in use.  `type` is what it should be: checked, or
         with `verify=False` believed, which saves an ioctl.  Raises NotANamespace; ValueError for a closed fd.
         """
-        try:
-            os.fstat(fd)
-        except OSError as error:
-            raise ValueError(f"fd {fd} is not open") from error
         fds = [fd] if owned else []
         try:
+            if not _is_open(fd):
+                fds.clear()
+                raise ValueError(f"fd {fd} is not open")
             wanted = None if type is None else NamespaceType.parse(type)
             trusted = None if verify else wanted
             if owned:
@@ -305,8 +304,11 @@ class Namespace:
     def __del__(self) -> None:
         # An __init__ that failed leaves no descriptor, perhaps not even the slots.
         if getattr(self, "_fd", -1) >= 0 and self._owned:
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
-            self.close()
+            try:
+                warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+            finally:
+                # Also where warnings are errors.
+                self.close()
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Namespace):
@@ -324,6 +326,14 @@ class Namespace:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Namespace cannot be pickled: it is a descriptor of this process; send it with a Conduit")
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
 def _type_of(fd: int) -> NamespaceType:

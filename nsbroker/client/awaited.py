@@ -155,6 +155,7 @@ class AwaitedBroker(Forked):
             close_and_clear(fds)
 
     async def _connect_again(self) -> None:
+        self._wire.drop()
         self._wire.replace(await self._connected())
 
     async def _exchange(self, request: requests.Request[T], fds: List[int]) -> Sequence[IncomingReply]:

@@ -242,6 +242,7 @@ class Broker(Forked):
             close_and_clear(fds)
 
     def _connect_again(self, timeout: float | None) -> None:
+        self._wire.drop()
         self._wire.replace(_connected(self._path, timeout))
 
     def _exchange(self, request: requests.Request[T], fds: List[int], timeout: float | None) -> Sequence[IncomingReply]:

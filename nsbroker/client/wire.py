@@ -1,6 +1,5 @@
 """One front's connection: the steps of a call, which a front repeats until they are done."""
 
-import contextlib
 import select
 import socket
 from collections.abc import Sequence
@@ -91,10 +90,9 @@ class Wire:
         return not unasked
 
     def replace(self, sock: socket.socket) -> None:
-        """Go on with another connection (taken)."""
-        self.drop()
-        sock.setblocking(False)
+        """Go on with another connection (taken), after `drop`."""
         self.sock = sock
+        sock.setblocking(False)
         self._connection = ClientConnection()
         self._used = False
 
@@ -192,8 +190,10 @@ class Wire:
     def drop(self) -> None:
         """End the connection; another may take its place.  Twice is harmless."""
         # Wakes a thread that waits on it, which closing alone does not.
-        with contextlib.suppress(OSError):
+        try:  # noqa: SIM105 - a context manager is more code, in which a signal handler may raise
             self.sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # It has ended already.
         self._leave()
 
     def after_fork(self) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import signal
 import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -106,10 +107,6 @@ def impostor(behave: Callable[[socket.socket], None]) -> Iterator[str]:
     threads: list[threading.Thread] = []
     connections: list[socket.socket] = []
 
-    def converse(sock: socket.socket) -> None:
-        with sock, contextlib.suppress(OSError):
-            behave(sock)
-
     def accept() -> None:
         while True:
             try:
@@ -117,7 +114,7 @@ def impostor(behave: Callable[[socket.socket], None]) -> Iterator[str]:
             except OSError:
                 return
             connections.append(sock)
-            threads.append(threading.Thread(target=converse, args=(sock,)))
+            threads.append(threading.Thread(target=_converse, args=(behave, sock)))
             threads[-1].start()
 
     with socket.socket(socket.AF_UNIX) as listener:
@@ -138,6 +135,11 @@ def impostor(behave: Callable[[socket.socket], None]) -> Iterator[str]:
             os.unlink(path)
 
 
+def _converse(behave: Callable[[socket.socket], None], sock: socket.socket) -> None:
+    with sock, contextlib.suppress(OSError):
+        behave(sock)
+
+
 def read_call(sock: socket.socket) -> bytes:
     """The next call that comes; nothing at the end."""
     call = b""
@@ -147,3 +149,25 @@ def read_call(sock: socket.socket) -> bytes:
             return b""
         call += piece
     return call
+
+
+@contextlib.contextmanager
+def impostor_elsewhere(behave: Callable[[socket.socket], None]) -> Iterator[str]:
+    """As `impostor`, in a process of its own: this one has no descriptors but those of the client."""
+    path = f"/run/impostor-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        child = os.fork()
+        if child == 0:
+            try:
+                while True:
+                    threading.Thread(target=_converse, args=(behave, listener.accept()[0]), daemon=True).start()
+            finally:
+                os._exit(1)
+    try:
+        yield f"unix:{path}"
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.unlink(path)

@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -96,7 +97,7 @@ async def test_a_broker_that_does_not_read_ends_a_call_that_is_long(connect: Fro
                 await broker.explain("self", devices=["x" * 200] * 250)
 
 
-def _shrink(broker: object) -> None:
+def _shrink(broker: Any) -> None:
     inner = getattr(broker, "_broker", broker)
     inner._wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
 

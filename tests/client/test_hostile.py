@@ -164,7 +164,7 @@ CASES = {
     "the same type twice, when nobody said which": (open_all, answer(TWO, net, net), ProtocolError),
     "another type": (lambda broker: broker.open("self", "uts"), answer(OPENED % 0, net), ProtocolError),
     "not all": (open_two, answer(OPENED % 0, net), ProtocolError),
-    "created what is none": (create, answer(OPENED[:-2] % 0 + b',"durable":true}}\0', null), ProtocolError),
+    "created what is none": (create, answer(OPENED[:-3] % 0 + b',"durable":true}}\0', null), ProtocolError),
     "durable is no flag": (create, answer((OPENED % 0).replace(b"]}", b'],"durable":1}'), net), ProtocolError),
     "no socket": (a_socket, answer(SOCKET % b"0", null), ProtocolError),
     "a namespace for a socket": (a_socket, answer(SOCKET % b"0", net), ProtocolError),
