@@ -34,12 +34,17 @@ class Namespace:
     inode: int
     """st_ino, which tells namespaces apart as long as they are held."""
 
+    def __new__(cls, *_: object, **__: object) -> Self:
+        """A handle that has no descriptor yet."""
+        handle = super().__new__(cls)
+        handle._fd = -1
+        return handle
+
     def __init__(self, fd: int, kind: NamespaceType | None = None, *, owned: bool = True) -> None:
         """Use `from_fd` and its like.  Takes `fd` (unless `owned` is false) only when it returns: an error leaves it open.
 
         `kind` is trusted; pass it only when the kernel promised it.
         """
-        self._fd = -1
         facts = os.fstat(fd)
         if facts.st_dev != nsfs.device():
             raise NotANamespace(f"fd {fd}", f"a {describe(facts)}, not a namespace")
@@ -82,7 +87,6 @@ class Namespace:
         """
         # The handle is there before it has anything, so that it can be asked afterwards whether it has.
         handle = cls.__new__(cls)
-        handle._fd = -1
         try:
             cls.__init__(handle, fds[0], kind)
             fds.pop(0)
@@ -181,7 +185,6 @@ class Namespace:
         try:
             # As in `take`: who has the descriptor can be told whenever a signal handler raises.
             handle = cls.__new__(cls)
-            handle._fd = -1
             cls.__init__(handle, fd, kind)
         except BaseException:
             if handle is None or handle._fd < 0:
@@ -302,7 +305,7 @@ class Namespace:
         self.close()
 
     def __del__(self) -> None:
-        # An __init__ that failed leaves no descriptor, perhaps not even the slots.
+        # An __init__ that failed leaves no descriptor; a signal handler that raised in __new__, not even the slot.
         if getattr(self, "_fd", -1) >= 0 and self._owned:
             try:
                 warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
