@@ -22,14 +22,19 @@ _ELSE = {
 }
 
 
+def see_makeable(kind: NamespaceType) -> None:
+    """Raises InvalidType for a type that cannot be made so, with how else."""
+    if kind in _ELSE:
+        raise InvalidType(f"a {kind} namespace cannot be made here: {_ELSE[kind]}")
+
+
 def create(kind: NamespaceType, user: Credentials | None = None) -> int:
     """An fd (the caller's, close-on-exec) of a new namespace, made on a thread that ends with it.
 
     `user` is whom the kernel counts it to (user.max_net_namespaces and the like in namespaces(7)), by default this process's
     own.  Raises InvalidType for user and pid, PermissionDenied without CAP_SYS_ADMIN, OSError (ENOSPC: too many of them).
     """
-    if kind in _ELSE:
-        raise InvalidType(f"a {kind} namespace cannot be made here: {_ELSE[kind]}")
+    see_makeable(kind)
     made: list[int] = []
     failed: list[OSError] = []
 

@@ -4,7 +4,8 @@
 
 * `BrokerError`: each class is one error of the interface and knows its name on the wire.  The broker answers with them;
   those about targets are raised without it, too.
-* `ConnectionFailed`, `ConnectionLost`, `ProtocolError`: the broker could not be asked, or did not speak as agreed.
+* `ConnectionFailed`, `ConnectionLost`, `Timeout`, `ProtocolError`: the broker could not be asked, did not answer in time,
+  or did not speak as agreed.
 * the local ones: what the caller wrote (`InvalidTarget`, `InvalidType`, `ConfigurationError`) is wrong, running inside
   failed (`EnterFailed`, `ReturnFailed`), or a conduit did (`ConduitError`).
 """
@@ -219,6 +220,16 @@ class ConnectionFailed(NsbrokerError):
 
 class ConnectionLost(NsbrokerError):
     """The connection ended before the answer came."""
+
+
+class Timeout(ConnectionLost, TimeoutError):
+    """The broker did not answer in time, and the connection was ended.  It is a TimeoutError, too."""
+
+    def __init__(self, what: str, seconds: float) -> None:
+        super().__init__(
+            f"{what}: the broker did not answer within {seconds:g} s; see whether it is stopped or overloaded: "
+            "`systemctl status nsbroker`"
+        )
 
 
 class ProtocolError(NsbrokerError):

@@ -29,9 +29,9 @@ class NamespaceType(enum.StrEnum):
     @classmethod
     def parse(cls, text: str) -> "NamespaceType":
         """`text` as a type; raises InvalidType, which lists all types."""
-        kind = _BY_NAME.get(text)
+        kind = _BY_NAME.get(text) if isinstance(text, str) else None
         if kind is None:
-            raise InvalidType(f"{text!r} is no namespace type: use one of {', '.join(cls)}")
+            raise InvalidType(f"{str(text)[:80]!r} is no namespace type: use one of {', '.join(cls)}")
         return kind
 
     @classmethod
@@ -52,6 +52,7 @@ _FLAGS: Mapping[NamespaceType, int] = {
     NamespaceType.USER: setns.CLONE_NEWUSER,
     NamespaceType.UTS: setns.CLONE_NEWUTS,
 }
+_DIGITS_MAX = 10  # of an inode: the kernel has 32 bits for it
 _BY_NAME: Mapping[str, NamespaceType] = {kind.value: kind for kind in NamespaceType}
 _TYPES = {flag: kind for kind, flag in _FLAGS.items()}
 
@@ -76,11 +77,12 @@ class NamespaceId:
         """`net:[4026531840]`, nothing else; raises InvalidTarget."""
         kind, colon, rest = text.partition(":")
         digits = rest[1:-1]
-        if colon and rest[:1] == "[" and rest[-1:] == "]" and digits.isascii() and digits.isdigit() and kind in _BY_NAME:
+        framed = colon and rest[:1] == "[" and rest[-1:] == "]" and kind in _BY_NAME
+        if framed and len(digits) <= _DIGITS_MAX and digits.isascii() and digits.isdigit():
             inode = int(digits)
             if 0 < inode < 2**32 and digits[0] != "0":
                 return cls(NamespaceType(kind), inode)
-        raise InvalidTarget(f"{text!r} is no namespace id: write it as `ls -l /proc/self/ns` does, such as net:[4026531840]")
+        raise InvalidTarget(f"{text[:80]!r} is no namespace id: write it as `ls -l /proc/self/ns` does, such as net:[4026531840]")
 
     def matches(self, other: "NamespaceId") -> bool:
         """Whether both can mean the same namespace: what both know is equal."""

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import NoReturn, Self, TypeVar
 
 from nsbroker import creation, inside
-from nsbroker.errors import InvalidType, NoSuchTarget, NotANamespace, PermissionDenied
+from nsbroker.errors import InvalidTarget, InvalidType, NoSuchTarget, NotANamespace, PermissionDenied
 from nsbroker.identity import Expectation, NamespaceId, NamespaceType
 from nsbroker.linux import nsfs
+from nsbroker.linux.ancillary import close_and_clear
 from nsbroker.linux.features import features
 from nsbroker.linux.process import Process
 from nsbroker.opening import describe, find_file, find_name, open_found, open_in, pin
@@ -33,12 +34,17 @@ class Namespace:
     inode: int
     """st_ino, which tells namespaces apart as long as they are held."""
 
+    def __new__(cls, *_: object, **__: object) -> Self:
+        """A handle that has no descriptor yet."""
+        handle = super().__new__(cls)
+        handle._fd = -1
+        return handle
+
     def __init__(self, fd: int, kind: NamespaceType | None = None, *, owned: bool = True) -> None:
         """Use `from_fd` and its like.  Takes `fd` (unless `owned` is false) only when it returns: an error leaves it open.
 
         `kind` is trusted; pass it only when the kernel promised it.
         """
-        self._fd = -1
         facts = os.fstat(fd)
         if facts.st_dev != nsfs.device():
             raise NotANamespace(f"fd {fd}", f"a {describe(facts)}, not a namespace")
@@ -57,26 +63,46 @@ class Namespace:
         stays the caller's, who keeps it open as long as the handle is in use.  `type` is what it should be: checked, or
         with `verify=False` believed, which saves an ioctl.  Raises NotANamespace; ValueError for a closed fd.
         """
+        fds = [fd] if owned else []
         try:
-            os.fstat(fd)
-        except OSError as error:
-            raise ValueError(f"fd {fd} is not open") from error
-        try:
+            if not _is_open(fd):
+                fds.clear()
+                raise ValueError(f"fd {fd} is not open")
             wanted = None if type is None else NamespaceType.parse(type)
+            trusted = None if verify else wanted
             if owned:
                 os.set_inheritable(fd, False)
-            handle = cls(fd, None if verify else wanted, owned=owned)
+            handle = cls.take(fds, trusted) if owned else cls(fd, trusted, owned=False)
         except BaseException:
-            if owned:
-                os.close(fd)
+            close_and_clear(fds)
             raise
         return handle._of_type(type, f"fd {fd}")
+
+    @classmethod
+    def take(cls, fds: list[int], kind: NamespaceType | None = None) -> Self:
+        """A handle of the first of `fds`, which leaves the list when the handle has it, and stays in it on any error.
+
+        A signal handler may raise between any two lines: all the same either the handle or the list has the descriptor.
+        `kind` as in `Namespace`.  Raises NotANamespace, OSError.
+        """
+        # The handle is there before it has anything, so that it can be asked afterwards whether it has.
+        handle = cls.__new__(cls)
+        try:
+            cls.__init__(handle, fds[0], kind)
+            fds.pop(0)
+        except BaseException:
+            if handle._fd in fds:
+                fds.remove(handle._fd)
+            handle.close()
+            raise
+        return handle
 
     @classmethod
     def from_pid(cls, pid: int, type: str, *, expect: Expectation | None = None) -> Self:
         """The namespace that process `pid` is in.  Without the broker: needs PTRACE_MODE_READ over it (ptrace(2)).
 
-        Raises NoSuchTarget (none, ended, or a thread's number), PermissionDenied, TargetChanged, InvalidType.
+        Raises NoSuchTarget (none, ended, or a thread's number), PermissionDenied, TargetChanged, InvalidType, InvalidTarget
+        for what is no number.
         """
         return cls._from_number(f"pid:{pid}", pid, None, type, expect)
 
@@ -87,6 +113,10 @@ class Namespace:
 
     @classmethod
     def _from_number(cls, target: str, pid: int, tid: int | None, type: str, expect: Expectation | None) -> Self:
+        for number in (pid, tid):
+            # True is 1 to Python, and process 1 is the last that should be meant by it.
+            if isinstance(number, bool) or not isinstance(number, int | None):
+                raise InvalidTarget(f"{number!r} is no process or thread number: write an int such as 4711")
         kind = NamespaceType.parse(type)
         with pin(target, pid, tid) as process:
             handle = cls.from_process(process, kind, target)
@@ -151,11 +181,18 @@ class Namespace:
     @classmethod
     def _adopt(cls, fd: int, kind: NamespaceType | None = None) -> Self:
         """A handle of `fd`, which this takes also on error."""
+        handle = None
         try:
-            return cls(fd, kind)
+            # As in `take`: who has the descriptor can be told whenever a signal handler raises.
+            handle = cls.__new__(cls)
+            cls.__init__(handle, fd, kind)
         except BaseException:
-            os.close(fd)
+            if handle is None or handle._fd < 0:
+                os.close(fd)
+            else:
+                handle.close()
             raise
+        return handle
 
     @classmethod
     def create(cls, type: str, *, name: str | None = None) -> Self:
@@ -268,10 +305,13 @@ class Namespace:
         self.close()
 
     def __del__(self) -> None:
-        # An __init__ that failed leaves no descriptor, perhaps not even the slots.
+        # An __init__ that failed leaves no descriptor; a signal handler that raised in __new__, not even the slot.
         if getattr(self, "_fd", -1) >= 0 and self._owned:
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
-            self.close()
+            try:
+                warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+            finally:
+                # Also where warnings are errors.
+                self.close()
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Namespace):
@@ -289,6 +329,14 @@ class Namespace:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Namespace cannot be pickled: it is a descriptor of this process; send it with a Conduit")
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
 def _type_of(fd: int) -> NamespaceType:

@@ -8,51 +8,58 @@ async with nsbroker.client.asyncio.connect() as broker:
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
 from nsbroker.address import socket_path
 from nsbroker.client.awaited import AwaitedBroker
-from nsbroker.client.connecting import FAILURES, STREAM, most_telling
+from nsbroker.client.connecting import RETRY, STREAM, is_of_address, most_telling, queue_stays_full
 from nsbroker.client.requests import Request, Where
-from nsbroker.client.wire import Wire, connect_failed
+from nsbroker.client.wire import PATIENCE, checked_timeout, connect_failed
+from nsbroker.errors import Timeout
 
 T = TypeVar("T")
-R = TypeVar("R")
 # A method of the front is called `socket`, too.
 Socket = socket.socket
 
 
 @contextlib.asynccontextmanager
-async def connect(address: str | None = None) -> AsyncIterator["Broker"]:
+async def connect(address: str | None = None, *, timeout: float | None = PATIENCE) -> AsyncIterator["Broker"]:
     """Connect to the broker at `address`, by default $NSBROKER_ADDRESS or the usual place.
 
-    Raises ConnectionFailed, and InvalidAddress for what is no address.
+    `timeout` in seconds is for each step: connecting, sending a call, each reply to it.  One that takes longer raises
+    Timeout and ends the connection; None waits for ever.
+    Raises ConnectionFailed, Timeout, and InvalidAddress for what is no address.
     """
-    path = socket_path(address)
-    broker = Broker(await _connected(path), path)
+    path, seconds = socket_path(address), checked_timeout(timeout)
+    broker = Broker(await _connected(path, seconds), path, seconds)
     try:
         yield broker
     finally:
         broker.close()
 
 
-async def _connected(path: Path) -> socket.socket:
+async def _connected(path: Path, timeout: float | None) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
-        # A Unix socket connects at once, unless its listener has no room left.
-        while True:
-            try:
-                sock.connect(str(path))
-                return sock
-            except BlockingIOError:
-                await asyncio.sleep(0.01)
-    except OSError as error:
+        try:
+            async with asyncio.timeout(timeout) as scope:
+                while True:
+                    try:
+                        sock.connect(str(path))
+                        return sock
+                    except BlockingIOError:
+                        # The listener has no room left, and does not say when it has.
+                        await asyncio.sleep(RETRY)
+        except TimeoutError as error:
+            if timeout is None or not scope.expired():
+                raise
+            raise queue_stays_full(path, timeout) from error
+    except BaseException as error:
         sock.close()
-        raise connect_failed(path, error) from error
-    except BaseException:
-        sock.close()
+        if isinstance(error, OSError) and not isinstance(error, Timeout):
+            raise connect_failed(path, error) from error
         raise
 
 
@@ -65,10 +72,9 @@ class Broker(AwaitedBroker):
 
     _closed_meanwhile = _ClosedMeanwhile
 
-    def __init__(self, sock: socket.socket, path: Path) -> None:
-        """Use `connect`.  Takes `sock`, non-blocking and connected to `path`."""
-        self._path = path
-        super().__init__(Wire(sock), asyncio.Lock())
+    def __init__(self, sock: Socket, path: Path, timeout: float | None) -> None:
+        """Use `connect`.  Takes `sock`, connected to `path`."""
+        super().__init__(sock, path, timeout)
         self._loop = asyncio.get_running_loop()
         self._waiting: asyncio.Future[None] | None = None
 
@@ -95,48 +101,62 @@ class Broker(AwaitedBroker):
         and the errors of `socket`.
         """
         failures: list[Exception] = []
-        for family, kind, protocol, _, place in await self._loop.getaddrinfo(*address, type=STREAM):
+        for family, kind, protocol, _, place in await asyncio.get_running_loop().getaddrinfo(*address, type=STREAM):
             sock = None
             try:
                 sock = await self.socket(target, family, kind, protocol)
-                await self._loop.sock_connect(sock, place)
+                await asyncio.get_running_loop().sock_connect(sock, place)
                 return await asyncio.open_connection(sock=sock)
             except BaseException as error:
                 if sock is not None:
                     sock.close()
-                if not isinstance(error, FAILURES):
+                if not isinstance(error, Exception) or not is_of_address(error):
                     raise
                 failures.append(error)
         raise most_telling(failures)
 
-    async def _connect_again(self) -> None:
-        self._wire.replace(await _connected(self._path))
+    def _new_lock(self) -> asyncio.Lock:
+        return asyncio.Lock()
+
+    async def _connected(self) -> Socket:
+        return await _connected(self._path, self._timeout)
 
     async def _another(self) -> "Broker":
-        return Broker(await _connected(self._path), self._path)
+        return Broker(await self._connected(), self._path, self._timeout)
 
-    async def _send(self) -> None:
-        loop = self._loop
-        while not await self._step(self._wire.send_some, loop.add_writer, loop.remove_writer):
-            pass
+    async def _in_time(self, request: Request[T], step: Callable[[], Awaitable[None]]) -> None:
+        try:
+            async with asyncio.timeout(self._timeout) as scope:
+                await step()
+        except TimeoutError as error:
+            if self._timeout is None or not scope.expired():
+                raise
+            raise Timeout(request.what(), self._timeout) from error
 
-    async def _receive(self, request: Request[T]) -> None:
-        loop = self._loop
-        await self._step(lambda: self._wire.receive_some(request), loop.add_reader, loop.remove_reader)
+    async def _readable(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        await self._until(self._loop.add_reader, self._loop.remove_reader)
 
-    async def _step(self, step: Callable[[], R], add: Callable[..., object], remove: Callable[[int], object]) -> R:
-        while True:
-            try:
-                return step()
-            except BlockingIOError:
-                self._waiting = self._loop.create_future()
-                number = self._wire.sock.fileno()
-                add(number, _wake, self._waiting)
-                try:
-                    await self._waiting
-                finally:
-                    self._waiting = None
-                    remove(number)
+    async def _writable(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        await self._until(self._loop.add_writer, self._loop.remove_writer)
+
+    async def _until(self, add: Callable[..., object], remove: Callable[[int], object]) -> None:
+        number = self._wire.sock.fileno()
+        if number < 0:
+            raise _ClosedMeanwhile
+        self._waiting = self._loop.create_future()
+        add(number, _wake, self._waiting)
+        try:
+            await self._waiting
+        finally:
+            self._waiting = None
+            remove(number)
+
+    def after_fork(self) -> None:
+        """Have the child connect anew, and leave the parent's loop alone: the kernel's part of it is the same."""
+        super().after_fork()
+        self._waiting = None
 
     def close(self) -> None:
         """End the connection.  Twice is harmless; handles that were opened stay open."""

@@ -1,23 +1,28 @@
 """The blocking front: for scripts and threads."""
 
+import contextlib
 import io
+import math
 import os
+import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from socket import getaddrinfo
 from typing import Self, TypeVar
 
 from nsbroker.address import socket_path
 from nsbroker.client import requests
-from nsbroker.client.connecting import FAILURES, STREAM, most_telling
-from nsbroker.client.wire import NotTaken, Wire, connect_failed
+from nsbroker.client.connecting import RETRY, STREAM, is_of_address, most_telling, queue_stays_full
+from nsbroker.client.forking import Forked
+from nsbroker.client.wire import PATIENCE, NotTaken, Wire, checked_timeout, connect_failed
 from nsbroker.description import NamespaceDescription
-from nsbroker.errors import ConnectionLost
+from nsbroker.errors import ConnectionLost, Timeout
 from nsbroker.identity import Expectation, NamespaceType
 from nsbroker.interface import DeviceDescription, ExplainReply, HeldDescription, PeerDescription, Status, WatchReply
+from nsbroker.linux.ancillary import close_and_clear
 from nsbroker.namespace import Namespace
 from nsbroker.varlink.connection import IncomingReply
 
@@ -26,51 +31,71 @@ T = TypeVar("T")
 List = list
 # A method of the front is called `socket`, too.
 Socket = socket.socket
+# poll(2) counts milliseconds in 31 bits; a longer wait is one after the other.
+_POLL_MAX = 1e6
 
 
-def connect(address: str | None = None, *, timeout: float | None = None) -> "Broker":
+def connect(address: str | None = None, *, timeout: float | None = PATIENCE) -> "Broker":
     """Connect to the broker at `address`, by default $NSBROKER_ADDRESS or the usual place.
 
-    `timeout` in seconds is for each step of a call; one that takes longer raises ConnectionLost and ends the connection.
-    Raises ConnectionFailed, and InvalidAddress for what is no address.
+    `timeout` in seconds is for each step: connecting, sending a call, each reply to it.  One that takes longer raises
+    Timeout and ends the connection; None waits for ever.
+    Raises ConnectionFailed, Timeout, and InvalidAddress for what is no address.
     """
-    path = socket_path(address)
-    return Broker(lambda: _connected(path, timeout))
+    return Broker(socket_path(address), checked_timeout(timeout))
 
 
 def _connected(path: Path, timeout: float | None) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    end = None if timeout is None else time.monotonic() + timeout
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
-        sock.settimeout(timeout)
+        end = _end(timeout)
         while True:
             try:
                 sock.connect(str(path))
                 return sock
-            except BlockingIOError:
-                # With a timeout, a listener that has no room left is an error at once.
-                if end is None or time.monotonic() > end:
-                    raise
-                time.sleep(0.01)
-    except OSError as error:
+            except BlockingIOError as error:
+                # The listener has no room left, and does not say when it has.
+                if timeout is not None and time.monotonic() >= end:
+                    raise queue_stays_full(path, timeout) from error
+                time.sleep(RETRY)
+    except BaseException as error:
         sock.close()
-        raise connect_failed(path, error) from error
-    except BaseException:
-        sock.close()
+        if isinstance(error, OSError) and not isinstance(error, Timeout):
+            raise connect_failed(path, error) from error
         raise
 
 
-class Broker:
-    """A connection to the broker.  One call at a time; threads may share it.
+def _end(timeout: float | None) -> float:
+    return math.inf if timeout is None else time.monotonic() + timeout
+
+
+def _wait(wire: Wire, request: requests.Request[T], event: int, end: float) -> bool:
+    """Wait until the socket has `event`; false when it is `end` first."""
+    number = wire.sock.fileno()
+    if number < 0:
+        raise ConnectionLost(f"{request.what()}: the connection was closed meanwhile")
+    poll = select.poll()
+    poll.register(number, event)
+    while not poll.poll(max(0, math.ceil(1000 * min(end - time.monotonic(), _POLL_MAX)))):
+        if time.monotonic() >= end:
+            return False
+    return True
+
+
+class Broker(Forked):
+    """A connection to the broker.  One call at a time; threads may share it, and so may processes that were forked: a child
+    has a connection of its own.
 
     A connection that ended between two calls, because the broker was restarted, is made anew by itself.
     """
 
-    def __init__(self, connect: Callable[[], socket.socket]) -> None:
-        """Use `nsbroker.connect`.  `connect` gives connected sockets, which this takes."""
-        self._connect = connect
-        self._wire = Wire(connect())
+    def __init__(self, path: Path, timeout: float | None) -> None:
+        """Use `nsbroker.connect`."""
+        self._path = path
+        self._timeout = timeout
+        self._wire = Wire(_connected(path, timeout))
         self._lock = threading.Lock()
+        super().__init__()
 
     def open(self, target: requests.Where, type: str, *, expect: Expectation | None = None) -> Namespace:
         """Open one namespace of `target`; the handle is the caller's.  Raises the errors of `nsbroker.errors`; TargetChanged
@@ -112,7 +137,7 @@ class Broker:
 
         First comes all that there is (`present`), then `ready`, then what changes.  Raises the errors of `list`.
         """
-        return Watch(self._connect, requests.watch(types))
+        return Watch(self._path, self._timeout, requests.watch(types))
 
     def containers(self) -> requests.ContainerList:
         """The containers of which this process may have something opened, and the engines that could not be asked."""
@@ -137,20 +162,21 @@ class Broker:
     def create_connection(self, target: requests.Where, address: tuple[str, int], timeout: float | None = None) -> Socket:
         """Connect to `address` (host, port) from inside `target`, as socket.create_connection(); `timeout` stays the socket's.
 
-        A host's name is looked up here, not inside; each of its addresses is tried.  Raises OSError when nobody answers,
+        A host's name is looked up here, not inside; each of its addresses is tried.  `timeout` is for each address, and for
+        each step of asking the broker, for which the connection's own holds as well.  Raises OSError when nobody answers,
         and the errors of `socket`.
         """
         failures: list[Exception] = []
         for family, kind, protocol, _, place in getaddrinfo(*address, type=STREAM):
             sock = None
             try:
-                sock = self.socket(target, family, kind, protocol)
+                sock = self._call(requests.open_socket(target, family, kind, protocol, None), timeout)
                 sock.settimeout(timeout)
                 sock.connect(place)
             except BaseException as error:
                 if sock is not None:
                     sock.close()
-                if not isinstance(error, FAILURES):
+                if not isinstance(error, Exception) or not is_of_address(error):
                     raise
                 failures.append(error)
             else:
@@ -197,33 +223,45 @@ class Broker:
         """How the broker is doing."""
         return self._call(requests.status())
 
-    def _call(self, request: requests.Request[T]) -> T:
-        wire = self._wire
-        with self._lock:
-            if wire.is_over(request):
-                wire.replace(self._connect())
-            try:
-                replies = self._exchange(request)
-            except NotTaken:
-                wire.replace(self._connect())
-                replies = self._exchange(request)
-        return requests.finish(request, replies)
-
-    def _exchange(self, request: requests.Request[T]) -> Sequence[IncomingReply]:
-        wire = self._wire
-        wire.start(request)
+    def _call(self, request: requests.Request[T], timeout: float | None = None) -> T:
+        timeouts = [one for one in (self._timeout, timeout) if one is not None]
+        patience = min(timeouts, default=None)
+        # Descriptors that come with the answer are in here until somebody has them, whatever happens.
+        fds: list[int] = []
         try:
-            while not wire.send_some():
-                pass
-            while (replies := wire.replies()) is None:
-                wire.receive_some(request)
-        except BaseException as error:
+            with self._lock:
+                if self._wire.is_over(request):
+                    self._connect_again(patience)
+                try:
+                    replies = self._exchange(request, fds, patience)
+                except NotTaken:
+                    self._connect_again(patience)
+                    replies = self._exchange(request, fds, patience)
+            return requests.finish(request, replies)
+        finally:
+            close_and_clear(fds)
+
+    def _connect_again(self, timeout: float | None) -> None:
+        self._wire.drop()
+        self._wire.replace(_connected(self._path, timeout))
+
+    def _exchange(self, request: requests.Request[T], fds: List[int], timeout: float | None) -> Sequence[IncomingReply]:
+        wire = self._wire
+        try:
+            wire.start(request, fds)
+            _send(wire, request, timeout)
+            while (replies := wire.replies(request)) is None:
+                _receive(wire, request, timeout)
+        except BaseException:
             # Half a call or half an answer: nothing on this connection would be what it seems.
             wire.drop()
-            if isinstance(error, TimeoutError):
-                raise ConnectionLost(f"{request.what()}: no answer in time; try again") from error
             raise
         return replies
+
+    def after_fork(self) -> None:
+        """Have the child connect anew, with its first call.  Another thread of the parent's may have held the lock."""
+        self._lock = threading.Lock()
+        self._wire.after_fork()
 
     def close(self) -> None:
         """End the connection.  Twice is harmless; handles that were opened stay open."""
@@ -236,28 +274,58 @@ class Broker:
         self.close()
 
 
-class Watch:
+def _send(wire: Wire, request: requests.Request[T], timeout: float | None) -> None:
+    """Send the call that was started.  Raises Timeout."""
+    end = _end(timeout)
+    while True:
+        try:
+            if wire.send_some(request):
+                return
+        except BlockingIOError:
+            if not _wait(wire, request, select.POLLOUT, end) and timeout is not None:
+                raise Timeout(request.what(), timeout) from None
+
+
+def _receive(wire: Wire, request: requests.Request[T], timeout: float | None) -> None:
+    """Receive until another reply is there.  Raises Timeout when that takes too long, however many bytes of it came."""
+    end = _end(timeout)
+    while not wire.ready:
+        if not _wait(wire, request, select.POLLIN, end) and timeout is not None:
+            raise Timeout(request.what(), timeout)
+        _receive_some(wire, request)
+
+
+def _receive_some(wire: Wire, request: requests.Request[T]) -> None:
+    # Something else than what was waited for may have woken us.
+    with contextlib.suppress(BlockingIOError):
+        wire.receive_some(request)
+
+
+class Watch(Forked):
     """A watch: a context manager, and an iterator of events that never ends by itself.  `close` from another thread ends it,
     with ConnectionLost for who waits.
+
+    It belongs to the process that began it: in a child that was forked it is over.
     """
 
-    def __init__(self, connect: Callable[[], socket.socket], request: requests.Request[None]) -> None:
+    def __init__(self, path: Path, timeout: float | None, request: requests.Request[None]) -> None:
         """Use `Broker.watch`."""
-        self._connect = connect
+        self._path = path
+        self._timeout = timeout
         self._request = request
         self._wire: Wire | None = None
+        self._fds: list[int] = []
+        self._end = "is closed"
+        super().__init__()
 
     def __enter__(self) -> Self:
-        sock = self._connect()
-        # Nothing may happen for hours.
-        sock.settimeout(None)
-        self._wire = Wire(sock)
+        self._wire = Wire(_connected(self._path, self._timeout))
+        self._begun = False
         try:
-            self._wire.start(self._request)
-            while not self._wire.send_some():
-                pass
+            self._wire.start(self._request, self._fds)
+            _send(self._wire, self._request, self._timeout)
         except BaseException:
-            self._wire.close()
+            self.close()
             raise
         return self
 
@@ -265,21 +333,40 @@ class Watch:
         return self
 
     def __next__(self) -> WatchReply:
-        if self._wire is None or self._wire.closed:
-            raise ConnectionLost(f"{self._request.what()}: this watch is closed")
-        while (reply := self._wire.next_reply()) is None:
-            try:
-                self._wire.receive_some(self._request)
-            except OSError as error:
-                if not self._wire.closed:
-                    raise
-                raise ConnectionLost(f"{self._request.what()}: this watch was closed meanwhile") from error
+        wire = self._wire
+        if wire is None or wire.closed:
+            raise ConnectionLost(f"{self._request.what()}: this watch {self._end}")
+        if self._begun and not wire.started and not wire.ready:
+            # Nothing may happen for hours.
+            _wait(wire, self._request, select.POLLIN, math.inf)
+        try:
+            if not wire.ready:
+                _receive(wire, self._request, self._timeout)
+            reply = wire.next_reply()
+        except BaseException:
+            # What was received is perhaps lost: what follows would not be what it seems.
+            self.close()
+            raise
+        if reply is None:
+            raise AssertionError("a reply was ready")
+        self._begun = True
+        if reply.last:
+            self._end = "was ended by the broker"
+            self.close()
         return requests.read_event(self._request, reply)
 
     def close(self) -> None:
         """End it.  Twice is harmless."""
         if self._wire is not None:
             self._wire.close()
+        close_and_clear(self._fds)
+
+    def after_fork(self) -> None:
+        """End it in the child."""
+        self._end = "belongs to the process that this one was forked from; begin another"
+        if self._wire is not None:
+            self._wire.closed = True
+            self._wire.after_fork()
 
     def __exit__(self, *_: object) -> None:
         self.close()

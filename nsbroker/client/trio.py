@@ -6,6 +6,7 @@ async with nsbroker.client.trio.connect() as broker:
 """
 
 import contextlib
+import math
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -15,58 +16,56 @@ import trio
 
 from nsbroker.address import socket_path
 from nsbroker.client.awaited import AwaitedBroker
-from nsbroker.client.connecting import FAILURES, STREAM, most_telling
+from nsbroker.client.connecting import RETRY, STREAM, is_of_address, most_telling, queue_stays_full
 from nsbroker.client.requests import Request, Where
-from nsbroker.client.wire import Wire, connect_failed
+from nsbroker.client.wire import PATIENCE, checked_timeout, connect_failed
+from nsbroker.errors import Timeout
 
 T = TypeVar("T")
-R = TypeVar("R")
 # A method of the front is called `socket`, too.
 Socket = socket.socket
 
 
 @contextlib.asynccontextmanager
-async def connect(address: str | None = None) -> AsyncIterator["Broker"]:
+async def connect(address: str | None = None, *, timeout: float | None = PATIENCE) -> AsyncIterator["Broker"]:
     """Connect to the broker at `address`, by default $NSBROKER_ADDRESS or the usual place.
 
-    Raises ConnectionFailed, and InvalidAddress for what is no address.
+    `timeout` in seconds is for each step: connecting, sending a call, each reply to it.  One that takes longer raises
+    Timeout and ends the connection; None waits for ever.
+    Raises ConnectionFailed, Timeout, and InvalidAddress for what is no address.
     """
-    path = socket_path(address)
-    broker = Broker(await _connected(path), path)
+    path, seconds = socket_path(address), checked_timeout(timeout)
+    broker = Broker(await _connected(path, seconds), path, seconds)
     try:
         yield broker
     finally:
         broker.close()
 
 
-async def _connected(path: Path) -> socket.socket:
+async def _connected(path: Path, timeout: float | None) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
-        # A Unix socket connects at once, unless its listener has no room left.
-        while True:
-            await trio.lowlevel.checkpoint()
-            try:
-                sock.connect(str(path))
-                return sock
-            except BlockingIOError:
-                await trio.sleep(0.01)
-    except OSError as error:
+        with trio.move_on_after(math.inf if timeout is None else timeout):
+            while True:
+                await trio.lowlevel.checkpoint()
+                try:
+                    sock.connect(str(path))
+                    return sock
+                except BlockingIOError:
+                    # The listener has no room left, and does not say when it has.
+                    await trio.sleep(RETRY)
+        raise queue_stays_full(path, timeout or math.inf)
+    except BaseException as error:
         sock.close()
-        raise connect_failed(path, error) from error
-    except BaseException:
-        sock.close()
+        if isinstance(error, OSError) and not isinstance(error, Timeout):
+            raise connect_failed(path, error) from error
         raise
 
 
 class Broker(AwaitedBroker):
-    """A connection to the broker, for tasks of trio."""
+    """A connection to the broker, for tasks of trio.  Use `connect`."""
 
     _closed_meanwhile = trio.ClosedResourceError
-
-    def __init__(self, sock: socket.socket, path: Path) -> None:
-        """Use `connect`.  Takes `sock`, non-blocking and connected to `path`."""
-        self._path = path
-        super().__init__(Wire(sock), trio.Lock())
 
     async def socket(
         self,
@@ -99,33 +98,34 @@ class Broker(AwaitedBroker):
             except BaseException as error:
                 if sock is not None:
                     sock.close()
-                if not isinstance(error, FAILURES):
+                if not isinstance(error, Exception) or not is_of_address(error):
                     raise
                 failures.append(error)
             else:
                 return trio.SocketStream(sock)
         raise most_telling(failures)
 
-    async def _connect_again(self) -> None:
-        self._wire.replace(await _connected(self._path))
+    def _new_lock(self) -> trio.Lock:
+        return trio.Lock()
+
+    async def _connected(self) -> Socket:
+        return await _connected(self._path, self._timeout)
 
     async def _another(self) -> "Broker":
-        return Broker(await _connected(self._path), self._path)
+        return Broker(await self._connected(), self._path, self._timeout)
 
-    async def _send(self) -> None:
-        while not await self._step(self._wire.send_some, trio.lowlevel.wait_writable):
-            pass
+    async def _in_time(self, request: Request[T], step: Callable[[], Awaitable[None]]) -> None:
+        if self._timeout is None:
+            return await step()
+        with trio.move_on_after(self._timeout):
+            return await step()
+        raise Timeout(request.what(), self._timeout)
 
-    async def _receive(self, request: Request[T]) -> None:
+    async def _readable(self) -> None:
         await trio.lowlevel.wait_readable(self._wire.sock)
-        await self._step(lambda: self._wire.receive_some(request), trio.lowlevel.wait_readable)
 
-    async def _step(self, step: Callable[[], R], wait: Callable[[Socket], Awaitable[None]]) -> R:
-        while True:
-            try:
-                return step()
-            except BlockingIOError:
-                await wait(self._wire.sock)
+    async def _writable(self) -> None:
+        await trio.lowlevel.wait_writable(self._wire.sock)
 
     def close(self) -> None:
         """End the connection.  Twice is harmless; handles that were opened stay open."""

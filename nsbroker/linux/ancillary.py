@@ -9,6 +9,7 @@ import errno
 import os
 import socket
 from collections.abc import Iterable, Sequence
+from itertools import repeat
 
 SCM_MAX_FD = 253
 """The most descriptors that one message can carry (one more: EINVAL)."""
@@ -29,6 +30,23 @@ def close_all(fds: Iterable[int]) -> None:
     """Close each of `fds` (owned)."""
     for fd in fds:
         os.close(fd)
+
+
+def close_and_clear(fds: list[int]) -> None:
+    """Close each of `fds` and take it out of the list, both in one step.
+
+    An exception that a signal handler raises leaves no number in the list that is closed already, nor one outside that
+    is still open.  What closing reports is of no use to anybody here, unless the descriptor was not ours (EBADF).
+    """
+    while fds:
+        try:
+            # The interpreter handles signals between its own instructions, and this is a single one.
+            any(map(os.close, map(fds.pop, repeat(-1, len(fds)))))
+        except IndexError:
+            return  # Another thread closed the rest.
+        except OSError as error:
+            if error.errno == errno.EBADF:
+                raise
 
 
 def send(sock: socket.socket, data: bytes | memoryview, fds: Sequence[int] = ()) -> int:
@@ -72,6 +90,39 @@ def receive_into(sock: socket.socket, buffer: memoryview) -> tuple[int, list[int
         close_all(fds)
         raise OSError(errno.EMFILE, "file descriptors were lost in a message: too many are open here")
     return count, fds
+
+
+def receive_owned(sock: socket.socket, buffer: memoryview, fds: list[int]) -> int:
+    """Receive into `buffer`: the number of bytes (0: end of file).  The descriptors that came are added to `fds`.
+
+    An exception that a signal handler raises loses none: what arrived is in `fds` by then, which is the caller's.
+    Raises as `receive_into`, and leaves in `fds` what did arrive.
+    """
+    before = len(fds)
+    came: list[tuple[int, Ancillary, int, object]] = []
+    try:
+        # The interpreter handles signals between its own instructions, and this is a single one: it receives, and keeps
+        # what it received.
+        came.extend(map(sock.recvmsg_into, ((buffer,),), (_ROOM,), (_CMSG_CLOEXEC,)))
+        ((count, control, flags, _),) = came
+        if control:
+            fds.extend(_descriptors(control))
+    except BaseException:
+        if came and len(fds) == before:
+            fds.extend(_descriptors(came[0][1]))
+        raise
+    if flags & _CTRUNC:
+        raise OSError(errno.EMFILE, "file descriptors were lost in a message: too many are open here")
+    return count
+
+
+def _descriptors(control: Ancillary) -> list[int]:
+    """All descriptors in received control messages, whatever they came as."""
+    numbers = array.array("i")
+    for level, kind, data in control:
+        if level == socket.SOL_SOCKET and kind in (socket.SCM_RIGHTS, _SCM_PIDFD):
+            numbers.frombytes(data[: len(data) - len(data) % _INT])
+    return [number for number in numbers if number >= 0]
 
 
 def receive_piece(sock: socket.socket, buffer: bytearray, end: bytes) -> tuple[bytes, list[int]]:

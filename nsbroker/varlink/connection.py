@@ -18,7 +18,7 @@ from collections import deque
 from msgspec import Raw
 
 from nsbroker.errors import InvalidParameter, ProtocolError
-from nsbroker.linux.ancillary import close_all
+from nsbroker.linux.ancillary import close_and_clear
 from nsbroker.varlink import message
 from nsbroker.varlink.framing import Frame, Inbox
 
@@ -38,22 +38,27 @@ class _Fds:
         """
         if not indices and not self.fds:
             return []
-        wanted = indices or {}
+        self.arrange_fds(indices or {})
         fds, self.fds = self.fds, []
-        for name, index in wanted.items():
+        return fds
+
+    def arrange_fds(self, indices: dict[str, int]) -> None:
+        """Put `fds` into the order of `indices`.  They stay the message's.  Raises as `take_fds`."""
+        fds = self.fds
+        for name, index in indices.items():
             # Python would take −1, and True for 1.
             if type(index) is not int or not 0 <= index < len(fds):
-                close_all(fds)
+                close_and_clear(fds)
                 raise InvalidParameter(name)
-        if len(set(wanted.values())) != len(fds) or len(wanted) != len(fds):
-            close_all(fds)
-            raise InvalidParameter(next(iter(wanted), "fileDescriptors"))
-        return [fds[index] for index in wanted.values()]
+        if len(set(indices.values())) != len(fds) or len(indices) != len(fds):
+            close_and_clear(fds)
+            raise InvalidParameter(next(iter(indices), "fileDescriptors"))
+        # One step: there is no moment at which a number is missing in the list, or in it twice.
+        fds[:] = [fds[index] for index in indices.values()]
 
     def close(self) -> None:
         """Close the fds that nobody took."""
-        fds, self.fds = self.fds, []
-        close_all(fds)
+        close_and_clear(self.fds)
 
 
 class IncomingCall(_Fds):
@@ -115,7 +120,7 @@ class ServerConnection:
         try:
             call = IncomingCall(message.decode_call(frame.data), frame.fds)
         except ProtocolError:
-            close_all(frame.fds)
+            close_and_clear(frame.fds)
             raise
         if not call.oneway:
             self._unanswered.append(call)
@@ -156,6 +161,16 @@ class ClientConnection:
             self._expected.append(_Expects.MANY if more else _Expects.ONE)
         return data
 
+    @property
+    def started(self) -> bool:
+        """Whether a reply has begun to arrive and is not complete."""
+        return self._inbox.started
+
+    @property
+    def ready(self) -> bool:
+        """Whether `next_reply` has something to give out or to raise."""
+        return self._inbox.ready
+
     def receive(self, data: bytes, fds: list[int]) -> None:
         """Take a piece (and `fds`) as `receive_piece` gives it."""
         self._inbox.feed(data, fds)
@@ -168,7 +183,7 @@ class ClientConnection:
         try:
             return self._reply(frame)
         except ProtocolError:
-            close_all(frame.fds)
+            close_and_clear(frame.fds)
             raise
 
     def _reply(self, frame: Frame) -> IncomingReply:

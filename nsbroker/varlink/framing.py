@@ -4,7 +4,7 @@ from collections import deque
 from typing import NamedTuple
 
 from nsbroker.errors import ProtocolError
-from nsbroker.linux.ancillary import close_all
+from nsbroker.linux.ancillary import close_and_clear
 
 MESSAGE_MAX = 64 * 1024
 """The longest message in bytes, its NUL not counted."""
@@ -19,7 +19,10 @@ class Frame(NamedTuple):
 
 
 class Inbox:
-    """Collects pieces until they make messages.  Owns the fds of all that was not yet given out."""
+    """Collects pieces until they make messages.  Owns the fds of all that was not yet given out.
+
+    Lists of fds are handed on as they are, never copied: a number is owned as long as it is in its list.
+    """
 
     __slots__ = ("_fault", "_fds", "_frames", "_part")
 
@@ -34,10 +37,15 @@ class Inbox:
         """Whether a message has begun and not ended."""
         return bool(self._part)
 
+    @property
+    def ready(self) -> bool:
+        """Whether `next_frame` has something to give out or to raise."""
+        return bool(self._frames) or self._fault is not None
+
     def feed(self, data: bytes, fds: list[int]) -> None:
         """Take a piece, with `fds` that came on its first byte."""
         if self._fault or (fds and self._part):
-            close_all(fds)
+            close_and_clear(fds)
             self._fault = self._fault or "file descriptors came in the middle of a message"
             return
         if data.find(END) == len(data) - 1 and not self._part and len(data) <= MESSAGE_MAX + 1:
@@ -66,6 +74,7 @@ class Inbox:
     def close(self) -> None:
         """Close all fds that were not given out."""
         while self._frames:
-            close_all(self._frames.popleft().fds)
-        fds, self._fds, self._part = self._fds, [], b""
-        close_all(fds)
+            close_and_clear(self._frames[0].fds)
+            self._frames.popleft()
+        close_and_clear(self._fds)
+        self._part = b""

@@ -105,7 +105,7 @@ BAD_INDICES = st.one_of(
 @given(BAD_INDICES)
 def test_an_index_is_a_number_of_a_descriptor_and_nothing_that_python_takes_for_one(index: object) -> None:
     fds = nulls(3)
-    call = IncomingCall(Call("a.B"), fds)
+    call = IncomingCall(Call("a.B"), list(fds))
     with pytest.raises(InvalidParameter, match="where"):
         call.take_fds({"where": index})  # type: ignore[dict-item]  # a wrong type is the point
     assert open_among(fds) == []
@@ -115,13 +115,13 @@ def test_an_index_is_a_number_of_a_descriptor_and_nothing_that_python_takes_for_
 def test_each_descriptor_is_used_once_and_none_is_left(indices: dict[str, int]) -> None:
     fds = nulls(3)
     with pytest.raises(InvalidParameter):
-        IncomingCall(Call("a.B"), fds).take_fds(indices)
+        IncomingCall(Call("a.B"), list(fds)).take_fds(indices)
     assert open_among(fds) == []
 
 
 def test_descriptors_are_taken_in_the_order_of_their_names() -> None:
     fds = nulls(2)
-    assert IncomingCall(Call("a.B"), fds).take_fds({"a": 1, "b": 0}) == [fds[1], fds[0]]
+    assert IncomingCall(Call("a.B"), list(fds)).take_fds({"a": 1, "b": 0}) == [fds[1], fds[0]]
     for fd in fds:
         os.close(fd)
 
@@ -137,12 +137,12 @@ def test_closing_the_connection_closes_what_nobody_took() -> None:
 def test_a_bad_message_closes_its_descriptors() -> None:
     fds = nulls(1)
     server = ServerConnection()
-    server.receive(b"[]\0", fds)
+    server.receive(b"[]\0", list(fds))
     with pytest.raises(ProtocolError):
         server.next_call()
     client = ClientConnection()
     more = nulls(1)
-    client.receive(b"{}\0", more)
+    client.receive(b"{}\0", list(more))
     with pytest.raises(ProtocolError):
         client.next_reply()
     assert open_among(fds + more) == []

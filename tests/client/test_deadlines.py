@@ -1,0 +1,183 @@
+"""A broker that does not answer: every step ends in time, with a word on what to look at."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import nsbroker
+from nsbroker.errors import ConnectionLost, NsbrokerError, Timeout
+from tests.client.fronts import FRONTS, Front, impostor, read_call
+from tests.world import Daemon, run_command
+
+PATIENCE = 0.3
+
+
+@pytest.fixture(params=FRONTS)
+def connect(request: pytest.FixtureRequest) -> Front:
+    return FRONTS[request.param]
+
+
+@pytest.fixture
+def stopped(daemon: Daemon) -> Iterator[Daemon]:
+    """A broker that was stopped with SIGSTOP."""
+    os.kill(daemon.pid, signal.SIGSTOP)
+    yield daemon
+    os.kill(daemon.pid, signal.SIGCONT)
+
+
+@pytest.fixture
+def full() -> Iterator[str]:
+    """The address of a listener that accepts nobody, and whose queue is full."""
+    path = f"/run/full-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX) as listener, contextlib.ExitStack() as waiting:
+        listener.bind(path)
+        listener.listen(0)
+        waiting.enter_context(socket.socket(socket.AF_UNIX)).connect(path)
+        yield f"unix:{path}"
+    os.unlink(path)
+
+
+def test_the_default_is_ten_seconds() -> None:
+    assert nsbroker.client.wire.PATIENCE == 10
+
+
+async def test_a_call_to_a_stopped_broker_ends(connect: Front, stopped: Daemon) -> None:
+    async with connect(stopped.address, timeout=PATIENCE) as broker:
+        for _ in range(2):
+            with pytest.raises(Timeout, match=r"open net of self: .* within 0\.3 s.*systemctl status nsbroker") as caught:
+                await broker.open("self", "net")
+            assert isinstance(caught.value, TimeoutError)
+            assert isinstance(caught.value, ConnectionLost)
+
+
+async def test_a_watch_of_a_stopped_broker_ends(connect: Front, stopped: Daemon) -> None:
+    async with connect(stopped.address, timeout=PATIENCE) as broker:
+        with pytest.raises(Timeout, match="watch namespaces"):
+            await broker.events()
+
+
+async def test_connecting_where_the_queue_is_full_ends(connect: Front, full: str) -> None:
+    begun = time.monotonic()
+    with pytest.raises(Timeout, match=r"connect to the broker at .* within 0\.3 s"):
+        async with connect(full, timeout=PATIENCE):
+            pass
+    assert PATIENCE <= time.monotonic() - begun < 5
+
+
+async def test_connecting_where_the_queue_is_full_goes_on_until_there_is_room(connect: Front) -> None:
+    path = f"/run/full-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as first:
+        listener.bind(path)
+        listener.listen(0)
+        first.connect(path)
+        accepted: list[socket.socket] = []
+        later = threading.Timer(0.1, lambda: accepted.append(listener.accept()[0]))
+        later.start()
+        async with connect(f"unix:{path}", timeout=5):
+            pass
+        later.join()
+        accepted[0].close()
+    os.unlink(path)
+
+
+async def test_a_broker_that_does_not_read_ends_a_call_that_is_long(connect: Front) -> None:
+    with impostor(lambda sock: time.sleep(1)) as address:
+        async with connect(address, timeout=PATIENCE) as broker:
+            # So many names do not fit into what the kernel keeps for a socket that nobody reads, once that is made small.
+            _shrink(broker)
+            with pytest.raises(Timeout):
+                await broker.explain("self", devices=["x" * 200] * 250)
+
+
+def _shrink(broker: Any) -> None:
+    inner = getattr(broker, "_broker", broker)
+    inner._wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+
+
+async def test_each_reply_restarts_the_deadline(connect: Front) -> None:
+    def behave(sock: socket.socket) -> None:
+        read_call(sock)
+        for _ in range(4):
+            time.sleep(PATIENCE / 2)
+            sock.sendall(b'{"continues":true}\0')
+        sock.sendall(b"{}\0")
+
+    with impostor(behave) as address:
+        async with connect(address, timeout=PATIENCE) as broker:
+            assert await broker.list() == []
+
+
+async def test_none_waits(connect: Front) -> None:
+    def behave(sock: socket.socket) -> None:
+        read_call(sock)
+        time.sleep(0.2)
+        sock.sendall(b'{"error":"io.nsbroker.Broker.QuotaExceeded","parameters":{"limit":"x"}}\0')
+
+    with impostor(behave) as address:
+        async with connect(address, timeout=None) as broker:
+            with pytest.raises(NsbrokerError, match="'x'"):
+                await broker.who_am_i()
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan")])
+async def test_a_timeout_is_positive(connect: Front, timeout: float) -> None:
+    with pytest.raises(ValueError, match="greater than 0, or None"):
+        async with connect("unix:/run/nowhere", timeout=timeout):
+            pass
+
+
+def test_a_connection_inside_is_bounded_with_the_brokers_part(stopped: Daemon) -> None:
+    with nsbroker.connect(stopped.address) as broker:
+        begun = time.monotonic()
+        with pytest.raises(Timeout, match="open a socket"):
+            # Both addresses of the name are not asked for one after the other: it is the broker that does not answer.
+            broker.create_connection("self", ("localhost", 80), timeout=PATIENCE)
+        assert time.monotonic() - begun < 2 * PATIENCE + 1
+
+
+def test_a_watch_waits_for_events_as_long_as_it_takes(daemon: Daemon) -> None:
+    with nsbroker.connect(daemon.address, timeout=PATIENCE) as broker, broker.watch(["net"]) as events:
+        while next(events).event != "ready":
+            pass
+        with subprocess.Popen(["sh", "-c", "sleep 1; exec unshare --net true"]) as process:
+            while next(events).event != "added":
+                pass
+            process.wait()
+
+
+COMMANDS = [
+    ["show", "self"], ["open", "self", "--", "true"], ["run", "self", "--", "true"], ["forward", "self", "0:80"],
+    ["connect", "self", "127.0.0.1", "80"], ["devices", "self"], ["ls"], ["tree"], ["watch"], ["map", "/tmp/x.svg"], ["ps"],
+    ["create", "x"], ["hold", "self", "x"], ["release", "x"], ["held"], ["whoami"], ["explain", "self"], ["status"],
+]  # fmt: skip
+
+
+def test_every_command_ends_when_the_broker_is_stopped(stopped: Daemon) -> None:
+    for command in COMMANDS:
+        cut = command.index("--") if "--" in command else len(command)
+        done = run_command(*command[:cut], "--timeout", "0.2", *command[cut:], address=stopped.address)
+        assert done.returncode == 1, done
+        assert done.stdout == "" or command[0] == "forward"
+        assert "did not answer within 0.2 s" in done.stderr, done
+        assert len(done.stderr.splitlines()) == 1, done
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "x", ""])
+def test_the_commands_timeout_is_a_number_above_zero(seconds: str) -> None:
+    done = run_command("whoami", f"--timeout={seconds}")
+    assert done.returncode == 2
+    assert "greater than 0" in done.stderr
+
+
+def test_a_stopped_broker_with_a_full_queue_ends_a_command(full: str) -> None:
+    done = run_command("whoami", "--timeout", "0.2", address=full)
+    assert done.returncode == 1
+    assert "connect to the broker" in done.stderr

@@ -1,0 +1,293 @@
+"""A broker that means harm, or is broken: whatever it sends, each front ends with an error of ours, and keeps nothing."""
+
+import contextlib
+import os
+import resource
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import nsbroker
+from nsbroker.client import wire
+from nsbroker.errors import ConnectionLost, NsbrokerError, ProtocolError, Timeout
+from nsbroker.linux import ancillary
+from tests.client.fronts import FRONTS, Front, impostor, read_call
+
+PATIENCE = 0.3
+OPENED = b'{"parameters":{"namespaces":[{"type":"net","device":4,"inode":5,"namespaceFileDescriptor":%d}]}}\0'
+TWO = (
+    b'{"parameters":{"namespaces":[{"type":"net","device":4,"inode":5,"namespaceFileDescriptor":0},'
+    b'{"type":"uts","device":4,"inode":5,"namespaceFileDescriptor":1}]}}\0'
+)
+SOCKET = b'{"parameters":{"socketFileDescriptor":%s}}\0'
+DEVICE = b'{"parameters":{"deviceFileDescriptor":%s}}\0'
+PEER = b'{"parameters":{"peer":{"uid":1,"gid":1,"groups":[],"pid":1,"anonymous":false}}}\0'
+AMBIGUOUS = b'{"error":"io.nsbroker.Broker.AmbiguousTarget","parameters":{"target":"x","candidates":%b}}\0'
+MISSING = b'{"error":"io.nsbroker.Broker.NoSuchTarget","parameters":{"target":"%b","reason":"%b"}}\0'
+NASTY = rb"\u001b[2J\u009b31m\u202e\u2066\u2028\u007f\u0000\n"
+
+
+@pytest.fixture(params=FRONTS)
+def connect(request: pytest.FixtureRequest) -> Front:
+    return FRONTS[request.param]
+
+
+def null() -> int:
+    return os.open(os.devnull, os.O_RDONLY)
+
+
+def null_path() -> int:
+    return os.open(os.devnull, os.O_PATH)
+
+
+def net() -> int:
+    return os.open("/proc/self/ns/net", os.O_RDONLY)
+
+
+def net_path() -> int:
+    return os.open("/proc/self/ns/net", os.O_PATH)
+
+
+def folder() -> int:
+    return os.open("/", os.O_RDONLY)
+
+
+def socket_of(family: int, kind: int) -> Callable[[], int]:
+    return lambda: socket.socket(family, kind).detach()
+
+
+def answer(data: bytes, *makers: Callable[[], int]) -> Callable[[socket.socket], None]:
+    """Answers each call with `data`, and with what the makers open."""
+
+    def behave(sock: socket.socket) -> None:
+        while read_call(sock):
+            fds = [make() for make in makers]
+            try:
+                ancillary.send(sock, data, fds)
+            finally:
+                ancillary.close_all(fds)
+
+    return behave
+
+
+def trickle(sock: socket.socket) -> None:
+    read_call(sock)
+    while True:
+        sock.sendall(b" ")
+        time.sleep(PATIENCE / 10)
+
+
+def endless(data: bytes) -> Callable[[socket.socket], None]:
+    def behave(sock: socket.socket) -> None:
+        read_call(sock)
+        while True:
+            sock.sendall(data * 1000)
+
+    return behave
+
+
+def fds_again_and_again(sock: socket.socket) -> None:
+    read_call(sock)
+    while True:
+        with contextlib.ExitStack() as held:
+            fds = [null() for _ in range(100)]
+            held.callback(ancillary.close_all, fds)
+            ancillary.send(sock, b'{"continues":true}\0', fds)
+
+
+def in_two_parts(first: bytes, second: bytes, *, fds_with_second: bool) -> Callable[[socket.socket], None]:
+    def behave(sock: socket.socket) -> None:
+        while read_call(sock):
+            fd = net()
+            try:
+                ancillary.send(sock, first, () if fds_with_second else [fd])
+                time.sleep(0.02)
+                ancillary.send(sock, second, [fd])
+            finally:
+                os.close(fd)
+
+    return behave
+
+
+def open_(broker: Any) -> Any:
+    return broker.open("self", "net")
+
+
+def open_two(broker: Any) -> Any:
+    return broker.open_all("self", ["net", "uts"])
+
+
+def open_all(broker: Any) -> Any:
+    return broker.open_all("self")
+
+
+def create(broker: Any) -> Any:
+    return broker.create(["net"])
+
+
+def a_socket(broker: Any) -> Any:
+    return broker.socket("self")
+
+
+def device(broker: Any) -> Any:
+    return broker.device("self", "null")
+
+
+def who(broker: Any) -> Any:
+    return broker.who_am_i()
+
+
+def list_(broker: Any) -> Any:
+    return broker.list()
+
+
+def watch(broker: Any) -> Any:
+    return broker.events()
+
+
+STREAM = (socket.AF_INET, socket.SOCK_STREAM)
+CASES = {
+    "too many fds": (open_, answer(OPENED % 0, *[net] * 253), ProtocolError),
+    "one fd too many": (open_, answer(OPENED % 0, net, net), ProtocolError),
+    "no fd": (open_, answer(OPENED % 0), ProtocolError),
+    "a wrong index": (open_, answer(OPENED % 7, net), ProtocolError),
+    "a negative index": (open_, answer(OPENED % -1, net), ProtocolError),
+    "an index that is none": (open_, answer((OPENED % 0).replace(b"or\":0", b"or\":true"), net), ProtocolError),
+    "no namespace": (open_, answer(OPENED % 0, null), ProtocolError),
+    "a folder": (open_, answer(OPENED % 0, folder), ProtocolError),
+    "a socket for a namespace": (open_, answer(OPENED % 0, socket_of(*STREAM)), ProtocolError),
+    "a namespace that is a mere path": (open_, answer(OPENED % 0, net_path), ProtocolError),
+    "the same type twice": (open_two, answer(TWO, net, net), ProtocolError),
+    "the same type twice, when nobody said which": (open_all, answer(TWO, net, net), ProtocolError),
+    "another type": (lambda broker: broker.open("self", "uts"), answer(OPENED % 0, net), ProtocolError),
+    "not all": (open_two, answer(OPENED % 0, net), ProtocolError),
+    "created what is none": (create, answer(OPENED[:-3] % 0 + b',"durable":true}}\0', null), ProtocolError),
+    "durable is no flag": (create, answer((OPENED % 0).replace(b"]}", b'],"durable":1}'), net), ProtocolError),
+    "no socket": (a_socket, answer(SOCKET % b"0", null), ProtocolError),
+    "a namespace for a socket": (a_socket, answer(SOCKET % b"0", net), ProtocolError),
+    "a socket of another family": (a_socket, answer(SOCKET % b"0", socket_of(socket.AF_UNIX, socket.SOCK_STREAM)), ProtocolError),
+    "a socket of another type": (a_socket, answer(SOCKET % b"0", socket_of(socket.AF_INET, socket.SOCK_DGRAM)), ProtocolError),
+    "a socket too many": (a_socket, answer(SOCKET % b"0", *[socket_of(*STREAM)] * 2), ProtocolError),
+    "a socket's index as text": (a_socket, answer(SOCKET % b'"0"', socket_of(*STREAM)), ProtocolError),
+    "no device": (device, answer(DEVICE % b"0", folder), ProtocolError),
+    "a device that is a mere path": (device, answer(DEVICE % b"0", null_path), ProtocolError),
+    "a device that is open for something else": (
+        lambda broker: broker.device("self", "null", os.O_RDWR), answer(DEVICE % b"0", null), ProtocolError,
+    ),
+    "fds nobody asked for": (who, answer(PEER, null), ProtocolError),
+    "fds with a list": (list_, fds_again_and_again, ProtocolError),
+    "fds with a watch": (watch, fds_again_and_again, ProtocolError),
+    "fds in the middle": (open_, in_two_parts((OPENED % 0)[:9], (OPENED % 0)[9:], fds_with_second=True), ProtocolError),
+    "fds twice": (open_, in_two_parts((OPENED % 0)[:9], (OPENED % 0)[9:], fds_with_second=False), ProtocolError),
+    "several replies": (who, answer(b'{"continues":true}\0{}\0'), ProtocolError),
+    "one reply too many": (who, answer(PEER * 2), ProtocolError),
+    "one reply too many, with fds": (open_, answer(OPENED % 0 + OPENED % 0, net), ProtocolError),
+    "garbage": (who, answer(b"\xff\xfe garbage\0"), ProtocolError),
+    "garbage with fds": (open_, answer(b"\xff\xfe garbage\0", null, null), ProtocolError),
+    "text that is no UTF-8": (who, answer(b'{"error":"\xff"}\0'), ProtocolError),
+    "parameters that are no UTF-8": (who, answer(b'{"parameters":{"peer":"\xff"}}\0'), ProtocolError),
+    "half a surrogate pair": (list_, answer(b'{"parameters":{"namespace":{"type":"\\ud800"}}}\0'), ProtocolError),
+    "a depth without end": (who, answer(b'{"parameters":{"x":' + b"[" * 30000 + b"]" * 30000 + b"}}\0"), ProtocolError),
+    "no object": (who, answer(b"[]\0"), ProtocolError),
+    "parameters that are no object": (who, answer(b'{"parameters":[]}\0'), ProtocolError),
+    "no parameters": (who, answer(b"{}\0"), ProtocolError),
+    "an error that goes on": (list_, answer(b'{"error":"io.nsbroker.Broker.NameTaken","continues":true}\0'), ProtocolError),
+    "an unknown error": (who, answer(b'{"error":"com.example.%s"}\0' % NASTY), ProtocolError),
+    "an error without its parameters": (who, answer(b'{"error":"io.nsbroker.Broker.NoSuchTarget"}\0', ), ProtocolError),
+    "an error with wrong parameters": (
+        who, answer(b'{"error":"io.nsbroker.Broker.EngineUnavailable","parameters":{"engine":"x","reason":7}}\0'), ProtocolError,
+    ),
+    "candidates that are no list": (
+        who, answer(AMBIGUOUS % b'"ab"'), ProtocolError,
+    ),
+    "candidates that are no texts": (
+        who, answer(AMBIGUOUS % b"[1]"), ProtocolError,
+    ),
+    "an error full of control characters": (
+        who,
+        answer(MISSING % (NASTY, NASTY)),
+        NsbrokerError,
+    ),
+    "nothing": (who, lambda _: None, ConnectionLost),
+    "silence": (who, answer(b""), Timeout),
+    "silence in a watch": (watch, answer(b""), Timeout),
+    "half a message, then silence": (who, answer(PEER[:20]), Timeout),
+    "half a message with fds, then silence": (open_, answer((OPENED % 0)[:20], net), Timeout),
+    "half a message, then the end": (who, lambda sock: sock.sendall(PEER[:20]), ConnectionLost),
+    "a list that stops": (list_, answer(b'{"continues":true}\0' * 3), Timeout),
+    "half an event after whole ones": (
+        watch, answer(b'{"parameters":{"event":"ready"},"continues":true}\0{"par'), Timeout,
+    ),
+    "a slow trickle": (who, trickle, Timeout),
+    "a slow trickle in a watch": (watch, trickle, Timeout),
+    "bytes without end": (who, endless(b"x" * 100), ProtocolError),
+    "replies without end": (list_, endless(b'{"continues":true}\0'), ProtocolError),
+    "long replies without end": (list_, endless(b'{"continues":true,"parameters":{"x":"%b"}}\0' % (b"y" * 9000)), ProtocolError),
+    "bytes without end in a watch": (watch, endless(b"x" * 100), ProtocolError),
+    "an event that is none": (watch, answer(b'{"parameters":{"event":"%b"},"continues":true}\0' % NASTY), ProtocolError),
+    "a watch that ends": (watch, answer(b'{"parameters":{"event":"ready"}}\0'), NsbrokerError),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+async def test_it_ends_with_an_error_of_ours_and_leaves_nothing(connect: Front, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "REPLIES_MAX", 1024 * 1024)
+    ask, behave, error = CASES[case]
+    with impostor(behave) as address:
+        async with connect(address, timeout=PATIENCE) as broker:
+            begun = time.monotonic()
+            with pytest.raises(error):
+                await ask(broker)
+            assert time.monotonic() - begun < 5
+
+
+async def test_what_is_said_between_two_calls_is_no_answer_to_the_second(connect: Front) -> None:
+    def behave(sock: socket.socket) -> None:
+        read_call(sock)
+        sock.sendall(PEER)
+        time.sleep(0.05)
+        sock.sendall(PEER.replace(b'"uid":1', b'"uid":0'))
+        read_call(sock)
+
+    with impostor(behave) as address:
+        async with connect(address, timeout=PATIENCE) as broker:
+            assert (await broker.who_am_i()).uid == 1
+            time.sleep(0.1)
+            with pytest.raises(ProtocolError, match="before anything was asked"):
+                await broker.who_am_i()
+            # And then anew, with a connection that nothing is left on.
+            assert (await broker.who_am_i()).uid == 1
+
+
+async def test_a_full_broker_may_answer_before_it_is_asked(connect: Front) -> None:
+    def behave(sock: socket.socket) -> None:
+        sock.sendall(b'{"error":"io.nsbroker.Broker.QuotaExceeded","parameters":{"limit":"connections"}}\0')
+
+    with impostor(behave) as address:
+        async with connect(address, timeout=PATIENCE) as broker:
+            with pytest.raises(nsbroker.NsbrokerError, match="connections"):
+                await broker.who_am_i()
+
+
+@pytest.fixture
+def few_files() -> Iterator[None]:
+    old = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 20, old[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, old)
+
+
+def test_fds_that_find_no_room_are_said_so(few_files: None) -> None:
+    def behave(sock: socket.socket) -> None:
+        read_call(sock)
+        ancillary.send(sock, OPENED % 0, [0] * 100)
+
+    with (
+        impostor(behave) as address,
+        nsbroker.connect(address, timeout=PATIENCE) as broker,
+        pytest.raises(ConnectionLost, match="too many are open here"),
+    ):
+        broker.open("self", "net")
