@@ -7,6 +7,7 @@ import collections
 import contextlib
 import os
 import pickle
+import signal
 import socket
 import struct
 import sys
@@ -18,12 +19,13 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from tests.fuzz import engines, names, policies, proc, wire
-from tests.fuzz.subject import Subject
+from tests.fuzz.subject import Endless, Subject
 
 SUBJECTS: tuple[Subject, ...] = (wire.SUBJECT, *policies.SUBJECTS, names.SUBJECT, *proc.SUBJECTS, *engines.SUBJECTS)
 _DEFAULT_CALLS = 1_000_000
 _ROUND = 100
 _EVERY = 10.0
+_PROCESSOR_SECONDS = 10.0
 _FAILURES_MAX = 5
 _SIZE = struct.Struct("=I")
 
@@ -71,7 +73,8 @@ def run(subject: Subject, calls: int, start: int, reporter: Reporter) -> None:
             return
         last = example
         try:
-            done = subject.check(example)
+            with _deadline():
+                done = subject.check(example)
         except BaseException:
             failing = True
             raise
@@ -81,7 +84,7 @@ def run(subject: Subject, calls: int, start: int, reporter: Reporter) -> None:
     def attempt(test: Any) -> None:
         try:
             test()
-        except Exception as error:
+        except (Exception, Endless) as error:
             place = _place(error)
             known[place] += 1
             if known[place] == 1 and len(known) <= _FAILURES_MAX:
@@ -103,6 +106,21 @@ def run(subject: Subject, calls: int, start: int, reporter: Reporter) -> None:
         # Not derandomized by hypothesis, which would give each round the same examples: by our own seed.
         attempt(seed(start * 1_000_003 + number)(rules(given(subject.examples)(check))))
     reporter.tell()
+
+
+@contextlib.contextmanager
+def _deadline() -> Iterator[None]:
+    """Raises Endless when the block takes too much processor time."""
+
+    def end(*_: object) -> None:
+        raise Endless(f"an example takes more than {_PROCESSOR_SECONDS:g} s")
+
+    signal.signal(signal.SIGVTALRM, end)
+    signal.setitimer(signal.ITIMER_VIRTUAL, _PROCESSOR_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
 
 def _place(error: BaseException) -> str:

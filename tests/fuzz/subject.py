@@ -20,6 +20,10 @@ class Fault(Exception):
     """What was fuzzed did what it must not do."""
 
 
+class Endless(KeyboardInterrupt):
+    """An example takes longer than any should.  Not an Exception: hypothesis would make the example again and again."""
+
+
 class Subject(NamedTuple):
     """`check` makes the calls of one example and returns how many; it raises Fault, or what should never have come out.
     `kept` are examples that failed once, checked first.  `share`: of all calls.

@@ -233,7 +233,7 @@ def soak(plain: bool, chosen: Sequence[Attack], minutes: float) -> int:
     for line in [*words[:20], *faults[:10]]:
         say(f"said: {line[:220]}")
     say("")
-    say(f"{len(waits)} restarts and stops of the journal: calls that met one are timed apart, and counted all the same")
+    say("restarts and stops of the journal: calls that met one are timed apart (interrupted), and counted all the same")
     for name, tally in (("idle", idle), ("attacked", busy), ("interrupted", meanwhile)):
         for who in WHOS:
             say(f"{name}: {describe(tally, who)}; {tally.count(who, 'right')} right, not right: {tally.bad(who)}")

@@ -443,12 +443,15 @@ def ctypes_unshare(flags: int) -> None:
 # Root's own work.
 
 
+_CHURNED = "soak-"
+
+
 def churn(scene: Scene) -> Iterator[int]:
     """Containers by dozens, and named networks, made and removed."""
     number = 0
     while True:
         number += 1
-        names = [f"soak-{os.getpid()}-{number}-{each}" for each in range(_DOZENS)]
+        names = [f"{_CHURNED}{os.getpid()}-{number}-{each}" for each in range(_DOZENS)]
         for name in names:
             if scene.bundle is not None:
                 run_container(scene.bundle, name)
@@ -621,7 +624,11 @@ def prepare(attack: Attack, scene: Scene, stack: contextlib.ExitStack) -> None:
 
 
 def release(scene: Scene) -> None:
-    """Undo what outlives the attackers: what the broker was told to hold, and policies that came and went."""
+    """Undo what outlives the attackers: what the broker was told to hold, policies, containers and networks."""
+    for place, delete in (("/run/crun", delete_container), ("/run/netns", lambda name: run_quietly(["ip", "netns", "del", name]))):
+        for name in os.listdir(place) if os.path.isdir(place) else ():
+            if name.startswith(_CHURNED):
+                delete(name)
     scene.host.resume_records()
     for name in ("reloads", "huge"):
         scene.remove_policy(name)
