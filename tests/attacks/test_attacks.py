@@ -251,6 +251,7 @@ SERVER = "daemon/test_server.py"
 BROKER = "daemon/test_broker.py"
 PEER = "daemon/test_peer.py"
 HERE = "attacks/test_attacks.py"
+NEIGHBOURS = "attacks/test_neighbours.py"
 
 TABLE: dict[str, list[tuple[str, str]]] = {
     "1 the peer's number is used again (CVE-2019-6133)": [
@@ -343,6 +344,67 @@ TABLE: dict[str, list[tuple[str, str]]] = {
     "23 a policy that others can write": [
         ("daemon/test_configuration.py", "test_a_file_that_others_may_write_is_refused"),
         ("daemon/test_configuration.py", "test_a_file_of_somebody_else_is_refused"),
+    ],
+    "24 connecting and closing in a loop": [(NEIGHBOURS, "test_who_connects_and_closes_in_a_loop_keeps_nobody_waiting")],
+    "25 sockets in root's name": [(NEIGHBOURS, "test_a_socket_made_inside_is_the_users_and_shares_no_port_of_roots")],
+    "26 netlink sockets with root's credentials (CVE-2014-0181)": [
+        (NEIGHBOURS, "test_what_a_setuid_program_writes_to_a_netlink_socket_changes_nothing"),
+    ],
+    "27 uid 0 of a container without a user namespace": [
+        (NEIGHBOURS, "test_uid_0_without_capabilities_is_not_root_and_makes_nothing_in_roots_name"),
+        (PEER, "test_uid_0_without_the_right_to_administer_the_host_is_anonymous"),
+    ],
+    "28 records drowned in a user's own calls": [
+        ("attacks/test_records.py", "test_a_user_with_more_calls_than_the_limit_is_slowed_down_and_nobody_else"),
+    ],
+    "29 a journal that others keep busy": [
+        ("attacks/test_records.py", "test_a_flooded_journal_takes_every_record_and_nobody_is_refused"),
+    ],
+    "30 hanging up in the middle of a list": [
+        (NEIGHBOURS, "test_who_hangs_up_in_the_middle_of_a_list_is_not_locked_out_and_neither_are_others"),
+        ("daemon/limits/test_abandonable_threads.py", "test_who_is_cancelled_while_waiting_leaves_its_place_to_others"),
+    ],
+    "31 descriptors that are slow to close": [
+        (NEIGHBOURS, "test_descriptors_that_are_slow_to_close_wait_for_their_own_user_alone"),
+    ],
+    "32 subordinate uids, and a full table": [
+        (NEIGHBOURS, "test_subordinate_uids_count_for_their_user_and_a_full_table_makes_room"),
+        ("daemon/limits/test_users.py", "test_a_subordinate_uid_is_counted_to_its_user"),
+    ],
+    "33 holding under another's name": [
+        (NEIGHBOURS, "test_nobody_is_led_to_what_another_user_holds_by_a_pattern"),
+        ("daemon/test_held.py", "test_what_ip_netns_names_comes_before_what_is_held_under_the_same_name"),
+    ],
+    "34 ids that fit patterns for names": [
+        ("engines/test_podman.py", "test_the_random_id_under_which_its_runtime_has_it_fits_no_pattern_for_names"),
+        ("attacks/test_engines.py", "test_no_pattern_for_names_fits_an_id_or_what_an_image_says_of_itself"),
+    ],
+    "35 hundreds of busy connections": [
+        (NEIGHBOURS, "test_a_user_with_250_busy_connections_is_served_in_turn_with_others"),
+        ("daemon/limits/test_round_robin.py", "test_a_user_with_many_tasks_and_one_with_a_single_task_take_turns"),
+    ],
+    "36 a flood of questions to systemd": [("systemd/test_bus.py", "test_one_users_250_calls_in_flight_are_nobody_elses_wait")],
+    "37 new namespaces without end": [(NEIGHBOURS, "test_new_namespaces_take_a_rule_and_are_counted_to_who_asked")],
+    "38 the host's network taken for a container's": [
+        ("daemon/test_sockets.py", "test_a_target_without_a_network_of_its_own_is_told_so"),
+        ("daemon/test_host_networks.py", "test_a_network_that_could_be_the_hosts_is_taken_for_it"),
+    ],
+    "39 patterns that take long": [(NEIGHBOURS, "test_a_pattern_takes_no_longer_than_the_name_it_is_held_against")],
+    "40 helpers for users' own engines": [
+        ("attacks/test_own_engines.py", "test_many_different_questions_use_a_small_part_of_a_processor"),
+    ],
+    "41 what the kernel refuses the same user": [(NEIGHBOURS, "test_what_the_kernel_refuses_a_user_is_not_that_users_own")],
+    "42 what a refusal tells by its time": [(NEIGHBOURS, "test_a_refusal_says_by_its_time_no_more_than_by_its_text")],
+    "43 what others do, and the host's numbers": [
+        (NEIGHBOURS, "test_others_learn_nothing_of_what_the_broker_does_for_others"),
+        (NEIGHBOURS, "test_nobody_in_a_pid_namespace_learns_numbers_of_the_hosts"),
+    ],
+    "44 a stream that its reader leaves": [
+        (NEIGHBOURS, "test_a_stream_that_its_reader_leaves_ends_the_connection_and_what_was_asked_behind_it"),
+    ],
+    "45 a broker that does not answer, or means harm": [
+        ("client/test_deadlines.py", "test_a_call_to_a_stopped_broker_ends"),
+        ("client/test_hostile.py", "test_it_ends_with_an_error_of_ours_and_leaves_nothing"),
     ],
 }
 

@@ -510,3 +510,24 @@ def test_more_calls_than_threads_wait_in_turn_and_none_is_refused(daemon: Daemon
             return len(failed)
 
         assert as_user(BOB, ask) == 0
+
+
+@pytest.mark.root
+def test_who_hangs_up_in_the_middle_of_a_list_is_not_locked_out_and_neither_are_others(daemon: Daemon) -> None:
+    ask = b'{"method":"io.nsbroker.Broker.List","parameters":{},"more":true}\0'
+
+    def hang_up() -> int:
+        for number in range(40):
+            with daemon.raw() as sock:
+                sock.send(ask)
+                time.sleep(0.005 * (number % 10))
+        with daemon.connect() as broker:
+            return len(broker.list())
+
+    def look() -> int:
+        with daemon.connect() as broker:
+            return len(broker.list())
+
+    assert as_user(ALICE, hang_up) > 0
+    assert as_user(BOB, look) > 0
+    assert look() > 0
