@@ -104,19 +104,18 @@ class Namespace:
         Raises NoSuchTarget (none, ended, or a thread's number), PermissionDenied, TargetChanged, InvalidType, InvalidTarget
         for what is no number.
         """
+        _see_number(pid)
         return cls._from_number(f"pid:{pid}", pid, None, type, expect)
 
     @classmethod
     def from_thread(cls, pid: int, tid: int, type: str, *, expect: Expectation | None = None) -> Self:
         """The namespace that thread `tid` of process `pid` is in; as `from_pid`."""
+        _see_number(pid)
+        _see_number(tid)
         return cls._from_number(f"tid:{pid}/{tid}", pid, tid, type, expect)
 
     @classmethod
     def _from_number(cls, target: str, pid: int, tid: int | None, type: str, expect: Expectation | None) -> Self:
-        for number in (pid, tid):
-            # True is 1 to Python, and process 1 is the last that should be meant by it.
-            if isinstance(number, bool) or not isinstance(number, int | None):
-                raise InvalidTarget(f"{number!r} is no process or thread number: write an int such as 4711")
         kind = NamespaceType.parse(type)
         with pin(target, pid, tid) as process:
             handle = cls.from_process(process, kind, target)
@@ -329,6 +328,12 @@ class Namespace:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Namespace cannot be pickled: it is a descriptor of this process; send it with a Conduit")
+
+
+def _see_number(number: int) -> None:
+    # True is 1 to Python, and process 1 is the last that should be meant by it.
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise InvalidTarget(f"{number!r} is no process or thread number: write an int such as 4711")
 
 
 def _is_open(fd: int) -> bool:

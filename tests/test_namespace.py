@@ -323,3 +323,11 @@ def test_a_child_inherits_no_handle() -> None:
 def test_a_socket_is_told_to_be_none() -> None:
     with socket.socket() as sock, pytest.raises(NotANamespace, match="a socket"):
         Namespace.from_fd(sock.fileno(), owned=False)
+
+
+@pytest.mark.parametrize("number", [True, False, "1", 1.0, None])
+def test_a_number_of_a_process_is_an_int_and_nothing_that_python_takes_for_one(number: object) -> None:
+    with pytest.raises(InvalidTarget, match="no process or thread number"):
+        Namespace.from_pid(number, "net")  # type: ignore[arg-type]  # a wrong type is the point
+    with pytest.raises(InvalidTarget, match="no process or thread number"):
+        Namespace.from_thread(os.getpid(), number, "net")  # type: ignore[arg-type]

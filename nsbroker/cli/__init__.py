@@ -1,1 +1,1 @@
-"""The command: `main` reads the command line; each subcommand is a file with `configure` (its arguments) and `run`."""
+"""The command: `main` reads the command line; each subcommand is a file with HELP, `configure` (its arguments) and `run`."""

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def add_types(parser: argparse.ArgumentParser, default: str) -> None:
 
 def set_usage_of_command(parser: argparse.ArgumentParser) -> None:
     """-- COMMAND.  `main` cuts it off before anything is parsed."""
-    parser.usage = f"{parser.prog} TARGET [--type T]... -- COMMAND [ARGUMENT]..."
+    parser.usage = f"{parser.prog} TARGET [--type T]... [--timeout SECONDS] -- COMMAND [ARGUMENT]..."
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +48,22 @@ def daemon_installed() -> Iterator[None]:
         yield
     except ImportError as error:
         raise ConfigurationError(f"the daemon needs the package {error.name}: pip install 'nsbroker[daemon]'") from error
+
+
+def seconds(text: str) -> float:
+    """A duration on the command line.  Raises ArgumentTypeError."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} is no number of seconds greater than 0")
+    return number
+
+
+def name(options: argparse.Namespace) -> str:
+    """The name, seen to be one.  Raises InvalidTarget."""
+    return Target.named(options.name).value
 
 
 def target(options: argparse.Namespace) -> Target:

@@ -80,9 +80,10 @@ def _ordered(columns: Sequence[Column]) -> list[Column]:
     return [columns[one] for one in order]
 
 
-def _natural(name: str) -> list[tuple[str, int]]:
-    """For sorting: pod-2 before pod-10."""
-    return [(word, int(number or 0)) for word, number in _WORDS.findall(name)]
+def _natural(name: str) -> list[tuple[str, int, str]]:
+    """For sorting: pod-2 before pod-10, however many digits there are."""
+    plain = ((word, number.lstrip("0")) for word, number in _WORDS.findall(name))
+    return [(word, len(digits), digits) for word, digits in plain]
 
 
 def _groups(columns: Sequence[Column], hosts: frozenset[Key]) -> list[list[tuple[list[int], float]]]:

@@ -1,15 +1,16 @@
-"""Check the configuration, and show the rules that it amounts to.
-
-Exit code 1 and one line that names file and key when it is wrong; warnings go to standard error.
-"""
+"""`nsbroker check`."""
 
 import argparse
-import sys
 
 import msgspec
 
-from nsbroker.cli import arguments
+from nsbroker.cli import arguments, terminal
 from nsbroker.cli.output import add_json, print_json, print_table
+
+HELP = """\
+Check the configuration, and show the rules that it amounts to.
+
+Exit code 1 and one line that names file and key when it is wrong; warnings go to standard error."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
         from nsbroker.daemon import configuration, policy
     settings = configuration.load(options.config)
     for warning in policy.Policy(settings).warnings:
-        print(f"nsbroker: warning: {warning}", file=sys.stderr)
+        terminal.say(f"warning: {warning}")
     if options.json:
         print_json(
             {

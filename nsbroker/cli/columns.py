@@ -175,8 +175,8 @@ def _keeper(space: NamespaceDescription) -> tuple[str, str]:
         return "of others", namespace_id(space)
     first = holders[0]
     if first.path is not None:
-        return _WITH_PATHS[first.kind], first.path
-    return f"process {first.pid}", _OTHER_HOLDERS[first.kind]
+        return _WITH_PATHS.get(first.kind, first.kind), first.path
+    return f"process {first.pid}", _OTHER_HOLDERS.get(first.kind, first.kind)
 
 
 def _program(command: str) -> str:

@@ -1,28 +1,34 @@
-"""Have the broker make namespaces, and hold them under a name.
-
-A rule has to allow it for name:NAME.  `nsbroker open name:NAME` opens them, `nsbroker release NAME` lets them go.
-"""
+"""`nsbroker create`."""
 
 import argparse
 
-from nsbroker.cli import arguments
+from nsbroker.cli import arguments, asking
 from nsbroker.cli.output import print_held
-from nsbroker.client.blocking import connect
+from nsbroker.creation import see_makeable
 from nsbroker.identity import NamespaceType
+
+HELP = """\
+Have the broker make namespaces, and hold them under a name.
+
+A rule has to allow it for name:NAME.  `nsbroker open name:NAME` opens them, `nsbroker release NAME` lets them go."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
     arguments.add_name(parser)
     arguments.add_types(parser, "net")
+    asking.add_timeout(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Make, say what."""
     types = arguments.types(options) or [NamespaceType.NET]
-    with connect() as broker:
-        made = broker.create(types, name=options.name)
+    name = arguments.name(options)
+    for kind in types:
+        see_makeable(kind)
+    with asking.connected(options) as broker:
+        made = broker.create(types, name=name)
         for space in made.namespaces.values():
             space.close()
-    print_held(options.name, [str(space) for space in made.namespaces.values()], durable=made.durable)
+    print_held(name, [str(space) for space in made.namespaces.values()], durable=made.durable)
     return 0

@@ -5,22 +5,12 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from nsbroker.cli.columns import Column
 from nsbroker.cli.saying import namespace_id
+from nsbroker.cli.terminal import escaped
 from nsbroker.description import Holder, HolderKind, NamespaceDescription
 
 _MOST_NAMES = 40
 _MOST_HOLDERS = 10
-# What a program may have put into a name that was not UTF-8 (PEP 383).
-_BYTES = range(0xDC80, 0xDD00)
 _SEAMS = frozenset("/-_.:@ ")
-
-
-def plain(text: str) -> str:
-    """`text` in one line, what cannot be printed as backslash escapes: for a file, whatever the terminal's encoding."""
-    return "".join(c if c.isprintable() else _escaped(c) for c in text)
-
-
-def _escaped(c: str) -> str:
-    return f"\\x{ord(c) - 0xDC00:02x}" if ord(c) in _BYTES else c.encode("unicode_escape").decode("ascii")
 
 
 def about_namespace(space: NamespaceDescription, sharers: Sequence[str]) -> Iterator[str]:
@@ -30,7 +20,7 @@ def about_namespace(space: NamespaceDescription, sharers: Sequence[str]) -> Iter
     yield f"processes: {space.processes}"
     if space.process is not None:
         uid = f" (uid {space.process.uid})" if space.process.uid is not None else ""
-        yield plain(f"leader: {space.process.pid} {space.process.command}{uid}")
+        yield escaped(f"leader: {space.process.pid} {space.process.command}{uid}")
     if space.holders:
         yield f"held by: {_listed(map(_holder, space.holders), _MOST_HOLDERS)}"
     owner = [f"uid {space.owner_uid}"] * (space.owner_uid is not None) + [f"user:[{space.owner}]"] * (space.owner is not None)
@@ -42,7 +32,7 @@ def about_namespace(space: NamespaceDescription, sharers: Sequence[str]) -> Iter
 
 def about_column(column: Column) -> Iterator[str]:
     """Its name, and then lines `what: how it is`."""
-    yield plain(column.label)
+    yield escaped(column.label)
     yield f"namespaces: {_listed(map(namespace_id, column.cells.values()), _MOST_NAMES)}"
     if column.also:
         yield f"{counted_units(column) if column.is_host else 'also'}: {_listed(column.also, len(column.also))}"
@@ -64,7 +54,7 @@ def _holder(holder: Holder) -> str:
 
 
 def _listed(names: Iterable[str], most: int) -> str:
-    every = [plain(name) for name in names]
+    every = [escaped(name) for name in names]
     return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")
 
 
@@ -73,7 +63,7 @@ def wrapped(name: str, width: int, most: int) -> list[str]:
 
     Of one that is too long the middle is left out: names that begin alike end differently.
     """
-    text = plain(name)
+    text = escaped(name)
     lines = list(_lines(text, width))
     if len(lines) > most:
         tail = text[-_fitting(text[::-1], width) :]

@@ -1,22 +1,25 @@
-"""List the character devices of a target that the broker opens for you, by their names below its /dev."""
+"""`nsbroker devices`."""
 
 import argparse
 
-from nsbroker.cli import arguments
+from nsbroker.cli import arguments, asking
 from nsbroker.cli.output import add_json, print_json, print_table
-from nsbroker.client.blocking import connect
+
+HELP = "List the character devices of a target that the broker opens for you, by their names below its /dev."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
     arguments.add_target(parser)
+    asking.add_timeout(parser)
     add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Ask, print."""
-    with connect() as broker:
-        devices = broker.devices(arguments.target(options))
+    target = arguments.target(options)
+    with asking.connected(options) as broker:
+        devices = broker.devices(target)
     if options.json:
         print_json(devices)
     else:

@@ -14,4 +14,4 @@ def execute(command: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
     try:
         os.execvpe(command[0], list(command), {**os.environ, **environment})  # noqa: S606 - no shell, on purpose
     except OSError as error:
-        raise CommandFailed(f"cannot run {command[0]!r}: {error.strerror}") from error
+        raise CommandFailed(f"cannot run {command[0]!r}: {error.strerror or error}") from error

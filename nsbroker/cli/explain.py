@@ -1,13 +1,16 @@
-"""Show what the policy says to opening a target, without opening it: its namespaces type by type, sockets, devices.
-
-Exit code 1 when all of what was asked for would not be allowed.
-"""
+"""`nsbroker explain`."""
 
 import argparse
 
-from nsbroker.cli import arguments
+from nsbroker.cli import arguments, asking
 from nsbroker.cli.output import add_json, print_json, print_table
-from nsbroker.client.blocking import connect
+from nsbroker.client.requests import see_device
+from nsbroker.socket_kind import SocketKind
+
+HELP = """\
+Show what the policy says to opening a target, without opening it: its namespaces type by type, sockets, devices.
+
+Exit code 1 when all of what was asked for would not be allowed."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -18,13 +21,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--socket", metavar="F:T", action="append", help="a kind of socket: inet:stream, packet:raw, inet:stream:80 ..."
     )
     parser.add_argument("--device", metavar="NAME", action="append", help="a device below /dev: null, net/tun ...")
+    asking.add_timeout(parser)
     add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Ask, print."""
     target, types = arguments.target(options), arguments.types(options)
-    with connect() as broker:
+    for kind in options.socket or ():
+        SocketKind.parse(kind)
+    for device in options.device or ():
+        see_device(device)
+    with asking.connected(options) as broker:
         answer = broker.explain(target, types, sockets=options.socket, devices=options.device)
     if options.json:
         print_json(answer)

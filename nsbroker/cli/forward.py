@@ -1,8 +1,4 @@
-"""Forward local ports into a target's network: to what listens on its loopback.
-
-Each connection is made anew from inside, so a target that was restarted is found again.  It runs until it is
-interrupted.
-"""
+"""`nsbroker forward`."""
 
 import argparse
 import asyncio
@@ -12,17 +8,23 @@ import re
 import resource
 import signal
 import socket
-import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import nsbroker.client.asyncio
-from nsbroker.cli import arguments
+from nsbroker.cli import arguments, asking, terminal
 from nsbroker.cli.relay import Relay, reset
 from nsbroker.errors import CommandFailed, NsbrokerError, PermissionDenied
 
+HELP = """\
+Forward local ports into a target's network: to what listens on its loopback.
+
+Each connection is made anew from inside, so a target that was restarted is found again.  It runs until it is
+interrupted."""
+
+# Possessive: each character is looked at once, however long what somebody writes is.
 _SPEC = re.compile(
-    r"(?:(?P<address>\[[0-9A-Fa-f:.%]+\]|[^:\[\]]*[^:\[\]0-9][^:\[\]]*):)?(?:(?P<local>[0-9]{1,5}):)?(?P<port>[0-9]{1,5})"
+    r"(?:(?P<address>\[[0-9A-Fa-f:.%]+\]|[0-9]*+[^:\[\]0-9][^:\[\]]*+):)?(?:(?P<local>[0-9]{1,5}):)?(?P<port>[0-9]{1,5})"
 )
 _PORT_MAX = 65535
 _BACKLOG = 1024
@@ -42,12 +44,12 @@ class Spec(NamedTuple):
         """`[ADDRESS:][LOCAL:]PORT`.  Raises ArgumentTypeError."""
         match = _SPEC.fullmatch(text)
         if match is None:
-            raise argparse.ArgumentTypeError(f"{text!r} is not [ADDRESS:][LOCAL:]PORT, such as 8080 or 127.0.0.1:9000:80")
+            raise argparse.ArgumentTypeError(f"{text[:80]!r} is not [ADDRESS:][LOCAL:]PORT, such as 8080 or 127.0.0.1:9000:80")
         port = int(match["port"])
         local = port if match["local"] is None else int(match["local"])
         if not 0 < port <= _PORT_MAX or local > _PORT_MAX:
             raise argparse.ArgumentTypeError(
-                f"{text!r}: a port is a number from 1 to {_PORT_MAX} (LOCAL may be 0: any that is free)"
+                f"{text[:80]!r}: a port is a number from 1 to {_PORT_MAX} (LOCAL may be 0: any that is free)"
             )
         return cls((match["address"] or "127.0.0.1").strip("[]"), local, port)
 
@@ -62,6 +64,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=Spec.parse,
         help="where to listen (127.0.0.1, the same port; LOCAL 0: any that is free) and the port inside",
     )
+    asking.add_timeout(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -72,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with contextlib.ExitStack() as held:
         listeners = [held.enter_context(_listen(spec)) for spec in options.specs]
-        asyncio.run(_forward(str(target), options.specs, listeners))
+        asyncio.run(_forward(str(target), options.specs, listeners, options.timeout))
     return 0
 
 
@@ -88,17 +91,17 @@ def _listen(spec: Spec) -> socket.socket:
     return sock
 
 
-async def _forward(target: str, specs: Sequence[Spec], listeners: Sequence[socket.socket]) -> None:
+async def _forward(target: str, specs: Sequence[Spec], listeners: Sequence[socket.socket], timeout: float) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    async with nsbroker.client.asyncio.connect() as broker:
+    async with nsbroker.client.asyncio.connect(timeout=timeout) as broker:
         await _see_allowed(broker, target)
         relay = Relay()
         tasks = []
         for spec, listener in zip(specs, listeners, strict=True):
-            print(f"{_printed(listener.getsockname())} leads to {target} port {spec.port}", flush=True)
+            print(terminal.printable(f"{_printed(listener.getsockname())} leads to {target} port {spec.port}"), flush=True)
             tasks.append(asyncio.ensure_future(_accept_all(broker, relay, target, spec.port, listener)))
         stopping = asyncio.ensure_future(stop.wait())
         done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -132,7 +135,7 @@ async def _accept_all(
                 local, _ = await loop.sock_accept(listener)
             except OSError as error:
                 # Out of files: those who wait stay in the queue until a connection ends.
-                _say(f"cannot accept a connection: {error.strerror}")
+                terminal.say(f"cannot accept a connection: {error.strerror}")
                 await asyncio.sleep(_PAUSE)
                 continue
             task = asyncio.create_task(_serve(broker, relay, target, port, local))
@@ -154,7 +157,7 @@ async def _serve(broker: nsbroker.client.asyncio.Broker, relay: Relay, target: s
         if not isinstance(error, NsbrokerError | OSError):
             raise
         # What asyncio writes into an OSError is no sentence.
-        _say(f"{target} port {port}: {os.strerror(error.errno or 0) if isinstance(error, OSError) else error}")
+        terminal.say(f"{target} port {port}: {error if isinstance(error, NsbrokerError) else os.strerror(error.errno or 0)}")
         return
     await relay.run(local, inside)
 
@@ -180,7 +183,3 @@ async def _connect(broker: nsbroker.client.asyncio.Broker, target: str, port: in
 
 def _printed(address: tuple[str, int] | tuple[str, int, int, int]) -> str:
     return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
-
-
-def _say(text: str) -> None:
-    print(f"nsbroker: {text}", file=sys.stderr, flush=True)

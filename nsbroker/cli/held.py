@@ -1,19 +1,22 @@
-"""List what the broker holds for you, or that you may open."""
+"""`nsbroker held`."""
 
 import argparse
 
+from nsbroker.cli import asking
 from nsbroker.cli.output import add_json, print_json, print_table
-from nsbroker.client.blocking import connect
+
+HELP = "List what the broker holds for you, or that you may open."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
+    asking.add_timeout(parser)
     add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Ask, print."""
-    with connect() as broker:
+    with asking.connected(options) as broker:
         held = broker.held()
     if options.json:
         print_json(held)

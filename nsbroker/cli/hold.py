@@ -1,14 +1,15 @@
-"""Have the broker hold a target's namespaces under a name, so that they outlive the target.
-
-A rule has to allow opening them, and name:NAME.
-"""
+"""`nsbroker hold`."""
 
 import argparse
 
-from nsbroker.cli import arguments
+from nsbroker.cli import arguments, asking
 from nsbroker.cli.output import print_held
-from nsbroker.client.blocking import connect
 from nsbroker.identity import NamespaceType
+
+HELP = """\
+Have the broker hold a target's namespaces under a name, so that they outlive the target.
+
+A rule has to allow opening them, and name:NAME."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -16,13 +17,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     arguments.add_target(parser)
     arguments.add_name(parser)
     arguments.add_types(parser, "net")
+    asking.add_timeout(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Hold, say what."""
     types = arguments.types(options) or [NamespaceType.NET]
-    with connect() as broker:
-        durable = broker.hold(arguments.target(options), options.name, types)
-        spaces = [f"{one.type}:[{one.inode}]" for one in broker.held() if one.name == options.name]
-    print_held(options.name, spaces, durable=durable)
+    target, name = arguments.target(options), arguments.name(options)
+    with asking.connected(options) as broker:
+        durable = broker.hold(target, name, types)
+        spaces = [f"{one.type}:[{one.inode}]" for one in broker.held() if one.name == name]
+    print_held(name, spaces, durable=durable)
     return 0

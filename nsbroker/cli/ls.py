@@ -1,17 +1,18 @@
-"""List the namespaces that the broker opens for you: of the whole host, or of a target.
-
-Processes and files are counted and named as far as you may have a namespace opened by them.  HELD BY names the containers
-or units whose processes are in a namespace; when there is no process, what else keeps it alive.
-"""
+"""`nsbroker ls`."""
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from nsbroker.cli import arguments, saying, terminal
+from nsbroker.cli import arguments, asking, saying, terminal
 from nsbroker.cli.output import add_json, print_json, print_table
-from nsbroker.client.blocking import connect
 from nsbroker.description import NamespaceDescription
+
+HELP = """\
+List the namespaces that the broker opens for you: of the whole host, or of a target.
+
+Processes and files are counted and named as far as you may have a namespace opened by them.  HELD BY names the containers
+or units whose processes are in a namespace; when there is no process, what else keeps it alive."""
 
 _HEAD = ("NAMESPACE", "TYPE", "PROCESSES", "PID", "USER", "HELD BY", "COMMAND")
 _GAP = 2
@@ -35,6 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--sort", metavar="KEY", choices=_KEYS, default="inode", help=f"{', '.join(_KEYS)} (default: inode; most processes first)"
     )
     parser.add_argument("--without-process", action="store_true", help="only those that something else keeps alive")
+    asking.add_timeout(parser)
     add_json(parser)
 
 
@@ -42,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     """Ask, choose, sort, print."""
     target = None if options.target is None else arguments.target(options)
     types = arguments.types(options)
-    with connect() as broker:
+    with asking.connected(options) as broker:
         spaces = broker.list(types, target=target)
     if options.without_process:
         spaces = [one for one in spaces if not one.processes]

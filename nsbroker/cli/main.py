@@ -1,10 +1,11 @@
 """Reading the command line, and turning every failure into one line and an exit code."""
 
 import argparse
-import os
 import sys
 from importlib import import_module
+from typing import NoReturn
 
+from nsbroker.cli import terminal
 from nsbroker.errors import InvalidAddress, InvalidTarget, InvalidType, NsbrokerError
 from nsbroker.target import ENGINES
 from nsbroker.version import VERSION
@@ -37,7 +38,7 @@ _COMMANDS = (
     "install-units",
     "remove-units",
 )
-"""Each is a module of its name in this package."""
+"""Each is a module of its name in this package, with its HELP, `configure` (its arguments) and `run`."""
 
 _DESCRIPTION = "Open Linux namespaces without being root: ask the broker, which decides by its policy."
 
@@ -68,20 +69,30 @@ The broker listens at $NSBROKER_ADDRESS (unix:/run/nsbroker/io.nsbroker.Broker).
 Exit codes: 0; 1 refused or failed; 2 wrong usage; of open and run: the command's own.""".replace("ENGINES", ", ".join(ENGINES))
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as every command does."""
+
+    def error(self, message: str) -> NoReturn:
+        """Complain, and end with the exit code of wrong usage."""
+        command = self.prog.removeprefix("nsbroker").strip()
+        terminal.say(f"{command + ': ' if command else ''}{message} (see `{self.prog} --help`)")
+        raise SystemExit(USAGE)
+
+
 def parser(only: str = "") -> argparse.ArgumentParser:
     """The whole command line; or as much of it as the command `only` takes, which is there sooner."""
-    top = argparse.ArgumentParser(
-        prog="nsbroker", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    top = _Parser(prog="nsbroker", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
     top.add_argument("--version", action="version", version=f"nsbroker {VERSION}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name in [only] if only in _COMMANDS else _COMMANDS:
         module = import_module(f"nsbroker.cli.{name.replace('-', '_')}")
-        summary = (module.__doc__ or "").partition("\n")[0]
+        # Docstrings are not there under `python -OO`.
+        text = getattr(module, "HELP", None) or module.__doc__ or name
+        summary = text.partition("\n")[0]
         sub = commands.add_parser(
             name,
             help=summary[0].lower() + summary[1:].rstrip("."),
-            description=module.__doc__,
+            description=text,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.configure(sub)
@@ -91,7 +102,31 @@ def parser(only: str = "") -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit code."""
-    given = sys.argv[1:] if arguments is None else arguments
+    terminal.provide_standard_files()
+    try:
+        code = _run(sys.argv[1:] if arguments is None else arguments)
+    except SystemExit as end:
+        # Of argparse: after --help, --version or wrong usage.
+        code = end.code if isinstance(end.code, int) else REFUSED
+    except (InvalidAddress, InvalidTarget, InvalidType) as error:
+        code = _complain(str(error), USAGE)
+    except NsbrokerError as error:
+        code = _complain(str(error), REFUSED)
+    except BrokenPipeError:
+        code = REFUSED  # Whoever read our output has enough.
+    except OSError as error:
+        code = _complain(str(error), REFUSED)
+    except RecursionError:
+        code = _complain("what the broker tells is nested too deeply to be shown", REFUSED)
+    except KeyboardInterrupt:
+        code = _INTERRUPTED
+    except Exception as error:
+        # Ours to mend.  It must not look like anything else, nor spill over the screen.
+        code = _complain(f"a fault in nsbroker itself: {type(error).__name__}: {error} (please report it)", REFUSED)
+    return _flushed(code)
+
+
+def _run(given: list[str]) -> int:
     # What follows the first `--` is the command's own, other `--` included: argparse would take those for itself.
     cut = given.index("--") if "--" in given else len(given)
     top = parser(given[0] if given else "")
@@ -99,25 +134,23 @@ def main(arguments: list[str] | None = None) -> int:
     options.command = given[cut + 1 :]
     if options.runs_command != bool(options.command):
         top.error("COMMAND is missing: write it after `--`" if options.runs_command else "`--` goes with open and run only")
-    try:
-        code = int(options.run(options))
-        sys.stdout.flush()
-    except (InvalidAddress, InvalidTarget, InvalidType) as error:
-        return _complain(error, USAGE)
-    except NsbrokerError as error:
-        return _complain(error, REFUSED)
-    except BrokenPipeError:
-        # Whoever read our output has enough; what is left in the buffer must not fail once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return REFUSED
-    except OSError as error:
-        return _complain(error, REFUSED)
-    except KeyboardInterrupt:
-        return _INTERRUPTED
+    if options.command and not options.command[0]:
+        top.error("COMMAND is empty: write the name of a program after `--`")
+    return int(options.run(options))
+
+
+def _complain(text: str, code: int) -> int:
+    terminal.say(text)
     return code
 
 
-def _complain(error: Exception, code: int) -> int:
-    text = " ".join(str(error).split())
-    print(f"nsbroker: {''.join(c if c.isprintable() else repr(c)[1:-1] for c in text)}", file=sys.stderr)
+def _flushed(code: int) -> int:
+    """`code`, once all output is out; the code of a failure if it does not get there."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        terminal.silence(sys.stdout)
+        if code == 0 and not isinstance(error, BrokenPipeError):
+            terminal.say(f"cannot write to standard output: {error.strerror}")
+        return code or REFUSED
     return code

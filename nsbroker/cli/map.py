@@ -1,7 +1,4 @@
-"""Draw who shares which namespaces: containers and units beside each other, a bar for each namespace.
-
-FILE.svg is a picture, FILE.html a page with it that can be searched; it opens anywhere, and loads nothing.
-"""
+"""`nsbroker map`."""
 
 import argparse
 import contextlib
@@ -10,13 +7,17 @@ import secrets
 from datetime import datetime
 from pathlib import Path
 
-from nsbroker.cli import arguments
+from nsbroker.cli import arguments, asking
 from nsbroker.cli.chart import chart_of
 from nsbroker.cli.page import page
-from nsbroker.cli.saying import printable
 from nsbroker.cli.svg import picture
-from nsbroker.client.blocking import connect
+from nsbroker.cli.terminal import printable
 from nsbroker.errors import CommandFailed
+
+HELP = """\
+Draw who shares which namespaces: containers and units beside each other, a bar for each namespace.
+
+FILE.svg is a picture, FILE.html a page with it that can be searched; it opens anywhere, and loads nothing."""
 
 _FORMATS = {".svg": picture, ".html": page}
 
@@ -25,12 +26,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
     parser.add_argument("file", metavar="FILE", type=_file, help="what to write: FILE.svg or FILE.html")
     arguments.add_types(parser, default="all")
+    asking.add_timeout(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Ask, draw, write."""
     types = arguments.types(options)
-    with connect() as broker:
+    with asking.connected(options) as broker:
         # All: by what else is there columns are told apart, and keep their names whichever types are drawn.
         spaces = broker.list()
     chart = chart_of(spaces, types)

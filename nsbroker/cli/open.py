@@ -1,18 +1,19 @@
-"""Run a command that inherits a target's namespaces as file descriptors.
-
-They are passed as systemd passes sockets (sd_listen_fds(3)): from descriptor 3 on, in the order of the --type options,
-counted in $LISTEN_FDS and named in $LISTEN_FDNAMES.
-"""
+"""`nsbroker open`."""
 
 import argparse
 import fcntl
 import os
 from collections.abc import Sequence
 
-from nsbroker.cli import arguments
+from nsbroker.cli import arguments, asking
 from nsbroker.cli.execute import execute
-from nsbroker.client.blocking import connect
 from nsbroker.identity import NamespaceType
+
+HELP = """\
+Run a command that inherits a target's namespaces as file descriptors.
+
+They are passed as systemd passes sockets (sd_listen_fds(3)): from descriptor 3 on, in the order of the --type options,
+counted in $LISTEN_FDS and named in $LISTEN_FDNAMES."""
 
 _FIRST = 3
 
@@ -21,13 +22,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
     arguments.add_target(parser)
     arguments.add_types(parser, "net")
+    asking.add_timeout(parser)
     arguments.set_usage_of_command(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Open, then become the command."""
     target, types = arguments.target(options), arguments.types(options) or [NamespaceType.NET]
-    with connect() as broker:
+    with asking.connected(options) as broker:
         spaces = broker.open_all(target, types)
     _pass([spaces[kind].detach() for kind in types])
     environment = {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nsbroker.cli import svg
 from nsbroker.cli.chart import Chart
-from nsbroker.cli.details import plain
+from nsbroker.cli.terminal import escaped
 
 _STYLE = "\n" + svg.STYLE + Path(__file__).with_name("page.css").read_text()
 _SCRIPT = "\n" + Path(__file__).with_name("page.js").read_text()
@@ -32,7 +32,7 @@ def page(chart: Chart, summary: str) -> str:
 <body>
 <header>
 <h1>Who shares which namespaces</h1>
-<p>{escape(plain(summary))}</p>
+<p>{escape(escaped(summary))}</p>
 <label for="search">Search</label>
 <input id="search" type="search" placeholder="name, inode or command" autocomplete="off" spellcheck="false">
 <output id="found" for="search"></output>

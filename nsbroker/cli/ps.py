@@ -1,28 +1,30 @@
-"""List the containers of which the broker opens something for you.
-
-Engines that could not be asked are named on standard error; exit code 1 when none could be.
-"""
+"""`nsbroker ps`."""
 
 import argparse
-import sys
 
+from nsbroker.cli import asking, terminal
 from nsbroker.cli.output import add_json, print_json, print_table
-from nsbroker.client.blocking import connect
+
+HELP = """\
+List the containers of which the broker opens something for you.
+
+Engines that could not be asked are named on standard error; exit code 1 when none could be."""
 
 _SHORT = 12
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
+    asking.add_timeout(parser)
     add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Ask, print."""
-    with connect() as broker:
+    with asking.connected(options) as broker:
         containers, unavailable = broker.containers()
     for engine in unavailable:
-        print(f"nsbroker: the engine {engine.engine} is not listed: {engine.reason}", file=sys.stderr)
+        terminal.say(f"the engine {engine.engine} is not listed: {engine.reason}")
     if options.json:
         print_json(containers)
     else:

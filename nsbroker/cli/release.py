@@ -1,18 +1,21 @@
-"""Have the broker let go of what it holds for you under a name."""
+"""`nsbroker release`."""
 
 import argparse
 
-from nsbroker.cli import arguments
-from nsbroker.client.blocking import connect
+from nsbroker.cli import arguments, asking
+
+HELP = "Have the broker let go of what it holds for you under a name."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
     arguments.add_name(parser)
+    asking.add_timeout(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Release."""
-    with connect() as broker:
-        broker.release(options.name)
+    name = arguments.name(options)
+    with asking.connected(options) as broker:
+        broker.release(name)
     return 0

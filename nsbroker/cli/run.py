@@ -1,21 +1,22 @@
-"""Run a command inside a target's namespaces, where the kernel lets you.
-
-The broker opens them; entering is between you and the kernel: it wants CAP_SYS_ADMIN, or that your uid owns the user
-namespace that owns them, as with every rootless container.  Then the user namespace is entered first.
-"""
+"""`nsbroker run`."""
 
 import argparse
 import contextlib
 import os
 
-from nsbroker.cli import arguments
+from nsbroker.cli import arguments, asking, terminal
 from nsbroker.cli.execute import execute
 from nsbroker.cli.output import is_ours
-from nsbroker.client.blocking import connect
 from nsbroker.errors import CommandFailed, EnterFailed
 from nsbroker.identity import NamespaceType
 from nsbroker.inside.visit import move
 from nsbroker.namespace import Namespace
+
+HELP = """\
+Run a command inside a target's namespaces, where the kernel lets you.
+
+The broker opens them; entering is between you and the kernel: it wants CAP_SYS_ADMIN, or that your uid owns the user
+namespace that owns them, as with every rootless container.  Then the user namespace is entered first."""
 
 # The user namespace first, it gives the rights over the others; mnt last, it takes /proc and the paths away.
 _ORDER = [NamespaceType(name) for name in ("user", "cgroup", "ipc", "uts", "net", "pid", "time", "mnt")]
@@ -25,13 +26,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
     arguments.add_target(parser)
     arguments.add_types(parser, "all that the target has and you are not in")
+    asking.add_timeout(parser)
     arguments.set_usage_of_command(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Open, enter, become the command."""
     target, types = arguments.target(options), arguments.types(options)
-    with connect() as broker, contextlib.ExitStack() as handles:
+    with asking.connected(options) as broker, contextlib.ExitStack() as handles:
         spaces = broker.open_all(target, types)
         for space in spaces.values():
             handles.enter_context(space)
@@ -58,7 +60,7 @@ def _fork_and_execute(command: list[str]) -> int:
         try:
             execute(command, {})
         except CommandFailed as error:
-            os.write(2, f"nsbroker: {error}\n".encode())
+            terminal.say(str(error))
         finally:
             os._exit(1)
     return child

@@ -5,19 +5,12 @@ Commands and paths are whatever somebody made them: what could move a cursor or 
 
 import functools
 import pwd
-import sys
 
+from nsbroker.cli.terminal import printable
 from nsbroker.description import Holder, HolderKind, LeadingProcess, NamespaceDescription
 
 NOTHING = "-"
 _NAMED = 2
-
-
-def printable(text: str) -> str:
-    """`text` in one line that standard output can carry, without anything that a terminal would obey."""
-    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-    encoding = sys.stdout.encoding
-    return shown.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def namespace_id(one: NamespaceDescription) -> str:
@@ -32,7 +25,7 @@ def user_name(uid: int | None) -> str:
         return NOTHING
     try:
         return printable(pwd.getpwuid(uid).pw_name)
-    except KeyError:
+    except (KeyError, OverflowError):
         return str(uid)
 
 

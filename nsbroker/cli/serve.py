@@ -1,15 +1,16 @@
-"""Run the broker, as root.
-
-It listens on the socket that systemd passes, or on its own.  SIGHUP reloads the configuration, SIGTERM answers what is
-under way and ends.
-"""
+"""`nsbroker serve`."""
 
 import argparse
 import gc
-import math
 
 from nsbroker.address import DEFAULT, VARIABLE, socket_path
 from nsbroker.cli import arguments
+
+HELP = """\
+Run the broker, as root.
+
+It listens on the socket that systemd passes, or on its own.  SIGHUP reloads the configuration, SIGTERM answers what is
+under way and ends."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +18,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--address", metavar="A", help=f"where to listen (default: ${VARIABLE}, or {DEFAULT})")
     arguments.add_config(parser)
     parser.add_argument(
-        "--idle-timeout", metavar="SECONDS", type=_seconds, help="leave when nobody was connected for so long (default: stay)"
+        "--idle-timeout",
+        metavar="SECONDS",
+        type=arguments.seconds,
+        help="leave when nobody was connected for so long (default: stay)",
     )
 
 
@@ -29,10 +33,3 @@ def run(options: argparse.Namespace) -> int:
         from nsbroker.daemon import main
     main.run(socket_path(options.address), options.config, options.idle_timeout)
     return 0
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds < math.inf:
-        raise ValueError(text)
-    return seconds

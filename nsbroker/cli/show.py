@@ -1,32 +1,34 @@
-"""Show the namespaces of a target.
-
-Without --type: all that the policy lets you open; what it does not is named on standard error.
-"""
+"""`nsbroker show`."""
 
 import argparse
 import contextlib
-import sys
 
-from nsbroker.cli import arguments
+from nsbroker.cli import arguments, asking, terminal
 from nsbroker.cli.output import add_json, is_ours, print_json, print_table
-from nsbroker.client.blocking import Broker, connect
+from nsbroker.client.blocking import Broker
 from nsbroker.errors import PermissionDenied
 from nsbroker.identity import NamespaceType
 from nsbroker.namespace import Namespace
 from nsbroker.target import Target
+
+HELP = """\
+Show the namespaces of a target.
+
+Without --type: all that the policy lets you open; what it does not is named on standard error."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
     arguments.add_target(parser)
     arguments.add_types(parser, "all that the target has and you may open")
+    asking.add_timeout(parser)
     add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Open, look, print, close."""
     target, types = arguments.target(options), arguments.types(options)
-    with connect() as broker, contextlib.ExitStack() as handles:
+    with asking.connected(options) as broker, contextlib.ExitStack() as handles:
         spaces = [handles.enter_context(space) for space in _open(broker, target, types).values()]
         rows = [_describe(space) for space in spaces]
     if options.json:
@@ -52,7 +54,7 @@ def _open(broker: Broker, target: Target, types: list[NamespaceType] | None) -> 
             raise
     spaces = broker.open_all(target, allowed)
     denied = ", ".join(verdict.type for verdict in verdicts if not verdict.allowed)
-    print(f"nsbroker: not shown, the policy does not allow it: {denied}", file=sys.stderr)
+    terminal.say(f"not shown, the policy does not allow it: {denied}")
     return spaces
 
 

@@ -1,29 +1,31 @@
-"""Show how the broker is doing, and what its kernel can do."""
+"""`nsbroker status`."""
 
 import argparse
 import datetime
 
+from nsbroker.cli import asking
 from nsbroker.cli.output import add_json, print_json, print_table
-from nsbroker.client.blocking import connect
+
+HELP = "Show how the broker is doing, and what its kernel can do."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
+    asking.add_timeout(parser)
     add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Ask, print."""
-    with connect() as broker:
+    with asking.connected(options) as broker:
         status = broker.status()
     if options.json:
         print_json(status)
         return 0
-    loaded = datetime.datetime.fromtimestamp(status.loaded).astimezone().isoformat(" ", "seconds")
     features = " ".join(f"{'+' if has else '-'}{name}" for name, has in status.features.items())
     rows: list[list[object]] = [
         ["version", status.version],
-        ["rules", f"{status.rules}, read {loaded}"],
+        ["rules", f"{status.rules}, read {_moment(status.loaded)}"],
         ["connections", status.connections],
         ["calls", status.calls],
         ["descriptors", status.file_descriptors],
@@ -33,3 +35,10 @@ def run(options: argparse.Namespace) -> int:
     ]
     print_table(["WHAT", "VALUE"], [row for row in rows if row[1] is not None])
     return 0
+
+
+def _moment(seconds: float) -> str:
+    try:
+        return datetime.datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "seconds")
+    except (OverflowError, OSError, ValueError):
+        return f"at {seconds:g} s, which is no date"

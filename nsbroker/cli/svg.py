@@ -6,8 +6,9 @@ from pathlib import Path
 
 from nsbroker.cli.chart import LANES, Bar, Chart
 from nsbroker.cli.columns import Column
-from nsbroker.cli.details import about_column, about_namespace, counted_units, plain, wrapped
+from nsbroker.cli.details import about_column, about_namespace, counted_units, wrapped
 from nsbroker.cli.saying import namespace_id
+from nsbroker.cli.terminal import escaped
 from nsbroker.identity import NamespaceType
 
 STYLE = Path(__file__).with_name("chart.css").read_text()
@@ -59,7 +60,7 @@ def picture(chart: Chart, summary: str) -> str:
         _tag("g", row_labels(chart), transform=f"translate({_MARGIN} {_MARGIN})"),
         _tag("g", plot(chart), transform=f"translate({_MARGIN + GUTTER} {_MARGIN})"),
         _tag("g", legend(), transform=f"translate({_MARGIN} {_MARGIN + tall + 14})"),
-        _tag("text", plain(summary), cls="small", x=_MARGIN, y=total - 12),
+        _tag("text", escaped(summary), cls="small", x=_MARGIN, y=total - 12),
         xmlns="http://www.w3.org/2000/svg", cls="chart", role="img", aria_labelledby="title desc",
         viewBox=f"0 0 {width} {total}", width=width, height=total,
     ) + "\n"  # fmt: skip
@@ -121,7 +122,7 @@ def _head(chart: Chart) -> int:
 
 def _heading(column: Column, number: int) -> str:
     x = number * COLUMN + 2
-    lines = [_tag("text", plain(column.kind), cls="kind", x=x, y=14)]
+    lines = [_tag("text", escaped(column.kind), cls="kind", x=x, y=14)]
     y = 14
     for line in wrapped(column.name, _LETTERS, _NAME_LINES):
         y += _LINE
@@ -133,7 +134,7 @@ def _heading(column: Column, number: int) -> str:
         _title(about_column(column)),
         _tag("rect", cls="back", x=number * COLUMN - 3, y=1, width=COLUMN - _GAP + 6, height=y + _LINE + 3, rx=4),
         *lines,
-        cls="column", data_column=number, data_find=plain(" ".join([column.label, *column.also])),
+        cls="column", data_column=number, data_find=escaped(" ".join([column.label, *column.also])),
     )  # fmt: skip
 
 
@@ -152,7 +153,7 @@ def _bar(bar: Bar, sharers: Sequence[str], y: int) -> str:
     command = bar.space.process.command if bar.space.process else ""
     return _tag(
         "g", *parts, cls=f"bar {look}", data_row=bar.row, data_columns=" ".join(map(str, bar.columns)),
-        data_find=plain(f"{namespace_id(bar.space)} {command}"),
+        data_find=escaped(f"{namespace_id(bar.space)} {command}"),
     )  # fmt: skip
 
 
@@ -167,7 +168,7 @@ def _connection(bar: Bar, y: int) -> str:
 def _prose(chart: Chart) -> str:
     """For those who do not see it: what several share that is not the host's."""
     shared = [
-        f"{namespace_id(bar.space)} is shared by {', '.join(plain(chart.columns[place].label) for place in bar.columns)}."
+        f"{namespace_id(bar.space)} is shared by {', '.join(escaped(chart.columns[place].label) for place in bar.columns)}."
         for bar in chart.bars
         if bar.colour is not None
     ]

@@ -1,19 +1,19 @@
-"""Show the trees of user namespaces, with all that each owns, and of PID namespaces.
-
-At the root stands what has no parent, or none that the broker opens for you.
-"""
+"""`nsbroker tree`."""
 
 import argparse
-import sys
 from collections.abc import Iterator, Sequence
 
 from msgspec import Struct, field
 
-from nsbroker.cli import saying, terminal
+from nsbroker.cli import asking, saying, terminal
 from nsbroker.cli.output import add_json, print_json
-from nsbroker.client.blocking import connect
 from nsbroker.description import NamespaceDescription
 from nsbroker.identity import NamespaceType
+
+HELP = """\
+Show the trees of user namespaces, with all that each owns, and of PID namespaces.
+
+At the root stands what has no parent, or none that the broker opens for you."""
 
 _KINDS = (NamespaceType.USER, NamespaceType.PID)
 
@@ -29,12 +29,13 @@ class Node(Struct):
 def configure(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
     parser.add_argument("--type", metavar="T", choices=[*map(str, _KINDS)], help=f"{' or '.join(_KINDS)} (default: both)")
+    asking.add_timeout(parser)
     add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Ask, put together, draw."""
-    with connect() as broker:
+    with asking.connected(options) as broker:
         spaces = broker.list()
     trees = {kind: grown(spaces, kind) for kind in _KINDS if options.type in (None, kind)}
     if options.json:
@@ -48,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     stray = sum(one.type is not NamespaceType.USER and one.owner not in known for one in spaces)
     if stray and NamespaceType.USER in trees:
         left = f"{stray} of {len(spaces)} namespaces, whose owners are not open to you"
-        print(f"nsbroker: not shown: {left}; `nsbroker ls` does", file=sys.stderr)
+        terminal.say(f"not shown: {left}; `nsbroker ls` does")
     return 0
 
 

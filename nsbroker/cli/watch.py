@@ -1,7 +1,4 @@
-"""Watch namespaces come (+) and go (-), a line each, until it is interrupted.
-
-What is there already is shown with --all.  With --json: all that the broker tells, one JSON document in each line.
-"""
+"""`nsbroker watch`."""
 
 import argparse
 import contextlib
@@ -9,13 +6,15 @@ import signal
 import sys
 import time
 
-import msgspec
-
-from nsbroker.cli import arguments, saying, terminal
-from nsbroker.cli.output import add_json
-from nsbroker.client.blocking import connect
+from nsbroker.cli import arguments, asking, saying, terminal
+from nsbroker.cli.output import add_json, print_json
 from nsbroker.description import NamespaceDescription, WatchEvent
 from nsbroker.interface import WatchReply
+
+HELP = """\
+Watch namespaces come (+) and go (-), a line each, until it is interrupted.
+
+What is there already is shown with --all.  With --json: all that the broker tells, one JSON document in each line."""
 
 _SIGNS = {WatchEvent.PRESENT: "=", WatchEvent.ADDED: "+", WatchEvent.GONE: "-"}
 _TEXTS = {
@@ -29,6 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
     arguments.add_types(parser, "all")
     parser.add_argument("--all", action="store_true", help="what is there already, too (=)")
+    asking.add_timeout(parser)
     add_json(parser)
 
 
@@ -37,10 +37,10 @@ def run(options: argparse.Namespace) -> int:
     types = arguments.types(options)
     with contextlib.suppress(KeyboardInterrupt):
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        with connect() as broker, broker.watch(types) as events:
+        with asking.connected(options) as broker, broker.watch(types) as events:
             for event in events:
                 if options.json:
-                    sys.stdout.buffer.write(msgspec.json.encode(event) + b"\n")
+                    print_json(event, indent=None)
                 elif options.all or event.event not in _FOR_ALL:
                     print(terminal.cut(line(event), terminal.width()))
                 sys.stdout.flush()

@@ -1,22 +1,25 @@
-"""Show who the broker takes you for."""
+"""`nsbroker whoami`."""
 
 import argparse
 import grp
 import pwd
 
+from nsbroker.cli import asking
 from nsbroker.cli.output import add_json, print_json, print_table
-from nsbroker.client.blocking import connect
 from nsbroker.linux.features import features
+
+HELP = "Show who the broker takes you for."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
+    asking.add_timeout(parser)
     add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Ask, print."""
-    with connect() as broker:
+    with asking.connected(options) as broker:
         peer = broker.who_am_i()
     if options.json:
         print_json(peer)
@@ -39,12 +42,12 @@ def _reason(uid: int) -> str:
 def _user(uid: int) -> str:
     try:
         return pwd.getpwuid(uid).pw_name
-    except KeyError:
+    except (KeyError, OverflowError):
         return "?"
 
 
 def _group(gid: int) -> str:
     try:
         return grp.getgrgid(gid).gr_name
-    except KeyError:
+    except (KeyError, OverflowError):
         return "?"

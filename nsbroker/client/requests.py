@@ -111,7 +111,7 @@ def explain(
     target = _target(where)
     kinds = _kinds(types)
     wanted = None if sockets is None else [str(SocketKind.parse(text)) for text in _several(sockets, "inet:stream")]
-    names = None if devices is None else [_device(name) for name in _several(devices, "null")]
+    names = None if devices is None else [see_device(name) for name in _several(devices, "null")]
     request = ExplainRequest(TargetSpec.of(target), kinds, wanted, names)
     return Request(interface.EXPLAIN, request, _fds(target), answers.explanation, "explain", target)
 
@@ -152,7 +152,7 @@ def list_devices(where: Where) -> Request[list[DeviceDescription]]:
 def open_device(where: Where, name: str, flags: int) -> Request[io.FileIO]:
     """Open a device below the target's /dev; the caller owns the file."""
     target, access = _target(where), DeviceAccess.of_flags(flags)
-    request = OpenDeviceRequest(TargetSpec.of(target), _device(name), access)
+    request = OpenDeviceRequest(TargetSpec.of(target), see_device(name), access)
     mode = {DeviceAccess.READ: "rb", DeviceAccess.WRITE: "wb", DeviceAccess.READ_WRITE: "r+b"}[access]
     return Request(
         interface.OPEN_DEVICE,
@@ -292,7 +292,8 @@ def _name(name: str) -> str:
     return name
 
 
-def _device(name: str) -> str:
+def see_device(name: str) -> str:
+    """`name`, if it can be that of a device.  Raises InvalidTarget."""
     # A path within a folder; what there is, and who may have it, the broker knows.
     fits = isinstance(name, str) and len(name) <= _DEVICE_MAX and _DEVICE.fullmatch(name)
     if not fits or {".", ".."} & set(name.split("/")):

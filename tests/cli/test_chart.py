@@ -4,7 +4,8 @@ import pytest
 
 from nsbroker.cli.chart import LANES, Bar, Chart, chart_of
 from nsbroker.cli.columns import columns_of
-from nsbroker.cli.details import about_column, about_namespace, plain, wrapped
+from nsbroker.cli.details import about_column, about_namespace, wrapped
+from nsbroker.cli.terminal import escaped
 from nsbroker.description import Holder, HolderKind, LeadingProcess, NamespaceDescription
 from nsbroker.identity import NamespaceType
 from tests.cli.imagined import HOSTILE, HOSTILE_AS_TEXT, OWN, POD, Imagined, T, busy_host
@@ -220,8 +221,8 @@ def test_details_say_who_what_and_why() -> None:
 
 
 def test_whatever_names_contain_they_are_one_line_of_text() -> None:
-    assert plain(HOSTILE) == HOSTILE_AS_TEXT
-    assert plain("grün-名前") == "grün-名前"
+    assert escaped(HOSTILE) == HOSTILE_AS_TEXT
+    assert escaped("grün-名前") == "grün-名前"
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -219,3 +220,45 @@ def test_version_and_help_teach() -> None:
 def test_control_characters_do_not_reach_the_terminal() -> None:
     line = one_line(run_command("show", "name:a\x1b[31m"), 2)
     assert "\x1b" not in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rule"),
+    [
+        (["create", "a/b"], "a name has letters"),
+        (["create", ".."], "a name has letters"),
+        (["create", ""], "a name has letters"),
+        (["create", "x", "--type", "user"], "run `unshare --user`"),
+        (["create", "x", "--type", "pid"], "run `unshare --pid --fork`"),
+        (["hold", "self", "a/b"], "a name has letters"),
+        (["release", "a/b"], "a name has letters"),
+        (["explain", "self", "--device", "../x"], "write its name below /dev"),
+        (["explain", "self", "--device", "/dev/null"], "write its name below /dev"),
+        (["explain", "self", "--device", "net/" * 8 + "x"], "write its name below /dev"),
+        (["explain", "self", "--socket", "inet"], "write FAMILY:TYPE"),
+        (["serve", "--idle-timeout", "-1"], "no number of seconds greater than 0"),
+        (["serve", "--idle-timeout", "inf"], "no number of seconds greater than 0"),
+        (["whoami", "--timeout", "soon"], "no number of seconds greater than 0"),
+        (["show", "net:[" + "9" * 5000 + "]"], "is no namespace id"),
+        (["open", "self", "--", ""], "COMMAND is empty"),
+        (["forward", "self", "a" * 100_000], "is not [ADDRESS:][LOCAL:]PORT"),
+        (["forward", "self", "1" * 100_000], "is not [ADDRESS:][LOCAL:]PORT"),
+        (["connect", "self", "127.0.0.1", "1" * 100_000], "is no port"),
+        (["show", "pid:" + "1" * 100_000], "is no process or thread number"),
+        (["show", "docker:" + "a/" * 50_000], "a container's name or id has"),
+        (["show", "unit:" + "a" * 100_000], "a unit is written with its suffix"),
+        (["show", "path:" + "/a" * 50_000], "a path is absolute"),
+        (["show", "x" * 100_000 + ":1"], "there is no kind of target"),
+        (["ls", "--type", "x" * 100_000], "is no namespace type"),
+        (["explain", "self", "--socket", ":" * 100_000], "write FAMILY:TYPE"),
+    ],
+    ids=lambda one: " ".join(one)[:40] if isinstance(one, list) else "",
+)
+def test_wrong_usage_says_the_rule_before_anybody_is_asked(arguments: list[str], rule: str) -> None:
+    begun = time.monotonic()
+    line = one_line(run_command(*arguments, address="unix:/run/nowhere/socket"), 2)
+    assert rule in line
+    assert "_seconds" not in line
+    assert len(line) < 1000
+    # However long it is, it takes no time to see that it is wrong.
+    assert time.monotonic() - begun < 3

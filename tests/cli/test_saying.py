@@ -59,23 +59,23 @@ def test_how_many_processes() -> None:
 
 @given(st.text())
 def test_what_is_printed_is_one_line_that_no_terminal_obeys(text: str) -> None:
-    shown = saying.printable(text)
+    shown = terminal.printable(text)
     assert shown.isprintable()
     shown.encode()
     assert not text.isprintable() or shown == text
 
 
 def test_a_nasty_command_is_shown_as_it_is() -> None:
-    shown = saying.printable(NASTY)
+    shown = terminal.printable(NASTY)
     assert shown.startswith("sh -c \\x1b]0;owned\\x07\\x1b[2J\\nsecond \\r\\t\\xff\\xfe \\u202egnp.exe \\x9b31m ")
     assert shown.endswith("容器")
-    # As os.fsdecode gives what is no text.
-    assert saying.printable("a\udcffb") == "a\\udcffb"
+    # As os.fsdecode gives what is no text: the byte.
+    assert terminal.printable("a\udcffb") == "a\\xffb"
 
 
 def test_an_output_that_is_not_unicode_gets_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
-    assert saying.printable("容") == "\\u5bb9"
+    assert terminal.printable("容") == "\\u5bb9"
     assert terminal.drawn("├─ ", "|- ") == "|- "
     assert terminal.cut("abcdefgh", 6) == "abc..."
 

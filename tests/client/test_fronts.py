@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -30,7 +31,7 @@ from nsbroker.errors import (
 )
 from nsbroker.identity import Expectation, NamespaceType
 from nsbroker.namespace import Namespace
-from tests.client.fronts import FRONTS, Front
+from tests.client.fronts import FRONTS, Front, impostor
 from tests.world import ALICE, Daemon, Sleeper, as_user
 
 
@@ -106,6 +107,35 @@ async def test_bad_input_is_refused_before_anything_is_sent(connect: Front, daem
         with pytest.raises(InvalidType):
             await broker.open("self", "network")
         assert (await broker.status()).calls == 1
+
+
+@pytest.mark.parametrize(
+    ("ask", "error", "says"),
+    [
+        (lambda broker: broker.open(4711, "net"), InvalidTarget, "a target is text such as 'pid:4711', or a Target"),
+        (lambda broker: broker.list(target=b"self"), InvalidTarget, "a target is text"),
+        (lambda broker: broker.open("self", 7), InvalidType, "'7' is no namespace type"),
+        (lambda broker: broker.open("self", ["net"]), InvalidType, "is no namespace type"),
+        (lambda broker: broker.open_all("self", "net"), InvalidType, "'net' is text where a list is expected: write ..net.."),
+        (lambda broker: broker.list("net"), InvalidType, "text where a list"),
+        (lambda broker: broker.create("net"), InvalidType, "text where a list"),
+        (lambda broker: broker.hold("self", "x", "net"), InvalidType, "text where a list"),
+        (lambda broker: broker.explain("self", "net"), InvalidType, "text where a list"),
+        (lambda broker: broker.explain("self", sockets="inet:stream"), InvalidType, "text where a list"),
+        (lambda broker: broker.explain("self", devices="null"), InvalidType, "text where a list"),
+        (lambda broker: broker.explain("self", devices=["../x"]), InvalidTarget, "write its name below /dev"),
+        (lambda broker: broker.device("self", "/dev/null"), InvalidTarget, "write its name below /dev"),
+        (lambda broker: broker.create(["net"], name="a/b"), InvalidTarget, "a name has letters"),
+        (lambda broker: broker.create(["net", "user"]), InvalidType, "cannot be made here"),
+        (lambda broker: broker.hold("self", ".."), InvalidTarget, "a name has letters"),
+        (lambda broker: broker.release(7), InvalidTarget, "a name has letters"),
+    ],
+)
+async def test_what_cannot_be_meant_is_refused_with_what_can(connect: Front, ask: Any, error: type[Exception], says: str) -> None:
+    with impostor(lambda sock: None) as address:
+        async with connect(address) as broker:
+            with pytest.raises(error, match=says):
+                await ask(broker)
 
 
 async def test_a_closed_pidfd_is_a_plain_error(connect: Front, daemon: Daemon) -> None:

@@ -198,12 +198,12 @@ def test_a_call_that_is_awaited(front: str, case: str) -> None:
     "make",
     [
         lambda: nsbroker.Namespace.current("net"),
-        lambda: nsbroker.Namespace.from_pid(os.getpid(), "net"),
+        lambda: nsbroker.Namespace.create("ipc"),
         lambda: nsbroker.Namespace.from_path("/proc/self/ns/net"),
         lambda: nsbroker.Namespace.from_fd(net(), owned=True),
         lambda: nsbroker.Namespace.from_fd(net(), owned=True, type="net", verify=False),
     ],
-    ids=["current", "from_pid", "from_path", "from_fd", "from_fd trusted"],
+    ids=["current", "create", "from_path", "from_fd", "from_fd trusted"],
 )
 def test_a_handle_that_is_made_here(make: Callable[[], nsbroker.Namespace]) -> None:
     make().close()

@@ -1,0 +1,252 @@
+"""Every command in every environment that somebody may run it in: one line, an exit code, and never a traceback."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from nsbroker.cli import main
+from tests.cli.made_up import NASTY
+from tests.client.fronts import impostor, read_call
+from tests.world import Daemon
+
+TO_FULL = {"stdout": "/dev/full"}
+COMMANDS: dict[str, list[str]] = {
+    "show": ["self"],
+    "open": ["self", "--", "true"],
+    "run": ["self", "--", "true"],
+    "forward": ["nonsense", "80"],
+    "connect": ["self", "127.0.0.1", "1"],
+    "devices": ["self"],
+    "ls": [],
+    "tree": [],
+    "watch": ["--type", "nonsense"],
+    "map": ["x.svg"],
+    "ps": [],
+    "create": ["a/b"],
+    "hold": ["self", "a/b"],
+    "release": ["nobody-has-this"],
+    "held": [],
+    "whoami": [],
+    "explain": ["self"],
+    "check": [],
+    "status": [],
+    "serve": ["--idle-timeout", "-1"],
+    "install-units": ["--help"],
+    "remove-units": ["--help"],
+}
+WITH_JSON = ("show", "devices", "ls", "tree", "ps", "held", "whoami", "explain", "check", "status")
+
+
+class Environment(NamedTuple):
+    """What is different."""
+
+    options: tuple[str, ...] = ()
+    variables: Mapping[str, str] = {}
+    redirect: str = ""
+    prepare: Callable[[], None] | None = None
+    arguments: tuple[bytes, ...] = ()
+    # Whether commands that would succeed fail in it.
+    breaks: bool = False
+
+
+def few_files() -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))
+
+
+def narrow() -> None:
+    os.umask(0o077)
+
+
+ASCII = {"PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "LC_ALL": "C"}
+ENVIRONMENTS: dict[str, Environment] = {
+    "as usual": Environment(),
+    "PYTHONOPTIMIZE=2": Environment(variables={"PYTHONOPTIMIZE": "2"}),
+    "-OO": Environment(options=("-OO",)),
+    "-X dev": Environment(options=("-X", "dev")),
+    "LANG=C": Environment(variables=ASCII),
+    "ascii": Environment(variables={"PYTHONIOENCODING": "ascii"}),
+    "latin-1": Environment(variables={"PYTHONIOENCODING": "latin-1"}),
+    "ascii, strict": Environment(variables={"PYTHONIOENCODING": "ascii:strict"}),
+    "closed input": Environment(redirect="<&-"),
+    "closed output": Environment(redirect=">&-", breaks=True),
+    "closed errors": Environment(redirect="2>&-"),
+    "all closed": Environment(redirect="<&- >&- 2>&-", breaks=True),
+    "full output": Environment(redirect=">/dev/full", breaks=True),
+    "full errors": Environment(redirect="2>/dev/full"),
+    "both full": Environment(redirect=">/dev/full 2>&1", breaks=True),
+    "TERM=dumb": Environment(variables={"TERM": "dumb"}),
+    "no HOME": Environment(variables={"HOME": ""}),
+    "umask 077": Environment(prepare=narrow),
+    "few files": Environment(prepare=few_files),
+    "arguments that are no text": Environment(arguments=(b"\xff\x1b[31m\xc2\x9b",), breaks=True),
+}
+
+
+class Done(NamedTuple):
+    """What came of a command."""
+
+    code: int
+    output: bytes
+    errors: bytes
+
+
+def run(command: str, arguments: Sequence[str], environment: Environment, address: str, folder: Path) -> Done:
+    cut = arguments.index("--") if "--" in arguments else len(arguments)
+    words = [sys.executable, *environment.options, "-m", "nsbroker", command, *arguments[:cut]]
+    line: list[bytes] = [*map(os.fsencode, words), *environment.arguments, *map(os.fsencode, arguments[cut:])]
+    if environment.redirect:
+        line = [b"sh", b"-c", f'exec "$@" {environment.redirect}'.encode(), b"sh", *line]
+    bare = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "LC_", "LANG"))}
+    package = str(Path(__file__).parent.parent.parent)
+    done = subprocess.run(
+        line,
+        env={**bare, "NSBROKER_ADDRESS": address, "PYTHONPATH": package, **environment.variables},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        preexec_fn=environment.prepare,
+        cwd=folder,
+        timeout=30,
+        check=False,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def test_every_command_is_in_the_table() -> None:
+    assert set(COMMANDS) == set(main._COMMANDS)
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_no_command_ends_with_a_traceback(daemon: Daemon, name: str, tmp_path: Path) -> None:
+    environment = ENVIRONMENTS[name]
+
+    def one(command: str) -> tuple[str, Done]:
+        return command, run(command, COMMANDS[command], environment, daemon.address, tmp_path)
+
+    with ThreadPoolExecutor(2) as pool:
+        for command, done in pool.map(one, COMMANDS):
+            said = done.errors.decode()
+            assert done.code in (0, 1, 2), (command, done)
+            assert "Traceback" not in said, (command, done)
+            assert "a fault in nsbroker" not in said, (command, done)
+            assert "Exception ignored" not in said, (command, done)
+            assert "\x1b" not in said, (command, done)
+            # Engines that are not there get a line each of `ps`, as do warnings of `check`.
+            if done.code and command not in ("ps", "check"):
+                assert len(said.splitlines()) == (0 if "2>" in environment.redirect else 1), (command, done)
+            if environment.breaks and "--help" not in COMMANDS[command] and command not in ("open", "run"):
+                assert done.code, (command, done)
+
+
+@pytest.mark.parametrize("name", ["PYTHONOPTIMIZE=2", "ascii", "closed output", "full output"])
+def test_the_help_is_there(name: str, tmp_path: Path) -> None:
+    environment = ENVIRONMENTS[name]
+    for command in ("show", "serve", "watch", "install-units"):
+        done = run(command, ["--help"], environment, "", tmp_path)
+        assert b"Traceback" not in done.errors
+        assert done.code == (1 if environment.breaks else 0), done
+        assert len(done.errors.splitlines()) == (1 if environment.breaks else 0)
+    if not environment.breaks:
+        assert b"Show the namespaces of a target." in run("show", ["--help"], environment, "", tmp_path).output
+
+
+def nonsense(entry: bytes) -> Callable[[Any], None]:
+    """Answers every call with the same parameters, whatever it was."""
+
+    def behave(sock: Any) -> None:
+        while read_call(sock):
+            sock.sendall(b'{"parameters":%b}\0' % entry)
+
+    return behave
+
+
+CONTROL = r"\u001b[31m\u009b2J\u202e\u2066\u2028\u007f\u0007\r\n→容"
+HUGE = b"9" * 30
+ANSWERS = {
+    "nothing": b"{}",
+    "wrong types": b'{"peer":7,"namespace":[],"container":"x","held":1,"devices":{},"verdicts":"x","target":1,"allowed":2}',
+    "a container without a name": (
+        b'{"container":{"engine":"x","id":"%b","names":[],"state":"","pid":-1,"types":[],"labels":{}}}' % CONTROL.encode()
+    ),
+    "numbers that are none": (
+        b'{"peer":{"uid":%b,"gid":-7,"groups":[%b,-1,0],"pid":-1,"anonymous":false,"unit":"%b"},'
+        b'"version":"%b","features":{"%b":true},"rules":-1,"loaded":1e300,"connections":0,"calls":%b,"fileDescriptors":0,"held":0,'
+        b'"heldDurable":true}' % (HUGE, HUGE, *[CONTROL.encode()] * 3, HUGE)
+    ),
+    "a time that is none": (
+        b'{"version":"1","features":{},"rules":1,"loaded":-1e15,"connections":0,"calls":0,"fileDescriptors":0,"held":0,"heldDurable":false}'
+    ),
+    "namespaces that are none": (
+        b'{"namespace":{"type":"net","inode":%b,"device":-1,"processes":-5,"ownerUid":%b,"parent":%b,'
+        b'"process":{"pid":-1,"command":"%b","uid":%b},"containers":["%b","%b"],"units":["%b"],'
+        b'"holders":[{"kind":"thread","path":"%b"},{"kind":"mount"},{"kind":"namespace"}]}}'
+        % (HUGE, HUGE, HUGE, CONTROL.encode(), HUGE, CONTROL.encode(), b"7" * 6000, CONTROL.encode(), CONTROL.encode())
+    ),
+    "a namespace kept by what cannot keep it": (
+        b'{"namespace":{"type":"net","inode":5,"device":4,"processes":0,"holders":[{"kind":"thread","path":"%b"}]}}'
+        % CONTROL.encode()
+    ),
+    "a namespace kept by nothing": (
+        b'{"namespace":{"type":"net","inode":5,"device":4,"processes":0,"holders":[{"kind":"mount"},{"kind":"namespace"}]}}'
+    ),
+    "control characters": (
+        b'{"target":"x","allowed":true,"verdicts":[{"type":"net","allowed":true,"rule":"%b"}],'
+        b'"devices":[{"name":"%b","major":1,"minor":1,"allowed":true,"rule":"%b"}],"unavailable":{"engine":"%b","reason":"%b"}}'
+        % ((CONTROL.encode(),) * 5)
+    ),
+    "half a surrogate pair": rb'{"peer":{"uid":0,"gid":0,"groups":[],"pid":1,"anonymous":false,"unit":"\ud800"}}',
+}  # fmt: skip
+ASKING = [
+    *([name, *COMMANDS[name]] for name in ("show", "devices", "ls", "tree", "ps", "held", "whoami", "explain", "status", "watch")),
+    ["map", "x.svg"], ["map", "x.html"], ["create", "x"], ["hold", "self", "x"], ["release", "x"], ["watch"],
+    ["open", "self", "--", "true"], ["run", "self", "--", "true"], ["connect", "self", "127.0.0.1", "1"],
+    ["forward", "self", "0:1"],
+    *([name, *COMMANDS[name], "--json"] for name in WITH_JSON if name != "check"), ["watch", "--json"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_nonsense_of_the_broker_is_no_traceback(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with impostor(nonsense(ANSWERS[name])) as address:
+        monkeypatch.setenv("NSBROKER_ADDRESS", address)
+        for command in ASKING:
+            code = main.main(command)
+            output, errors = (text.decode() for text in capsysbinary.readouterr())
+            assert code in (0, 1, 2), command
+            assert "a fault in nsbroker" not in errors, (command, errors)
+            assert all(line.isprintable() for line in errors.split("\n")), (command, errors)
+            if "--json" not in command:
+                assert all(line.isprintable() for line in output.split("\n")), (command, output)
+
+
+@pytest.fixture
+def arrow() -> Iterator[subprocess.Popen[bytes]]:
+    """A process whose name not every encoding has."""
+    code = "import sys, time; print(end='!', flush=True); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", code, "→ 容 " + NASTY], stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.read(1)
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8", "ascii:strict"])
+def test_json_into_a_pipe_is_utf_8_whatever_the_encoding(
+    daemon: Daemon, arrow: subprocess.Popen[bytes], encoding: str, tmp_path: Path
+) -> None:
+    environment = Environment(variables={"PYTHONIOENCODING": encoding})
+    for command in (["ls", f"pid:{arrow.pid}"], ["tree"]):
+        done = run(command[0], [*command[1:], "--json"], environment, daemon.address, tmp_path)
+        assert done.code == 0, done
+        json.loads(done.output.decode())
+    assert run("ls", [], environment, daemon.address, tmp_path).code == 0
