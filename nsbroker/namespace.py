@@ -34,17 +34,12 @@ class Namespace:
     inode: int
     """st_ino, which tells namespaces apart as long as they are held."""
 
-    def __new__(cls, *_: object, **__: object) -> Self:
-        """A handle that has no descriptor yet."""
-        handle = super().__new__(cls)
-        handle._fd = -1
-        return handle
-
     def __init__(self, fd: int, kind: NamespaceType | None = None, *, owned: bool = True) -> None:
         """Use `from_fd` and its like.  Takes `fd` (unless `owned` is false) only when it returns: an error leaves it open.
 
         `kind` is trusted; pass it only when the kernel promised it.
         """
+        self._fd = -1
         facts = os.fstat(fd)
         if facts.st_dev != nsfs.device():
             raise NotANamespace(f"fd {fd}", f"a {describe(facts)}, not a namespace")
@@ -91,9 +86,11 @@ class Namespace:
             cls.__init__(handle, fds[0], kind)
             fds.pop(0)
         except BaseException:
-            if handle._fd in fds:
-                fds.remove(handle._fd)
-            handle.close()
+            fd = getattr(handle, "_fd", -1)
+            if fd >= 0:
+                handle.close()
+                if fd in fds:
+                    fds.remove(fd)
             raise
         return handle
 
@@ -186,9 +183,9 @@ class Namespace:
             handle = cls.__new__(cls)
             cls.__init__(handle, fd, kind)
         except BaseException:
-            if handle is None or handle._fd < 0:
+            if getattr(handle, "_fd", -1) < 0:
                 os.close(fd)
-            else:
+            elif handle is not None:
                 handle.close()
             raise
         return handle
@@ -304,7 +301,7 @@ class Namespace:
         self.close()
 
     def __del__(self) -> None:
-        # An __init__ that failed leaves no descriptor; a signal handler that raised in __new__, not even the slot.
+        # An __init__ that failed leaves no descriptor, perhaps not even the slots.
         if getattr(self, "_fd", -1) >= 0 and self._owned:
             try:
                 warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)

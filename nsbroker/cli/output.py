@@ -31,7 +31,8 @@ def print_json(value: object, indent: int | None = 2) -> None:
     """
     import json  # only here: most commands print none
 
-    text = json.dumps(msgspec.to_builtins(value, str_keys=True), ensure_ascii=False, indent=indent)
+    separators = None if indent else (",", ":")
+    text = json.dumps(msgspec.to_builtins(value, str_keys=True), ensure_ascii=False, indent=indent, separators=separators)
     if sys.stdout.isatty():
         shown = "".join(c if c == "\n" or (c.isprintable() and _has(c)) else _json_escape(c) for c in text)
         print(shown, flush=True)

@@ -1,6 +1,5 @@
 """The blocking front: for scripts and threads."""
 
-import contextlib
 import io
 import math
 import os
@@ -69,13 +68,22 @@ def _end(timeout: float | None) -> float:
     return math.inf if timeout is None else time.monotonic() + timeout
 
 
-def _wait(wire: Wire, request: requests.Request[T], event: int, end: float) -> bool:
-    """Wait until the socket has `event`; false when it is `end` first."""
+def _readable(wire: Wire, end: float) -> bool:
+    """Wait until something comes, or the end of it; false when it is `end` first."""
+    return _polled(wire.arrivals, end)
+
+
+def _writable(wire: Wire, request: requests.Request[T], end: float) -> bool:
+    """Wait until there is room to send; false when it is `end` first."""
     number = wire.sock.fileno()
     if number < 0:
         raise ConnectionLost(f"{request.what()}: the connection was closed meanwhile")
     poll = select.poll()
-    poll.register(number, event)
+    poll.register(number, select.POLLOUT)
+    return _polled(poll, end)
+
+
+def _polled(poll: select.poll, end: float) -> bool:
     while not poll.poll(max(0, math.ceil(1000 * min(end - time.monotonic(), _POLL_MAX)))):
         if time.monotonic() >= end:
             return False
@@ -282,7 +290,7 @@ def _send(wire: Wire, request: requests.Request[T], timeout: float | None) -> No
             if wire.send_some(request):
                 return
         except BlockingIOError:
-            if not _wait(wire, request, select.POLLOUT, end) and timeout is not None:
+            if not _writable(wire, request, end) and timeout is not None:
                 raise Timeout(request.what(), timeout) from None
 
 
@@ -290,15 +298,12 @@ def _receive(wire: Wire, request: requests.Request[T], timeout: float | None) ->
     """Receive until another reply is there.  Raises Timeout when that takes too long, however many bytes of it came."""
     end = _end(timeout)
     while not wire.ready:
-        if not _wait(wire, request, select.POLLIN, end) and timeout is not None:
+        if not _readable(wire, end) and timeout is not None:
             raise Timeout(request.what(), timeout)
-        _receive_some(wire, request)
-
-
-def _receive_some(wire: Wire, request: requests.Request[T]) -> None:
-    # Something else than what was waited for may have woken us.
-    with contextlib.suppress(BlockingIOError):
-        wire.receive_some(request)
+        try:
+            wire.receive_some(request)
+        except BlockingIOError:
+            continue  # Something else than what was waited for has woken us.
 
 
 class Watch(Forked):
@@ -338,7 +343,7 @@ class Watch(Forked):
             raise ConnectionLost(f"{self._request.what()}: this watch {self._end}")
         if self._begun and not wire.started and not wire.ready:
             # Nothing may happen for hours.
-            _wait(wire, self._request, select.POLLIN, math.inf)
+            _readable(wire, math.inf)
         try:
             if not wire.ready:
                 _receive(wire, self._request, self._timeout)

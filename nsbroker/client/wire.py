@@ -1,5 +1,6 @@
 """One front's connection: the steps of a call, which a front repeats until they are done."""
 
+import contextlib
 import select
 import socket
 from collections.abc import Sequence
@@ -48,15 +49,13 @@ class NotTaken(ConnectionLost):
 class Wire:
     """One front's connection: its socket, and the steps of a call, which a front repeats until they are done.
 
-    `sock` is taken, and made non-blocking: each step does what can be done at once.  A connection that is over is
-    replaced for the next call, until the wire is closed for good.
+    `sock` is taken, and made non-blocking: each step does what can be done at once.  `arrivals` polls it for what comes.  A
+    connection that is over is replaced for the next call, until the wire is closed for good.
     """
 
     def __init__(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
-        self.sock = sock
         self.closed = False
-        self._connection = ClientConnection()
+        self._use(sock)
         self._buffer = memoryview(bytearray(MESSAGE_MAX + len(END)))
         self._rest = memoryview(b"")
         self._fds: Sequence[int] = ()
@@ -64,6 +63,13 @@ class Wire:
         self._replies: list[IncomingReply] = []
         self._size = 0
         self._refused = False
+
+    def _use(self, sock: socket.socket) -> None:
+        self.sock = sock
+        sock.setblocking(False)
+        self.arrivals = select.poll()
+        self.arrivals.register(sock, select.POLLIN)
+        self._connection = ClientConnection()
         self._used = False
 
     def is_over(self, request: Request[T]) -> bool:
@@ -75,9 +81,7 @@ class Wire:
             raise ConnectionLost(f"{request.what()}: this connection is closed; connect again")
         if self.sock.fileno() < 0:
             return True
-        poll = select.poll()
-        poll.register(self.sock, select.POLLIN)
-        if not poll.poll(0):
+        if not self.arrivals.poll(0):
             return False
         try:
             unasked = self.sock.recv(1, socket.MSG_PEEK)
@@ -91,10 +95,7 @@ class Wire:
 
     def replace(self, sock: socket.socket) -> None:
         """Go on with another connection (taken), after `drop`."""
-        self.sock = sock
-        sock.setblocking(False)
-        self._connection = ClientConnection()
-        self._used = False
+        self._use(sock)
 
     def start(self, request: Request[T], fds: list[int]) -> None:
         """Begin a call.  Descriptors that come with its answer are added to `fds`, which is the caller's, as they are."""
@@ -189,11 +190,10 @@ class Wire:
 
     def drop(self) -> None:
         """End the connection; another may take its place.  Twice is harmless."""
-        # Wakes a thread that waits on it, which closing alone does not.
-        try:  # noqa: SIM105 - a context manager is more code, in which a signal handler may raise
-            self.sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # It has ended already.
+        if self.sock.fileno() >= 0:
+            # Wakes a thread that waits on it, which closing alone does not.
+            with contextlib.suppress(OSError):
+                self.sock.shutdown(socket.SHUT_RDWR)
         self._leave()
 
     def after_fork(self) -> None:

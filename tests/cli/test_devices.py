@@ -63,7 +63,7 @@ def test_explain_names_the_rule_for_each_socket_and_device(daemon: Daemon, targe
         (["--device", "null"], 0),
         (["--device", "fuse"], 1),
         (["--socket", "inet:strem"], 2),
-        (["--device", "../mem"], 1),
+        (["--device", "../mem"], 2),
     ],
 )
 def test_explain_answers_by_exit_code(daemon: Daemon, target: str, asked: list[str], code: int) -> None:

@@ -162,7 +162,8 @@ def test_a_target_and_a_broker_that_were_restarted_are_found_again(daemon: Daemo
         with forward.connect() as client, accepted(old) as inside:
             ask(client, inside)
         subprocess.run(["ip", "netns", "del", "blue"], check=True)
-        with forward.connect() as client, pytest.raises(ConnectionResetError):
+        # Connecting may come to its end after the connection was broken.
+        with pytest.raises(ConnectionResetError), forward.connect() as client:
             client.recv(1)
         subprocess.run(["ip", "netns", "add", "blue"], check=True)
         with listen_inside("blue", port=port_of(old)) as new:
@@ -284,7 +285,7 @@ def test_out_of_files_it_breaks_connections_and_serves_the_next(daemon: Daemon, 
         code, said = forward.end()
     assert code == 0
     assert said
-    assert all(line.endswith("Too many open files") for line in said)
+    assert all(line.endswith(("Too many open files", "too many are open here")) for line in said)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
