@@ -1,5 +1,7 @@
 # make demo    the main job, end to end, in a few seconds
 # make test    all tests, of container engines against those that are installed; make test ENGINES=all installs the others
+# make test-kernels   the demo and the tests in Linux 5.10, 6.1, 6.12 and Debian's newest, booted in qemu, an hour each; takes
+#              root; make test-kernels KERNELS="bookworm/6.1" boots that one
 # make test-incus   tests of incus, in a Debian 13 that is installed into build/ (300 MB) and booted; takes root
 # make test-browser   the page of `nsbroker map` in a real Chromium; takes root
 # make test-image   builds the image, runs it and asks it; validates the Kubernetes example; takes root
@@ -25,8 +27,13 @@ SECONDS := 20
 ATTACK :=
 CALLS := 1000000
 FUZZ_SEED := 0
+# What differs between kernels, without each of the features that nsbroker asks for.
+OLDER := tests/linux tests/daemon/test_peer.py tests/daemon/test_without_peer_pidfd.py tests/daemon/test_broker.py \
+    tests/test_namespace.py tests/test_lookup.py
+as_on = echo "as on Linux $(1):"; tests/as-linux $(1) $(HOST) $(VENV)/bin/python -m pytest -q $(OLDER)
+KERNELS ?= bullseye/5.10 bookworm/6.1 trixie/6.12 newest
 
-.PHONY: demo test test-incus test-browser test-image map bench soak attack-table fuzz lint clean
+.PHONY: demo test test-kernels test-incus test-browser test-image map bench soak attack-table fuzz lint clean
 
 demo: $(VENV)/.demo
 	@$(HOST) examples/demo.sh
@@ -36,6 +43,11 @@ test: $(VENV)/$(if $(filter all,$(ENGINES)),.engines,.development)
 	    'if command -v systemd-nspawn >/dev/null; then tests/boot-systemd $(VENV)/bin/python -m pytest -q tests/systemd $(PYTEST_ARGS); \
 	    elif [ "$(ENGINES)" = all ]; then echo "systemd-nspawn is missing" >&2; exit 1; fi'
 	@ENGINES=$(ENGINES) $(HOST) $(VENV)/bin/python -m pytest -q $(PYTEST_ARGS)
+	@[ -n "$(PYTEST_ARGS)" ] || { tests/two-at-once '$(call as_on,6.4)' '$(call as_on,6.8)' && \
+	    tests/two-at-once '$(call as_on,6.10)' '$(call as_on,6.12)'; }
+
+test-kernels:
+	@tests/kernels/run $(KERNELS)
 
 test-incus: $(INCUS)/.installed
 	@tests/boot-systemd --root $(INCUS) /usr/bin/python3 -m pytest -q tests/incus $(PYTEST_ARGS)

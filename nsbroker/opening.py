@@ -47,6 +47,8 @@ def open_in(process: Process, kind: NamespaceType, target: str) -> int:
         raise NoSuchTarget(target, "the process has ended") from error
     except PermissionError as error:
         raise PermissionDenied(f"{target}: opening its {kind} namespace", _KERNEL_RULE) from error
+    except TimeoutError as error:
+        raise NoSuchTarget(target, "the process is in the midst of starting a program (execve): try again") from error
 
 
 def find_file(path: str | os.PathLike[str], target: str) -> int:

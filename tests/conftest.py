@@ -2,6 +2,7 @@
 
 import gc
 import os
+import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -25,6 +26,9 @@ def pytest_configure() -> None:
         user = [] if os.geteuid() == 0 else ["--user"]
         script = str(_CHECKOUT / "tests/private-host")
         os.execv(script, [script, *user, sys.executable, "-m", "pytest", *sys.argv[1:]])
+    # Some tests hold thousands of namespaces open; the usual soft limit is 1024.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def pytest_collection_finish() -> None:

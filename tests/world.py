@@ -29,7 +29,10 @@ BOB = 4002
 """Users who own nothing; they need no name."""
 
 _PR_SET_DUMPABLE = 4
-_PATIENCE = 10.0 * float(os.environ.get("NSBROKER_SLOWNESS", "1"))
+SLOWNESS = float(os.environ.get("NSBROKER_SLOWNESS", "1"))
+"""How many times slower than usual this machine is: `tests/kernels/boot` says."""
+
+_PATIENCE = 10.0 * SLOWNESS
 _SERVE_BY_NUMBER = Path(__file__).parent / "serve_by_number.py"
 
 

@@ -13,6 +13,9 @@ from nsbroker.linux import pidfd as _pidfd
 from nsbroker.linux import procfs
 from nsbroker.linux.features import Features, features
 from nsbroker.linux.pidfd import ProcessInfo
+from nsbroker.linux.timed_open import TimedOpener
+
+_opener = TimedOpener()
 
 
 class Process:
@@ -97,11 +100,23 @@ class Process:
         return ProcessInfo(int(status["Pid"]), int(status["Tgid"]), (real, effective, saved, file_system))
 
     def open_namespace(self, kind: str) -> int:
-        """An nsfs fd (the caller's, close-on-exec) of the namespace of type `kind` that it is in.  EACCES: no right."""
+        """An nsfs fd (the caller's, close-on-exec) of the namespace of type `kind` that it is in.
+
+        EACCES: no right.  TimeoutError, before Linux 6.11: the process is in the midst of execve(2).
+        """
         if self._features.pidfd_namespaces:
             return _pidfd.open_namespace(self.pidfd, kind)
+        # The thread that opens has a copy: what it is at may outlast us.
+        directory = self.directory()
+
+        def open_and_close() -> int:
+            try:
+                return procfs.open_namespace(directory, kind)
+            finally:
+                os.close(directory)
+
         try:
-            fd = procfs.open_namespace(self._open_directory(), kind)
+            fd = _opener.open(open_and_close, lambda: os.close(directory))
         except FileNotFoundError as error:
             raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH)) from error
         try:

@@ -18,7 +18,7 @@ import pytest
 
 from tests.cli.conftest import accepted, break_off, port_of, read_all
 from tests.cli.test_command import one_line
-from tests.world import ALICE, BOB, Daemon, eventually, listen_inside, run_command, start_command
+from tests.world import ALICE, BOB, SLOWNESS, Daemon, eventually, listen_inside, run_command, start_command
 
 pytestmark = pytest.mark.root
 
@@ -273,11 +273,11 @@ def test_out_of_files_it_breaks_connections_and_serves_the_next(daemon: Daemon, 
         with contextlib.ExitStack() as open_:
             for _ in range(60):
                 open_.enter_context(forward.connect())
-        server.settimeout(0.2)
+        server.settimeout(0.2 * SLOWNESS)
         with contextlib.suppress(TimeoutError):
             while True:
                 accepted(server).close()
-        assert forward.files("socket:") == before
+        eventually(lambda: forward.files("socket:") == before, "no socket is left")
         server.settimeout(10)
         with forward.connect() as client, accepted(server) as inside:
             ask(client, inside)
