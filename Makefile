@@ -27,7 +27,6 @@ SECONDS := 20
 ATTACK :=
 CALLS := 1000000
 FUZZ_SEED := 0
-
 # What differs between kernels, without each of the features that nsbroker asks for.
 OLDER := tests/linux tests/daemon/test_peer.py tests/daemon/test_without_peer_pidfd.py tests/daemon/test_broker.py \
     tests/test_namespace.py tests/test_lookup.py
