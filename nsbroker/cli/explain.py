@@ -1,16 +1,21 @@
 """`nsbroker explain`."""
 
 import argparse
+import re
 
 from nsbroker.cli import arguments, asking
 from nsbroker.cli.output import add_json, print_json, print_table
-from nsbroker.client.requests import see_device
+from nsbroker.errors import InvalidTarget
 from nsbroker.socket_kind import SocketKind
 
 HELP = """\
 Show what the policy says to opening a target, without opening it: its namespaces type by type, sockets, devices.
 
 Exit code 1 when all of what was asked for would not be allowed."""
+
+_DEVICE = re.compile("[A-Za-z0-9_.:@-]+(/[A-Za-z0-9_.:@-]+){0,7}")
+_DEVICE_MAX = 255
+_DEVICE_RULE = "write its name below /dev, such as null or net/tun: letters, digits and '_.:@-', at most 255, no part '.' or '..'"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
     for kind in options.socket or ():
         SocketKind.parse(kind)
     for device in options.device or ():
-        see_device(device)
+        _see_device(device)
     with asking.connected(options) as broker:
         answer = broker.explain(target, types, sockets=options.socket, devices=options.device)
     if options.json:
@@ -42,3 +47,9 @@ def run(options: argparse.Namespace) -> int:
         rows = [[name, "allowed" if verdict.allowed else "denied", verdict.rule or "-"] for name, verdict in (*said, *others)]
         print_table(["WHAT", "VERDICT", "RULE"], rows)
     return 0 if answer.allowed else 1
+
+
+def _see_device(name: str) -> None:
+    """Raises InvalidTarget for what can be the name of no device.  What there is, and for whom, the broker knows."""
+    if len(name) > _DEVICE_MAX or not _DEVICE.fullmatch(name) or {".", ".."} & set(name.split("/")):
+        raise InvalidTarget(f"{name[:80]!r} is no device: {_DEVICE_RULE}")

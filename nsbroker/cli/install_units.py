@@ -2,6 +2,8 @@
 
 They go below /usr/local/lib, where systemd looks for what did not come in a package.  Then:
 systemctl enable --now nsbroker.socket
+
+It refuses an installation that systemd could not run, or that others than root could change.
 """
 
 import argparse

@@ -10,6 +10,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:  # noqa: ARG001 - commands have one signature
-    """Remove."""
-    units.remove()
+    """Remove, and say what was there."""
+    removed = units.remove()
+    for place in removed:
+        print(f"removed {place}")
+    if not removed:
+        print(f"there was nothing to remove: no unit of the broker below {units.PREFIX}")
     return 0

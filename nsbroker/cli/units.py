@@ -3,17 +3,21 @@
 Distributions ship the files of systemd/ in their own packages and need none of this.
 """
 
+import os
+import secrets
 import shutil
 import subprocess
-import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from nsbroker.cli import service_program
 from nsbroker.errors import CommandFailed
 
 PREFIX = Path("/usr/local/lib")
+# What `systemctl enable` makes: it leads to a file that is ours, and without it nowhere.
+_ENABLED = Path("/etc/systemd/system/sockets.target.wants/nsbroker.socket")
 _PROGRAM = "@NSBROKER@"
 _PLACES = {
     "nsbroker.socket": "systemd/system/nsbroker.socket",
@@ -44,32 +48,53 @@ def unit_files() -> Iterator[UnitFile]:
 
 def install() -> None:
     """Write the files, and have systemd read them.  Raises CommandFailed, OSError."""
-    # As it was called, not where links lead to: an upgrade may replace what is behind them.
-    program = Path(sys.argv[0]).absolute()
+    program = service_program.written(service_program.command())
     for source, place in unit_files():
         place.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        place.write_text(source.read_text().replace(_PROGRAM, str(program)))
-        place.chmod(0o644)
+        _write(place, source.read_text().replace(_PROGRAM, program))
     _run("systemd-sysusers", "nsbroker.conf")
     _run("systemd-tmpfiles", "--create", "nsbroker.conf")
     _run("journalctl", "--update-catalog")
     _run("systemctl", "daemon-reload")
 
 
-def remove() -> None:
-    """Stop the broker and take away what `install` wrote.  Raises CommandFailed, OSError."""
+def remove() -> list[Path]:
+    """Stop the broker and take away what `install` wrote: these files, none when nothing was there.
+
+    It goes by the places alone, so that it works when the rest of nsbroker is gone.  Raises CommandFailed, OSError.
+    """
+    places = [place for place in (*(PREFIX / place for place in _PLACES.values()), _ENABLED) if os.path.lexists(place)]
+    if not places:
+        return []
     _run("systemctl", "disable", "--now", "nsbroker.socket", "nsbroker.service", must=False)
-    for _, place in unit_files():
+    for place in places:
         place.unlink(missing_ok=True)
         for folder in place.parents:
             # Only what nobody else has anything in.
-            if folder == PREFIX or any(folder.iterdir()):
+            if folder == PREFIX or PREFIX not in folder.parents or not folder.exists() or any(folder.iterdir()):
                 break
             folder.rmdir()
     _run("groupdel", "nsbroker", must=False)
     shutil.rmtree("/run/nsbroker", ignore_errors=True)
     _run("journalctl", "--update-catalog")
     _run("systemctl", "daemon-reload")
+    # What failed for good is forgotten, too.
+    _run("systemctl", "reset-failed", "nsbroker.socket", "nsbroker.service", must=False)
+    return places
+
+
+def _write(place: Path, text: str) -> None:
+    """Replace the file as a whole: who reads it meanwhile reads the old one, and a link in its place leads nowhere."""
+    new = place.with_name(f".{place.name}.{secrets.token_hex(8)}")
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    try:
+        with open(fd, "w", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), 0o644)
+            file.write(text)
+        new.replace(place)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
 
 
 def _run(*command: str, must: bool = True) -> None:

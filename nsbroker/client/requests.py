@@ -2,7 +2,6 @@
 
 import io
 import os
-import re
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, NamedTuple, TypeVar
@@ -10,7 +9,7 @@ from typing import Generic, NamedTuple, TypeVar
 import msgspec
 from msgspec import Struct
 
-from nsbroker import creation, interface
+from nsbroker import interface
 from nsbroker.client import answers
 from nsbroker.description import NamespaceDescription
 from nsbroker.errors import (
@@ -48,7 +47,6 @@ from nsbroker.interface import (
 )
 from nsbroker.linux.features import features
 from nsbroker.namespace import Namespace
-from nsbroker.opening import NAME_RULE, is_name
 from nsbroker.socket_kind import SocketKind
 from nsbroker.target import Kind, Target
 from nsbroker.varlink import service
@@ -60,9 +58,6 @@ _ROOT_IS_NOBODY = "before Linux 6.5 the broker cannot tell root from the root of
 Where = str | Target
 """A target, as a string or parsed."""
 
-_DEVICE = re.compile("[A-Za-z0-9_.:@-]+(/[A-Za-z0-9_.:@-]+){0,7}")
-_DEVICE_MAX = 255
-_DEVICE_RULE = "write its name below /dev, such as null or net/tun: letters, digits and '_.:@-', at most 255, no part '.' or '..'"
 _fields = msgspec.json.Decoder(dict[str, object])
 
 
@@ -111,7 +106,7 @@ def explain(
     target = _target(where)
     kinds = _kinds(types)
     wanted = None if sockets is None else [str(SocketKind.parse(text)) for text in _several(sockets, "inet:stream")]
-    names = None if devices is None else [see_device(name) for name in _several(devices, "null")]
+    names = None if devices is None else list(_several(devices, "null"))
     request = ExplainRequest(TargetSpec.of(target), kinds, wanted, names)
     return Request(interface.EXPLAIN, request, _fds(target), answers.explanation, "explain", target)
 
@@ -152,7 +147,7 @@ def list_devices(where: Where) -> Request[list[DeviceDescription]]:
 def open_device(where: Where, name: str, flags: int) -> Request[io.FileIO]:
     """Open a device below the target's /dev; the caller owns the file."""
     target, access = _target(where), DeviceAccess.of_flags(flags)
-    request = OpenDeviceRequest(TargetSpec.of(target), see_device(name), access)
+    request = OpenDeviceRequest(TargetSpec.of(target), name, access)
     mode = {DeviceAccess.READ: "rb", DeviceAccess.WRITE: "wb", DeviceAccess.READ_WRITE: "r+b"}[access]
     return Request(
         interface.OPEN_DEVICE,
@@ -202,9 +197,7 @@ class Created(NamedTuple):
 def create(types: Iterable[str], name: str | None) -> Request[Created]:
     """Make namespaces, and hold them under `name`."""
     kinds = _kinds(types) or []
-    for kind in kinds:
-        creation.see_makeable(kind)
-    request = CreateRequest(kinds, None if name is None else _name(name))
+    request = CreateRequest(kinds, name)
 
     def read(replies: Sequence[IncomingReply]) -> Created:
         return Created(*answers.created(replies[0], kinds))
@@ -217,14 +210,14 @@ def hold(where: Where, types: Iterable[str] | None, name: str) -> Request[bool]:
     """Hold `types` (None: all there are) of the target under `name`."""
     target = _target(where)
     kinds = _kinds(types)
-    request = HoldRequest(target=TargetSpec.of(target), types=kinds, name=_name(name))
+    request = HoldRequest(target=TargetSpec.of(target), types=kinds, name=name)
     verb = f"hold as name:{name}"
     return Request(interface.HOLD, request, _fds(target), lambda replies: answers.hold(replies).durable, verb, target, kinds or ())
 
 
 def release(name: str) -> Request[None]:
     """Let go of what is held under `name`."""
-    return Request(interface.RELEASE, ReleaseRequest(_name(name)), (), lambda _: None, f"release name:{name}")
+    return Request(interface.RELEASE, ReleaseRequest(name), (), lambda _: None, f"release name:{name}")
 
 
 def list_held() -> Request[list[HeldDescription]]:
@@ -284,21 +277,6 @@ def _several(words: Iterable[str], example: str) -> Iterable[str]:
     if isinstance(words, str):
         raise InvalidType(f"{words[:80]!r} is text where a list is expected: write [{example!r}]")
     return words
-
-
-def _name(name: str) -> str:
-    if not isinstance(name, str) or not is_name(name):
-        raise InvalidTarget(f"{str(name)[:80]!r} is no name to hold namespaces by: a name has {NAME_RULE}")
-    return name
-
-
-def see_device(name: str) -> str:
-    """`name`, if it can be that of a device.  Raises InvalidTarget."""
-    # A path within a folder; what there is, and who may have it, the broker knows.
-    fits = isinstance(name, str) and len(name) <= _DEVICE_MAX and _DEVICE.fullmatch(name)
-    if not fits or {".", ".."} & set(name.split("/")):
-        raise InvalidTarget(f"{str(name)[:80]!r} is no device: {_DEVICE_RULE}")
-    return name
 
 
 def _said(target: Target) -> str:

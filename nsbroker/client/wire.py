@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from nsbroker.client.requests import Request
-from nsbroker.errors import ConnectionFailed, ConnectionLost, ProtocolError
+from nsbroker.errors import ConnectionFailed, ConnectionLost, InvalidTarget, ProtocolError
 from nsbroker.linux import ancillary
 from nsbroker.varlink.connection import ClientConnection, IncomingReply
 from nsbroker.varlink.framing import END, MESSAGE_MAX
@@ -98,9 +98,17 @@ class Wire:
         self._use(sock)
 
     def start(self, request: Request[T], fds: list[int]) -> None:
-        """Begin a call.  Descriptors that come with its answer are added to `fds`, which is the caller's, as they are."""
+        """Begin a call.  Descriptors that come with its answer are added to `fds`, which is the caller's, as they are.
+
+        Raises InvalidTarget for text that cannot be sent.
+        """
         self._refused = False
-        self._rest = memoryview(self._connection.call(request.method, request.parameters, more=request.more))
+        try:
+            call = self._connection.call(request.method, request.parameters, more=request.more)
+        except UnicodeEncodeError as error:
+            # Half a surrogate pair: what os.fsdecode makes of bytes that are no text.
+            raise InvalidTarget(f"{error.object[:80]!r} is no text that can be sent to the broker: it is not UTF-8") from error
+        self._rest = memoryview(call)
         self._fds = request.fds
         self._incoming = fds
         self._replies = []

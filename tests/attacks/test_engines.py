@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from nsbroker.errors import NoSuchTarget, NsbrokerError, PermissionDenied
+from nsbroker.errors import EngineUnavailable, NoSuchTarget, NsbrokerError, PermissionDenied
 from nsbroker.linux.process import Process
 from tests.engines.conftest import started
 from tests.engines.real import Docker, Lxc
@@ -212,6 +212,39 @@ def test_whoever_listens_in_the_place_of_a_stopped_container_is_not_asked(lxc: L
     with daemon.connect() as broker:
         assert [one.names for one in broker.containers().containers] == [["web-1"]]
         assert broker.containers().unavailable == []
+    squatter.join()
+    lxc.remove("web-1")
+    lxc.remove("web")
+
+
+def test_whoever_keeps_the_socket_of_a_stopped_container_full_holds_up_those_who_ask_for_it_alone(lxc: Lxc, daemon: Daemon) -> None:
+    for name in ("web", "web-1"):
+        lxc.make(name)
+    subprocess.run(["lxc-stop", "-k", "-n", "web"], check=True)
+
+    def squat() -> None:
+        with contextlib.ExitStack() as held:
+            sock = held.enter_context(socket.socket(socket.AF_UNIX))
+            sock.bind("\0/var/lib/lxc/web/command")
+            sock.listen(0)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    filler = held.enter_context(socket.socket(socket.AF_UNIX))
+                    filler.setblocking(False)
+                    filler.connect("\0/var/lib/lxc/web/command")
+            time.sleep(3)
+
+    squatter = threading.Thread(target=lambda: as_user(ALICE, squat))
+    squatter.start()
+    time.sleep(0.5)
+    with daemon.connect() as broker:
+        start = time.monotonic()
+        broker.open("lxc:web-1", "net").close()
+        assert [one.names for one in broker.containers().containers] == [["web-1"]]
+        # Who watches over it cannot be seen: no is the safe answer, and at once.
+        with pytest.raises(EngineUnavailable, match="web: Resource temporarily unavailable"):
+            broker.open("lxc:web", "net")
+        assert time.monotonic() - start < 1.5
     squatter.join()
     lxc.remove("web-1")
     lxc.remove("web")

@@ -65,6 +65,12 @@ def narrow() -> None:
     os.umask(0o077)
 
 
+def broken_pipe() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    os.dup2(write, 1)
+
+
 ASCII = {"PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "LC_ALL": "C"}
 ENVIRONMENTS: dict[str, Environment] = {
     "as usual": Environment(),
@@ -82,6 +88,7 @@ ENVIRONMENTS: dict[str, Environment] = {
     "full output": Environment(redirect=">/dev/full", breaks=True),
     "full errors": Environment(redirect="2>/dev/full"),
     "both full": Environment(redirect=">/dev/full 2>&1", breaks=True),
+    "broken pipe": Environment(prepare=broken_pipe, breaks=True),
     "TERM=dumb": Environment(variables={"TERM": "dumb"}),
     "no HOME": Environment(variables={"HOME": ""}),
     "umask 077": Environment(prepare=narrow),
@@ -138,9 +145,14 @@ def test_no_command_ends_with_a_traceback(daemon: Daemon, name: str, tmp_path: P
             assert "a fault in nsbroker" not in said, (command, done)
             assert "Exception ignored" not in said, (command, done)
             assert "\x1b" not in said, (command, done)
-            # Engines that are not there get a line each of `ps`, as do warnings of `check`.
-            if done.code and command not in ("ps", "check"):
-                assert len(said.splitlines()) == (0 if "2>" in environment.redirect else 1), (command, done)
+            # What is left out gets a line of its own: engines that are not there, warnings, trees without roots.
+            if done.code and command not in ("ps", "check", "tree"):
+                lines = len(said.splitlines())
+                # Whoever has read enough is told nothing.
+                assert lines == (0 if "2>" in environment.redirect else 1) or (lines == 0 and name == "broken pipe"), (
+                    command,
+                    done,
+                )
             if environment.breaks and "--help" not in COMMANDS[command] and command not in ("open", "run"):
                 assert done.code, (command, done)
 

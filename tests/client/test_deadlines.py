@@ -147,10 +147,10 @@ def test_a_watch_waits_for_events_as_long_as_it_takes(daemon: Daemon) -> None:
     with nsbroker.connect(daemon.address, timeout=PATIENCE) as broker, broker.watch(["net"]) as events:
         while next(events).event != "ready":
             pass
-        with subprocess.Popen(["sh", "-c", "sleep 1; exec unshare --net true"]) as process:
+        with subprocess.Popen(["sh", "-c", "sleep 1; exec unshare --net sleep 60"]) as process:
             while next(events).event != "added":
                 pass
-            process.wait()
+            process.kill()
 
 
 COMMANDS = [

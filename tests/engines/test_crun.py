@@ -1,16 +1,20 @@
 """A hundred containers of one runtime; its states and changes."""
 
+import contextlib
 import os
 import shutil
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from nsbroker.errors import NoSuchTarget
+from nsbroker.linux.process import Process
 from tests.engines.conftest import started
 from tests.engines.real import Crun, end_process
-from tests.world import Daemon, run_command
+from tests.world import ALICE, BOB, Daemon, Sleeper, as_user, run_command
 
 pytestmark = pytest.mark.root
 MANY = 100
@@ -86,3 +90,46 @@ def test_a_number_that_another_process_has_by_now_is_not_believed(crun: Crun, da
     shutil.copy("/run/engines/status", old)
     crun.remove("old")
     crun.remove("victim")
+
+
+def test_five_thousand_are_nobodys_wait(daemon: Daemon, sleeper: Sleeper) -> None:
+    place = daemon.folder / "crun"
+    with Process.open(sleeper.pid) as process:
+        state = f'{{"pid":{sleeper.pid},"process-start-time":{process.start_time()}}}'
+    for number in range(5000):
+        (place / f"c{number}").mkdir(parents=True)
+        (place / f"c{number}/status").write_text(state)
+    (daemon.config / "nsbroker.d/engines.toml").write_text(f'[engines]\ncrun = ["{place}"]\n')
+    daemon.allow("alice", who=[f"user:{ALICE}"], targets=["crun:*"], namespaces=["net"])
+    daemon.allow("bob", who=[f"user:{BOB}"], targets=["crun:c4321"], namespaces=["net"])
+
+    def times(uid: int, target: str, many: int) -> list[float]:
+        def ask() -> list[float]:
+            found = []
+            with daemon.connect() as broker:
+                for _ in range(many):
+                    start = time.monotonic()
+                    with contextlib.suppress(NoSuchTarget):
+                        broker.open(target, "net").close()
+                    found.append(time.monotonic() - start)
+            return sorted(found)
+
+        return as_user(uid, ask)
+
+    idle = times(BOB, "crun:c4321", 100)
+    # By name, by what nothing is called, and by what five thousand begin with.
+    attacks = [
+        threading.Thread(target=times, args=(ALICE, target, many)) for target, many in (("crun:c77", 1000), ("crun:missing", 300))
+    ]
+    for attack in attacks:
+        attack.start()
+    busy = times(BOB, "crun:c4321", 200)
+    loop = times(0, "self", 200)
+    for attack in attacks:
+        attack.join()
+    print(
+        f"idle {idle[50] * 1000:.1f} ms, busy {busy[100] * 1000:.1f}, p99 {busy[198] * 1000:.1f}, self p99 {loop[198] * 1000:.1f}"
+    )
+    assert idle[50] < 0.02
+    assert busy[198] < 20 * max(idle[50], 0.002)
+    assert loop[198] < 0.05

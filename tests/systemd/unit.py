@@ -36,6 +36,17 @@ class Unit:
         self.run("systemctl", "daemon-reload")
         self.run("systemctl", "try-restart", "nsbroker.service")
 
+    def start_always(self) -> None:
+        """Have it start as often as a test likes."""
+        for unit, settings in (
+            ("service", "[Unit]\nStartLimitIntervalSec=0\n"),
+            ("socket", "[Socket]\nTriggerLimitIntervalSec=0\n"),
+        ):
+            folder = DROP_INS.with_name(f"nsbroker.{unit}.d")
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "always.conf").write_text(settings)
+        self.run("systemctl", "daemon-reload")
+
     def serve(self, *options: str) -> None:
         """Override the options of `nsbroker serve`."""
         self.set(ExecStart=" ".join((self.program, "serve", *options)))
@@ -47,7 +58,8 @@ class Unit:
 
     def clear(self) -> None:
         """Take away what `set` and `configure` wrote."""
-        shutil.rmtree(DROP_INS, ignore_errors=True)
+        for folder in (DROP_INS, DROP_INS.with_name("nsbroker.socket.d")):
+            shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(CONFIG, ignore_errors=True)
         self.run("systemctl", "daemon-reload")
 

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from nsbroker.daemon.engines.container import Container, State, is_random
-from nsbroker.daemon.engines.state_files import Folder, beginning_with, in_thread, read_each
+from nsbroker.daemon.engines.state_files import Folder, in_thread, read_each
 
 S = TypeVar("S", bound=Struct)
 
@@ -53,7 +53,7 @@ class OciRuntime(Generic[S]):
         with Folder(self._place, self._user, self.name) as folder:
             if word and (exact := self._read(folder, word)):
                 return [exact]
-            return list(read_each(partial(self._read, folder), beginning_with(folder.names(), word)))
+            return list(read_each(partial(self._read, folder), folder.names(beginning=word), word))
 
     def first_process(self, id: str) -> FirstProcess | None:
         """The first process of the container `id`, None when there is no such container.  Blocks; raises as `Folder`."""

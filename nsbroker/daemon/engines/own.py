@@ -74,7 +74,7 @@ async def ask_own(question: OwnQuestion) -> Survey:
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[3]
     )
     try:
-        # A service manager that sets what system calls there are may forbid it.
+        # The unit that ships forbids it, with all of @resources: there the pauses between such processes have to do.
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, process.pid, _LOWEST)
         printed = await _read(process.stdout, only)

@@ -38,14 +38,14 @@ class Folder:
             self.close()
             raise
 
-    def names(self, below: str = ".") -> list[str]:
-        """The names in it; none when it is not there."""
+    def names(self, below: str = ".", beginning: str = "") -> list[str]:
+        """The names in it that begin so; none when it is not there."""
         try:
             fd = openat2(below, os.O_RDONLY | os.O_DIRECTORY, resolve=_BELOW, dir_fd=self._fd)
         except FileNotFoundError:
             return []
         try:
-            return sorted(os.listdir(fd))
+            return sorted(name for name in os.listdir(fd) if name.startswith(beginning))
         finally:
             os.close(fd)
 

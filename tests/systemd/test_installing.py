@@ -1,0 +1,227 @@
+"""install-units and remove-units: what is written, whom root shall not run, and a service that cannot start."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nsbroker.client.blocking import connect
+from nsbroker.errors import NsbrokerError
+from tests.systemd.unit import ADDRESS, Unit
+from tests.world import ALICE, as_user, eventually
+
+pytestmark = pytest.mark.root
+SERVICE = Path("/usr/local/lib/systemd/system/nsbroker.service")
+SCRIPT = Path(sys.executable).with_name("nsbroker")
+
+
+def run(*command: str, code: int = 0, cwd: str = "/") -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=cwd)
+    assert done.returncode == code, f"{command}: {done.stdout}{done.stderr}"
+    return (done.stdout + done.stderr).strip()
+
+
+def exec_start() -> str:
+    return next(line for line in SERVICE.read_text().splitlines() if line.startswith("ExecStart="))
+
+
+def installed_in(folder: Path) -> Path:
+    """A copy of this installation's command below `folder`; the package is the same."""
+    folder.mkdir(parents=True)
+    return Path(shutil.copy(SCRIPT, folder / "nsbroker"))
+
+
+@pytest.fixture
+def opt() -> Iterator[Path]:
+    place = Path("/opt/test-installing")
+    place.mkdir()
+    yield place
+    run(str(SCRIPT), "remove-units")
+    shutil.rmtree(place)
+
+
+@pytest.fixture
+def hidden() -> Iterator[Path]:
+    """Where others may write, and the service does not look."""
+    place = Path("/tmp/test-installing")
+    place.mkdir()
+    yield place
+    shutil.rmtree(place)
+
+
+def answers() -> bool:
+    run("systemctl", "start", "nsbroker.socket")
+    try:
+        with connect(ADDRESS, timeout=10) as broker:
+            return broker.who_am_i().uid == 0
+    finally:
+        run("systemctl", "stop", "nsbroker.socket", "nsbroker.service")
+
+
+def test_started_as_a_module_it_is_started_as_a_module(opt: Path) -> None:
+    run(sys.executable, "-m", "nsbroker", "install-units")
+    assert exec_start() == f"ExecStart={sys.executable} -m nsbroker serve --idle-timeout 300"
+    assert answers()
+
+
+@pytest.mark.parametrize("name", ["with space", "100%n", "a$HOME b", 'quo"te', "apo'strophe", "back\\slash;#=:{}", "größe"])
+def test_paths_of_any_characters_are_written_as_systemd_reads_them(opt: Path, name: str) -> None:
+    script = installed_in(opt / name)
+    run(str(script), "install-units")
+    assert answers(), exec_start()
+
+
+def test_a_path_that_a_unit_file_has_no_room_for_is_refused(opt: Path) -> None:
+    script = installed_in(opt / "new\nline")
+    said = run(str(script), "install-units", code=1)
+    assert "a unit file has no room for paths with such characters" in said
+    assert not SERVICE.exists()
+
+
+def test_a_link_in_the_place_of_a_unit_file_is_replaced_and_not_followed(opt: Path) -> None:
+    victim = opt / "victim"
+    victim.write_text("precious")
+    SERVICE.parent.mkdir(parents=True, exist_ok=True)
+    SERVICE.symlink_to(victim)
+    run(str(SCRIPT), "install-units")
+    assert victim.read_text() == "precious"
+    assert not SERVICE.is_symlink()
+    assert SERVICE.stat().st_mode & 0o7777 == 0o644
+    assert sorted(path.name for path in SERVICE.parent.iterdir()) == ["nsbroker.service", "nsbroker.socket"]
+
+
+def test_a_program_that_others_could_replace_is_refused(opt: Path, hidden: Path) -> None:
+    ours = installed_in(opt / "ours")
+    theirs = installed_in(opt / "theirs")
+    os.chown(theirs.parent, ALICE, ALICE)
+    group = installed_in(opt / "group")
+    group.parent.chmod(0o775)
+    sticky = installed_in(opt / "sticky")
+    sticky.parent.chmod(0o1777)
+    (opt / "link").symlink_to(theirs.parent)
+    file = installed_in(opt / "file")
+    os.chown(file, ALICE, ALICE)
+    for program, reason in (
+        (theirs, f"{theirs.parent} belongs to uid {ALICE}"),
+        (group, f"{group.parent} can be written by the group 0"),
+        (sticky, f"{sticky.parent} can be written by everyone"),
+        (opt / "link/nsbroker", f"{theirs.parent} belongs to uid {ALICE}"),
+        (file, f"{file} belongs to uid {ALICE}"),
+        (installed_in(hidden / "bin"), "is below /tmp, of which the service has one of its own"),
+    ):
+        said = run(str(program), "install-units", code=1)
+        assert reason in said
+        assert said.count("\n") == 0, said
+        assert not SERVICE.exists()
+    run(str(ours), "install-units")
+    assert exec_start().startswith(f"ExecStart={ours} serve")
+
+
+def make_venv(place: Path, *packages: str) -> Path:
+    """A Python with nsbroker and some of the packages that it needs; its interpreter."""
+    run(sys.executable, "-m", "venv", "--without-pip", str(place))
+    here, there = (Path(sysconfig.get_path("purelib")), next((place / "lib").glob("python*/site-packages")))
+    shutil.copytree(Path(__file__).parents[2] / "nsbroker", there / "nsbroker")
+    for package in packages:
+        for found in here.glob(package):
+            (shutil.copytree if found.is_dir() else shutil.copy)(found, there / found.name)
+    share = place / "share/nsbroker"
+    shutil.copytree(Path(__file__).parents[2] / "systemd", share / "systemd")
+    return place / "bin/python"
+
+
+def test_an_installation_that_cannot_serve_or_whose_parts_others_could_replace_is_refused(opt: Path, hidden: Path) -> None:
+    python = make_venv(opt / "venv", "msgspec*")
+    said = run(str(python), "-m", "nsbroker", "install-units", code=1)
+    assert said.endswith("this installation lacks trio, httpcore2, jeepney, systemd-python: pip install 'nsbroker[daemon]'")
+    # Found by the folder where one happens to be.
+    python = make_venv(opt / "elsewhere", "msgspec*")
+    package = next((opt / "elsewhere/lib").glob("python*/site-packages/nsbroker"))
+    package.rename(opt / "nsbroker")
+    said = run(str(python), "-m", "nsbroker", "install-units", code=1, cwd=str(opt))
+    assert "finds nsbroker in this folder only" in said
+    # Everything is there, but for the folder of the package, or the interpreter behind the link.
+    packages = ("msgspec*", "trio*", "httpcore2*", "jeepney*", "systemd*", "h11*", "anyio*", "attr*", "outcome*", "sniffio*",
+                "sortedcontainers*", "idna*", "truststore*", "typing_extensions*")  # fmt: skip
+    python = make_venv(opt / "whole", *packages)
+    package = next((opt / "whole/lib").glob("python*/site-packages/nsbroker"))
+    run(str(python), "-m", "nsbroker", "install-units")
+    run(str(python), "-m", "nsbroker", "remove-units")
+    os.chown(package, ALICE, ALICE)
+    assert f"{package} belongs to uid {ALICE}" in run(str(python), "-m", "nsbroker", "install-units", code=1)
+    os.chown(package, 0, 0)
+    shutil.copy(python.resolve(), opt / "interpreter")
+    os.chown(opt / "interpreter", ALICE, ALICE)
+    for link in python.parent.glob("python*"):
+        link.unlink()
+        link.symlink_to(opt / "interpreter")
+    assert f"{opt}/interpreter belongs to uid {ALICE}" in run(str(python), "-m", "nsbroker", "install-units", code=1)
+
+
+def test_removing_twice_is_harmless_and_says_so(opt: Path) -> None:
+    run(str(SCRIPT), "install-units")
+    assert f"removed {SERVICE}" in run(str(SCRIPT), "remove-units")
+    assert "there was nothing to remove" in run(str(SCRIPT), "remove-units")
+    # Half of it is gone, and what was enabled leads nowhere.
+    run(str(SCRIPT), "install-units")
+    run("systemctl", "enable", "nsbroker.socket")
+    shutil.rmtree("/usr/local/lib/systemd")
+    assert "removed /etc/systemd/system/sockets.target.wants/nsbroker.socket" in run(str(SCRIPT), "remove-units")
+    assert not os.path.lexists("/etc/systemd/system/sockets.target.wants/nsbroker.socket")
+
+
+def test_it_is_removed_also_when_its_unit_files_are_gone_from_the_installation(opt: Path) -> None:
+    python = make_venv(opt / "venv", "msgspec*")
+    run(str(SCRIPT), "install-units")
+    shutil.rmtree(opt / "venv/share")
+    assert f"removed {SERVICE}" in run(str(python), "-m", "nsbroker", "remove-units")
+    assert not SERVICE.exists()
+
+
+@pytest.mark.parametrize("fault", ["a broken policy", "no program"])
+def test_one_that_cannot_start_refuses_its_clients_soon_and_is_started_again_when_mended(unit: Unit, fault: str) -> None:
+    if fault == "no program":
+        unit.set(ExecStart="/opt/missing serve")
+    else:
+        unit.configure("allow = 5")
+
+    def ask() -> float:
+        start = time.monotonic()
+        with pytest.raises((NsbrokerError, OSError)), connect(ADDRESS, timeout=50) as broker:
+            broker.who_am_i()
+        return time.monotonic() - start
+
+    # It hangs while it is tried, and from then on nobody listens.
+    waited = as_user(ALICE, ask)
+    assert waited < 30
+    eventually(lambda: run("systemctl", "show", "-P", "ActiveState", "nsbroker.socket") == "failed", "the socket fails")
+    assert as_user(ALICE, ask) < 1
+    unit.wait_for("failed")
+    started = int(unit.prop("NRestarts"))
+    time.sleep(2)
+    assert int(unit.prop("NRestarts")) == started <= 10, "it is not tried for ever"
+    print(f"{fault}: a client waited for {waited:.1f} s, {started} restarts")
+    unit.clear()
+    unit.run("systemctl", "restart", "nsbroker.socket")
+    with connect(ADDRESS, timeout=10) as broker:
+        assert broker.who_am_i().uid == 0
+
+
+def test_crashes_and_starts_on_demand_are_no_reason_to_give_up(unit: Unit) -> None:
+    unit.serve("--idle-timeout", "0.3")
+    for _ in range(3):
+        with connect(ADDRESS, timeout=10) as broker:
+            assert broker.who_am_i().uid == 0
+        unit.wait_for("inactive")
+    for _ in range(4):
+        with connect(ADDRESS, timeout=10) as broker:
+            assert broker.who_am_i().uid == 0
+            first = unit.pid
+            os.kill(first, 11)
+            eventually(lambda: unit.pid not in (0, first), "it is there again")  # noqa: B023 - called at once
