@@ -480,7 +480,8 @@ with nsbroker.connect() as broker:
     command = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, "-c", code]
     environment = {**os.environ, "NSBROKER_ADDRESS": daemon.address}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.stdout == "True True\n", done.stderr
+    # Before Linux 6.11 the broker cannot tell what the caller calls itself, and says nothing.
+    assert done.stdout == f"{features().pid_translation} True\n", done.stderr
 
 
 @pytest.mark.root
