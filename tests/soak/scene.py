@@ -18,7 +18,7 @@ from typing import Protocol
 
 from nsbroker.namespace import Namespace
 from tests.systemd.unit import ADDRESS, Unit
-from tests.world import Daemon, Sleeper, Snapshot, eventually
+from tests.world import Daemon, Snapshot
 
 ROOT = 0
 INNOCENT = 4100
@@ -174,8 +174,6 @@ class Scene:
     """The same network, as sockets in it know it."""
     container: int = 0
     """The inode of the network of the innocent user's container; 0 without one."""
-    victim: int = 0
-    """A process of root's."""
     container_name: str = f"innocent-{os.getpid()}"
     """On a host of its own it still shares control groups, which are named for containers, with others."""
     alone: bool = True
@@ -236,8 +234,6 @@ def scene(host: Host, folder: Path, rules: str) -> Iterator[Scene]:
             made.network = space.inode
             with space.call(lambda: socket.socket(socket.AF_INET)) as sock:
                 made.cookie = socket_network(sock)
-        victim = stack.enter_context(Sleeper())
-        made.victim = victim.pid
         made.bundle = _bundle(folder)
         if made.bundle is not None:
             stack.callback(delete_container, made.container_name)
@@ -331,11 +327,6 @@ def least(host: Host, seconds: float, enough: Callable[[Measure], bool] = lambda
     now = found[-1].pid
     same = [one for one in found if one.pid == now]
     return Measure(now, min(one.fds for one in same), min(one.threads for one in same), same[-1].memory)
-
-
-def wait_for_socket(path: str) -> None:
-    """Wait until the broker listens."""
-    eventually(lambda: Path(path).exists(), "the broker listens")
 
 
 def run_quietly(command: Sequence[str]) -> None:
