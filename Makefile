@@ -27,10 +27,16 @@ SECONDS := 20
 ATTACK :=
 CALLS := 1000000
 FUZZ_SEED := 0
+PYTEST := $(VENV)/bin/python -m pytest -q
+AS_USER := $(HOST) --user $(PYTEST) -m "not root" $(PYTEST_ARGS)
+AS_ROOT := ENGINES=$(ENGINES) $(HOST) $(PYTEST) -m "root or not once" $(PYTEST_ARGS)
+BOOTED := { if command -v systemd-nspawn >/dev/null; then tests/boot-systemd $(PYTEST) tests/systemd $(PYTEST_ARGS); \
+    elif [ "$(ENGINES)" = all ]; then echo "systemd-nspawn is missing" >&2; false; fi; }
 # What differs between kernels, without each of the features that nsbroker asks for.
 OLDER := tests/linux tests/daemon/test_peer.py tests/daemon/test_without_peer_pidfd.py tests/daemon/test_broker.py \
     tests/test_namespace.py tests/test_lookup.py
-as_on = echo "as on Linux $(1):"; tests/as-linux $(1) $(HOST) $(VENV)/bin/python -m pytest -q $(OLDER)
+ON_OLDER := for linux in $(if $(PYTEST_ARGS),,6.4 6.8 6.10 6.12); do echo "as on Linux $$linux:"; \
+    tests/as-linux $$linux $(HOST) $(PYTEST) $(OLDER) || code=1; done
 KERNELS ?= bullseye/5.10 bookworm/6.1 trixie/6.12 newest
 
 .PHONY: demo test test-kernels test-incus test-browser test-image map bench soak attack-table fuzz lint clean
@@ -38,13 +44,10 @@ KERNELS ?= bullseye/5.10 bookworm/6.1 trixie/6.12 newest
 demo: $(VENV)/.demo
 	@$(HOST) examples/demo.sh
 
+# Two lanes side by side, in each of which every part runs whatever became of those before it.
 test: $(VENV)/$(if $(filter all,$(ENGINES)),.engines,.development)
-	@tests/two-at-once '$(HOST) --user $(VENV)/bin/python -m pytest -q -m "not root" $(PYTEST_ARGS)' \
-	    'if command -v systemd-nspawn >/dev/null; then tests/boot-systemd $(VENV)/bin/python -m pytest -q tests/systemd $(PYTEST_ARGS); \
-	    elif [ "$(ENGINES)" = all ]; then echo "systemd-nspawn is missing" >&2; exit 1; fi'
-	@ENGINES=$(ENGINES) $(HOST) $(VENV)/bin/python -m pytest -q $(PYTEST_ARGS)
-	@[ -n "$(PYTEST_ARGS)" ] || { tests/two-at-once '$(call as_on,6.4)' '$(call as_on,6.8)' && \
-	    tests/two-at-once '$(call as_on,6.10)' '$(call as_on,6.12)'; }
+	@tests/two-at-once 'code=0; $(AS_USER) || code=1; $(ON_OLDER) || code=1; exit $$code' \
+	    'code=0; $(BOOTED) || code=1; $(AS_ROOT) || code=1; exit $$code'
 
 test-kernels:
 	@tests/kernels/run $(KERNELS)

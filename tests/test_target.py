@@ -3,6 +3,8 @@ import pytest
 from nsbroker.errors import InvalidTarget
 from nsbroker.target import ENGINES, KINDS, Kind, Target
 
+pytestmark = pytest.mark.once
+
 GOOD = [
     "pid:4711", "pid:1", "pid:2147483647", "tid:4711/4715", "name:blue", "name:a.b_c-d", "container:web", "docker:web",
     "cri:default/pod1/c1", "machined:vm1", "unit:nginx.service", "net:[4026531840]", "uts:[1]",

@@ -17,6 +17,8 @@ from tests.cli.made_up import NASTY
 from tests.client.fronts import impostor, read_call
 from tests.world import Daemon
 
+pytestmark = pytest.mark.once
+
 TO_FULL = {"stdout": "/dev/full"}
 COMMANDS: dict[str, list[str]] = {
     "show": ["self"],

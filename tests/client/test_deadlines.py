@@ -17,6 +17,8 @@ from nsbroker.errors import ConnectionLost, NsbrokerError, Timeout
 from tests.client.fronts import FRONTS, Front, impostor, read_call
 from tests.world import Daemon, run_command
 
+pytestmark = pytest.mark.once
+
 PATIENCE = 0.3
 
 
@@ -144,7 +146,7 @@ def test_a_connection_inside_is_bounded_with_the_brokers_part(stopped: Daemon) -
 
 
 def test_a_watch_waits_for_events_as_long_as_it_takes(daemon: Daemon) -> None:
-    with nsbroker.connect(daemon.address, timeout=PATIENCE) as broker, broker.watch(["net"]) as events:
+    with nsbroker.connect(daemon.address, timeout=3.0) as broker, broker.watch(["net"]) as events:
         while next(events).event != "ready":
             pass
         with subprocess.Popen(["sh", "-c", "sleep 1; exec unshare --net sleep 60"]) as process:

@@ -16,6 +16,8 @@ from nsbroker.errors import ConnectionLost, NsbrokerError, ProtocolError, Timeou
 from nsbroker.linux import ancillary
 from tests.client.fronts import FRONTS, Front, impostor, read_call
 
+pytestmark = pytest.mark.once
+
 PATIENCE = 0.3
 OPENED = b'{"parameters":{"namespaces":[{"type":"net","device":4,"inode":5,"namespaceFileDescriptor":%d}]}}\0'
 TWO = (

@@ -27,6 +27,8 @@ from tests.client.fronts import impostor_elsewhere
 from tests.client.test_hostile import OPENED, TWO, answer, net
 from tests.world import _fds
 
+pytestmark = pytest.mark.once
+
 FILES = {
     module.__file__
     for module in (

@@ -5,6 +5,8 @@ from hypothesis import strategies as st
 from nsbroker.errors import ProtocolError
 from nsbroker.varlink.message import decode_call, decode_reply, encode_call, encode_reply
 
+pytestmark = pytest.mark.once
+
 
 def test_a_call_comes_back_as_it_was_sent() -> None:
     data = encode_call("a.b.C", {"x": [1, None, "ä"]}, more=True)
