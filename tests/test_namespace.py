@@ -330,4 +330,4 @@ def test_a_number_of_a_process_is_an_int_and_nothing_that_python_takes_for_one(n
     with pytest.raises(InvalidTarget, match="no process or thread number"):
         Namespace.from_pid(number, "net")  # type: ignore[arg-type]  # a wrong type is the point
     with pytest.raises(InvalidTarget, match="no process or thread number"):
-        Namespace.from_thread(os.getpid(), number, "net")  # type: ignore[arg-type]
+        Namespace.from_thread(os.getpid(), number, "net")  # type: ignore[arg-type]  # as above
