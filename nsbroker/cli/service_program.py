@@ -76,7 +76,7 @@ def _quoted(word: str) -> str:
 def _modules() -> list[Path]:
     """The files of what the broker imports, found as the service will: without this shell's folder and variables."""
     probe = [sys.executable, "-c", _PROBE, "os", *_MODULES]
-    done = subprocess.run(probe, capture_output=True, text=True, check=False, cwd="/", env={"PATH": os.defpath})  # noqa: S603
+    done = subprocess.run(probe, capture_output=True, text=True, check=False, cwd="/", env={"PATH": os.defpath})  # noqa: S603 - ours
     if done.returncode:
         raise CommandFailed(f"{sys.executable} does not run without this shell's variables: {done.stderr.strip()[-200:]}")
     said = dict(line.split("=", 1) for line in done.stdout.splitlines())

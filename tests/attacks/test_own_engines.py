@@ -118,7 +118,7 @@ def test_those_who_ask_the_same_share_an_answer_that_is_not_older_than_their_que
         assert len(asked) <= 3
 
 
-def test_they_wait_for_everything_else_and_end_with_the_deadline(daemon: Daemon, session: Path) -> None:  # noqa: F811
+def test_they_wait_for_everything_else_and_end_with_the_deadline(daemon: Daemon, session: Path) -> None:  # noqa: F811 - the fixture
     with served(session / "docker.sock", lambda sock: time.sleep(0.5)):
         questions = [question(container=f"x{number}", engine="docker") for number in range(3)]
         thread = threading.Thread(target=lambda: as_user(ALICE, lambda: ask_at_once(daemon.socket, questions, 3)))
