@@ -18,6 +18,10 @@ def socket_path(address: str | None = None) -> Path:
     """
     text = address or os.environ.get(VARIABLE) or DEFAULT
     path = text.removeprefix("unix:")
-    if path == text or not path.startswith("/") or "\0" in path or len(os.fsencode(path)) > _PATH_MAX:
+    try:
+        is_path = path != text and path.startswith("/") and "\0" not in path and len(os.fsencode(path)) <= _PATH_MAX
+    except UnicodeEncodeError:
+        is_path = False
+    if not is_path:
         raise InvalidAddress(f"{text!r} is no address: write unix:/ABSOLUTE/PATH, at most {_PATH_MAX} bytes")
     return Path(path)

@@ -64,6 +64,7 @@ def test_limits_of_later_files_override_one_by_one(folders: tuple[Path, Path, Pa
     ("text", "says"),
     [
         ("[[allow]\n", "not TOML.*line 1"),
+        (f"[limits]\nconnections = {'9' * 8000}\n", "not TOML"),
         ('[[alow]]\nname = "x"\n', "unknown key 'alow', did you mean 'allow'"),
         (RULE.format("x") + 'namespace = ["uts"]\n', r"allow\[0\]: unknown key 'namespace', did you mean 'namespaces'"),
         (RULE.format("x") + 'origin = "here"\n', "unknown key 'origin'"),

@@ -109,7 +109,8 @@ class Lxc:
         said = dict(_FACT.findall(answer.stdout.decode(errors="replace")))
         if answer.returncode or "State" not in said:
             raise EngineUnavailable(self.name, f"{_PROGRAM} ends with {answer.returncode} and does not tell the state of {name}")
-        return said["State"], int(said.get("PID", 0))
+        pid = said.get("PID", "0")
+        return said["State"], int(pid) if pid.isascii() and pid.isdigit() and len(pid) < 10 else 0
 
 
 def _is_apart() -> bool:

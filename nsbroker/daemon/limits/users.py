@@ -20,6 +20,8 @@ class _Range(NamedTuple):
     start: int
     end: int
     user: int
+    latest: int = 0
+    """The latest end of this range and of all that start before it."""
 
 
 class SubordinateUids:
@@ -37,13 +39,14 @@ class SubordinateUids:
         are for root alone.
         """
         self._refresh()
-        place = bisect.bisect_right(self._ranges, uid, key=lambda one: one.start) - 1
-        if place < 0:
-            return uid
-        found = self._ranges[place]
-        if uid >= found.end:
-            return uid
-        return found.user if found.user != ROOT else found.start
+        place = bisect.bisect_right(self._ranges, uid, key=lambda one: one.start)
+        # Ranges may lie within others: the innermost one counts.
+        for found in reversed(self._ranges[:place]):
+            if uid < found.end:
+                return found.user if found.user != ROOT else found.start
+            if uid >= found.latest:
+                break
+        return uid
 
     def _refresh(self) -> None:
         try:
@@ -65,7 +68,12 @@ def _parse(text: str) -> list[_Range]:
         user = _uid(name)
         if user is not None and _is_number(start) and _is_number(count):
             ranges.append(_Range(int(start), int(start) + int(count), user))
-    return sorted(ranges)
+    latest = 0
+    found = []
+    for one in sorted(ranges):
+        latest = max(latest, one.end)
+        found.append(one._replace(latest=latest))
+    return found
 
 
 def _uid(name: str) -> int | None:

@@ -42,6 +42,14 @@ def test_a_subordinate_uid_is_counted_to_its_user(users: SubordinateUids, uid: i
     assert users.user_of(uid) == user
 
 
+def test_of_ranges_within_one_another_the_innermost_counts_and_the_outer_one_beyond_it(tmp_path: Path) -> None:
+    (tmp_path / "subuid").write_text("4001:1000:1000\n4002:1100:10\n4003:1200:10\n")
+    users = SubordinateUids(tmp_path / "subuid")
+    assert [users.user_of(uid) for uid in (999, 1000, 1105, 1110, 1205, 1500, 1999, 2000)] == [
+        999, 4001, 4002, 4001, 4003, 4001, 4001, 2000,
+    ]  # fmt: skip
+
+
 def test_the_subordinate_uids_of_root_are_one_user_and_not_root(users: SubordinateUids) -> None:
     assert users.user_of(300_000) == users.user_of(365_535) == 300_000
 
