@@ -156,11 +156,11 @@ def _read(path: Path) -> _File:
         raise ConfigurationError(f"{path}: not UTF-8 text") from error
     except RecursionError as error:
         raise ConfigurationError(f"{path}: nested too deep") from error
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"{path}: {_plain(str(error))}") from error
     except ValueError as error:
         # Also a number with more digits than Python reads, which tomllib leaves as it is.
         raise ConfigurationError(f"{path}: not TOML: {error}") from error
-    except msgspec.ValidationError as error:
-        raise ConfigurationError(f"{path}: {_plain(str(error))}") from error
 
 
 def _check_trust(path: Path, facts: os.stat_result) -> None:
