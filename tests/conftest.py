@@ -3,6 +3,7 @@
 import gc
 import os
 import resource
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ def pytest_configure() -> None:
         user = [] if os.geteuid() == 0 else ["--user"]
         script = str(_CHECKOUT / "tests/private-host")
         os.execv(script, [script, *user, sys.executable, "-m", "pytest", *sys.argv[1:]])
+    # A shell starts what runs in the background with SIGINT ignored, and every program that a test starts would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # Some tests hold thousands of namespaces open; the usual soft limit is 1024.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
