@@ -6,16 +6,16 @@ ever what an opened descriptor shows it to be: links, mount tables and places me
 """
 
 import contextlib
-import os
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Collection, Iterator, MutableMapping
 
-from nsbroker.errors import InvalidType, NoSuchTarget, NsbrokerError, PermissionDenied
+from nsbroker.errors import NoSuchTarget, NsbrokerError
 from nsbroker.identity import NamespaceId, NamespaceType
 from nsbroker.linux import process_table, socket_owner
 from nsbroker.linux.process import real_user
 from nsbroker.namespace import Namespace
 
-_WITH_PARENTS = (NamespaceType.USER, NamespaceType.PID)
+# What another namespace can lead to, and from which it can: every namespace has an owner, and these two a parent, too.
+_LEADING = {NamespaceType.USER: tuple(NamespaceType), NamespaceType.PID: (NamespaceType.PID,)}
 
 
 def find(wanted: NamespaceId, hints: MutableMapping[str, str] | None = None) -> Namespace:
@@ -28,9 +28,9 @@ def find(wanted: NamespaceId, hints: MutableMapping[str, str] | None = None) -> 
     hint = None if hints is None else hints.get(text)
     if hint is not None and (handle := _matching(hint, wanted)) is not None:
         return handle
-    for places in (_mounts, _processes, _threads, _descriptors, _sockets):
-        for place in places(wanted):
-            if (handle := _matching(place, wanted)) is not None:
+    for places in _PLACES:
+        for link, place in places((wanted.type,)):
+            if link in (text, None) and (handle := _matching(place, wanted)) is not None:
                 if hints is not None:
                     hints[text] = place
                 return handle
@@ -64,76 +64,87 @@ def _matching(place: str, wanted: NamespaceId) -> Namespace | None:
     return None
 
 
-def _linked(paths: Iterator[str], wanted: NamespaceId) -> Iterator[str]:
-    text = str(wanted)
-    for path in paths:
-        with contextlib.suppress(OSError):
-            if os.readlink(path) == text:
-                yield path
+def _processes(kinds: Collection[str]) -> Iterator[tuple[str | None, str]]:
+    for pid in process_table.process_ids():
+        for kind in kinds:
+            if (link := process_table.link(f"/proc/{pid}", kind)) is not None:
+                yield link, f"/proc/{pid}/ns/{kind}"
 
 
-def _processes(wanted: NamespaceId) -> Iterator[str]:
-    return _linked((f"/proc/{pid}/ns/{wanted.type}" for pid in process_table.process_ids()), wanted)
+def _threads(kinds: Collection[str]) -> Iterator[tuple[str | None, str]]:
+    names = (*kinds, *(f"{kind}_for_children" for kind in kinds if kind in ("pid", "time")))
+    for pid in process_table.process_ids():
+        for tid in (pid, *process_table.threads(pid)):
+            for name in names:
+                if (link := process_table.link(f"/proc/{pid}/task/{tid}", name)) is not None:
+                    yield link, f"/proc/{pid}/task/{tid}/ns/{name}"
 
 
-def _threads(wanted: NamespaceId) -> Iterator[str]:
-    kinds = (wanted.type, f"{wanted.type}_for_children") if wanted.type in ("pid", "time") else (wanted.type,)
-    tasks = (f"/proc/{pid}/task/{tid}" for pid in process_table.process_ids() for tid in (pid, *process_table.threads(pid)))
-    return _linked((f"{task}/ns/{kind}" for task in tasks for kind in kinds), wanted)
-
-
-def _descriptors(wanted: NamespaceId) -> Iterator[str]:
-    text = str(wanted)
+def _descriptors(kinds: Collection[str]) -> Iterator[tuple[str | None, str]]:
     for pid in process_table.process_ids():
         for number, link in process_table.descriptors(pid, process_table.DETACHED):
-            # What a link does not tell has to be looked at, which can wait for a file system: at root's files alone.
-            if link == text or (link in process_table.DETACHED and real_user(pid) == 0):
-                yield f"/proc/{pid}/fd/{number}"
+            if link.partition(":")[0] in kinds:
+                yield link, f"/proc/{pid}/fd/{number}"
+            elif link in process_table.DETACHED and real_user(pid) == 0:
+                # What a link does not tell has to be looked at, which can wait for a file system: at root's files alone.
+                yield None, f"/proc/{pid}/fd/{number}"
 
 
-def _sockets(wanted: NamespaceId) -> Iterator[str]:
-    if wanted.type is not NamespaceType.NET:
+def _sockets(kinds: Collection[str]) -> Iterator[tuple[str | None, str]]:
+    if NamespaceType.NET not in kinds:
         return
     for pid in process_table.process_ids():
         numbers = [number for number, link in process_table.descriptors(pid) if link.startswith("socket:")]
         for number, inode in socket_owner.networks(pid, numbers):
-            if inode == wanted.inode:
-                yield socket_place(pid, number)
+            yield f"net:[{inode}]", socket_place(pid, number)
 
 
-def _mounts(wanted: NamespaceId) -> Iterator[str]:
-    text = str(wanted)
+def _mounts(kinds: Collection[str]) -> Iterator[tuple[str | None, str]]:
     seen: set[str | None] = set()
     for pid in ("self", *map(str, process_table.process_ids())):
         space = process_table.link(f"/proc/{pid}", "mnt")
         if space not in seen:
             seen.add(space)
-            bound = process_table.bound_namespaces(f"/proc/{pid}")
-            yield from (f"/proc/{pid}/root{path}" for link, path in bound if link == text)
+            for link, path in process_table.bound_namespaces(f"/proc/{pid}"):
+                if link.partition(":")[0] in kinds:
+                    yield link, f"/proc/{pid}/root{path}"
+
+
+_PLACES = (_mounts, _processes, _threads, _descriptors, _sockets)
+"""Each yields namespaces of the given types, None for one whose id cannot be told before it is opened, and their places."""
 
 
 def _above(wanted: NamespaceId) -> Namespace | None:
-    """A pid or user namespace that nothing is in, from one below it."""
-    if wanted.type not in _WITH_PARENTS:
+    """A pid or user namespace that is nothing but the parent or the owner of others."""
+    kinds = _LEADING.get(wanted.type)
+    if kinds is None:
         return None
-    seen: set[str | None] = set()
-    for pid in process_table.process_ids():
-        link = process_table.link(f"/proc/{pid}", wanted.type)
-        if link in seen:
-            continue
-        seen.add(link)
-        with contextlib.suppress(OSError, NsbrokerError):
-            if (handle := _ascend(Namespace.from_path(f"/proc/{pid}/ns/{wanted.type}"), wanted)) is not None:
-                return handle
+    seen: set[str] = set()
+    for places in _PLACES:
+        for link, place in places(kinds):
+            if link in seen:
+                continue
+            with contextlib.suppress(OSError, NsbrokerError, ValueError):
+                if (handle := _ascend(open_place(place), wanted, seen)) is not None:
+                    return handle
     return None
 
 
-def _ascend(space: Namespace, wanted: NamespaceId) -> Namespace | None:
-    """The first above `space` (taken) that is `wanted`."""
-    while not space.id.matches(wanted):
-        with space:
-            try:
-                space = space.parent()
-            except (PermissionDenied, InvalidType):
-                return None
-    return space
+def _ascend(space: Namespace, wanted: NamespaceId, seen: set[str]) -> Namespace | None:
+    """The first that is `wanted` of `space` (taken) and what is above it.  What is in `seen` was looked at before."""
+    waiting = [space]
+    while waiting:
+        with waiting.pop() as one:
+            text = str(one)
+            if text in seen:
+                continue
+            seen.add(text)
+            for ask in (one.parent, one.owner) if wanted.type is NamespaceType.USER else (one.parent,):
+                with contextlib.suppress(OSError, NsbrokerError):
+                    above = ask()
+                    if above.id.matches(wanted):
+                        for other in waiting:
+                            other.close()
+                        return above
+                    waiting.append(above)
+    return None

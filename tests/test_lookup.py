@@ -1,6 +1,7 @@
 """An id alone is found wherever something keeps the namespace alive."""
 
 import os
+import signal
 import socket
 import subprocess
 import threading
@@ -136,3 +137,40 @@ def test_a_hint_that_fits_saves_the_search_and_one_that_does_not_is_no_harm(
     for nonsense in ("", "socket:1/x", "/nowhere", f"socket:{os.getpid()}/0"):
         with lookup.find(wanted, {str(wanted): nonsense}) as space:
             assert space.inode == wanted.inode
+
+
+def test_a_user_namespace_as_the_owner_of_a_network_that_a_descriptor_keeps() -> None:
+    command = ["unshare", "--user", "--map-root-user", "--net", "sleep", "100"]
+    with subprocess.Popen(command) as process:
+        eventually(lambda: Path(f"/proc/{process.pid}/comm").read_text() == "sleep\n", "it sleeps")
+        with Namespace.from_pid(process.pid, "net") as network:
+            process.kill()
+            process.wait()
+            with network.owner() as owner:
+                text = str(owner)
+            assert found(text) == text
+
+
+def test_a_pid_namespace_as_the_parent_of_one_that_a_descriptor_keeps() -> None:
+    command = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "unshare", "--pid", "--fork", "sleep", "100"]
+    with subprocess.Popen(command) as process:
+        eventually(lambda: name_of(last_below(process.pid)) == "sleep\n", "it sleeps")
+        inner = last_below(process.pid)
+        with Namespace.from_pid(inner, "pid") as space:
+            os.kill(inner, signal.SIGKILL)
+            process.wait()
+            with space.parent() as parent:
+                text = str(parent)
+            assert text != os.readlink("/proc/self/ns/pid")
+            assert found(text) == text
+
+
+def last_below(pid: int) -> int:
+    """The child of a child, and so on."""
+    while children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        pid = int(children[0])
+    return pid
+
+
+def name_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text()
