@@ -14,7 +14,7 @@ from nsbroker.daemon.audit import Audit
 from nsbroker.daemon.broker import Broker
 from nsbroker.daemon.call import Answer, Caller, Stream
 from nsbroker.daemon.limits.connections import ConnectionCharge, UserRegistry
-from nsbroker.daemon.limits.round_robin import RoundRobin
+from nsbroker.daemon.limits.fair_queue import FairQueue, Turn
 from nsbroker.daemon.limits.users import ANONYMOUS
 from nsbroker.daemon.peer import Peer
 from nsbroker.errors import ProtocolError, QuotaExceeded
@@ -24,9 +24,6 @@ from nsbroker.varlink import message
 from nsbroker.varlink.connection import IncomingCall, ServerConnection
 from nsbroker.varlink.framing import END, MESSAGE_MAX
 
-# After so many calls of one user, or so many seconds, others get their turn.
-_CALLS_IN_A_ROW = 8
-_IN_A_ROW = 0.001
 # New connections in one pass of the event loop: what waits longer waits in the kernel's queue.
 _ACCEPTED_IN_A_ROW = 16
 # Looks for data on a socket that is said to have some.
@@ -45,7 +42,7 @@ class Server:
         self._broker = broker
         self._users = users
         self._audit = audit
-        self._turns = RoundRobin()
+        self._queue = FairQueue()
         self._last_moment = math.inf
         self._closer = users.closer
         # One buffer for all: nothing is awaited between filling and emptying it.
@@ -53,8 +50,9 @@ class Server:
 
     async def serve(self, listener: socket.socket, stop: trio.Event) -> None:
         """Accept from `listener` (borrowed, non-blocking) until `stop`; then answer what was sent by then, and return."""
+        trio.lowlevel.add_instrument(self._queue)
         async with trio.open_nursery() as turns:
-            turns.start_soon(self._turns.run)
+            turns.start_soon(self._queue.run)
             async with trio.open_nursery() as nursery:
                 async with trio.open_nursery() as accepting:
                     accepting.start_soon(self._accept_all, listener, nursery)
@@ -136,42 +134,41 @@ class Server:
 
     async def _serve_calls(self, caller: Caller, wire: ServerConnection) -> None:
         charge = caller.charge
-        scope, user = charge.scope, charge.user
+        scope = charge.scope
+        turn = Turn(self._queue, charge.user.number)
         timed = False
-        while await self._receive(charge, wire):
-            left, until = _CALLS_IN_A_ROW, time.monotonic() + _IN_A_ROW
+        while await self._receive(charge, wire, turn):
             while (call := wire.next_call()) is not None:
                 if timed:
                     # The message is complete: stop its receive deadline.
                     timed, scope.deadline = False, self._last_moment
-                if not left or time.monotonic() > until:
-                    await (self._turns.turn(user.number) if len(user.charges) > 1 else trio.lowlevel.checkpoint())
-                    left, until = _CALLS_IN_A_ROW, time.monotonic() + _IN_A_ROW
-                left -= 1
+                if turn.is_over():
+                    await turn.another()
                 charge.busy = True
-                await self._serve_call(caller, wire, call)
+                await self._serve_call(caller, wire, call, turn)
                 charge.busy = False
+            turn.pause()
             # The deadline is of one message: one that has started keeps its own, however its bytes trickle in.
             if wire.started and not timed:
                 scope.deadline = min(self._last_moment, trio.current_time() + self._users.limits.message_deadline)
                 timed = True
 
-    async def _receive(self, charge: ConnectionCharge, wire: ServerConnection) -> bool:
-        """Receive something, when it is the user's turn; False at the end."""
-        sock, user = charge.sock, charge.user
+    async def _receive(self, charge: ConnectionCharge, wire: ServerConnection, turn: Turn) -> bool:
+        """Receive something, when it is the user's turn, which goes on; False at the end."""
+        sock, user = charge.sock, charge.user.number
         for _ in range(_TRIES):
             await trio.lowlevel.wait_readable(sock)
-            if len(user.charges) > 1:
-                await self._turns.turn(user.number)
-            if self._closer.is_full(user.number):
-                await self._wait_for_closing(user.number)
+            if self._closer.is_full(user):
+                await self._wait_for_closing(user)
+            await turn.take()
             try:
                 data, fds = ancillary.receive_piece(sock, self._buffer, END)
             except BlockingIOError:
                 # Readable, and nothing to read: out-of-band data, of which varlink has none.
+                turn.pause()
                 continue
             if data:
-                wire.receive(data, self._closer.sort_out(fds, user.number) if fds else fds)
+                wire.receive(data, self._closer.sort_out(fds, user) if fds else fds)
                 charge.last_used = time.monotonic()
             return bool(data)
         return False
@@ -182,19 +179,25 @@ class Server:
             while self._closer.is_full(user):
                 await trio.sleep(_PAUSE)
 
-    async def _serve_call(self, caller: Caller, wire: ServerConnection, call: IncomingCall) -> None:
+    async def _serve_call(self, caller: Caller, wire: ServerConnection, call: IncomingCall, turn: Turn) -> None:
         charge = caller.charge
         if charge.is_full():
+            turn.pause()
             await self._drained(charge)
+            await turn.take()
         answer = self._broker.answer(caller, call)
-        if isinstance(answer, Answer):
-            await self._send(charge, wire, call, answer)
-        elif isinstance(answer, AsyncGenerator):
-            await self._send_all(charge, wire, call, answer)
-        else:
-            await self._send(charge, wire, call, await answer)
+        if isinstance(answer, AsyncGenerator):
+            await self._send_all(charge, wire, call, answer, turn)
+            return
+        if not isinstance(answer, Answer):
+            turn.pause()
+            answer = await answer
+            turn.resume()
+        await self._send(charge, wire, call, answer, turn)
 
-    async def _send_all(self, charge: ConnectionCharge, wire: ServerConnection, call: IncomingCall, answers: Stream) -> None:
+    async def _send_all(
+        self, charge: ConnectionCharge, wire: ServerConnection, call: IncomingCall, answers: Stream, turn: Turn
+    ) -> None:
         """Send answer after answer, until there is no other.
 
         Raises ConnectionResetError when the peer hangs up meanwhile, TooSlowError when the server stops.
@@ -204,8 +207,14 @@ class Server:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._end_stream, charge.sock, nursery.cancel_scope)
                 async with contextlib.aclosing(answers):
+                    turn.pause()
                     async for one in answers:
-                        await self._send(charge, wire, call, one)
+                        turn.resume()
+                        if turn.is_over():
+                            await turn.another()
+                        await self._send(charge, wire, call, one, turn)
+                        turn.pause()
+                    turn.resume()
                 is_whole = True
                 nursery.cancel_scope.cancel()
         except ExceptionGroup as group:
@@ -227,7 +236,7 @@ class Server:
                 await trio.sleep_forever()
             await trio.sleep(_HANG_UP_INTERVAL)
 
-    async def _send(self, charge: ConnectionCharge, wire: ServerConnection, call: IncomingCall, answer: Answer) -> None:
+    async def _send(self, charge: ConnectionCharge, wire: ServerConnection, call: IncomingCall, answer: Answer, turn: Turn) -> None:
         """Send one answer.  Takes its fds."""
         fds = answer.fds
         try:
@@ -240,7 +249,9 @@ class Server:
             except BlockingIOError:
                 sent = 0
             if sent < len(data):
+                turn.pause()
                 await self._send_rest(charge.sock, memoryview(data)[sent:], () if sent else fds)
+                turn.resume()
         finally:
             if fds:
                 answer.close(self._closer, charge.user.number)

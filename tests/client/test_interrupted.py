@@ -138,7 +138,10 @@ CASES: dict[str, tuple[Callable[[Any], Any], Callable[[Any], None], Callable[[so
 
 @pytest.fixture(autouse=True)
 def no_pauses() -> Iterator[None]:
+    """The collector is called after each step: what was there before any of them need not be looked at each time."""
     gc.disable()
+    gc.collect()
+    gc.freeze()
     yield
     gc.enable()
 

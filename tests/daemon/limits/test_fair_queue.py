@@ -1,0 +1,134 @@
+"""Fair queueing: who has used least comes first."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from nsbroker.daemon.limits.fair_queue import FairQueue, Turn
+
+
+@asynccontextmanager
+async def full_queue() -> AsyncIterator[tuple[FairQueue, trio.Nursery]]:
+    """A queue in a pass that has no time left, so that all have to wait."""
+    queue = FairQueue()
+    queue.spend(0, 1.0)
+    async with trio.open_nursery() as nursery:
+        yield queue, nursery
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_user_with_many_tasks_and_one_with_a_single_task_take_turns() -> None:
+    served: list[int] = []
+    async with full_queue() as (queue, nursery):
+
+        async def work(user: int) -> None:
+            await queue.take(user)
+            served.append(user)
+
+        for _ in range(5):
+            nursery.start_soon(work, 1)
+            await wait_all_tasks_blocked()
+        nursery.start_soon(work, 2)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(queue.run)
+        await wait_all_tasks_blocked()
+    assert sorted(served[:2]) == [1, 2]
+    assert served[2:] == [1, 1, 1, 1]
+
+
+async def test_a_user_who_asks_little_goes_before_many_who_ask_much() -> None:
+    served: list[int] = []
+    async with full_queue() as (queue, nursery):
+
+        async def work(user: int, seconds: float, times: int) -> None:
+            for _ in range(times):
+                await queue.take(user)
+                served.append(user)
+                queue.spend(user, seconds)
+
+        for user in range(1, 41):
+            nursery.start_soon(work, user, 0.001 + user / 1e5, 50)
+        nursery.start_soon(queue.run)
+        while len(served) < 1000:
+            await trio.lowlevel.checkpoint()
+        for _ in range(10):
+            before = len(served)
+            await work(100, 0.0001, 1)
+            assert served[-1] == 100
+            # Those of at most a few passes, not all of the others.
+            assert len(served) - before < 20
+
+
+async def test_who_was_away_has_saved_nothing_up() -> None:
+    served: list[int] = []
+    async with full_queue() as (queue, nursery):
+
+        async def work(user: int, times: int) -> None:
+            for _ in range(times):
+                await queue.take(user)
+                served.append(user)
+                queue.spend(user, 0.001)
+
+        nursery.start_soon(queue.run)
+        # The first has used a second when the second comes; from then on they take turns all the same.
+        await work(1, 1000)
+        nursery.start_soon(work, 1, 20)
+        nursery.start_soon(work, 2, 20)
+        while len(served) < 1030:
+            await trio.lowlevel.checkpoint()
+    assert 10 <= served[1000:1030].count(2) <= 20
+
+
+async def test_with_nobody_else_and_time_left_nothing_is_awaited() -> None:
+    queue = FairQueue()
+    for _ in range(100):
+        coroutine = Turn(queue, 1).take()
+        try:
+            coroutine.send(None)
+        except StopIteration:
+            continue
+        raise AssertionError("it waited")
+
+
+async def test_each_pass_of_the_event_loop_has_time_of_its_own() -> None:
+    queue = FairQueue()
+    queue.spend(1, 1.0)
+    trio.lowlevel.add_instrument(queue)
+    await trio.lowlevel.checkpoint()
+    await trio.lowlevel.checkpoint()
+    with trio.fail_after(5):
+        # Nobody would wake it.
+        await queue.take(1)
+    trio.lowlevel.remove_instrument(queue)
+
+
+async def test_who_is_cancelled_while_waiting_takes_no_turn_away() -> None:
+    served: list[str] = []
+    async with full_queue() as (queue, nursery):
+
+        async def work(name: str) -> None:
+            await queue.take(1)
+            served.append(name)
+
+        async with trio.open_nursery() as leaving:
+            leaving.start_soon(work, "left")
+            await wait_all_tasks_blocked()
+            leaving.cancel_scope.cancel()
+        nursery.start_soon(work, "stayed")
+        nursery.start_soon(queue.run)
+        await wait_all_tasks_blocked()
+        queue.spend(0, 1.0)
+        nursery.start_soon(work, "came later")
+        await wait_all_tasks_blocked()
+    assert served == ["stayed", "came later"]
+
+
+async def test_what_is_long_past_is_forgotten() -> None:
+    queue = FairQueue()
+    for user in range(5000):
+        queue.spend(user, 0.001)
+        await queue.take(user)
+        queue.after_io_wait(0)
+    assert len(queue._used) <= 1025
