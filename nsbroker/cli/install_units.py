@@ -1,14 +1,16 @@
-"""Install systemd's units of the broker, for this installation of nsbroker; as root.
-
-They go below /usr/local/lib, where systemd looks for what did not come in a package.  Then:
-systemctl enable --now nsbroker.socket
-
-It refuses an installation that systemd could not run, or that others than root could change.
-"""
+"""`nsbroker install-units`."""
 
 import argparse
 
 from nsbroker.cli import units
+
+HELP = """\
+Install systemd's units of the broker, for this installation of nsbroker; as root.
+
+They go below /usr/local/lib, where systemd looks for what did not come in a package.  Then:
+systemctl enable --now nsbroker.socket
+
+It refuses an installation that systemd could not run, or that others than root could change."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -86,8 +86,7 @@ def parser(only: str = "") -> argparse.ArgumentParser:
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name in [only] if only in _COMMANDS else _COMMANDS:
         module = import_module(f"nsbroker.cli.{name.replace('-', '_')}")
-        # Docstrings are not there under `python -OO`.
-        text = getattr(module, "HELP", None) or module.__doc__ or name
+        text: str = module.HELP
         summary = text.partition("\n")[0]
         sub = commands.add_parser(
             name,

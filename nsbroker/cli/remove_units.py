@@ -1,8 +1,10 @@
-"""Stop the broker, and take away all that install-units wrote; as root.  The configuration in /etc stays."""
+"""`nsbroker remove-units`."""
 
 import argparse
 
 from nsbroker.cli import units
+
+HELP = "Stop the broker, and take away all that install-units wrote; as root.  The configuration in /etc stays."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -381,7 +381,7 @@ TABLE: dict[str, list[tuple[str, str]]] = {
     ],
     "35 hundreds of busy connections": [
         (NEIGHBOURS, "test_a_user_with_250_busy_connections_is_served_in_turn_with_others"),
-        ("daemon/limits/test_round_robin.py", "test_a_user_with_many_tasks_and_one_with_a_single_task_take_turns"),
+        ("daemon/limits/test_fair_queue.py", "test_a_user_who_asks_little_goes_before_many_who_ask_much"),
     ],
     "36 a flood of questions to systemd": [("systemd/test_bus.py", "test_one_users_250_calls_in_flight_are_nobody_elses_wait")],
     "37 new namespaces without end": [(NEIGHBOURS, "test_new_namespaces_take_a_rule_and_are_counted_to_who_asked")],

@@ -169,6 +169,7 @@ def test_the_help_is_there(name: str, tmp_path: Path) -> None:
         assert len(done.errors.splitlines()) == (1 if environment.breaks else 0)
     if not environment.breaks:
         assert b"Show the namespaces of a target." in run("show", ["--help"], environment, "", tmp_path).output
+        assert b"take away all that install-units wrote" in run("remove-units", ["--help"], environment, "", tmp_path).output
 
 
 def nonsense(entry: bytes) -> Callable[[Any], None]:

@@ -4,7 +4,8 @@ The kernel has no event for namespaces.  Five times a second two things are look
 thread begins or ends (/proc/loadavg: how many there are, and the last number given), or a mount does (poll(2) of
 /proc/self/mountinfo): some ten microseconds.  Only then is a pass made.  The process connector of netlink would tell of
 each fork, but takes the host's own network and PID namespace, and on a busy host wakes us for every one of them.  What
-begins without any of that (unshare(2) in a process that goes on, a socket, a descriptor) is found by a pass every ten seconds.
+begins without any of that (unshare(2) in a process that goes on, a socket, a descriptor) is found by a full pass, which comes
+within ten seconds.
 """
 
 import os
@@ -14,7 +15,7 @@ from typing import NamedTuple
 import trio
 
 _LOOK = 0.2
-_ANYWAY = 10.0
+_ANYWAY = 5.0
 # Of the time, passes may take so much at most; and they are so many seconds apart.
 _SHARE = 0.2
 _APART = 0.25

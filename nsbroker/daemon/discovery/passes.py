@@ -1,8 +1,11 @@
 """Passes, one at a time, shared by all who ask meanwhile."""
 
+import contextlib
+from collections.abc import Iterator
+
 import trio
 
-from nsbroker.daemon.discovery import census
+from nsbroker.daemon.discovery import scan
 from nsbroker.daemon.discovery.census import Census
 from nsbroker.daemon.discovery.stalls import Progress, Stalled, Stalls
 from nsbroker.daemon.hints import Hints
@@ -12,6 +15,9 @@ from nsbroker.errors import QuotaExceeded
 _THREADS_MAX = 16
 # Seconds without getting on.
 _STALLED = 1.0
+# Of the time of those who watch, full passes take so much at most; quick ones come in between.
+_SHARE = 0.1
+_FULL_AT_LEAST = 5.0
 
 
 class Passes:
@@ -23,23 +29,41 @@ class Passes:
         self._lock = trio.Lock()
         self._begun = 0
         self._made = 0
+        self._made_fully = 0
         self._shared: Census | None = None
         self._threads = trio.CapacityLimiter(_THREADS_MAX)
         self.took = 0.0
+        # What quick passes build on, as long as somebody wants them, and when a full one is due.
+        self._followers = 0
+        self._last: Census | None = None
+        self._full_due = 0.0
 
     async def fresh(self) -> Census:
         """A census that was begun after this was called."""
+        return await self._begun_from_now(quick=False)
+
+    async def quick(self) -> Census:
+        """The same, for those within `following`: mostly what has changed since the last one (`Earlier` says what that
+        misses), and a full one within ten seconds, or more often where it takes little.
+        """
+        return await self._begun_from_now(quick=True)
+
+    @contextlib.contextmanager
+    def following(self) -> Iterator[None]:
+        """For calling `quick` again and again: meanwhile the last census is kept."""
+        self._followers += 1
+        try:
+            yield
+        finally:
+            self._followers -= 1
+            if not self._followers:
+                self._last = None
+
+    async def _begun_from_now(self, *, quick: bool) -> Census:
         before = self._begun
         async with self._lock:
-            if self._shared is None or self._made <= before:
-                self._begun += 1
-                began = trio.current_time()
-                # Whoever asks and hangs up must not leave a thread behind that nobody blames anyone for.
-                with trio.CancelScope(shield=True):
-                    taken = self._shared = await self._make()
-                self.took = trio.current_time() - began
-                self._made = self._begun
-                self._hints.learn(taken.places)
+            if self._shared is None or (self._made if quick else self._made_fully) <= before:
+                taken = self._shared = await self._next(quick=quick)
             else:
                 taken = self._shared
             if not self._lock.statistics().tasks_waiting:
@@ -47,13 +71,31 @@ class Passes:
                 self._shared = None
             return taken
 
-    async def _make(self) -> Census:
+    async def _next(self, *, quick: bool) -> Census:
+        self._begun += 1
+        began = trio.current_time()
+        known = self._last if quick and began < self._full_due else None
+        # Whoever asks and hangs up must not leave a thread behind that nobody blames anyone for.
+        with trio.CancelScope(shield=True):
+            taken = await self._make(known)
+        now = trio.current_time()
+        self.took = now - began
+        self._made = self._begun
+        if known is None:
+            self._made_fully = self._made
+            self._full_due = now + min(self.took / _SHARE, _FULL_AT_LEAST)
+        if self._followers:
+            self._last = taken
+        self._hints.learn(taken.places)
+        return taken
+
+    async def _make(self, known: Census | None) -> Census:
         while True:
             progress = Progress(self._stalls)
             made: list[Census] = []
             failed: list[Exception] = []
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._run, progress, made, failed, nursery.cancel_scope)
+                nursery.start_soon(self._run, progress, known, made, failed, nursery.cancel_scope)
                 count = -1
                 while count != progress.count:
                     count = progress.count
@@ -67,10 +109,17 @@ class Passes:
             if not self._threads.available_tokens:
                 raise QuotaExceeded("processes that do not let themselves be looked at")
 
-    async def _run(self, progress: Progress, made: list[Census], failed: list[Exception], scope: trio.CancelScope) -> None:
+    async def _run(
+        self,
+        progress: Progress,
+        known: Census | None,
+        made: list[Census],
+        failed: list[Exception],
+        scope: trio.CancelScope,
+    ) -> None:
         def work() -> None:
             try:
-                made.append(census.take(progress))
+                made.append(scan.take(progress, known))
             except Stalled:
                 pass
             except Exception as error:

@@ -33,13 +33,17 @@ _NOTHING = Relations(None, None, None, None)
 
 
 def relations_of(
-    places: Mapping[str, str], others: Callable[[str], Iterable[str]], may_look: Callable[[int], bool]
+    places: Mapping[str, str],
+    others: Callable[[str], Iterable[str]],
+    may_look: Callable[[int], bool],
+    known: Mapping[str, Relations],
 ) -> dict[str, Relations]:
     """The relations of the namespaces at these places (links and paths), and of those that are found by them.
 
     `others`: more places of one, for when nothing is at the first any more.  `may_look`: whether a process may be looked at.
+    `known`: relations that need not be asked for; those with which nothing is at its place are in what is returned, too.
     """
-    found: dict[str, Relations] = {}
+    found = {link: relations for link, relations in known.items() if relations is not _NOTHING}
     for link, place in places.items():
         if link not in found and not (_may_open(place, may_look) and _ask_at(link, place, found)):
             found[link] = _NOTHING

@@ -55,7 +55,7 @@ class Watching:
             raise QuotaExceeded("watches of one user")
         self._watches[uid] = self._watches.get(uid, 0) + 1
         try:
-            with self._changes:
+            with self._changes, self._passes.following():
                 async with contextlib.aclosing(self._events(caller, types)) as events:
                     async for event, description in events:
                         yield Answer(WatchReply(event, description), continues=True)
@@ -72,7 +72,7 @@ class Watching:
         first = True
         while True:
             seen, behind = self._changes.number, 0.0
-            view = await self._listing.view(caller, types)
+            view = await self._listing.view(caller, types, quick=True)
             now = _keyed(view, known)
             # A pass can overlook what goes from one short-lived process to the next: gone is what two in a row do not see.
             unseen = known.keys() - now.keys()
