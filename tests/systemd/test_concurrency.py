@@ -1,0 +1,113 @@
+"""Many clients of one user at once, with targets of every kind, under the shipped limits: what takes time waits in turn."""
+
+import os
+import socket
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from nsbroker.client.blocking import Broker, connect
+from nsbroker.errors import NsbrokerError
+from nsbroker.target import Target
+from tests.engines.real import WORK, Crun
+from tests.systemd.unit import Unit
+from tests.world import ALICE, Sleeper, as_user, named_network
+
+CLIENTS = 64
+CALLS = 10_000
+RULES = """
+[[allow]]
+name = "alice"
+who = ["user:4001"]
+targets = ["*"]
+namespaces = ["net", "uts"]
+sockets = ["inet:stream"]
+devices = ["null"]
+"""
+
+
+@contextmanager
+def web() -> Iterator[None]:
+    """A container."""
+    WORK.mkdir(exist_ok=True)
+    crun = Crun()
+    # What test machines lack the right to (CAP_SYS_RESOURCE), crun needs for control groups here.
+    crun.options = ["--cgroup-manager=disabled"]
+    crun.start()
+    crun.make("web")
+    try:
+        yield
+    finally:
+        crun.close()
+
+
+def one_of_each(sleeper: Sleeper) -> list[Callable[[Broker], object]]:
+    """A call for each kind of target, and of each kind of what can be asked of one."""
+    targets = [
+        "self",
+        f"pid:{sleeper.pid}",
+        f"tid:{sleeper.pid}/{sleeper.pid}",
+        "name:lab",
+        "path:/run/netns/lab",
+        f"net:[{sleeper.inode('net')}]",
+        "crun:web",
+        "container:web",
+        "unit:dbus.service",
+    ]
+
+    def opened(target: str) -> Callable[[Broker], object]:
+        return lambda broker: broker.open(target, "net").close()
+
+    def pidfd(broker: Broker) -> None:
+        fd = os.pidfd_open(sleeper.pid)
+        try:
+            broker.open(Target.pidfd(fd), "uts").close()
+        finally:
+            os.close(fd)
+
+    return [
+        *map(opened, targets),
+        pidfd,
+        lambda broker: broker.socket("name:lab", socket.AF_INET).close(),
+        lambda broker: broker.device(f"pid:{sleeper.pid}", "null").close(),
+        lambda broker: broker.devices(f"pid:{sleeper.pid}"),
+        lambda broker: broker.explain("crun:web"),
+    ]
+
+
+def call_all(work: list[Callable[[Broker], object]]) -> Counter[str]:
+    """Make the calls, from as many threads as there are clients; what came of them, in words."""
+    outcomes: Counter[str] = Counter()
+    counting = threading.Lock()
+
+    def client(number: int) -> None:
+        with connect(timeout=60) as broker:
+            for turn in range(number, CALLS, CLIENTS):
+                try:
+                    work[turn * 7 % len(work)](broker)
+                    outcome = "right"
+                except NsbrokerError as error:
+                    outcome = f"{type(error).__name__}: {error}"
+                with counting:
+                    outcomes[outcome] += 1
+
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return outcomes
+
+
+@pytest.mark.timeout(300)
+def test_not_one_of_ten_thousand_calls_from_64_clients_is_refused(unit: Unit) -> None:
+    unit.configure(RULES)
+    with ExitStack() as stack:
+        stack.enter_context(named_network("lab"))
+        sleeper = stack.enter_context(Sleeper(unshare="--net --uts --mount"))
+        stack.enter_context(web())
+        work = one_of_each(sleeper)
+        assert as_user(ALICE, lambda: call_all(work)) == {"right": CALLS}
