@@ -44,10 +44,10 @@ KERNELS ?= bullseye/5.10 bookworm/6.1 trixie/6.12 newest
 demo: $(VENV)/.demo
 	@$(HOST) examples/demo.sh
 
-# Two lanes side by side, in each of which every part runs whatever became of those before it.
+# Three lanes side by side, in each of which every part runs whatever became of those before it.
 test: $(VENV)/$(if $(filter all,$(ENGINES)),.engines,.development)
-	@tests/two-at-once 'code=0; $(AS_USER) || code=1; $(ON_OLDER) || code=1; exit $$code' \
-	    'code=0; $(BOOTED) || code=1; $(AS_ROOT) || code=1; exit $$code'
+	@tests/side-by-side 'code=0; $(AS_USER) || code=1; $(ON_OLDER) || code=1; exit $$code' \
+	    '$(AS_ROOT) --ignore=tests/engines' 'code=0; $(BOOTED) || code=1; $(AS_ROOT) tests/engines || code=1; exit $$code'
 
 test-kernels:
 	@tests/kernels/run $(KERNELS)

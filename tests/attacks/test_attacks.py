@@ -146,7 +146,7 @@ while True:
         def ask() -> list[str]:
             answers = []
             with connect(daemon.address) as broker:
-                for _ in range(3000):
+                for _ in range(500):
                     try:
                         broker.open(f"pid:{changing.pid}", "net").close()
                         answers.append("opened")

@@ -6,8 +6,9 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import pytest
@@ -19,7 +20,7 @@ from tests.world import Daemon
 
 pytestmark = pytest.mark.once
 
-TO_FULL = {"stdout": "/dev/full"}
+EVERY_COMMAND = str(Path(__file__).with_name("every_command.py"))
 COMMANDS: dict[str, list[str]] = {
     "show": ["self"],
     "open": ["self", "--", "true"],
@@ -57,6 +58,11 @@ class Environment(NamedTuple):
     arguments: tuple[bytes, ...] = ()
     # Whether commands that would succeed fail in it.
     breaks: bool = False
+    # Which of standard output and errors can be read.
+    readable: tuple[int, ...] = (1, 2)
+    # What runs the interpreter, and what is there around it.
+    prefix: tuple[str, ...] = ()
+    around: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 def few_files() -> None:
@@ -65,6 +71,28 @@ def few_files() -> None:
 
 def narrow() -> None:
     os.umask(0o077)
+
+
+@contextmanager
+def full_run() -> Iterator[None]:
+    """Not one page is left in /run, which is the tests' own."""
+    there = os.statvfs("/run")
+    resize("/run", str((there.f_blocks - there.f_bfree) * there.f_frsize + 2**20))
+    full = Path("/run/full")
+    try:
+        with full.open("wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+        assert os.statvfs("/run").f_bavail == 0
+        yield
+    finally:
+        full.unlink()
+        resize("/run", "50%")
+
+
+def resize(place: str, size: str) -> None:
+    # Without the options that are there: they can name users that nobody has in here.
+    subprocess.run(["mount", "--options-mode=ignore", "-o", f"remount,size={size}", place], check=True)
 
 
 def broken_pipe() -> None:
@@ -77,24 +105,26 @@ ASCII = {"PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "LC_ALL": "C"}
 ENVIRONMENTS: dict[str, Environment] = {
     "as usual": Environment(),
     "PYTHONOPTIMIZE=2": Environment(variables={"PYTHONOPTIMIZE": "2"}),
-    "-OO": Environment(options=("-OO",)),
+    "-O": Environment(options=("-O",)),
     "-X dev": Environment(options=("-X", "dev")),
     "LANG=C": Environment(variables=ASCII),
     "ascii": Environment(variables={"PYTHONIOENCODING": "ascii"}),
     "latin-1": Environment(variables={"PYTHONIOENCODING": "latin-1"}),
     "ascii, strict": Environment(variables={"PYTHONIOENCODING": "ascii:strict"}),
     "closed input": Environment(redirect="<&-"),
-    "closed output": Environment(redirect=">&-", breaks=True),
-    "closed errors": Environment(redirect="2>&-"),
-    "all closed": Environment(redirect="<&- >&- 2>&-", breaks=True),
-    "full output": Environment(redirect=">/dev/full", breaks=True),
-    "full errors": Environment(redirect="2>/dev/full"),
-    "both full": Environment(redirect=">/dev/full 2>&1", breaks=True),
-    "broken pipe": Environment(prepare=broken_pipe, breaks=True),
+    "closed output": Environment(redirect=">&-", breaks=True, readable=(2,)),
+    "closed errors": Environment(redirect="2>&-", readable=(1,)),
+    "all closed": Environment(redirect="<&- >&- 2>&-", breaks=True, readable=()),
+    "full output": Environment(redirect=">/dev/full", breaks=True, readable=(2,)),
+    "full errors": Environment(redirect="2>/dev/full", readable=(1,)),
+    "both full": Environment(redirect=">/dev/full 2>&1", breaks=True, readable=()),
+    "broken pipe": Environment(prepare=broken_pipe, breaks=True, readable=(2,)),
     "TERM=dumb": Environment(variables={"TERM": "dumb"}),
     "no HOME": Environment(variables={"HOME": ""}),
     "umask 077": Environment(prepare=narrow),
     "few files": Environment(prepare=few_files),
+    "a full /run": Environment(around=full_run),
+    "a read-only /run": Environment(prefix=("unshare", "--mount", "sh", "-ec", 'mount -o remount,bind,ro /run; exec "$@"', "sh")),
     "arguments that are no text": Environment(arguments=(b"\xff\x1b[31m\xc2\x9b",), breaks=True),
 }
 
@@ -107,25 +137,47 @@ class Done(NamedTuple):
     errors: bytes
 
 
-def run(command: str, arguments: Sequence[str], environment: Environment, address: str, folder: Path) -> Done:
-    cut = arguments.index("--") if "--" in arguments else len(arguments)
-    words = [sys.executable, *environment.options, "-m", "nsbroker", command, *arguments[:cut]]
-    line: list[bytes] = [*map(os.fsencode, words), *environment.arguments, *map(os.fsencode, arguments[cut:])]
+def start(program: Sequence[str], environment: Environment, address: str, folder: Path) -> subprocess.CompletedProcess[bytes]:
+    line: list[str] = [*environment.prefix, sys.executable, *environment.options, *program]
     if environment.redirect:
-        line = [b"sh", b"-c", f'exec "$@" {environment.redirect}'.encode(), b"sh", *line]
+        line = ["sh", "-c", f'exec "$@" {environment.redirect}', "sh", *line]
     bare = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "LC_", "LANG"))}
     package = str(Path(__file__).parent.parent.parent)
-    done = subprocess.run(
+    return subprocess.run(
         line,
         env={**bare, "NSBROKER_ADDRESS": address, "PYTHONPATH": package, **environment.variables},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         preexec_fn=environment.prepare,
         cwd=folder,
-        timeout=30,
+        timeout=120,
         check=False,
     )
+
+
+def run(command: str, arguments: Sequence[str], environment: Environment, address: str, folder: Path) -> Done:
+    done = start(["-m", "nsbroker", command, *arguments], environment, address, folder)
     return Done(done.returncode, done.stdout, done.stderr)
+
+
+def run_all(environment: Environment, address: str, folder: Path) -> Iterator[tuple[str, Done]]:
+    """Each command of the table, and what came of it."""
+    lines = []
+    for command, arguments in COMMANDS.items():
+        cut = arguments.index("--") if "--" in arguments else len(arguments)
+        lines.append([command, *arguments[:cut], *map(os.fsdecode, environment.arguments), *arguments[cut:]])
+    # Not below /run, which may be full.
+    with TemporaryDirectory(dir="/var/tmp") as results:
+        (Path(results) / "lines").write_text(json.dumps(lines))
+        program = [EVERY_COMMAND, f"{results}/lines", results, *map(str, environment.readable)]
+        with environment.around():
+            done = start(program, environment, address, folder)
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+        for number, command in enumerate(COMMANDS):
+            output, errors = (
+                (Path(results) / f"{number}.{fd}").read_bytes() if fd in environment.readable else b"" for fd in (1, 2)
+            )
+            yield command, Done(int((Path(results) / f"{number}").read_text()), output, errors)
 
 
 def test_every_command_is_in_the_table() -> None:
@@ -135,28 +187,23 @@ def test_every_command_is_in_the_table() -> None:
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_no_command_ends_with_a_traceback(daemon: Daemon, name: str, tmp_path: Path) -> None:
     environment = ENVIRONMENTS[name]
-
-    def one(command: str) -> tuple[str, Done]:
-        return command, run(command, COMMANDS[command], environment, daemon.address, tmp_path)
-
-    with ThreadPoolExecutor(2) as pool:
-        for command, done in pool.map(one, COMMANDS):
-            said = done.errors.decode()
-            assert done.code in (0, 1, 2), (command, done)
-            assert "Traceback" not in said, (command, done)
-            assert "a fault in nsbroker" not in said, (command, done)
-            assert "Exception ignored" not in said, (command, done)
-            assert "\x1b" not in said, (command, done)
-            # What is left out gets a line of its own: engines that are not there, warnings, trees without roots.
-            if done.code and command not in ("ps", "check", "tree"):
-                lines = len(said.splitlines())
-                # Whoever has read enough is told nothing.
-                assert lines == (0 if "2>" in environment.redirect else 1) or (lines == 0 and name == "broken pipe"), (
-                    command,
-                    done,
-                )
-            if environment.breaks and "--help" not in COMMANDS[command] and command not in ("open", "run"):
-                assert done.code, (command, done)
+    for command, done in run_all(environment, daemon.address, tmp_path):
+        said = done.errors.decode()
+        assert done.code in (0, 1, 2), (command, done)
+        assert "Traceback" not in said, (command, done)
+        assert "a fault in nsbroker" not in said, (command, done)
+        assert "Exception ignored" not in said, (command, done)
+        assert "\x1b" not in said, (command, done)
+        # What is left out gets a line of its own: engines that are not there, warnings, trees without roots.
+        if done.code and command not in ("ps", "check", "tree"):
+            lines = len(said.splitlines())
+            # Whoever has read enough is told nothing.
+            assert lines == (0 if "2>" in environment.redirect else 1) or (lines == 0 and name == "broken pipe"), (
+                command,
+                done,
+            )
+        if environment.breaks and "--help" not in COMMANDS[command] and command not in ("open", "run"):
+            assert done.code, (command, done)
 
 
 @pytest.mark.parametrize("name", ["PYTHONOPTIMIZE=2", "ascii", "closed output", "full output"])
