@@ -273,12 +273,14 @@ def as_user(uid: int, function: Callable[[], T], groups: Sequence[int] = ()) -> 
             except BaseException as error:
                 outcome = (None, f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
             with os.fdopen(write, "wb") as file:
-                pickle.dump(outcome, file)
+                text = pickle.dumps(outcome)
+                file.write(len(text).to_bytes(8, "big") + text)
         finally:
             os._exit(0)
     os.close(write)
     with os.fdopen(read, "rb") as file:
-        text = file.read()
+        # Not to its end: a child of another thread's may hold the other end, too.
+        text = file.read(int.from_bytes(file.read(8), "big"))
     os.waitpid(child, 0)
     result, failure = pickle.loads(text)
     assert not failure, failure

@@ -275,10 +275,14 @@ def test_out_of_files_it_breaks_connections_and_serves_the_next(daemon: Daemon, 
             for _ in range(60):
                 open_.enter_context(forward.connect())
         server.settimeout(0.2 * SLOWNESS)
-        with contextlib.suppress(TimeoutError):
-            while True:
-                accepted(server).close()
-        eventually(lambda: forward.files("socket:") == before, "no socket is left")
+
+        def all_closed() -> bool:
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    accepted(server).close()
+            return forward.files("socket:") == before
+
+        eventually(all_closed, "no socket is left")
         server.settimeout(10)
         with forward.connect() as client, accepted(server) as inside:
             ask(client, inside)
