@@ -80,7 +80,7 @@ def _fds(pid: int) -> Iterator[tuple[int, str]]:
 def _threads(pid: int) -> Iterator[tuple[str, ...]]:
     own = _namespaces(pid, str(pid))
     for tid in os.listdir(f"/proc/{pid}/task"):
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             namespaces = _namespaces(pid, tid)
             # A worker thread of trio's may wait for its next task for ten seconds: harmless where it should be.
             if namespaces != own or not Path(f"/proc/{pid}/task/{tid}/comm").read_text().startswith("Trio thread"):

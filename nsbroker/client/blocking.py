@@ -1,10 +1,12 @@
 """The blocking front: for scripts and threads."""
 
+import errno
 import io
 import math
 import os
 import select
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -14,7 +16,7 @@ from typing import Self, TypeVar
 
 from nsbroker.address import socket_path
 from nsbroker.client import requests
-from nsbroker.client.connecting import RETRY, STREAM, is_of_address, most_telling, queue_stays_full
+from nsbroker.client.connecting import STREAM, is_of_address, most_telling, queue_stays_full
 from nsbroker.client.forking import Forked
 from nsbroker.client.wire import PATIENCE, NotTaken, Wire, checked_timeout, connect_failed
 from nsbroker.description import NamespaceDescription
@@ -45,23 +47,39 @@ def connect(address: str | None = None, *, timeout: float | None = PATIENCE) -> 
 
 
 def _connected(path: Path, timeout: float | None) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         end = _end(timeout)
-        while True:
-            try:
-                sock.connect(str(path))
-                return sock
-            except BlockingIOError as error:
-                # The listener has no room left, and does not say when it has.
-                if timeout is not None and time.monotonic() >= end:
-                    raise queue_stays_full(path, timeout) from error
-                time.sleep(RETRY)
+        while not _has_connected(sock, path, end):
+            if timeout is not None and time.monotonic() >= end:
+                raise queue_stays_full(path, timeout)
+        sock.setblocking(False)
+        return sock
     except BaseException as error:
         sock.close()
         if isinstance(error, OSError) and not isinstance(error, Timeout):
             raise connect_failed(path, error) from error
         raise
+
+
+def _has_connected(sock: socket.socket, path: Path, end: float) -> bool:
+    """Connect, and while the listener has no room left, wait in the kernel, which lets those who wait in by turns: until
+    `end`, or a signal.
+    """
+    left = 0.0 if end == math.inf else max(end - time.monotonic(), 0.001)
+    # 0 is for ever; see SO_SNDTIMEO in socket(7) and unix(7).
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", int(left), int(left % 1 * 1e6)))
+    try:
+        sock.connect(str(path))
+        # After a signal Python takes a socket for connected that still waits.
+        sock.getpeername()
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno != errno.ENOTCONN:
+            raise
+        return False
+    return True
 
 
 def _end(timeout: float | None) -> float:

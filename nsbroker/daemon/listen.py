@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nsbroker.errors import ConfigurationError
 
-_BACKLOG = 1024
+_BACKLOG = 128
 
 
 class Listener:

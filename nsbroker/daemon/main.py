@@ -32,7 +32,8 @@ from nsbroker.errors import ConfigurationError
 _PR_SET_DUMPABLE = 4
 _HEARTBEAT = 5.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_SWITCH_INTERVAL = 0.0005
+_SWITCH_INTERVAL = 0.00005
+_FULL_COLLECTION = 1000
 
 
 def run(address: Path, config: Path | None, idle_timeout: float | None) -> None:
@@ -59,9 +60,11 @@ def run(address: Path, config: Path | None, idle_timeout: float | None) -> None:
     listener = passed_socket(sockets) if sockets else own_socket(address)
     # A thread that looks through /proc keeps the event loop waiting for so long each time that both want to run.
     sys.setswitchinterval(_SWITCH_INTERVAL)
-    # What is here now stays: the collector need not look at it again and again.
+    # What is here now stays: the collector need not look at it again and again.  Looking at all else, when thousands of rules
+    # are read, keeps everybody waiting for a tenth of a second: it is done seldom.
     gc.freeze()
     gc.enable()
+    gc.set_threshold(*gc.get_threshold()[:2], _FULL_COLLECTION)
     try:
         trio.run(daemon.serve, listener, idle_timeout)
     finally:

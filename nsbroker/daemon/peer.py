@@ -60,11 +60,11 @@ class Peer:
     of the broker is counted to: see `limits.users`.
     """
 
-    __slots__ = ("_pid_namespace", "_pinned", "_process", "_sock", "_unit", "anonymous", "gid", "groups", "pid", "uid", "user")
+    __slots__ = ("_groups", "_pid_namespace", "_pinned", "_process", "_sock", "_unit", "anonymous", "gid", "pid", "uid", "user")
 
     def __init__(self, sock: socket.socket) -> None:
         self.pid, self.uid, self.gid = socket_options.peer_credentials(sock)
-        self.groups = frozenset((self.gid, *socket_options.peer_groups(sock)))
+        self._groups: frozenset[int] | None = None
         self._sock = sock
         self._pinned = False
         self._process: Process | None = None
@@ -106,6 +106,13 @@ class Peer:
             if guess.info().uids != (self.uid,) * 4:
                 raise NoSuchTarget("self", "the process that connected has ended")
             return Namespace.from_process(guess, kind, "self")
+
+    @property
+    def groups(self) -> frozenset[int]:
+        """Its gids of connect time."""
+        if self._groups is None:
+            self._groups = frozenset((self.gid, *socket_options.peer_groups(self._sock)))
+        return self._groups
 
     @property
     def credentials(self) -> Credentials:

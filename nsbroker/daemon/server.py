@@ -24,8 +24,9 @@ from nsbroker.varlink import message
 from nsbroker.varlink.connection import IncomingCall, ServerConnection
 from nsbroker.varlink.framing import END, MESSAGE_MAX
 
-# New connections in one pass of the event loop: what waits longer waits in the kernel's queue.
+# New connections in one pass of the event loop, at most, and the seconds that they take: more wait in the kernel's queue.
 _ACCEPTED_IN_A_ROW = 16
+_ACCEPTING = 0.0005
 # Looks for data on a socket that is said to have some.
 _TRIES = 3
 _STOP_DEADLINE = 5.0
@@ -82,7 +83,10 @@ class Server:
 
     def _accept_some(self, listener: socket.socket, nursery: trio.Nursery) -> bool:
         """Accept as many as others should wait for; whether there may be more."""
+        end = time.monotonic() + _ACCEPTING
         for _ in range(_ACCEPTED_IN_A_ROW):
+            if time.monotonic() > end:
+                break
             try:
                 sock, _ = listener.accept()
             except BlockingIOError:

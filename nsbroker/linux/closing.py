@@ -22,6 +22,8 @@ _THREADS = 32
 _THREADS_MAX = 96
 # A user with more than this waiting may send nothing more that has to be closed.
 _WAITING_MAX = 32
+# What a socket has not received is searched for descriptors up to so many bytes.
+_LOOKED_AT = 65536
 
 
 class Closing:
@@ -67,12 +69,12 @@ class Closer:
         return os.open(os.devnull, os.O_PATH | os.O_CLOEXEC)
 
     def hang_up(self, sock: socket.socket, user: int) -> Closing | None:
-        """Close `sock` (taken).  What it has not received may hold descriptors, which close with it: then it is closed on a
-        thread, and how far that is is returned.
+        """Close `sock` (taken, non-blocking).  What it has not received may hold descriptors, which close with it: then it is
+        closed on a thread, and how far that is is returned.
         """
         with contextlib.suppress(OSError):
             sock.shutdown(socket.SHUT_RDWR)
-        if not unreceived_bytes(sock):
+        if _holds_no_descriptors(sock):
             sock.close()
             return None
         return self.close(sock.detach(), user)
@@ -105,3 +107,16 @@ class Closer:
             if not queue.threads:
                 del self._queues[user]
             return None
+
+
+def _holds_no_descriptors(sock: socket.socket) -> bool:
+    """Whether it is certain that no descriptors came with what `sock` (shut down) has not received."""
+    waiting = unreceived_bytes(sock)
+    if not 0 < waiting <= _LOOKED_AT:
+        return not waiting
+    try:
+        # Looking installs none of them without a buffer for them, and MSG_CTRUNC tells that there are some.
+        count, _, flags, _ = sock.recvmsg_into((bytearray(waiting),), 0, socket.MSG_PEEK)
+    except OSError:
+        return False
+    return count == waiting and not flags & socket.MSG_CTRUNC

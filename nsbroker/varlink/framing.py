@@ -19,62 +19,74 @@ class Frame(NamedTuple):
 
 
 class Inbox:
-    """Collects pieces until they make messages.  Owns the fds of all that was not yet given out.
+    """Collects pieces until they make messages, which are cut off one by one, as they are asked for: a piece can hold
+    thousands.  Owns the fds of all that was not yet given out.
 
     Lists of fds are handed on as they are, never copied: a number is owned as long as it is in its list.
     """
 
-    __slots__ = ("_fault", "_fds", "_frames", "_part")
+    __slots__ = ("_at", "_base", "_data", "_fault", "_fds", "_last_end")
 
     def __init__(self) -> None:
-        self._part = b""
-        self._fds: list[int] = []
-        self._frames: deque[Frame] = deque()
+        # What was given out ends before `_at`; `_last_end` is where the last whole message ends, -1 without any.
+        self._data = b""
+        self._at = 0
+        self._last_end = -1
+        # Where the messages to which fds belong begin, counted from the beginning of the stream, as is the first of `_data`.
+        self._base = 0
+        self._fds: deque[tuple[int, list[int]]] = deque()
         self._fault: str | None = None
 
     @property
     def started(self) -> bool:
         """Whether a message has begun and not ended."""
-        return bool(self._part)
+        return self._last_end + 1 < len(self._data)
 
     @property
     def ready(self) -> bool:
         """Whether `next_frame` has something to give out or to raise."""
-        return bool(self._frames) or self._fault is not None
+        return self._at <= self._last_end or self._fault is not None or self._is_too_long(len(self._data))
 
     def feed(self, data: bytes, fds: list[int]) -> None:
         """Take a piece, with `fds` that came on its first byte."""
-        if self._fault or (fds and self._part):
+        if self._fault or (fds and self.started):
             close_and_clear(fds)
             self._fault = self._fault or "file descriptors came in the middle of a message"
             return
-        if data.find(END) == len(data) - 1 and not self._part and len(data) <= MESSAGE_MAX + 1:
-            self._frames.append(Frame(data[:-1], fds))
-            return
-        self._fds = self._fds or fds
-        *whole, self._part = (self._part + data).split(END)
-        for message in whole:
-            if len(message) > MESSAGE_MAX:
-                break
-            self._frames.append(Frame(message, self._fds))
-            self._fds = []
-        else:
-            if len(self._part) <= MESSAGE_MAX:
-                return
-        self._fault = f"a message is longer than {MESSAGE_MAX} bytes"
+        if fds:
+            self._fds.append((self._base + len(self._data), fds))
+        self._base += self._at
+        self._data, self._at = self._data[self._at :] + data, 0
+        self._last_end = self._data.rfind(END)
 
     def next_frame(self) -> Frame | None:
         """The next whole message.  Raises ProtocolError once all that came before a fault was given out."""
-        if self._frames:
-            return self._frames.popleft()
+        whole = self._at <= self._last_end
+        end = self._data.find(END, self._at) if whole else len(self._data)
+        if self._is_too_long(end):
+            self._fault = self._fault or f"a message is longer than {MESSAGE_MAX} bytes"
+        elif whole:
+            message, begun = self._data[self._at : end], self._base + self._at
+            self._at = end + 1
+            if self._at == len(self._data):
+                self._base += self._at
+                self._data, self._at, self._last_end = b"", 0, -1
+            if not self._fds or self._fds[0][0] != begun:
+                return Frame(message, [])
+            frame = Frame(message, self._fds[0][1])
+            self._fds.popleft()
+            return frame
         if self._fault:
             raise ProtocolError(self._fault)
         return None
 
+    def _is_too_long(self, end: int) -> bool:
+        """Whether the message that is next, and ends at `end` or not yet, is."""
+        return end - self._at > MESSAGE_MAX
+
     def close(self) -> None:
         """Close all fds that were not given out."""
-        while self._frames:
-            close_and_clear(self._frames[0].fds)
-            self._frames.popleft()
-        close_and_clear(self._fds)
-        self._part = b""
+        for _, fds in self._fds:
+            close_and_clear(fds)
+        self._fds.clear()
+        self._data, self._at, self._last_end = b"", 0, -1

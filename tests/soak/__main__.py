@@ -1,6 +1,6 @@
-"""Everything at once against one daemon, or each attack alone, while an innocent user and root go on calling.
+"""All attacks against one daemon, or each alone against one of its own, while an innocent user and root go on calling.
 
-usage: python -m tests.soak [--plain] [--table] [--minutes N] [--seconds N] [--attack NAME,NAME...]
+usage: python -m tests.soak [--plain] [--table] [--minutes N] [--at-once N] [--seconds N] [--attack NAME,NAME...]
 """
 
 import argparse
@@ -21,18 +21,18 @@ from tests.soak.clients import Clients, Sample, percentile
 from tests.soak.crew import Worker
 from tests.soak.report import TIMES_HEAD, WHOS, Criterion, Tally, describe, ended, late, milli, times
 from tests.soak.scene import Host, Measure, PlainHost, Scene, UnitHost, least, scene
+from tests.soak.shifts import SECONDS, Shifts
 
 RATIO = 20.0
 GROWTH = 16 * 1024 * 1024
 _WARM = 2.0
 _CALM = 3.0
-_IDLE = 15.0
+_IDLE = 30.0
 _SETTLE = 20.0
 _TRIES = 4
 _LATE = 0.005
-_STEP = 10.0
 _AFTER = 1.0
-_FIRST_MINUTE = 60.0
+_FIRST_ROUND = 160.0
 
 
 def say(text: str) -> None:
@@ -162,7 +162,7 @@ def table(plain: bool, chosen: Sequence[Attack], seconds: float) -> int:
         "late",
     ]
     print_table(head, [_cells(row, idle) for row in rows])
-    say("\nTimes are milliseconds; `x idle` is the worst p99 of the four kinds of calls, of the same kind's when nobody attacks.")
+    say("\nTimes are milliseconds; `x idle` is the p99 of all calls, or of plain ones alone, of that without attacks.")
     say("Attackers share processor 0, clients processor 1; the daemon has both.  `late`: p99 by which the kernel woke the clients.")
     for row in rows:
         for line in (*row.words[:3], *row.faults[:3]):
@@ -207,7 +207,7 @@ def _all_right(tally: Tally) -> bool:
 
 
 class Memory:
-    """How much the daemon's memory grew after the first minute of its life, at most."""
+    """How much the daemon's memory grew, at most, after everybody had attacked once."""
 
     def __init__(self) -> None:
         self.growth = 0
@@ -224,17 +224,14 @@ class Memory:
         if now.pid != self._pid:
             self._pid, self._since, self._first = now.pid, time.monotonic(), 0
         age = time.monotonic() - self._since
-        if age <= _FIRST_MINUTE:
+        if age <= _FIRST_ROUND:
             self._first = max(self._first, now.memory)
         else:
             self.growth = max(self.growth, now.memory - self._first)
 
 
-def soak(plain: bool, chosen: Sequence[Attack], minutes: float) -> int:
-    """All of them at once, against one daemon."""
-    # The second half is for what a long life shows: there the daemon is not restarted.
-    restarts = [one for one in chosen if one.name == "restarts"]
-    steady = [one for one in chosen if one.name != "restarts"]
+def soak(plain: bool, chosen: Sequence[Attack], minutes: float, at_once: int) -> int:
+    """All of them against one daemon: what root does all the time, and of the users so many `at_once`, in turn."""
     with stage(plain, chosen) as (made, _), Clients(made) as clients:
         made.alone = len(chosen) == 1
         time.sleep(_WARM)
@@ -248,12 +245,11 @@ def soak(plain: bool, chosen: Sequence[Attack], minutes: float) -> int:
         say(f"idle: {before.fds} fds, {before.threads} threads, {before.memory / 2**20:.1f} MiB")
         start = time.monotonic()
         half, end = start + minutes * 30, start + minutes * 60
-        with attackers(steady, made) as workers:
-            with attackers(restarts, made) as restarting:
-                samples = _watch(made, clients, [*workers, *restarting], memory, (start, half))
-                rates = [_done(worker) for worker in restarting]
-            samples += _watch(made, clients, workers, memory, (start, end))
-            rates += [_done(worker) for worker in workers]
+        with Shifts(chosen, made, at_once) as shifts:
+            samples = _watch(made, clients, shifts, memory, (start, half))
+            # The second half is for what a long life shows: there the daemon is not restarted.
+            shifts.end("restarts")
+            samples += _watch(made, clients, shifts, memory, (start, end))
         after = settle(made, before)
         # Those made meanwhile may have got their answer only now.
         samples += [one for one in clients.samples() if one.at <= end]
@@ -266,8 +262,8 @@ def soak(plain: bool, chosen: Sequence[Attack], minutes: float) -> int:
         words = clients.words()
     say("")
     print_table(
-        ["attack", "done", "done/s", "broken off", ""],
-        [[name, done, f"{done / (minutes * 60):.0f}", failed, "has ended" if gone else ""] for name, done, failed, gone in rates],
+        ["attack", "done", "broken off", ""],
+        [[name, done, failed, "has ended" if gone else ""] for name, done, failed, gone in shifts.totals()],
     )
     for line in [*words[:20], *faults[:10]]:
         say(f"said: {line[:220]}")
@@ -285,10 +281,9 @@ def soak(plain: bool, chosen: Sequence[Attack], minutes: float) -> int:
     return ended(criteria)
 
 
-def _watch(made: Scene, clients: Clients, workers: Sequence[Worker], memory: Memory, span: tuple[float, float]) -> list[Sample]:
-    """Look on until the end of the span, with a line every ten seconds; all that clients wrote down."""
+def _watch(made: Scene, clients: Clients, shifts: Shifts, memory: Memory, span: tuple[float, float]) -> list[Sample]:
+    """Look on until the end of the span, with a line for each shift; all that clients wrote down."""
     start, end = span
-    counted = {worker.name: worker.counts[0] for worker in workers}
     found: list[Sample] = []
     window, since = Tally(), time.monotonic()
     while (now := time.monotonic()) < end:
@@ -299,20 +294,14 @@ def _watch(made: Scene, clients: Clients, workers: Sequence[Worker], memory: Mem
         samples = clients.samples()
         window.add(samples)
         found += samples
-        passed = time.monotonic() - since
-        if passed >= _STEP:
+        if time.monotonic() - since >= SECONDS:
             holds = f"{measure.fds} fds, {measure.threads} threads, {measure.memory / 2**20:.0f} MiB" if measure else "no daemon"
             bad = f"not right: {window.bad('innocent')}, root's: {window.bad('root')}"
             say(f"{time.monotonic() - start:5.0f} s  {describe(window, 'innocent')}; {bad}; {holds}")
-            rates = [f"{worker.name} {(worker.counts[0] - counted[worker.name]) / passed:.0f}" for worker in workers]
-            say(f"         {'  '.join(rates)}  (per second)")
-            counted = {worker.name: worker.counts[0] for worker in workers}
+            say(f"         {' '.join(shifts.names())}")
             window, since = Tally(), time.monotonic()
+        shifts.change()
     return found
-
-
-def _done(worker: Worker) -> tuple[str, int, int, bool]:
-    return worker.name, *worker.counts, worker.has_ended()
 
 
 def _verdict(
@@ -322,7 +311,7 @@ def _verdict(
     for who in WHOS:
         ratio = busy.ratio(idle, who)
         met = not math.isnan(ratio) and ratio <= RATIO
-        found.append(Criterion(f"p99 of {who}'s calls, of idle", f"<= {RATIO:g}", f"{ratio:.1f}", met))
+        found.append(Criterion(f"p99 of {who}'s calls, all and plain ones, of idle", f"<= {RATIO:g}", f"{ratio:.1f}", met))
         right = busy.count(who, "right") + meanwhile.count(who, "right")
         bad = f"{busy.bad(who)}, {meanwhile.bad(who)}" if meanwhile.bad(who) != "0" else busy.bad(who)
         found.append(Criterion(f"{who}'s calls refused, wrong or lost", "0", f"{bad} of {right}", right > 0 and bad == "0"))
@@ -334,7 +323,7 @@ def _verdict(
         )
     )
     growth = f"{memory.growth / 2**20:.1f} MiB"
-    found.append(Criterion("memory, after a life's first minute", "<= 16 MiB more", growth, memory.growth <= GROWTH))
+    found.append(Criterion("memory, after everybody attacked once", "<= 16 MiB more", growth, memory.growth <= GROWTH))
     found.append(Criterion("faults that the daemon logged", "0", str(len(faults)), not faults))
     return found
 
@@ -345,6 +334,7 @@ def main() -> int:
     parser.add_argument("--plain", action="store_true", help="against `nsbroker serve`, without systemd")
     parser.add_argument("--table", action="store_true", help="each attack alone")
     parser.add_argument("--minutes", type=float, default=10.0, help="of all attacks at once (default: 10)")
+    parser.add_argument("--at-once", type=int, default=2, help="users who attack at once, each for ten seconds (default: 2)")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each attack alone (default: 20)")
     parser.add_argument("--attack", default="", help="these alone, separated by commas")
     options = parser.parse_args()
@@ -357,7 +347,7 @@ def main() -> int:
     say(f"attackers share processor {crew.ATTACKERS}, clients processor {crew.CLIENTS}; the daemon may use both")
     if options.table:
         return table(options.plain, chosen, options.seconds)
-    return soak(options.plain, chosen, options.minutes)
+    return soak(options.plain, chosen, options.minutes, options.at_once)
 
 
 if __name__ == "__main__":

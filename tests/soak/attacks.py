@@ -505,8 +505,15 @@ def hangups(scene: Scene) -> Iterator[int]:
 
 
 def stopped(scene: Scene) -> Iterator[int]:
-    """An engine of root's that is stopped, and root asks it."""
-    return pipelines(scene, lambda _: [opened(container="web", engine="docker"), opened(container="web")], _FEW)
+    """An engine of root's that is stopped, and root asks it, one question after the other."""
+    questions = (opened(container="web", engine="docker"), opened(container="web"))
+    with connection(scene) as sock:
+        while True:
+            for question in questions:
+                sock.sendall(question)
+                read(sock)
+                yield 1
+                time.sleep(0.02)
 
 
 def journal(scene: Scene) -> Iterator[int]:

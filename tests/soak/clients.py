@@ -20,7 +20,7 @@ from tests.soak.scene import INNOCENT, ROOT, Scene, socket_network
 KINDS = ("open", "connect", "socket", "container")
 """What is called: Open and WhoAmI on a connection that stays; the same on a new one; OpenSocket; Open of a container."""
 OUTCOMES = ("right", "refused", "wrong", "lost")
-_RATES = {"open": 50.0, "connect": 10.0, "socket": 10.0, "container": 10.0}
+_RATES = {"open": 10.0, "connect": 4.0, "socket": 4.0, "container": 4.0}
 _TIMEOUT = 10.0
 _BEHIND_MAX = 10.0
 _AGAIN = 0.02

@@ -36,10 +36,13 @@ class Tally:
         """The longest that a call took."""
         return max((time for (one, _), times in self.times.items() if one == who for time in times), default=math.nan)
 
+    def all_at(self, who: str, share: float) -> float:
+        """A percentile of the times of all calls of somebody's."""
+        return percentile([time for kind in KINDS for time in self.times.get((who, kind), ())], share)
+
     def ratio(self, idle: "Tally", who: str) -> float:
-        """The worst of its kinds of calls: p99, of that when nobody attacked."""
-        ratios = [self.at(who, kind, 0.99) / idle.at(who, kind, 0.99) for kind in KINDS]
-        return max((ratio for ratio in ratios if not math.isnan(ratio)), default=math.nan)
+        """The p99 of all calls, or of plain ones on a connection that stays, whichever is worse, of that when nobody attacked."""
+        return max(self.all_at(who, 0.99) / idle.all_at(who, 0.99), self.at(who, "open", 0.99) / idle.at(who, "open", 0.99))
 
     def count(self, who: str, outcome: str) -> int:
         """How many calls had this outcome."""

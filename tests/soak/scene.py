@@ -69,7 +69,9 @@ class PlainHost(Daemon):
     """`nsbroker serve` by itself.  Records go through a program that drops them, so that an hour of them fills no disk."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
+        # As systemd starts services: a session of its own, to which the kernel gives the same share of each processor as to
+        # all attackers together (autogroups in sched(7)).
+        super().__init__(folder, prefix=["setsid"])
         os.mkfifo(self._log)
         self._kept = folder / "said"
         self._reader: subprocess.Popen[bytes] | None = None
@@ -78,7 +80,8 @@ class PlainHost(Daemon):
         # What it reads from is opened for writing by `start`, which waits until both ends are open.
         with open(self._kept, "ab") as kept:
             command = ["grep", "--line-buffered", "--invert-match", "^{", str(self._log)]
-            self._reader = subprocess.Popen(command, stdout=kept)
+            # A share of its own, as the journal has.
+            self._reader = subprocess.Popen(command, stdout=kept, start_new_session=True)
         super().start()
 
     def words(self) -> list[str]:
@@ -100,13 +103,14 @@ class PlainHost(Daemon):
 
     def stop_records(self, seconds: float) -> None:
         assert self._reader is not None
-        self._reader.send_signal(signal.SIGSTOP)
+        # Who calls this is no parent of it.
+        os.kill(self._reader.pid, signal.SIGSTOP)
         time.sleep(seconds)
         self.resume_records()
 
     def resume_records(self) -> None:
         if self._reader is not None:
-            self._reader.send_signal(signal.SIGCONT)
+            os.kill(self._reader.pid, signal.SIGCONT)
 
     def faults(self) -> list[str]:
         return [line for line in self.words() if "fault:" in line]

@@ -74,6 +74,16 @@ def test_a_message_of_the_greatest_length_passes_and_one_more_byte_does_not(cut:
         inbox.next_frame()
 
 
+def test_a_piece_of_thousands_costs_as_much_as_is_taken_of_it_and_leaves_nothing() -> None:
+    inbox = Inbox()
+    inbox.feed(b"{}\0" * 20_000, [])
+    assert inbox.ready
+    assert inbox.next_frame() == Frame(b"{}", [])
+    assert len(drain(inbox)) == 19_999
+    assert inbox._data == b""
+    assert not inbox.ready
+
+
 def test_what_came_whole_before_a_fault_is_still_given_out() -> None:
     inbox = Inbox()
     inbox.feed(b"good\0" + b"x" * (MESSAGE_MAX + 1), [])

@@ -16,6 +16,7 @@ from nsbroker.daemon.engines.container import Container
 from nsbroker.daemon.grants import Grants
 from nsbroker.daemon.inquiry import Inquiry, inquire
 from nsbroker.daemon.limits.concurrency import UserCapacityLimiter
+from nsbroker.daemon.limits.users import ROOT
 from nsbroker.daemon.parts import Parts
 from nsbroker.daemon.peer import Peer
 from nsbroker.description import LeadingProcess, NamespaceDescription
@@ -32,7 +33,7 @@ _TICK = 0.25
 _UNITS_MAX = 64
 # Views under way: of one user, and threads that make them and describe what is in them.
 _OF_A_USER = 2
-_THREADS = 4
+_THREADS = 2
 _DEADLINE = 10.0
 
 
@@ -84,7 +85,7 @@ class Listing:
         async with self._turns.of(peer.user):
             containers = await self._containers(grants, peer)
             units = await self._units(grants, peer.user) if grants.has_kind("unit") else []
-            census = await (self._passes.quick() if quick else self._passes.fresh())
+            census = await (self._passes.quick() if quick else self._passes.fresh(patient=not peer.owns(ROOT)))
 
             def make() -> View:
                 return View(census, sight_of(grants, peer, containers, units, self._parts.holder), types)

@@ -1,6 +1,7 @@
 """Passes, one at a time, shared by all who ask meanwhile."""
 
 import contextlib
+import math
 from collections.abc import Iterator
 
 import trio
@@ -32,14 +33,19 @@ class Passes:
         self._made_fully = 0
         self._shared: Census | None = None
         self._threads = trio.CapacityLimiter(_THREADS_MAX)
+        self._ended = -math.inf
         self.took = 0.0
         # What quick passes build on, as long as somebody wants them, and when a full one is due.
         self._followers = 0
         self._last: Census | None = None
         self._full_due = 0.0
 
-    async def fresh(self) -> Census:
-        """A census that was begun after this was called."""
+    async def fresh(self, *, patient: bool = False) -> Census:
+        """A census that was begun after this was called.  Passes for the `patient` take half of the time at most, so that
+        users who ask again and again leave some of it to everybody else.
+        """
+        if patient:
+            await trio.sleep_until(self._ended + self.took)
         return await self._begun_from_now(quick=False)
 
     async def quick(self) -> Census:
@@ -78,7 +84,7 @@ class Passes:
         # Whoever asks and hangs up must not leave a thread behind that nobody blames anyone for.
         with trio.CancelScope(shield=True):
             taken = await self._make(known)
-        now = trio.current_time()
+        self._ended = now = trio.current_time()
         self.took = now - began
         self._made = self._begun
         if known is None:

@@ -5,6 +5,7 @@ pin any number of files in the broker's name.  What was read is learnt from SIOC
 it tells for a connection as a whole whether all of it was read.
 """
 
+import enum
 import socket
 import time
 from dataclasses import dataclass, field
@@ -18,6 +19,17 @@ from nsbroker.linux.ancillary import SCM_MAX_FD
 from nsbroker.linux.closing import Closer, Closing
 from nsbroker.linux.socket_options import unread_bytes
 
+# Seconds until it is looked again whether what lingers has been read.
+_SWEEP = 0.01
+
+
+class _State(enum.Enum):
+    """How far the life of a connection is."""
+
+    SERVED = "served"
+    LINGERING = "shut down, and open until the peer has read what it was sent"
+    CLOSING = "being closed, which takes a while"
+
 
 @dataclass(slots=True, eq=False)
 class User:
@@ -26,6 +38,11 @@ class User:
     number: int
     charges: "set[ConnectionCharge]" = field(default_factory=set)
     unread: int = 0
+    evicted: int = 0
+
+    def standing(self) -> int:
+        """How many connections count for who has the most."""
+        return len(self.charges) - self.evicted
 
 
 @dataclass(slots=True, eq=False)
@@ -34,6 +51,7 @@ class ConnectionCharge:
 
     Owns nothing; `sock` is borrowed until the charge is given back.  `scope` is what the connection is served within, and
     cancelling it ends the connection.  `busy` is set while a call is under way, `last_used` when something last came.
+    `evicted`: it was told to end, to make room, and counts no longer for who has the most.
     """
 
     user: User
@@ -42,6 +60,8 @@ class ConnectionCharge:
     unread: int = 0
     busy: bool = False
     last_used: float = 0.0
+    state: _State = _State.SERVED
+    evicted: bool = False
 
     def charge(self, count: int) -> None:
         """Count descriptors that are about to be sent."""
@@ -68,12 +88,10 @@ class UserRegistry:
         self.closer = Closer()
         self._users: dict[int, User] = {}
         self._count = 0
-        # Their sockets are shut down, and stay open until the peer has read what it was sent.
+        self._evicted = 0
         self._lingering: set[ConnectionCharge] = set()
-        # Their sockets are being closed, which takes a while.
         self._closing: dict[ConnectionCharge, Closing] = {}
-        # Told to end, to make room; until they have ended they are counted no longer.
-        self._evicted: set[ConnectionCharge] = set()
+        self._swept = 0.0
 
     @property
     def connections(self) -> int:
@@ -87,14 +105,17 @@ class UserRegistry:
         When there is no room left, the idlest connection of the user with the most makes room, unless the newcomer would
         then have as many.  Raises QuotaExceeded.
         """
-        self._sweep()
+        now = time.monotonic()
+        if now - self._swept > _SWEEP:
+            self._sweep()
+            self._swept = now
         user = self._users.get(number) or User(number)
         if number != ROOT and len(user.charges) >= self.limits.connections_per_user:
             raise QuotaExceeded("connections-per-user")
         reserved = 0 if number == ROOT else self.limits.connections_reserved_for_root
-        if self._count - len(self._evicted) >= self.limits.connections - reserved and not self._make_room(user):
+        if self._count - self._evicted >= self.limits.connections - reserved and not self._make_room(user):
             raise QuotaExceeded("connections")
-        charge = ConnectionCharge(user, sock, last_used=time.monotonic())
+        charge = ConnectionCharge(user, sock, last_used=now)
         user.charges.add(charge)
         self._users[number] = user
         self._count += 1
@@ -106,7 +127,7 @@ class UserRegistry:
         if user.unread + count <= most:
             return
         for other in user.charges:
-            if other not in self._closing:
+            if other.state is not _State.CLOSING:
                 other.is_read()
         if user.unread + count > most:
             raise QuotaExceeded("unread-descriptors-per-user")
@@ -121,6 +142,7 @@ class UserRegistry:
         except OSError:
             self._hang_up(charge)
         else:
+            charge.state = _State.LINGERING
             self._lingering.add(charge)
 
     def close(self) -> None:
@@ -130,25 +152,23 @@ class UserRegistry:
 
     def served(self) -> list[ConnectionCharge]:
         """The connections that are still served."""
-        gone = self._lingering | self._closing.keys()
-        return [charge for user in self._users.values() for charge in user.charges if charge not in gone]
+        return [charge for user in self._users.values() for charge in user.charges if charge.state is _State.SERVED]
 
     def _make_room(self, newcomer: User) -> bool:
         """End one connection of the user who has the most (never root); whether that was fair and could be done."""
-        others = [user for user in self._users.values() if user.number != ROOT]
-        most = max(others, key=self._standing, default=None)
-        if most is None or (newcomer.number != ROOT and self._standing(most) <= self._standing(newcomer) + 1):
+        others = (user for user in self._users.values() if user.number != ROOT)
+        most = max(others, key=User.standing, default=None)
+        if most is None or (newcomer.number != ROOT and most.standing() <= newcomer.standing() + 1):
             return False
-        served = [one for one in most.charges if one not in self._lingering | self._closing.keys() | self._evicted]
-        if not served:
+        served = (one for one in most.charges if one.state is _State.SERVED and not one.evicted)
+        idlest = min(served, key=lambda one: (one.busy, one.last_used), default=None)
+        if idlest is None:
             return False
-        idlest = min(served, key=lambda one: (one.busy, one.last_used))
-        self._evicted.add(idlest)
+        idlest.evicted = True
+        most.evicted += 1
+        self._evicted += 1
         idlest.scope.cancel()
         return True
-
-    def _standing(self, user: User) -> int:
-        return len(user.charges - self._evicted)
 
     def _sweep(self) -> None:
         for charge in [charge for charge in self._lingering if charge.is_read()]:
@@ -164,10 +184,13 @@ class UserRegistry:
         if closing is None:
             self._forget(charge)
         else:
+            charge.state = _State.CLOSING
             self._closing[charge] = closing
 
     def _forget(self, charge: ConnectionCharge) -> None:
-        self._evicted.discard(charge)
+        if charge.evicted:
+            charge.user.evicted -= 1
+            self._evicted -= 1
         self._count -= 1
         self.last_left = time.monotonic()
         charge.user.charges.remove(charge)

@@ -1,9 +1,9 @@
-"""Fair queueing: of those who wait for the event loop, whoever has used least of its time comes first.
+"""Fair queueing: of those who wait for the event loop, whoever has used least of its processor time comes first.
 
 Without it, a user with 256 busy connections is served 256 times before another user is served once; and with mere turns,
 one who asks a single thing waits until each of the busy ones has had a turn.  This is start-time fair queueing (Goyal, Vin
-and Cheng, 1996): each user's virtual time grows by the time that serving the user takes, and that of whoever was away is
-set to the present, so that nobody saves up.
+and Cheng, 1996): each user's virtual time grows by the processor time that serving the user takes, and that of whoever was
+away is set to the present, so that nobody saves up.
 """
 
 import heapq
@@ -11,9 +11,9 @@ import time
 
 import trio
 
-# Seconds in one pass of the event loop, after which everybody waits for the next one; and users who are woken for a pass.
-_PASS = 0.002
-_WOKEN = 4
+# Seconds in one pass of the event loop after which those who come wait for the next one, and users who are woken for a pass.
+_PASS = 0.001
+_WOKEN = 2
 # Users whose virtual time is remembered although it may be past.
 _REMEMBERED = 1024
 
@@ -42,7 +42,7 @@ class FairQueue(trio.abc.Instrument):
         anyone before it, it is so at once, and nothing is awaited.
         """
         used = max(self._used.get(user, 0.0), self._now)
-        if self._spent < _PASS and (not self._order or (used < self._order[0][0] and user not in self._waiting)):
+        if user not in self._waiting and (used < self._order[0][0] if self._order else self._spent < _PASS):
             self._now = used
             return
         lot = self._waiting.get(user)
@@ -96,7 +96,7 @@ class Turn:
 
     # After so many calls, or so many seconds, others get their turn.
     _CALLS = 8
-    _SECONDS = 0.001
+    _SECONDS = 0.0005
 
     def __init__(self, queue: FairQueue, user: int) -> None:
         self._queue = queue
@@ -110,22 +110,22 @@ class Turn:
         await self._queue.take(self._user)
         self._calls = self._CALLS
         self._spent = 0.0
-        self._since = time.monotonic()
+        self._since = time.thread_time()
 
     def pause(self) -> None:
         """Count the time until now."""
-        seconds = time.monotonic() - self._since
+        seconds = time.thread_time() - self._since
         self._spent += seconds
         self._queue.spend(self._user, seconds)
 
     def resume(self) -> None:
         """Go on with the turn that was paused."""
-        self._since = time.monotonic()
+        self._since = time.thread_time()
 
     def is_over(self) -> bool:
         """For asking once before each call of a running turn: whether it was long enough."""
         self._calls -= 1
-        return self._calls < 0 or self._spent + time.monotonic() - self._since > self._SECONDS
+        return self._calls < 0 or self._spent + time.thread_time() - self._since > self._SECONDS
 
     async def another(self) -> None:
         """Let others go first."""
