@@ -9,8 +9,9 @@
 # make bench   speed, beside others, in one run
 # make attack-table   each attack of one hostile user alone, for SECONDS=20, beside an innocent user whose calls are timed;
 #              ATTACK=connect,linger chooses; takes root
-# make soak    all attacks at once, against the unit in a booted systemd, for MINUTES=10, with restarts and reloads, beside an
-#              innocent user and root whose every answer is checked and timed; ATTACK=connect,linger chooses; takes root
+# make soak    all attacks in turn, two users at a time, beside all that root may do, restarts included: against the unit in a
+#              booted systemd, for MINUTES=10, while an innocent user's and root's every answer is checked and timed;
+#              ATTACK=connect,linger chooses; takes root
 # make fuzz    a million calls that hypothesis makes up, right ones and spoilt ones, of the wire, policies, names, files of
 #              engines and of /proc; CALLS=..., FUZZ_SEED=..., SUBJECT=wire,names; takes root
 # make lint    types and style alone
