@@ -139,8 +139,9 @@ class Daemon:
     def raw(self) -> socket.socket:
         """A connection without a client library."""
         sock = socket.socket(socket.AF_UNIX)
-        sock.settimeout(_PATIENCE)
+        # With a timeout Python would not wait for room in the queue.
         sock.connect(str(self.socket))
+        sock.settimeout(_PATIENCE)
         return sock
 
     def allow(self, name: str, **rule: object) -> None:

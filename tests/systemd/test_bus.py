@@ -41,8 +41,8 @@ def flood(address: Path) -> int:
     with contextlib.ExitStack() as held:
         socks = [held.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(IN_FLIGHT)]
         for sock in socks:
-            sock.settimeout(30)
             sock.connect(str(address))
+            sock.settimeout(30)
         failed = 0
         for _ in range(ROUNDS):
             for sock in socks:

@@ -48,16 +48,19 @@ def shared(pid: int, *kinds: str) -> set[tuple[str, int]]:
 def test_a_user_sees_the_namespaces_of_their_own_processes_and_counts_no_others(daemon: Daemon) -> None:
     with Sleeper(uid=ALICE) as mine, Sleeper(uid=BOB) as other:
         found = as_user(ALICE, seen(daemon))
-        # The process that asks is the user's, too.
-        assert {row[:2] for row in found} == shared(mine.pid) | shared(os.getpid())
         by_id = {row[:2]: row for row in found}
+        # The process that asks is the user's, too.  So may others be, that other tests on this machine have started.
+        expected = shared(mine.pid) | shared(os.getpid())
+        assert expected <= by_id.keys()
+        for row in (by_id[key] for key in by_id.keys() - expected):
+            assert row[3] is None or os.stat(f"/proc/{row[3]}").st_uid == ALICE
         for kind in ("net", "uts", "ipc"):
             assert by_id[kind, mine.inode(kind)][2:] == (1, mine.pid, ())
             assert (kind, other.inode(kind)) not in by_id
-        assert by_id["mnt", mine.inode("mnt")][2] == 2
+        assert by_id["mnt", mine.inode("mnt")][2] >= 2
         with daemon.connect() as broker:
             everybody = {(str(one.type), one.inode): one.processes for one in broker.list()}
-        assert everybody["mnt", mine.inode("mnt")] > 2
+        assert everybody["mnt", mine.inode("mnt")] > by_id["mnt", mine.inode("mnt")][2]
 
 
 @pytest.mark.root
