@@ -25,8 +25,8 @@ from nsbroker.varlink.connection import IncomingCall, ServerConnection
 from nsbroker.varlink.framing import END, MESSAGE_MAX
 
 # New connections in one pass of the event loop, at most, and the seconds that they take: more wait in the kernel's queue.
-_ACCEPTED_IN_A_ROW = 32
-_ACCEPTING = 0.0007
+_ACCEPTED_IN_A_ROW = 16
+_ACCEPTING = 0.0005
 # Looks for data on a socket that is said to have some.
 _TRIES = 3
 _STOP_DEADLINE = 5.0
