@@ -12,6 +12,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests import prefork
 from tests.world import Daemon, Sleeper, Snapshot, named_network
 
 # The checkout may belong to somebody else.
@@ -45,8 +46,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """What is here by now stays: the collector, called after each test, need not look at it."""
+    prefork.prepare()
     gc.collect()
     gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """The end."""
+    prefork.finish()
 
 
 @pytest.fixture(autouse=True)

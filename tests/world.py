@@ -20,6 +20,8 @@ import msgspec
 from nsbroker.client.blocking import Broker, connect
 from nsbroker.identity import NamespaceType
 from nsbroker.namespace import Namespace
+from tests import prefork
+from tests.prefork import Forked
 
 T = TypeVar("T")
 
@@ -109,13 +111,16 @@ class Daemon:
         program = [str(_SERVE_BY_NUMBER)] if by_number else ["-m", "nsbroker"]
         serve = ["serve", "--address", self.address, "--config", str(self.config)]
         self.command = [*prefix, sys.executable, *program, *serve]
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | Forked | None = None
 
     def start(self) -> None:
         """Start it, and wait until it listens."""
         before = self._starts()
         with open(self._log, "ab") as log:
-            self.process = subprocess.Popen(self.command, stderr=log, stdin=subprocess.DEVNULL)
+            if self.command[0] == sys.executable:
+                self.process = prefork.start(self.command[1:], log.fileno())
+            else:
+                self.process = subprocess.Popen(self.command, stderr=log, stdin=subprocess.DEVNULL)
         eventually(lambda: self._runs() and self._starts() > before, f"the daemon listens: {self.words()}")
 
     def _runs(self) -> bool:

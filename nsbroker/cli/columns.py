@@ -4,6 +4,7 @@ The host, each container, each systemd unit; and what belongs to none of them, b
 where the host is are folded into its column; into that of a container its unit, and what the runtime calls it.
 """
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -147,17 +148,20 @@ def _merged(containers: Iterable[Column], host: Column) -> list[Column]:
 def _rest(spaces: Iterable[NamespaceDescription], placed: set[Key]) -> list[Column]:
     """Columns of what has none yet.  Several of a type under one name get one each."""
     made: list[Column] = []
+    by_name: dict[tuple[str, str], list[Column]] = defaultdict(list)
+    # How many columns of a name have a namespace of a type: the first ones.
+    taken: Counter[tuple[str, str, str]] = Counter()
     for space in sorted(spaces, key=_leader):
         if key(space) in placed:
             continue
         kind, name = _keeper(space)
-        for column in made:
-            if (column.kind, column.name) == (kind, name) and space.type not in column.cells:
-                break
-        else:
-            column = Column(kind, name)
-            made.append(column)
-        column.cells[space.type] = space
+        columns = by_name[kind, name]
+        place = taken[kind, name, space.type]
+        taken[kind, name, space.type] += 1
+        if place == len(columns):
+            columns.append(Column(kind, name))
+            made.append(columns[place])
+        columns[place].cells[space.type] = space
     return made
 
 
