@@ -19,7 +19,7 @@ from nsbroker.errors import (
 )
 from nsbroker.identity import NamespaceType
 from nsbroker.namespace import Namespace
-from tests.world import ALICE, BOB, Daemon, Sleeper, as_user, run_command
+from tests.world import ALICE, BOB, Daemon, Sleeper, as_user, eventually, run_command
 
 pytestmark = pytest.mark.root
 
@@ -168,7 +168,7 @@ def test_a_user_holds_so_many_and_no_more(tmp_path: Path) -> None:
         for name in ("a", "b"):
             for space in broker.create(["net"], name=name).namespaces.values():
                 space.close()
-        broker.who_am_i()
+        eventually(lambda: len(daemon.snapshot().threads) == 1, "the threads that made them have ended")
         before = daemon.snapshot()
         with pytest.raises(QuotaExceeded, match="held-per-user"):
             broker.create(["net", "uts"], name="c")
