@@ -14,7 +14,7 @@ from nsbroker.linux import process_table, socket_owner
 from nsbroker.linux.process import real_user
 from nsbroker.namespace import Namespace
 
-# What another namespace can lead to, and from which it can: every namespace has an owner, and these two a parent, too.
+# From which types of namespace one of these can be reached: as the owner of any, or as the parent of its own type.
 _LEADING = {NamespaceType.USER: tuple(NamespaceType), NamespaceType.PID: (NamespaceType.PID,)}
 
 

@@ -71,7 +71,7 @@ def _has_connected(sock: socket.socket, path: Path, end: float) -> bool:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", int(left), int(left % 1 * 1e6)))
     try:
         sock.connect(str(path))
-        # After a signal Python takes a socket for connected that still waits.
+        # Python takes a socket for connected whose connect(2) a signal has interrupted.
         sock.getpeername()
     except BlockingIOError:
         return False

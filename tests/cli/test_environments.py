@@ -106,6 +106,7 @@ ENVIRONMENTS: dict[str, Environment] = {
     "as usual": Environment(),
     "PYTHONOPTIMIZE=2": Environment(variables={"PYTHONOPTIMIZE": "2"}),
     "-O": Environment(options=("-O",)),
+    "-OO": Environment(options=("-OO",)),
     "-X dev": Environment(options=("-X", "dev")),
     "LANG=C": Environment(variables=ASCII),
     "ascii": Environment(variables={"PYTHONIOENCODING": "ascii"}),

@@ -1,7 +1,7 @@
 """What a quick pass takes over from an earlier one.
 
-Processes that were settled then and are the same now are taken to be where they were, with what they had open.  Where that
-is wrong (a process that goes on after setns(2), unshare(2) or open(2)), the next full pass finds it.
+Processes that were settled then, are the same now and are where they were, are taken to have open what they had, and their
+threads to be where those were.  Where that is wrong, the next full pass finds it.
 """
 
 import os
@@ -37,11 +37,15 @@ class Earlier:
                 by_process[sighting.member.facts.pid].append(sighting)
 
     def take_over(self, pid: int) -> Member | None:
-        """The process, if it is the one that was seen, runs the same and has as many threads.  Waits as
-        `process_table.read_facts`.
+        """The process, if it is the one that was seen, runs the same, has as many threads and is in the same namespaces.
+
+        Waits as `process_table.read_facts`.
         """
         known = self._settled.get(pid)
         if known is None or process_table.read_facts(pid) != known.facts:
+            return None
+        # Who may see a process is asked of it as it is now: so must be where it is.
+        if process_table.links(f"/proc/{pid}", TYPES) != known.links:
             return None
         self._taken[pid] = known
         return known

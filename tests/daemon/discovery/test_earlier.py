@@ -49,7 +49,7 @@ def ids(census: Census) -> set[str]:
 
 def test_processes_that_are_as_they_were_are_not_looked_at_again(sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch) -> None:
     known = full()
-    looks = [counted(monkeypatch, name) for name in ("links", "descriptors", "threads")]
+    looks = [counted(monkeypatch, name) for name in ("descriptors", "threads")]
     found = quick(known)
     # Those of other programs on this machine that came or changed meanwhile are.
     pids = {str(sleeper.pid), str(os.getpid())}
@@ -94,6 +94,23 @@ def test_a_number_that_was_given_again_is_another_namespace() -> None:
         known.relations[f"net:[{process.inode('net')}]"] = known.relations[link]._replace(id=4711, owner="user:[1]")
         found = quick(known)
         assert found.relations[f"net:[{process.inode('net')}]"] == full().relations[f"net:[{process.inode('net')}]"]
+
+
+def test_a_settled_process_that_moves_is_seen_where_it_is() -> None:
+    code = "import ctypes, sys; input(); ctypes.CDLL(None).unshare(0x04000000); print(flush=True); input()"
+    command = ["unshare", "--user", "--map-root-user", sys.executable, "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin
+        assert process.stdout
+        eventually(lambda: Path(f"/proc/{process.pid}/comm").read_text() != "unshare\n", "it runs")
+        known = full()
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        process.stdout.readline()
+        links = {member.facts.pid: member.links for member in quick(known).members}[process.pid]
+        assert links[TYPES.index("uts")] == os.readlink(f"/proc/{process.pid}/ns/uts")
+        assert links not in [member.links for member in known.members]
+        process.kill()
 
 
 def test_a_young_process_is_looked_at_until_it_has_settled(monkeypatch: pytest.MonkeyPatch) -> None:
