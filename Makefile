@@ -36,8 +36,8 @@ ALSO_AS_ROOT := $(if $(filter 0,$(shell id -u)),$(addprefix --ignore=tests/,atta
 BOOTED := { if command -v systemd-nspawn >/dev/null; then tests/boot-systemd $(PYTEST) tests/systemd $(PYTEST_ARGS); \
     elif [ "$(ENGINES)" = all ]; then echo "systemd-nspawn is missing" >&2; false; fi; }
 # What differs between kernels, without each of the features that nsbroker asks for.
-OLDER := tests/linux tests/daemon/test_peer.py tests/daemon/test_without_peer_pidfd.py tests/daemon/test_broker.py \
-    tests/test_namespace.py tests/test_lookup.py
+OLDER := tests/linux tests/daemon/test_peer.py tests/daemon/test_without_peer_pidfd.py tests/daemon/test_dispatcher.py \
+    tests/namespace
 ON_OLDER := for linux in $(if $(PYTEST_ARGS),,6.4 6.8 6.10 6.12); do echo "as on Linux $$linux:"; \
     tests/as-linux $$linux $(HOST) $(PYTEST) $(OLDER) || code=1; done
 KERNELS ?= bullseye/5.10 bookworm/6.1 trixie/6.12 newest

@@ -30,9 +30,9 @@ Importing this package loads neither trio nor systemd.
 from nsbroker.client.blocking import Broker, connect
 from nsbroker.conduit import Conduit
 from nsbroker.errors import NsbrokerError
-from nsbroker.identity import Expectation, NamespaceId, NamespaceType
+from nsbroker.model.identity import Expectation, NamespaceId, NamespaceType
+from nsbroker.model.target import Target
 from nsbroker.namespace import Namespace
-from nsbroker.target import Target
 from nsbroker.version import VERSION
 
 __version__ = VERSION

@@ -20,7 +20,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-_PRELOADED = "import nsbroker.cli.main, nsbroker.cli.serve, nsbroker.daemon.main"
+_PRELOADED = "import nsbroker.cli.main, nsbroker.cli.commands.serve, nsbroker.daemon.main"
 _PR_SET_NAME = 15
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from nsbroker.linux.process import Process
+from nsbroker.model.target import ENGINES
 from nsbroker.namespace import Namespace
-from nsbroker.target import ENGINES
 from tests.engines.real import Crun
 from tests.world import NOBODY, Daemon, Sleeper, as_user, named_network, run_command
 

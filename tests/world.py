@@ -18,7 +18,7 @@ from typing import Any, Self, TypeVar
 import msgspec
 
 from nsbroker.client.blocking import Broker, connect
-from nsbroker.identity import NamespaceType
+from nsbroker.model.identity import NamespaceType
 from nsbroker.namespace import Namespace
 from tests import prefork
 from tests.prefork import Forked

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nsbroker.errors import ConfigurationError
-from nsbroker.identity import NamespaceType
-from nsbroker.target import Target
+from nsbroker.model.identity import NamespaceType
+from nsbroker.model.target import Target
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:

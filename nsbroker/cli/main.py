@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from nsbroker.cli import terminal
 from nsbroker.errors import InvalidAddress, InvalidTarget, InvalidType, NsbrokerError
-from nsbroker.target import ENGINES
+from nsbroker.model.target import ENGINES
 from nsbroker.version import VERSION
 
 REFUSED = 1
@@ -85,7 +85,7 @@ def parser(only: str = "") -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"nsbroker {VERSION}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name in [only] if only in _COMMANDS else _COMMANDS:
-        module = import_module(f"nsbroker.cli.{name.replace('-', '_')}")
+        module = import_module(f"nsbroker.cli.commands.{name.replace('-', '_')}")
         text: str = module.HELP
         summary = text.partition("\n")[0]
         sub = commands.add_parser(

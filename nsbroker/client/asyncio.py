@@ -12,12 +12,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
-from nsbroker.address import socket_path
-from nsbroker.client.awaited import AwaitedBroker
-from nsbroker.client.connecting import RETRY, STREAM, is_of_address, most_telling, queue_stays_full
+from nsbroker.client.addresses import RETRY, STREAM, is_of_address, most_telling, queue_stays_full
+from nsbroker.client.async_broker import AwaitedBroker
 from nsbroker.client.requests import Request, Where
-from nsbroker.client.wire import PATIENCE, checked_timeout, connect_failed
+from nsbroker.client.transport import PATIENCE, checked_timeout, connect_failed
 from nsbroker.errors import Timeout
+from nsbroker.protocol.address import socket_path
 
 T = TypeVar("T")
 # A method of the front is called `socket`, too.

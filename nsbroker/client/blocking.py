@@ -14,17 +14,17 @@ from pathlib import Path
 from socket import getaddrinfo
 from typing import Self, TypeVar
 
-from nsbroker.address import socket_path
 from nsbroker.client import requests
-from nsbroker.client.connecting import STREAM, is_of_address, most_telling, queue_stays_full
+from nsbroker.client.addresses import STREAM, is_of_address, most_telling, queue_stays_full
 from nsbroker.client.forking import Forked
-from nsbroker.client.wire import PATIENCE, NotTaken, Wire, checked_timeout, connect_failed
-from nsbroker.description import NamespaceDescription
+from nsbroker.client.transport import PATIENCE, NotTaken, Wire, checked_timeout, connect_failed
 from nsbroker.errors import ConnectionLost, Timeout
-from nsbroker.identity import Expectation, NamespaceType
-from nsbroker.interface import DeviceDescription, ExplainReply, HeldDescription, PeerDescription, Status, WatchReply
 from nsbroker.linux.ancillary import close_and_clear
+from nsbroker.model.description import NamespaceDescription
+from nsbroker.model.identity import Expectation, NamespaceType
 from nsbroker.namespace import Namespace
+from nsbroker.protocol.address import socket_path
+from nsbroker.protocol.messages import DeviceDescription, ExplainReply, HeldDescription, PeerDescription, Status, WatchReply
 from nsbroker.varlink.connection import IncomingReply
 
 T = TypeVar("T")

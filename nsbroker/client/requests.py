@@ -9,9 +9,7 @@ from typing import Generic, NamedTuple, TypeVar
 import msgspec
 from msgspec import Struct
 
-from nsbroker import interface
-from nsbroker.client import answers
-from nsbroker.description import NamespaceDescription
+from nsbroker.client import results
 from nsbroker.errors import (
     WIRE_ERRORS,
     InvalidTarget,
@@ -20,8 +18,14 @@ from nsbroker.errors import (
     PermissionDenied,
     ProtocolError,
 )
-from nsbroker.identity import Expectation, NamespaceType
-from nsbroker.interface import (
+from nsbroker.linux.features import features
+from nsbroker.model.description import NamespaceDescription
+from nsbroker.model.identity import Expectation, NamespaceType
+from nsbroker.model.socket_kind import SocketKind
+from nsbroker.model.target import Kind, Target
+from nsbroker.namespace import Namespace
+from nsbroker.protocol import messages
+from nsbroker.protocol.messages import (
     ContainerDescription,
     CreateRequest,
     DeviceAccess,
@@ -45,10 +49,6 @@ from nsbroker.interface import (
     WatchReply,
     WatchRequest,
 )
-from nsbroker.linux.features import features
-from nsbroker.namespace import Namespace
-from nsbroker.socket_kind import SocketKind
-from nsbroker.target import Kind, Target
 from nsbroker.varlink import service
 from nsbroker.varlink.connection import IncomingReply
 
@@ -94,7 +94,7 @@ def open_namespaces(
     kinds = _kinds(types)
     request = OpenRequest(TargetSpec.of(target), kinds, None if expect is None else ExpectationSpec.of(expect))
     return Request(
-        interface.OPEN, request, _fds(target), lambda replies: answers.opened(replies[0], kinds), "open", target, kinds or (),
+        messages.OPEN, request, _fds(target), lambda replies: results.opened(replies[0], kinds), "open", target, kinds or (),
         takes_fds=True,
     )  # fmt: skip
 
@@ -108,7 +108,7 @@ def explain(
     wanted = None if sockets is None else [str(SocketKind.parse(text)) for text in _several(sockets, "inet:stream")]
     names = None if devices is None else list(_several(devices, "null"))
     request = ExplainRequest(TargetSpec.of(target), kinds, wanted, names)
-    return Request(interface.EXPLAIN, request, _fds(target), answers.explanation, "explain", target)
+    return Request(messages.EXPLAIN, request, _fds(target), results.explanation, "explain", target)
 
 
 def open_socket(where: Where, family: int, kind: int, protocol: int, bind: tuple[str, int] | None) -> Request[socket.socket]:
@@ -118,10 +118,10 @@ def open_socket(where: Where, family: int, kind: int, protocol: int, bind: tuple
     address = None if bind is None else SocketAddress(*bind)
     request = OpenSocketRequest(TargetSpec.of(target), wanted.family, wanted.type, protocol or None, address)
     return Request(
-        interface.OPEN_SOCKET,
+        messages.OPEN_SOCKET,
         request,
         _fds(target),
-        lambda replies: answers.opened_socket(replies, wanted),
+        lambda replies: results.opened_socket(replies, wanted),
         f"open a socket {wanted} in",
         target,
         lacks=f"sockets {wanted}",
@@ -134,10 +134,10 @@ def list_devices(where: Where) -> Request[list[DeviceDescription]]:
     target = _target(where)
     request = ListDevicesRequest(TargetSpec.of(target))
     return Request(
-        interface.LIST_DEVICES,
+        messages.LIST_DEVICES,
         request,
         _fds(target),
-        lambda replies: answers.devices(replies).devices,
+        lambda replies: results.devices(replies).devices,
         "list the devices of",
         target,
         lacks="devices",
@@ -150,10 +150,10 @@ def open_device(where: Where, name: str, flags: int) -> Request[io.FileIO]:
     request = OpenDeviceRequest(TargetSpec.of(target), name, access)
     mode = {DeviceAccess.READ: "rb", DeviceAccess.WRITE: "wb", DeviceAccess.READ_WRITE: "r+b"}[access]
     return Request(
-        interface.OPEN_DEVICE,
+        messages.OPEN_DEVICE,
         request,
         _fds(target),
-        lambda replies: answers.opened_device(replies, mode, access.flags),
+        lambda replies: results.opened_device(replies, mode, access.flags),
         f"open the device {name} of",
         target,
         lacks=f"the device {name}",
@@ -168,13 +168,13 @@ def list_namespaces(types: Iterable[str] | None, where: Where | None) -> Request
     request = ListRequest(kinds, None if target is None else TargetSpec.of(target))
     fds = () if target is None else _fds(target)
     what = "list namespaces" if target is None else "list the namespaces of"
-    return Request(interface.LIST, request, fds, answers.namespace_list, what, target, more=True)
+    return Request(messages.LIST, request, fds, results.namespace_list, what, target, more=True)
 
 
 def watch(types: Iterable[str] | None) -> Request[None]:
     """What becomes of namespaces; each reply is read by `read_event`."""
     kinds = _kinds(types)
-    return Request(interface.WATCH, WatchRequest(kinds), (), lambda _: None, "watch namespaces", more=True)
+    return Request(messages.WATCH, WatchRequest(kinds), (), lambda _: None, "watch namespaces", more=True)
 
 
 def read_event(request: Request[None], reply: IncomingReply) -> WatchReply:
@@ -182,7 +182,7 @@ def read_event(request: Request[None], reply: IncomingReply) -> WatchReply:
     try:
         if reply.error is not None:
             raise _error(request, reply)
-        return answers.event(reply)
+        return results.event(reply)
     finally:
         reply.close()
 
@@ -200,10 +200,10 @@ def create(types: Iterable[str], name: str | None) -> Request[Created]:
     request = CreateRequest(kinds, name)
 
     def read(replies: Sequence[IncomingReply]) -> Created:
-        return Created(*answers.created(replies[0], kinds))
+        return Created(*results.created(replies[0], kinds))
 
     verb = "create" if name is None else f"create name:{name} of"
-    return Request(interface.CREATE, request, (), read, verb, types=kinds, takes_fds=True)
+    return Request(messages.CREATE, request, (), read, verb, types=kinds, takes_fds=True)
 
 
 def hold(where: Where, types: Iterable[str] | None, name: str) -> Request[bool]:
@@ -212,27 +212,27 @@ def hold(where: Where, types: Iterable[str] | None, name: str) -> Request[bool]:
     kinds = _kinds(types)
     request = HoldRequest(target=TargetSpec.of(target), types=kinds, name=name)
     verb = f"hold as name:{name}"
-    return Request(interface.HOLD, request, _fds(target), lambda replies: answers.hold(replies).durable, verb, target, kinds or ())
+    return Request(messages.HOLD, request, _fds(target), lambda replies: results.hold(replies).durable, verb, target, kinds or ())
 
 
 def release(name: str) -> Request[None]:
     """Let go of what is held under `name`."""
-    return Request(interface.RELEASE, ReleaseRequest(name), (), lambda _: None, f"release name:{name}")
+    return Request(messages.RELEASE, ReleaseRequest(name), (), lambda _: None, f"release name:{name}")
 
 
 def list_held() -> Request[list[HeldDescription]]:
     """What is held."""
-    return Request(interface.LIST_HELD, service.Nothing(), (), answers.held, "list what is held", more=True)
+    return Request(messages.LIST_HELD, service.Nothing(), (), results.held, "list what is held", more=True)
 
 
 def who_am_i() -> Request[PeerDescription]:
     """Who the broker takes us for."""
-    return Request(interface.WHO_AM_I, service.Nothing(), (), lambda replies: answers.who(replies).peer, "ask who I am")
+    return Request(messages.WHO_AM_I, service.Nothing(), (), lambda replies: results.who(replies).peer, "ask who I am")
 
 
 def status() -> Request[Status]:
     """How the broker is doing."""
-    return Request(interface.GET_STATUS, service.Nothing(), (), answers.status, "ask for the status")
+    return Request(messages.GET_STATUS, service.Nothing(), (), results.status, "ask for the status")
 
 
 class ContainerList(NamedTuple):
@@ -246,9 +246,9 @@ def list_containers() -> Request[ContainerList]:
     """What is there."""
 
     def read(replies: Sequence[IncomingReply]) -> ContainerList:
-        return ContainerList(*answers.containers(replies))
+        return ContainerList(*results.containers(replies))
 
-    return Request(interface.LIST_CONTAINERS, service.Nothing(), (), read, "list the containers", more=True)
+    return Request(messages.LIST_CONTAINERS, service.Nothing(), (), read, "list the containers", more=True)
 
 
 def finish(request: Request[T], replies: Sequence[IncomingReply]) -> T:
@@ -308,7 +308,7 @@ def _error(request: Request[T], reply: IncomingReply) -> NsbrokerError:
     try:
         fields = _fields.decode(reply.parameters)
         return kind(*(_field(name, fields[name]) for name in kind.fields))
-    except (*answers.NONSENSE, KeyError) as error:
+    except (*results.NONSENSE, KeyError) as error:
         return ProtocolError(f"{request.what()}: the broker's error {reply.error} lacks its parameters: {error}")
 
 

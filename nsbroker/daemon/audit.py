@@ -15,10 +15,10 @@ from typing import NamedTuple
 import trio
 
 from nsbroker.daemon.configuration import AuditSettings, Limits
-from nsbroker.daemon.journal import PLACE
 from nsbroker.daemon.limits.rate_limit import Pace, RateLimit
 from nsbroker.daemon.peer import Peer
 from nsbroker.daemon.record_sink import LINE_MAX, JournalSink, Record, RecordSink, StderrSink, can_write_stderr, printable
+from nsbroker.daemon.systemd.journal import PLACE
 from nsbroker.errors import RecordFailed
 from nsbroker.namespace import Namespace
 

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from nsbroker.errors import ConfigurationError
-from nsbroker.target import ENGINES
+from nsbroker.model.target import ENGINES
 
 NAME = "nsbroker.toml"
 _DROP_INS = "nsbroker.d"

@@ -15,18 +15,18 @@ import trio
 
 from nsbroker.daemon import configuration
 from nsbroker.daemon.audit import Audit, open_audit
-from nsbroker.daemon.broker import Broker
 from nsbroker.daemon.configuration import Configuration
-from nsbroker.daemon.engines.roster import Roster
-from nsbroker.daemon.held import Holder, is_from_store
+from nsbroker.daemon.context import Parts
+from nsbroker.daemon.dispatcher import Broker
+from nsbroker.daemon.engines.registry import Roster
 from nsbroker.daemon.limits.abandonable_threads import AbandonableThreads
 from nsbroker.daemon.limits.connections import UserRegistry
 from nsbroker.daemon.limits.created import CreatedNamespaces
-from nsbroker.daemon.listen import Listener, own_socket, passed_socket
-from nsbroker.daemon.parts import Parts
-from nsbroker.daemon.policy import Policy
+from nsbroker.daemon.listener import Listener, own_socket, passed_socket
+from nsbroker.daemon.policy.rules import Policy
 from nsbroker.daemon.server import Server
-from nsbroker.daemon.service import FdStore, Manager, passed_fds
+from nsbroker.daemon.systemd.service_manager import FdStore, Manager, passed_fds
+from nsbroker.daemon.targets.held_store import Holder, is_from_store
 from nsbroker.errors import ConfigurationError
 
 _PR_SET_DUMPABLE = 4

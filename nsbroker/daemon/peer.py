@@ -11,15 +11,15 @@ from typing import NamedTuple
 
 from nsbroker.daemon.limits.users import ANONYMOUS, SubordinateUids
 from nsbroker.errors import NoSuchTarget, NsbrokerError
-from nsbroker.identity import NamespaceType
 from nsbroker.linux import nsfs, socket_options
 from nsbroker.linux.capabilities import CAP_SYS_ADMIN
 from nsbroker.linux.cgroup import systemd_path
 from nsbroker.linux.credentials import Credentials
 from nsbroker.linux.features import features
 from nsbroker.linux.process import Process
+from nsbroker.model.identity import NamespaceType
+from nsbroker.model.target import UNIT_SUFFIXES
 from nsbroker.namespace import Namespace
-from nsbroker.target import UNIT_SUFFIXES
 
 _WHOLE_RANGE = ["0", "0", "4294967295"]
 _subordinates = SubordinateUids()

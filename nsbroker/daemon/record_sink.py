@@ -11,7 +11,7 @@ import msgspec
 import trio
 from msgspec import Struct
 
-from nsbroker.daemon.journal import Journal
+from nsbroker.daemon.systemd.journal import Journal
 
 IDENTIFIER = "nsbroker"
 

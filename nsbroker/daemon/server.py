@@ -11,11 +11,11 @@ from collections.abc import AsyncGenerator, Sequence
 import trio
 
 from nsbroker.daemon.audit import Audit
-from nsbroker.daemon.broker import Broker
-from nsbroker.daemon.call import Answer, Caller, Stream
+from nsbroker.daemon.dispatcher import Broker
 from nsbroker.daemon.limits.connections import ConnectionCharge, UserRegistry
 from nsbroker.daemon.limits.fair_queue import FairQueue, Turn
 from nsbroker.daemon.limits.users import ANONYMOUS
+from nsbroker.daemon.methods.call import Answer, Caller, Stream
 from nsbroker.daemon.peer import Peer
 from nsbroker.errors import ProtocolError, QuotaExceeded
 from nsbroker.linux import ancillary

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable
 from typing import Generic, Protocol, TypeVar
 
 from nsbroker.errors import EnterFailed, ReturnFailed
-from nsbroker.identity import NamespaceType
 from nsbroker.linux.ancillary import close_all
 from nsbroker.linux.setns import CLONE_FS, setns, unshare
+from nsbroker.model.identity import NamespaceType
 
 T = TypeVar("T")
 

@@ -13,20 +13,22 @@ from typing import Any
 import pytest
 import trio
 
-from nsbroker.daemon import configuration, pinned, sockets
+from nsbroker.daemon import configuration
 from nsbroker.daemon.audit import Audit
-from nsbroker.daemon.broker import Broker
-from nsbroker.daemon.call import Answer, Caller
-from nsbroker.daemon.engines.roster import Roster
-from nsbroker.daemon.held import Holder
+from nsbroker.daemon.context import Parts
+from nsbroker.daemon.dispatcher import Broker
+from nsbroker.daemon.engines.registry import Roster
 from nsbroker.daemon.limits.abandonable_threads import AbandonableThreads
 from nsbroker.daemon.limits.connections import UserRegistry
 from nsbroker.daemon.limits.created import CreatedNamespaces
-from nsbroker.daemon.parts import Parts
+from nsbroker.daemon.methods import open_socket as open_socket_module
+from nsbroker.daemon.methods.call import Answer, Caller
 from nsbroker.daemon.peer import Peer
-from nsbroker.daemon.policy import Policy
+from nsbroker.daemon.policy.rules import Policy
 from nsbroker.daemon.record_sink import Record
-from nsbroker.daemon.service import FdStore
+from nsbroker.daemon.systemd.service_manager import FdStore
+from nsbroker.daemon.targets import pinned
+from nsbroker.daemon.targets.held_store import Holder
 from nsbroker.linux import ancillary, setns, socket_options
 from nsbroker.linux import process as process_module
 from nsbroker.linux.features import Features, features
@@ -111,8 +113,8 @@ STEPS = [
     "nsbroker.linux.nsfs.device",
     "os.fstat",
     "nsbroker.daemon.limits.connections.UserRegistry.check",
-    "nsbroker.daemon.policy.Policy.grants",
-    "nsbroker.daemon.policy.Grants.verdict",
+    "nsbroker.daemon.policy.rules.Policy.grants",
+    "nsbroker.daemon.policy.rules.Grants.verdict",
     "nsbroker.daemon.audit.Audit.record",
 ]
 ERRORS = [
@@ -208,9 +210,9 @@ SOCKET_STEPS = [
     "nsbroker.inside.visit.setns",
     "nsbroker.inside.visit._duplicates",
     "nsbroker.inside.visit.Visit.start",
-    "nsbroker.daemon.sockets._socket",
-    "nsbroker.daemon.sockets.network_namespace",
-    "nsbroker.daemon.pinned.PinnedProcess.see_unchanged",
+    "nsbroker.daemon.methods.open_socket._socket",
+    "nsbroker.daemon.methods.open_socket.network_namespace",
+    "nsbroker.daemon.targets.pinned.PinnedProcess.see_unchanged",
     "nsbroker.daemon.audit.Audit.record",
 ]
 
@@ -275,7 +277,7 @@ async def test_a_target_that_ends_while_its_socket_is_made_is_refused(
         sleeper.end()
         return real(sock)
 
-    monkeypatch.setattr("nsbroker.daemon.sockets.network_namespace", too_late)
+    monkeypatch.setattr("nsbroker.daemon.methods.open_socket.network_namespace", too_late)
     answer = await open_socket(bench, sleeper.pid)
     assert answer.error == "io.nsbroker.Broker.NoSuchTarget"
 
@@ -284,7 +286,7 @@ async def test_a_socket_that_nobody_waits_for_any_more_is_closed(
     bench: Bench, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The call is cancelled while its thread is inside."""
-    real = sockets._socket
+    real = open_socket_module._socket
     inside, gone = threading.Event(), threading.Event()
 
     def slow(*arguments: Any) -> socket.socket:
@@ -292,7 +294,7 @@ async def test_a_socket_that_nobody_waits_for_any_more_is_closed(
         gone.wait(10)
         return real(*arguments)
 
-    monkeypatch.setattr("nsbroker.daemon.sockets._socket", slow)
+    monkeypatch.setattr("nsbroker.daemon.methods.open_socket._socket", slow)
     with warnings.catch_warnings():
         # Nobody is left to close it but the collector, which says so.
         warnings.simplefilter("ignore", ResourceWarning)

@@ -19,7 +19,7 @@ import pytest
 
 from nsbroker.client.blocking import connect
 from nsbroker.daemon import configuration
-from nsbroker.daemon.policy import Policy
+from nsbroker.daemon.policy.rules import Policy
 from nsbroker.errors import ConnectionLost, NsbrokerError, PermissionDenied, QuotaExceeded
 from nsbroker.linux import ancillary
 from nsbroker.linux.features import features

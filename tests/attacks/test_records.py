@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from nsbroker.daemon import journal
 from nsbroker.daemon.limits import rate_limit
+from nsbroker.daemon.systemd import journal
 from tests.world import ALICE, BOB, Daemon, Sleeper, as_user
 
 # What reads, as slowly as journald does, and what floods.  Processes of their own: none waits for another's interpreter.

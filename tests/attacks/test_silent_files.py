@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from nsbroker.errors import NoSuchDevice, NoSuchTarget, TargetChanged
-from nsbroker.identity import Expectation
 from nsbroker.linux.features import features
+from nsbroker.model.identity import Expectation
 from nsbroker.namespace import Namespace
 from tests.world import ALICE, SLOWNESS, Daemon, Sleeper, as_user
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from nsbroker.cli.chart import Chart, chart_of
-from nsbroker.cli.page import page
-from nsbroker.cli.svg import picture
+from nsbroker.cli.drawing.chart import Chart, chart_of
+from nsbroker.cli.drawing.page import page
+from nsbroker.cli.drawing.svg import picture
 from tests.browser.webdriver import Browser
 from tests.cli.imagined import HOSTILE, HOSTILE_AS_TEXT, POD, Imagined, T, busy_host
 from tests.world import Daemon, run_command

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from nsbroker.description import Holder, HolderKind, LeadingProcess, NamespaceDescription
-from nsbroker.identity import NamespaceType
+from nsbroker.model.description import Holder, HolderKind, LeadingProcess, NamespaceDescription
+from nsbroker.model.identity import NamespaceType
 
 T = NamespaceType
 POD = (T.NET, T.IPC, T.UTS)

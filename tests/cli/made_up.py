@@ -8,8 +8,8 @@ import sys
 import termios
 from typing import Any
 
-from nsbroker.description import LeadingProcess, NamespaceDescription
-from nsbroker.identity import NamespaceType
+from nsbroker.model.description import LeadingProcess, NamespaceDescription
+from nsbroker.model.identity import NamespaceType
 
 NASTY = "sh -c \x1b]0;owned\x07\x1b[2J\nsecond \r\t\\xff\\xfe \u202egnp.exe \x9b31m 容器"
 """A command that would like to move the cursor; what was no text in it is written as the broker does."""

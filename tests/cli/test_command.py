@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from nsbroker.cli import main as command
-from nsbroker.identity import NamespaceType
 from nsbroker.linux.features import features
+from nsbroker.model.identity import NamespaceType
 from tests.world import ALICE, Daemon, Sleeper, run_command
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from nsbroker.cli import main
 from tests.cli.made_up import NASTY
-from tests.client.fronts import impostor, read_call
+from tests.client.every_client import impostor, read_call
 from tests.world import Daemon
 
 pytestmark = pytest.mark.once

@@ -8,7 +8,7 @@ import pytest
 
 from tests.cli.made_up import run_on_terminal
 from tests.cli.test_environments import nonsense
-from tests.client.fronts import impostor
+from tests.client.every_client import impostor
 
 # C0 and DEL, C1, controls of bidirectional text, separators of lines and paragraphs.
 BAD = (

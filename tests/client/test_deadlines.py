@@ -14,7 +14,7 @@ import pytest
 
 import nsbroker
 from nsbroker.errors import ConnectionLost, NsbrokerError, Timeout
-from tests.client.fronts import FRONTS, Front, impostor, read_call
+from tests.client.every_client import FRONTS, Front, impostor, read_call
 from tests.world import Daemon, run_command
 
 pytestmark = pytest.mark.once
@@ -48,7 +48,7 @@ def full() -> Iterator[str]:
 
 
 def test_the_default_is_ten_seconds() -> None:
-    assert nsbroker.client.wire.PATIENCE == 10
+    assert nsbroker.client.transport.PATIENCE == 10
 
 
 async def test_a_call_to_a_stopped_broker_ends(connect: Front, stopped: Daemon) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from asyncvarlink import VarlinkClientProtocol, VarlinkMethodCall, connect_unix_varlink
 
-from nsbroker import interface
+from nsbroker.protocol import messages
 from tests.world import Daemon, Sleeper
 
 
@@ -36,7 +36,7 @@ def test_it_learns_who_serves_and_what(daemon: Daemon) -> None:
     for name in info["interfaces"]:
         description, _ = ask(daemon, "org.varlink.service.GetInterfaceDescription", {"interface": name})
         assert f"interface {name}\n" in description["description"]
-    assert description["description"] == interface.TEXT.read_text()
+    assert description["description"] == messages.TEXT.read_text()
     assert (
         ask(daemon, "org.varlink.service.GetInterfaceDescription", {"interface": "a.b"})[0]
         == "org.varlink.service.InterfaceNotFound"

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 import nsbroker
-from nsbroker.client import wire
+from nsbroker.client import transport
 from nsbroker.errors import ConnectionLost, NsbrokerError, ProtocolError, Timeout
 from nsbroker.linux import ancillary
-from tests.client.fronts import FRONTS, Front, impostor, read_call
+from tests.client.every_client import FRONTS, Front, impostor, read_call
 
 pytestmark = pytest.mark.once
 
@@ -236,7 +236,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 async def test_it_ends_with_an_error_of_ours_and_leaves_nothing(connect: Front, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "REPLIES_MAX", 1024 * 1024)
+    monkeypatch.setattr(transport, "REPLIES_MAX", 1024 * 1024)
     ask, behave, error = CASES[case]
     with impostor(behave) as address:
         async with connect(address, timeout=PATIENCE) as broker:

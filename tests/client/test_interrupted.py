@@ -19,11 +19,11 @@ import trio
 import nsbroker
 import nsbroker.client.asyncio
 import nsbroker.client.trio
-from nsbroker import namespace
-from nsbroker.client import answers, awaited, blocking, requests, wire
+from nsbroker.client import async_broker, blocking, requests, results, transport
 from nsbroker.linux import ancillary
+from nsbroker.namespace import handle
 from nsbroker.varlink import connection, framing
-from tests.client.fronts import impostor_elsewhere
+from tests.client.every_client import impostor_elsewhere
 from tests.client.test_hostile import OPENED, TWO, answer, net
 from tests.world import _fds
 
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.once
 FILES = {
     module.__file__
     for module in (
-        ancillary, answers, awaited, blocking, connection, framing, namespace, requests, wire, nsbroker.client.asyncio,
+        ancillary, results, async_broker, blocking, connection, framing, handle, requests, transport, nsbroker.client.asyncio,
         nsbroker.client.trio, socket,
     )
 }  # fmt: skip
@@ -229,7 +229,7 @@ class InjectorInside(Injector):
         self._lines: dict[int, set[int]] = {}
 
     def __call__(self, frame: FrameType, event: str, arg: object) -> Any:
-        if frame.f_code.co_filename != namespace.__file__:
+        if frame.f_code.co_filename != handle.__file__:
             return None
         if event == "call":
             self._lines[id(frame)] = set()

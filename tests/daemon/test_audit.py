@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from nsbroker.client.blocking import Broker
-from nsbroker.daemon import journal as journal_module
 from nsbroker.daemon import record_sink
 from nsbroker.daemon.limits import rate_limit
+from nsbroker.daemon.systemd import journal as journal_module
 from nsbroker.errors import NoSuchTarget, PermissionDenied, RecordFailed
 from tests.world import ALICE, Daemon, Sleeper, as_user
 

@@ -9,8 +9,8 @@ import pytest
 
 from nsbroker.client.blocking import connect
 from nsbroker.errors import AmbiguousTarget, NoSuchDevice, NoSuchTarget, PermissionDenied
-from nsbroker.identity import NamespaceType
-from tests.daemon.discovery.test_census import lsns
+from nsbroker.model.identity import NamespaceType
+from tests.daemon.discovery.test_scan import lsns
 from tests.engines.real import Cri, Engine, end_process, root_file_system
 from tests.world import ALICE, BOB, NOBODY, Daemon, as_user, eventually
 

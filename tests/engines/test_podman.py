@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nsbroker.errors import NoSuchTarget
-from nsbroker.identity import NamespaceType
+from nsbroker.model.identity import NamespaceType
 from tests.engines import real
 from tests.engines.conftest import started
 from tests.engines.real import IMAGE, SLEEP, WORK, Podman

@@ -15,7 +15,7 @@ import msgspec
 import trio
 from hypothesis import strategies as st
 
-from nsbroker.daemon.engines import containerd, cri, crun, docker, incus, lxc, podman, runc, state_files
+from nsbroker.daemon.engines import containerd, cri, crun, docker, incus, lxc, podman, runc, trusted_directory
 from nsbroker.daemon.engines.container import Container, Engine, State
 from nsbroker.errors import EngineUnavailable, NoSuchTarget
 from tests.fuzz import mutate
@@ -80,7 +80,7 @@ def _runs(function: Callable[[Any, Seed], Any]) -> Callable[[tuple[Any, Seed]], 
             return sum([await function(drawn if not number else mutate.tree(drawn, chance), chance) for number in range(_VARIANTS)])
 
         # Nothing is being written while it is read.
-        with mock.patch.object(state_files, "_PAUSE", 0.0):
+        with mock.patch.object(trusted_directory, "_PAUSE", 0.0):
             return trio.run(main)
 
     return check

@@ -8,12 +8,12 @@ from typing import Any
 import msgspec
 from hypothesis import strategies as st
 
-from nsbroker.address import socket_path
 from nsbroker.errors import InvalidAddress, InvalidParameter, InvalidTarget, InvalidType
-from nsbroker.identity import NamespaceId, NamespaceType
-from nsbroker.interface import TargetSpec
-from nsbroker.socket_kind import SocketFamily, SocketKind, SocketType
-from nsbroker.target import ENGINES, PID_MAX, UNIT_SUFFIXES, Target
+from nsbroker.model.identity import NamespaceId, NamespaceType
+from nsbroker.model.socket_kind import SocketFamily, SocketKind, SocketType
+from nsbroker.model.target import ENGINES, PID_MAX, UNIT_SUFFIXES, Target
+from nsbroker.protocol.address import socket_path
+from nsbroker.protocol.messages import TargetSpec
 from tests.fuzz import mutate
 from tests.fuzz.subject import Fault, Seed, Subject, seeded
 

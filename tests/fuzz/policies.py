@@ -9,11 +9,11 @@ import msgspec
 from hypothesis import strategies as st
 
 from nsbroker.daemon.configuration import AuditSettings, Configuration, Limits, RuleText, SourcedRule, load
-from nsbroker.daemon.grants import Rule
-from nsbroker.daemon.policy import Policy
+from nsbroker.daemon.policy.grants import Rule
+from nsbroker.daemon.policy.rules import Policy
 from nsbroker.errors import ConfigurationError
-from nsbroker.identity import NamespaceType
-from nsbroker.target import KINDS
+from nsbroker.model.identity import NamespaceType
+from nsbroker.model.target import KINDS
 from tests.fuzz import mutate
 from tests.fuzz.subject import Fault, Seed, Subject, is_linear, seeded
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from nsbroker.daemon.limits.users import SubordinateUids
 from nsbroker.daemon.peer import unit_of
 from nsbroker.linux import cgroup, process_table, procfs
-from nsbroker.target import UNIT_SUFFIXES
+from nsbroker.model.target import UNIT_SUFFIXES
 from tests.fuzz import mutate
 from tests.fuzz.subject import Fault, Seed, Subject, seeded
 

@@ -25,9 +25,9 @@ import msgspec
 from hypothesis import strategies as st
 
 from nsbroker.errors import WIRE_ERRORS, NoSuchTarget, NsbrokerError, ProtocolError
-from nsbroker.interface import TEXT
 from nsbroker.linux import nsfs
 from nsbroker.namespace import Namespace
+from nsbroker.protocol.messages import TEXT
 from nsbroker.varlink.framing import MESSAGE_MAX
 from nsbroker.varlink.message import decode_call
 from tests.fuzz import mutate

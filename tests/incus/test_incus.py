@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from nsbroker.errors import AmbiguousTarget, EngineUnavailable, NoSuchTarget
-from nsbroker.identity import NamespaceType
+from nsbroker.model.identity import NamespaceType
 from tests.engines.real import Engine, Incus, run
 from tests.engines.test_every_engine import (
     inodes,

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from nsbroker.identity import NamespaceType
 from nsbroker.linux import process as process_module
 from nsbroker.linux import setns
 from nsbroker.linux.features import Features, features
 from nsbroker.linux.process import Process
+from nsbroker.model.identity import NamespaceType
 from tests.world import ALICE, Sleeper, eventually
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from nsbroker.client.blocking import Broker, connect
 from nsbroker.errors import NsbrokerError
-from nsbroker.target import Target
+from nsbroker.model.target import Target
 from tests.engines.real import WORK, Crun
 from tests.systemd.unit import Unit
 from tests.world import ALICE, Sleeper, as_user, named_network

@@ -5,7 +5,7 @@ import socket
 from pathlib import Path
 
 from nsbroker.client.blocking import Broker, connect
-from nsbroker.description import HolderKind, NamespaceDescription
+from nsbroker.model.description import HolderKind, NamespaceDescription
 from nsbroker.namespace import Namespace
 from tests.systemd.unit import Unit
 from tests.world import ALICE, Sleeper, as_user, named_network

@@ -13,8 +13,8 @@ import pytest
 
 from nsbroker.client.blocking import connect
 from nsbroker.errors import NsbrokerError, PermissionDenied, RecordFailed
-from nsbroker.identity import NamespaceType
 from nsbroker.linux.process import Process
+from nsbroker.model.identity import NamespaceType
 from tests.engines.real import WORK, Crun, wait_for_end
 from tests.systemd.unit import ADDRESS, Unit
 from tests.world import ALICE, Sleeper, as_user, run_command

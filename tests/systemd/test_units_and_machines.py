@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nsbroker.errors import AmbiguousTarget, EngineUnavailable, NoSuchTarget, PermissionDenied
-from nsbroker.identity import NamespaceType
+from nsbroker.model.identity import NamespaceType
 from tests.engines.real import root_file_system
 from tests.world import ALICE, Daemon, as_user, eventually
 

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from nsbroker.errors import InvalidType, NsbrokerError
-from nsbroker.identity import NamespaceType
 from nsbroker.linux import nsfs
 from nsbroker.linux.ancillary import close_all
 from nsbroker.linux.features import features
-from nsbroker.lookup import open_place
+from nsbroker.model.identity import NamespaceType
+from nsbroker.namespace.search import open_place
 
 _WITH_PARENTS = ("user", "pid")
 _PROCESS = re.compile("(?:/proc/|socket:)([0-9]+)/")

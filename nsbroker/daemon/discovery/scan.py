@@ -10,18 +10,18 @@ import errno
 import os
 from collections.abc import Iterable, Iterator, Mapping
 
-from nsbroker.daemon.discovery.census import TYPES, Census, Member, Sighting
-from nsbroker.daemon.discovery.earlier import Earlier, seconds_since_boot
+from nsbroker.daemon.discovery.earlier_scan import Earlier, seconds_since_boot
 from nsbroker.daemon.discovery.relations import relations_of
-from nsbroker.daemon.discovery.shares import Shares
-from nsbroker.daemon.discovery.stalls import Progress
-from nsbroker.description import Holder, HolderKind
+from nsbroker.daemon.discovery.scan_budget import Shares
+from nsbroker.daemon.discovery.scan_result import TYPES, Census, Member, Sighting
+from nsbroker.daemon.discovery.stall_guard import Progress
 from nsbroker.errors import InvalidType
-from nsbroker.identity import NamespaceType
 from nsbroker.linux import file_handle, nsfs, process_table, socket_owner
 from nsbroker.linux.process import real_user
 from nsbroker.linux.process_table import Facts
-from nsbroker.lookup import socket_place
+from nsbroker.model.description import Holder, HolderKind
+from nsbroker.model.identity import NamespaceType
+from nsbroker.namespace.search import socket_place
 
 # Threads of a process can differ in these only: the others take a process of one thread (setns(2), unshare(2)).
 _THREAD_TYPES = tuple(kind for kind in TYPES if kind in ("cgroup", "ipc", "mnt", "net", "uts"))

@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 from msgspec import structs
 
-from nsbroker.daemon.discovery.census import TYPES, Census, Member, Sighting
-from nsbroker.daemon.discovery.commands import name_of
+from nsbroker.daemon.discovery.command_lines import name_of
+from nsbroker.daemon.discovery.scan_result import TYPES, Census, Member, Sighting
 from nsbroker.daemon.peer import unit_of
-from nsbroker.description import Holder, HolderKind, LeadingProcess, NamespaceDescription
-from nsbroker.identity import NamespaceType
 from nsbroker.linux import nsfs, process_table
+from nsbroker.model.description import Holder, HolderKind, LeadingProcess, NamespaceDescription
+from nsbroker.model.identity import NamespaceType
 
 _HOLDERS_MAX = 16
 _NAMES_MAX = 200

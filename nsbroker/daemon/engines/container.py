@@ -12,7 +12,7 @@ from typing import Protocol
 
 from nsbroker.errors import EngineUnavailable, NoSuchTarget
 from nsbroker.linux.process import Process
-from nsbroker.target import PID_MAX
+from nsbroker.model.target import PID_MAX
 
 _RANDOM_ID = "[0-9a-f]{64}"
 # What engines make up: ids, which some use as names, too (also cut off by those that register containers with machined), and

@@ -14,8 +14,8 @@ import msgspec
 from msgspec import Struct
 
 from nsbroker.daemon.engines.container import Container, State, is_random
-from nsbroker.daemon.engines.state_files import Folder, in_thread, read_each
-from nsbroker.target import is_container_name
+from nsbroker.daemon.engines.trusted_directory import Folder, in_thread, read_each
+from nsbroker.model.target import is_container_name
 
 PLACES = ("/run/containerd",)
 USER_PLACES = ()

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from nsbroker.daemon.engines.container import Container
 from nsbroker.daemon.engines.containerd import Task, Tasks
-from nsbroker.daemon.engines.state_files import Folder, in_thread, read_each
-from nsbroker.target import is_container_name
+from nsbroker.daemon.engines.trusted_directory import Folder, in_thread, read_each
+from nsbroker.model.target import is_container_name
 
 PLACES = ("/run/containerd",)
 USER_PLACES = ()

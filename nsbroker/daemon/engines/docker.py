@@ -9,10 +9,10 @@ import msgspec
 from msgspec import Struct
 
 from nsbroker.daemon.engines import http
-from nsbroker.daemon.engines.asking import ask_each
 from nsbroker.daemon.engines.container import Container, State
+from nsbroker.daemon.engines.query import ask_each
 from nsbroker.errors import EngineUnavailable
-from nsbroker.target import is_container_name
+from nsbroker.model.target import is_container_name
 
 PLACES = ("/run/docker.sock",)
 USER_PLACES = ("{runtime}/docker.sock",)

@@ -9,9 +9,9 @@ import msgspec
 from msgspec import Struct
 
 from nsbroker.daemon.engines import http
-from nsbroker.daemon.engines.asking import ask_each
 from nsbroker.daemon.engines.container import Container, State
-from nsbroker.daemon.engines.state_files import beginning_with
+from nsbroker.daemon.engines.query import ask_each
+from nsbroker.daemon.engines.trusted_directory import beginning_with
 from nsbroker.errors import EngineUnavailable
 
 PLACES = ("/var/lib/incus/unix.socket", "/run/incus/unix.socket")

@@ -10,12 +10,12 @@ from pathlib import Path
 import trio
 
 import nsbroker.inside.trio
-from nsbroker.daemon.engines.asking import ask_each
 from nsbroker.daemon.engines.container import Container, State
-from nsbroker.daemon.engines.state_files import Folder, beginning_with, in_thread, read_each
+from nsbroker.daemon.engines.query import ask_each
+from nsbroker.daemon.engines.trusted_directory import Folder, beginning_with, in_thread, read_each
 from nsbroker.errors import EngineUnavailable
-from nsbroker.identity import NamespaceType
 from nsbroker.linux.socket_options import peer_credentials
+from nsbroker.model.identity import NamespaceType
 from nsbroker.namespace import Namespace
 
 PLACES = ("/var/lib/lxc",)

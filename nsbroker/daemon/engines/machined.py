@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from nsbroker.daemon.engines.bus import Bus, NoService, NotThere
 from nsbroker.daemon.engines.container import Container, State
+from nsbroker.daemon.engines.dbus import Bus, NoService, NotThere
 
 PLACES = ("/run/systemd/machines",)
 # systemd makes the folder also on hosts without D-Bus, and where that is down machined cannot know of anything.

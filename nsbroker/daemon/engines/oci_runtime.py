@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from nsbroker.daemon.engines.container import Container, State, is_random
-from nsbroker.daemon.engines.state_files import Folder, in_thread, read_each
+from nsbroker.daemon.engines.trusted_directory import Folder, in_thread, read_each
 
 S = TypeVar("S", bound=Struct)
 

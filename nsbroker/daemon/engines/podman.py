@@ -13,7 +13,7 @@ from msgspec import Struct
 from nsbroker.daemon.engines import crun, docker, runc
 from nsbroker.daemon.engines.container import Container, Engine, State
 from nsbroker.daemon.engines.oci_runtime import FirstProcess
-from nsbroker.daemon.engines.state_files import Folder, in_thread, read_each
+from nsbroker.daemon.engines.trusted_directory import Folder, in_thread, read_each
 
 PLACES = ("/var/lib/containers/storage",)
 USER_PLACES = ("{home}/.local/share/containers/storage",)

@@ -1,0 +1,27 @@
+"""`nsbroker devices`."""
+
+import argparse
+
+from nsbroker.cli import arguments, connection
+from nsbroker.cli.output import add_json, print_json, print_table
+
+HELP = "List the character devices of a target that the broker opens for you, by their names below its /dev."
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Its arguments."""
+    arguments.add_target(parser)
+    connection.add_timeout(parser)
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Ask, print."""
+    target = arguments.target(options)
+    with connection.connect(options) as broker:
+        devices = broker.devices(target)
+    if options.json:
+        print_json(devices)
+    else:
+        print_table(["NAME", "MAJOR", "MINOR"], [[device.name, device.major, device.minor] for device in devices])
+    return 0

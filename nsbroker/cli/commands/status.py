@@ -1,0 +1,44 @@
+"""`nsbroker status`."""
+
+import argparse
+import datetime
+
+from nsbroker.cli import connection
+from nsbroker.cli.output import add_json, print_json, print_table
+
+HELP = "Show how the broker is doing, and what its kernel can do."
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Its arguments."""
+    connection.add_timeout(parser)
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Ask, print."""
+    with connection.connect(options) as broker:
+        status = broker.status()
+    if options.json:
+        print_json(status)
+        return 0
+    features = " ".join(f"{'+' if has else '-'}{name}" for name, has in status.features.items())
+    rows: list[list[object]] = [
+        ["version", status.version],
+        ["rules", f"{status.rules}, read {_moment(status.loaded)}"],
+        ["connections", status.connections],
+        ["calls", status.calls],
+        ["descriptors", status.file_descriptors],
+        ["held", status.held],
+        ["held until", "released" if status.held_durable else "released, or the broker ends"],
+        ["kernel", features],
+    ]
+    print_table(["WHAT", "VALUE"], [row for row in rows if row[1] is not None])
+    return 0
+
+
+def _moment(seconds: float) -> str:
+    try:
+        return datetime.datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "seconds")
+    except (OverflowError, OSError, ValueError):
+        return f"at {seconds:g} s, which is no date"

@@ -1,0 +1,1 @@
+"""The picture that `nsbroker map` draws: which namespaces are shared by whom."""

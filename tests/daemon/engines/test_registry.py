@@ -1,0 +1,329 @@
+"""Asking engines that misbehave, and choosing among what they say.
+
+Servers that lie, stall and break off are made up here: no real engine does that when told to.
+"""
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from nsbroker.daemon.engines import machined
+from nsbroker.daemon.engines.container import Container, State
+from nsbroker.daemon.engines.query import Survey
+from nsbroker.daemon.engines.registry import Ask, Asker, Roster, distinct
+from nsbroker.daemon.limits.abandonable_threads import AbandonableThreads
+from nsbroker.errors import AmbiguousTarget, EngineUnavailable, NoSuchTarget, NsbrokerError
+from nsbroker.linux.process import Process
+from nsbroker.model.target import ENGINES, Target
+from tests.world import Daemon, Sleeper
+
+ID = "ab" * 32
+OTHER_ID = "ab" * 31 + "cd"
+OFF: dict[str, list[str]] = {name: [] for name in ENGINES}
+
+
+@contextlib.contextmanager
+def server(path: Path, answer: Callable[[socket.socket, bytes], None]) -> Iterator[None]:
+    """Serves one connection after the other at `path`; `answer` gets each with the request's first bytes."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+
+    def serve() -> None:
+        while True:
+            try:
+                sock, _ = listener.accept()
+            except OSError:
+                return
+            with sock, contextlib.suppress(OSError):
+                answer(sock, sock.recv(65536))
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield
+    finally:
+        # Wakes accept(), which closing does not.
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()
+        path.unlink()
+
+
+def says(body: bytes, status: bytes = b"200 OK") -> Callable[[socket.socket, bytes], None]:
+    head = b"HTTP/1.1 " + status + b"\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+    return lambda sock, _: sock.sendall(head + body)
+
+
+def inspected(pid: object, status: str = "running", name: str = "/web", identifier: str = ID) -> bytes:
+    return (
+        f'{{"Id":"{identifier}","Name":"{name}","State":{{"Status":"{status}","Pid":{pid}}},"Config":{{"Labels":null}}}}'.encode()
+    )
+
+
+def endless(sock: socket.socket, request: bytes) -> None:
+    sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n")
+    for _ in range(100):
+        sock.sendall(b" " * 1_000_000)
+
+
+def silent(sock: socket.socket, request: bytes) -> None:
+    sock.settimeout(1)
+    sock.recv(1)
+
+
+def asker(may_know: Callable[[Container], bool] = lambda _: True) -> Asker:
+    return Asker(0, 0, 0, has_own=False, may_name=lambda _: True, may_know=may_know)
+
+
+async def find(roster: Roster, target: str) -> Container:
+    container, process = await roster.find(Target.parse(target), asker())
+    process.close()
+    return container
+
+
+def docker(path: Path, deadline: float = 5.0) -> Roster:
+    return Roster({**OFF, "docker": [str(path)]}, deadline, AbandonableThreads(8))
+
+
+@pytest.fixture
+def path() -> Path:
+    # Paths of tests can be too long for a socket's address.
+    return Path(f"/run/fake-{os.getpid()}")
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "text"),
+    [
+        (says(b"{"), EngineUnavailable, "makes no sense"),
+        (says(b"[]"), EngineUnavailable, "makes no sense"),
+        (says(b"\xff\xfe"), EngineUnavailable, "makes no sense"),
+        (says(b'{"Id":5}'), EngineUnavailable, "makes no sense"),
+        (says(b"", b"404 Not Found"), NoSuchTarget, "no container has that name"),
+        (says(b"", b"500 Oops"), EngineUnavailable, "status 500"),
+        (says(b"", b"301 Moved"), EngineUnavailable, "status 301"),
+        (says(inspected(0)), EngineUnavailable, "not as which process"),
+        (says(inspected(-1)), EngineUnavailable, "process -1, which cannot be"),
+        (says(inspected(2**40)), EngineUnavailable, "which cannot be"),
+        (says(inspected(2**31 - 1)), NoSuchTarget, "has ended"),
+        (says(inspected(os.getpid())), NoSuchTarget, "is not the container's"),
+        (says(inspected(1)), NoSuchTarget, "is not the container's"),
+        (says(inspected(0, "exited")), NoSuchTarget, "start it first"),
+        (says(inspected(0, "created")), NoSuchTarget, "not started yet"),
+        (says(inspected(0, "restarting")), NoSuchTarget, "try again"),
+        (says(inspected(1, name="/a b\\n")), NoSuchTarget, "no container has that name"),
+        (says(b"[" * 200_000), EngineUnavailable, "makes no sense"),
+        (lambda sock, _: sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"), EngineUnavailable, "without sending"),
+        (lambda sock, _: sock.sendall(b"SSH-2.0-x\r\n\r\n"), EngineUnavailable, "illegal"),
+        (lambda sock, _: None, EngineUnavailable, "disconnected"),
+        (endless, EngineUnavailable, "more than 4194304 bytes"),
+        (silent, EngineUnavailable, "no answer in 0.3 s"),
+    ],
+    ids=str,
+)
+async def test_an_engine_that_answers_nonsense_is_told_from_one_that_does_not_know(
+    path: Path, answer: Callable[[socket.socket, bytes], None], error: type[NsbrokerError], text: str
+) -> None:
+    with server(path, answer), pytest.raises(error, match=text):
+        await find(docker(path, 0.3 if answer is silent else 5.0), "docker:web")
+
+
+async def test_a_socket_that_nobody_serves_and_a_file_that_is_none(path: Path) -> None:
+    with pytest.raises(EngineUnavailable, match="not found on this host: no /run/fake-"):
+        await find(docker(path), "docker:web")
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.close()
+    with pytest.raises(EngineUnavailable, match="refused"):
+        await find(docker(path), "docker:web")
+    path.unlink()
+    path.write_text("")
+    with pytest.raises(EngineUnavailable, match="is no socket"):
+        await find(docker(path), "docker:web")
+    path.unlink()
+    path.symlink_to("/run/elsewhere.sock")
+    with pytest.raises(EngineUnavailable):
+        await find(docker(path), "docker:web")
+    path.unlink()
+
+
+@pytest.mark.root
+async def test_a_socket_of_a_user_counts_for_nothing_as_roots(path: Path) -> None:
+    with server(path, says(inspected(os.getpid()))):
+        os.chown(path, 4001, 4001)
+        with pytest.raises(EngineUnavailable, match="belongs to uid 4001, not uid 0"):
+            await find(docker(path), "docker:web")
+
+
+async def test_one_turned_off_says_so() -> None:
+    with pytest.raises(EngineUnavailable, match="turned off"):
+        await find(Roster(OFF, 1.0, AbandonableThreads(8)), "docker:web")
+    with pytest.raises(NoSuchTarget, match="no container has"):
+        await find(Roster(OFF, 1.0, AbandonableThreads(8)), "container:web")
+
+
+async def test_a_silent_engine_is_waited_for_once_and_by_those_who_name_it(path: Path) -> None:
+    roster = docker(path, 0.3)
+    with server(path, silent):
+        for target, slow in (("container:web", True), ("container:web", False), ("docker:web", True)):
+            start = time.monotonic()
+            with pytest.raises(EngineUnavailable):
+                await find(roster, target)
+            assert (time.monotonic() - start > 0.25) is slow, target
+    # Once it answers it is asked by all again.
+    with server(path, says(b"", b"404 Not Found")):
+        for target in ("docker:web", "container:web"):
+            with pytest.raises(NoSuchTarget):
+                await find(roster, target)
+
+
+async def test_an_engine_that_was_late_once_is_asked_again_as_soon_as_it_answers(path: Path) -> None:
+    late = iter([0.5])
+
+    def answer(sock: socket.socket, request: bytes) -> None:
+        time.sleep(next(late, 0))
+        says(b"", b"404 Not Found")(sock, request)
+
+    roster = docker(path, 0.3)
+    with server(path, answer):
+        with pytest.raises(EngineUnavailable, match="no answer in"):
+            await find(roster, "container:web")
+        with pytest.raises(EngineUnavailable, match="a moment ago"):
+            await find(roster, "container:web")
+        await trio.sleep(0.5)
+        with pytest.raises(NoSuchTarget):
+            await find(roster, "container:web")
+
+
+async def test_machined_is_no_engine_of_a_host_without_a_bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machined, "NEEDS", (str(tmp_path / "bus"),))
+    roster = Roster({**OFF, "machined": [str(tmp_path)]}, 1.0, AbandonableThreads(8))
+    with pytest.raises(NoSuchTarget):
+        await find(roster, "container:web")
+    with pytest.raises(EngineUnavailable, match=f"not found on this host: no {tmp_path}/bus"):
+        await find(roster, "machined:web")
+
+
+@pytest.mark.root
+def test_what_one_engine_has_is_found_while_another_is_silent(path: Path, daemon: Daemon, sleeper: Sleeper) -> None:
+    place = daemon.folder / "crun"
+    (place / "web").mkdir(parents=True)
+    with Process.open(sleeper.pid) as process:
+        (place / "web/status").write_text(f'{{"pid":{sleeper.pid},"process-start-time":{process.start_time()}}}')
+    config = f'[limits]\nengine-deadline = 0.3\n[engines]\ndocker = ["{path}"]\ncrun = ["{place}"]\n'
+    (daemon.config / "nsbroker.d/engines.toml").write_text(config)
+    daemon.reload()
+    with server(path, silent), daemon.connect() as broker:
+        for target, slow, found in (
+            ("crun:web", False, True),
+            # The one that says nothing may have a `web`, too.
+            ("container:web", True, False),
+            ("container:web", False, False),
+            ("docker:web", True, False),
+            ("crun:web", False, True),
+        ):
+            start = time.monotonic()
+            engines = []
+            try:
+                with broker.open(target, "net") as space:
+                    assert space.inode == sleeper.inode("net")
+            except EngineUnavailable as error:
+                engines.append(error.engine)
+            assert engines == ([] if found else ["docker"]), target
+            assert (time.monotonic() - start > 0.25) is slow, target
+        listed = broker.containers()
+        assert [one.names for one in listed.containers] == [["web"]]
+        assert "docker" in [one.engine for one in listed.unavailable]
+
+
+async def test_an_engine_that_restarts_meanwhile_is_asked_again_at_the_next_call(path: Path) -> None:
+    roster = docker(path)
+    for _ in range(3):
+        with server(path, lambda sock, _: None), pytest.raises(EngineUnavailable):
+            await find(roster, "docker:web")
+        with server(path, says(inspected(0, "exited"))), pytest.raises(NoSuchTarget, match="start it first"):
+            await find(roster, "docker:web")
+
+
+async def test_a_container_restarted_between_answer_and_look_is_asked_for_once_more(path: Path) -> None:
+    answers = iter([2**31 - 1, 2**31 - 2])
+    asked: list[bytes] = []
+
+    def answer(sock: socket.socket, request: bytes) -> None:
+        asked.append(request)
+        says(inspected(next(answers)))(sock, request)
+
+    with server(path, answer), pytest.raises(NoSuchTarget, match="has ended"):
+        await find(docker(path), "docker:web")
+    assert len(asked) == 2
+
+
+async def test_a_cancelled_question_leaves_nothing_behind(path: Path) -> None:
+    with server(path, silent):
+        with trio.move_on_after(0.1) as scope:
+            await find(docker(path), "docker:web")
+        assert scope.cancelled_caught
+
+
+def container(engine: str, name: str, identifier: str = "", pid: int = 0, user: int = 0) -> Container:
+    return Container(engine=engine, id=identifier or name, names=(name,), state=State.RUNNING, pid=pid, user=user)
+
+
+class Fixed(Roster):
+    """Engines that say what a test tells them to."""
+
+    def __init__(self, *containers: Container) -> None:
+        super().__init__({}, 1.0, AbandonableThreads(8))
+        self._all = containers
+
+    async def _ask_roots(self, ask: Ask, name: str, asker: Asker) -> Survey:
+        return Survey(list(self._all), [])
+
+    async def choose(self, target: str, may_know: Callable[[Container], bool] = lambda _: True) -> str:
+        return (await self._find(Target.parse(target), asker(may_know))).target
+
+
+async def test_an_exact_name_beats_an_exact_id_and_that_a_beginning() -> None:
+    by_name, by_id, by_start = container("docker", "abc"), container("podman", "x", "abc"), container("crun", "abcd")
+    assert await Fixed(by_start, by_id, by_name).choose("container:abc") == "docker:abc"
+    assert await Fixed(by_start, by_id).choose("container:abc") == "podman:x"
+    assert await Fixed(by_start).choose("container:abc") == "crun:abcd"
+
+
+async def test_several_are_listed_each_by_what_fits_it_only() -> None:
+    two = Fixed(container("docker", "web", "1" * 64), container("podman", "web", "2" * 64))
+    with pytest.raises(AmbiguousTarget) as ambiguous:
+        await two.choose("container:web")
+    assert ambiguous.value.candidates == ["docker:web", "podman:web"]
+    same = Fixed(container("docker", "web", "1" * 64), container("docker", "web", "2" * 64))
+    with pytest.raises(AmbiguousTarget) as ambiguous:
+        await same.choose("docker:web")
+    assert ambiguous.value.candidates == [f"docker:{'1' * 64}", f"docker:{'2' * 64}"]
+
+
+async def test_what_the_peer_may_not_know_of_changes_nothing() -> None:
+    roster = Fixed(container("docker", "web"), container("podman", "web"))
+    assert await roster.choose("container:web", lambda one: one.engine == "podman") == "podman:web"
+    with pytest.raises(NoSuchTarget):
+        await roster.choose("container:web", lambda one: False)
+
+
+def test_a_process_that_several_engines_know_is_one_container_of_the_first() -> None:
+    found = distinct([container("runc", ID, pid=7), container("docker", "web", ID, pid=7), container("crun", "x", pid=8)])
+    assert [one.target for one in found] == ["docker:web", "crun:x"]
+
+
+def test_every_engine_is_a_file_of_its_name() -> None:
+    from importlib import import_module
+
+    for name in ENGINES:
+        module = import_module(f"nsbroker.daemon.engines.{name}")
+        assert module.PLACES
+        assert module.engine(Path(module.PLACES[0]), 0).name == name

@@ -1,0 +1,256 @@
+"""Watch: what comes and goes, none missed, and what it costs."""
+
+import contextlib
+import os
+import queue
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import nsbroker.client.asyncio
+import nsbroker.client.trio
+from nsbroker.client.blocking import Watch, connect
+from nsbroker.errors import ConnectionLost, NsbrokerError, QuotaExceeded
+from nsbroker.namespace import Namespace
+from nsbroker.protocol.messages import WatchReply
+from tests.engines.real import WORK, Crun
+from tests.world import ALICE, Daemon, Sleeper, as_user, eventually, named_network
+
+_LATE = 1.0
+# Two hundred take a quarter of a minute.
+_CONTAINERS = int(os.environ.get("CONTAINERS", "20"))
+
+
+class Seen:
+    """The events of a watch, read by a thread of its own."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self._events: queue.SimpleQueue[WatchReply] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+        while self.next().event != "ready":
+            pass
+
+    def _read(self) -> None:
+        try:
+            for event in self._watch:
+                self._events.put(event)
+        except NsbrokerError:
+            return
+
+    def next(self, timeout: float = 10) -> WatchReply:
+        return self._events.get(timeout=timeout)
+
+    def close(self) -> None:
+        self._watch.close()
+        self._thread.join()
+
+
+@pytest.fixture
+def seen(daemon: Daemon) -> Iterator[Seen]:
+    with daemon.connect() as broker, broker.watch(["net"]) as events:
+        reading = Seen(events)
+        yield reading
+        reading.close()
+
+
+def wait_for(seen: Seen, event: str, inode: int, timeout: float = _LATE) -> None:
+    end = time.monotonic() + timeout
+    while True:
+        reply = seen.next(max(end - time.monotonic(), 0.01))
+        if reply.namespace is not None and (reply.event, reply.namespace.inode) == (event, inode):
+            return
+
+
+def test_what_begins_and_ends_is_told_within_a_second(seen: Seen) -> None:
+    with Sleeper() as process:
+        inode = process.inode("net")
+        wait_for(seen, "added", inode)
+    wait_for(seen, "gone", inode)
+
+
+@pytest.mark.root
+def test_a_name_without_a_process_is_told_too(seen: Seen) -> None:
+    with named_network("red"):
+        inode = Path("/run/netns/red").stat().st_ino
+        wait_for(seen, "added", inode)
+    wait_for(seen, "gone", inode)
+
+
+def test_who_begins_is_told_what_there_is_first(daemon: Daemon, sleeper: Sleeper) -> None:
+    def told() -> list[tuple[str, int]]:
+        present: list[tuple[str, int]] = []
+        with broker.watch(["uts", "net"]) as events:
+            for event in events:
+                if event.event == "ready":
+                    return present
+                assert event.event == "present"
+                assert event.namespace is not None
+                present.append((event.namespace.type, event.namespace.inode))
+        raise AssertionError("it ended")
+
+    with daemon.connect() as broker:
+        # Others on this machine may begin or end something in between.
+        eventually(lambda: told() == [(one.type, one.inode) for one in broker.list(["uts", "net"])], "both tell the same")
+        assert ("net", sleeper.inode("net")) in told()
+
+
+class Told:
+    """When which event of a watch came, by its name and the namespace's inode."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self._ready = threading.Event()
+        self.times: dict[tuple[str, int], float] = {}
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+        self._ready.wait(10)
+
+    def _read(self) -> None:
+        with contextlib.suppress(ConnectionLost):
+            for event in self._watch:
+                if event.namespace is not None:
+                    self.times.setdefault((event.event, event.namespace.inode), time.monotonic())
+                elif event.event == "ready":
+                    self._ready.set()
+
+    def delays(self, event: str, since: dict[int, float]) -> list[float]:
+        """How late each was told.  The kernel gives numbers again: what was told is forgotten."""
+        eventually(lambda: all((event, inode) in self.times for inode in since), f"each is told to be {event}")
+        return [self.times.pop((event, inode)) - began for inode, began in since.items()]
+
+    def close(self) -> None:
+        self._watch.close()
+        self._thread.join()
+
+
+def network_of(pid: int) -> int:
+    return os.stat(f"/proc/{pid}/ns/net").st_ino
+
+
+@pytest.mark.root
+def test_containers_begin_and_end_by_tens_and_none_is_missed(daemon: Daemon) -> None:
+    if missing := Crun.missing():
+        if os.environ.get("ENGINES") == "all":
+            pytest.fail(f"crun needs {missing}")
+        pytest.skip(f"crun needs {missing}")
+    WORK.mkdir(exist_ok=True)
+    crun = Crun()
+    crun.start()
+    late: list[float] = []
+    with daemon.connect() as broker, broker.watch(["net"]) as events:
+        told = Told(events)
+        for batch in range(_CONTAINERS // 10):
+            names = [f"w{batch}-{number}" for number in range(10)]
+            began, ended, inodes = {}, {}, {}
+            for name in names:
+                crun.make(name)
+                inodes[name] = network_of(crun.pid(name))
+                began[inodes[name]] = time.monotonic()
+            late += told.delays("added", began)
+            for name in names:
+                crun.remove(name)
+                ended[inodes[name]] = time.monotonic()
+            late += told.delays("gone", ended)
+        told.close()
+    crun.close()
+    assert len(late) == 2 * _CONTAINERS
+    assert max(late) < _LATE, sorted(late)[-5:]
+
+
+def test_a_client_that_stops_reading_is_told_that_it_missed_something_and_stalls_nobody(daemon: Daemon) -> None:
+    spaces = []
+    with daemon.raw() as sock, daemon.connect() as other:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.send(b'{"method":"io.nsbroker.Broker.Watch","parameters":{"types":["uts"]},"more":true}\0')
+        for number in range(3):
+            spaces += [Namespace.create("uts") for _ in range(300)]
+            # A process that comes and goes is what makes the broker look.
+            subprocess.run(["true"], check=True)
+            time.sleep(0.6)
+            start = time.monotonic()
+            other.who_am_i()
+            assert time.monotonic() - start < 0.5, number
+        text = b""
+        while b'"missed"' not in text:
+            text += sock.recv(65536)
+        events = {piece.partition(b'"event":"')[2].partition(b'"')[0] for piece in text.split(b"\0") if piece}
+        assert b"missed" in events
+    for space in spaces:
+        space.close()
+
+
+def test_who_hangs_up_leaves_nothing_behind(daemon: Daemon) -> None:
+    before = daemon.snapshot()
+    for _ in range(5):
+        with daemon.connect() as broker, broker.watch() as events:
+            next(events)
+    daemon.settles_at(before)
+    with daemon.raw() as sock:
+        sock.send(b'{"method":"io.nsbroker.Broker.Watch","parameters":{},"more":true}\0')
+        sock.recv(1000)
+    daemon.settles_at(before)
+
+
+@pytest.mark.root
+def test_watches_of_one_user_are_limited(daemon: Daemon) -> None:
+    def ask() -> str:
+        with connect(daemon.address, timeout=10) as broker:
+            watches = [broker.watch(["net"]).__enter__() for _ in range(16)]
+            for watch in watches:
+                next(watch)
+            with broker.watch(["net"]) as one_more:
+                try:
+                    next(one_more)
+                except QuotaExceeded as error:
+                    return str(error)
+                finally:
+                    for watch in watches:
+                        watch.close()
+        return "one too many"
+
+    assert "watches of one user" in as_user(ALICE, ask)
+
+
+def test_a_daemon_that_ends_ends_its_watches(tmp_path: Path) -> None:
+    with Daemon(tmp_path) as daemon, daemon.connect() as broker, broker.watch(["net"]) as events:
+        next(events)
+        daemon.stop()
+        with pytest.raises(ConnectionLost):
+            for _ in events:
+                pass
+
+
+async def test_the_other_fronts_watch_as_well(daemon: Daemon, sleeper: Sleeper) -> None:
+    import asyncio
+
+    import trio
+
+    inode = sleeper.inode("net")
+    async with nsbroker.client.trio.connect(daemon.address) as broker, broker.watch(["net"]) as events:
+        async for event in events:
+            if event.namespace is not None and event.namespace.inode == inode:
+                break
+        # The connection itself is free meanwhile.
+        await broker.who_am_i()
+        with trio.move_on_after(0.05):
+            while True:
+                await events.__anext__()
+    with pytest.raises(ConnectionLost):
+        await events.__anext__()
+
+    async def on_asyncio() -> bool:
+        async with nsbroker.client.asyncio.connect(daemon.address) as broker, broker.watch(["net"]) as events:
+            async for event in events:
+                if event.namespace is not None and event.namespace.inode == inode:
+                    return True
+        return False
+
+    # pytest-trio runs the tests; this loop is a thread's own.
+    assert await trio.to_thread.run_sync(asyncio.run, on_asyncio())

@@ -1,0 +1,165 @@
+import errno
+import os
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from nsbroker.errors import InvalidTarget, InvalidType, NameTaken, NoSuchTarget, NotANamespace, NsbrokerError, PermissionDenied
+from nsbroker.linux import mounts
+from nsbroker.model.identity import NamespaceType
+from nsbroker.namespace import Namespace, creation
+from tests.world import ALICE, as_user
+
+FOLDER = Path("/run/netns")
+
+
+def ip_netns() -> list[str]:
+    lines = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout.splitlines()
+    return [line.split()[0] for line in lines]
+
+
+def is_mount(path: Path) -> bool:
+    return any(line.split()[4] == str(path) for line in Path("/proc/self/mountinfo").read_text().splitlines())
+
+
+@pytest.mark.parametrize("kind", ["cgroup", "ipc", "mnt", "net", "time", "uts"])
+def test_a_new_namespace_is_new_and_leaves_the_caller_where_it_is(kind: str) -> None:
+    with (
+        Namespace.current(kind) as before,
+        Namespace.create(kind) as one,
+        Namespace.create(kind) as two,
+        Namespace.current(kind) as after,
+    ):
+        assert one.type == kind
+        assert len({before, one, two}) == 3
+        assert before == after
+        assert not os.get_inheritable(one.fileno())
+
+
+@pytest.mark.parametrize(("kind", "instead"), [("user", "unshare --user"), ("pid", "unshare --pid --fork")])
+def test_what_cannot_be_made_says_what_to_do_instead(kind: str, instead: str) -> None:
+    with pytest.raises(InvalidType, match=instead):
+        Namespace.create(kind)
+
+
+@pytest.mark.root
+def test_making_one_takes_rights_and_says_so() -> None:
+    def make() -> None:
+        with pytest.raises(PermissionDenied, match="CAP_SYS_ADMIN"):
+            Namespace.create("net")
+
+    as_user(ALICE, make)
+
+
+def test_it_goes_with_its_last_descriptor() -> None:
+    space = Namespace.create("net")
+    text = str(space)
+    space.close()
+    from nsbroker.model.identity import NamespaceId
+    from nsbroker.namespace import search
+
+    with pytest.raises(NoSuchTarget):
+        search.find(NamespaceId.parse(text))
+
+
+def test_ip_netns_sees_what_was_named_here_and_deletes_it() -> None:
+    with Namespace.create("net", name="ours") as space:
+        assert "ours" in ip_netns()
+        inside = subprocess.run(
+            ["ip", "netns", "exec", "ours", "readlink", "/proc/self/ns/net"], capture_output=True, text=True, check=True
+        )
+        assert inside.stdout.strip() == str(space)
+    subprocess.run(["ip", "netns", "del", "ours"], check=True)
+    assert not (FOLDER / "ours").exists()
+
+
+def test_what_ip_netns_named_is_seen_here_and_deleted() -> None:
+    subprocess.run(["ip", "netns", "add", "theirs"], check=True)
+    with Namespace.from_name("theirs") as space:
+        assert space.type == "net"
+        Namespace.delete_named("theirs")
+        # Held, it lives on without its name.
+        assert os.fstat(space.fileno()).st_ino == space.inode
+    assert "theirs" not in ip_netns()
+    assert not (FOLDER / "theirs").exists()
+
+
+def test_the_two_interleaved() -> None:
+    for number in range(3):
+        Namespace.create("net", name=f"a{number}").close()
+        subprocess.run(["ip", "netns", "add", f"b{number}"], check=True)
+    assert set(ip_netns()) >= {"a0", "b0", "a1", "b1", "a2", "b2"}
+    for number in range(3):
+        subprocess.run(["ip", "netns", "del", f"a{number}"], check=True)
+        Namespace.delete_named(f"b{number}")
+    assert not {"a0", "b0", "a1", "b1", "a2", "b2"} & set(ip_netns())
+
+
+def test_a_name_that_is_taken_stays_with_its_owner() -> None:
+    with Namespace.create("net", name="taken") as space:
+        with pytest.raises(NameTaken, match="taken"):
+            Namespace.create("net", name="taken")
+        with Namespace.from_name("taken") as still:
+            assert still == space
+    Namespace.delete_named("taken")
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "a\0b", "x" * 256])
+def test_a_bad_name_makes_nothing(name: str) -> None:
+    with pytest.raises(InvalidTarget):
+        Namespace.create("net", name=name)
+    with pytest.raises(InvalidTarget):
+        Namespace.delete_named(name)
+
+
+def test_only_networks_get_names() -> None:
+    with pytest.raises(InvalidType, match="no name"):
+        Namespace.create("uts", name="host")
+    assert not (FOLDER / "host").exists()
+
+
+def test_when_the_mount_fails_nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = mounts.bind
+
+    def fail(source: str, place: str, *, recursive: bool = False) -> None:
+        if not recursive:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(source, place, recursive=recursive)
+
+    monkeypatch.setattr(mounts, "bind", fail)
+    with pytest.raises(NsbrokerError, match="No space left"):
+        Namespace.create("net", name="broken")
+    assert not (FOLDER / "broken").exists()
+
+
+def test_deleting_what_is_not_there_or_no_namespace_touches_nothing() -> None:
+    with pytest.raises(NoSuchTarget):
+        Namespace.delete_named("missing")
+    FOLDER.mkdir(exist_ok=True)
+    plain = FOLDER / "precious"
+    plain.write_text("precious")
+    with pytest.raises(NotANamespace, match="left alone"):
+        Namespace.delete_named("precious")
+    assert plain.read_text() == "precious"
+    plain.unlink()
+
+
+def test_a_thread_elsewhere_does_not_matter() -> None:
+    """Names are given in the mount namespace of the process, from whichever thread."""
+    done: list[bool] = []
+
+    def name() -> None:
+        Namespace.create("net", name="threaded").close()
+        done.append(is_mount(FOLDER / "threaded"))
+
+    thread = threading.Thread(target=name)
+    thread.start()
+    thread.join()
+    assert done == [True]
+    Namespace.delete_named("threaded")
+
+
+def test_all_types_are_either_made_or_refused() -> None:
+    assert set(creation._ELSE) == {NamespaceType.USER, NamespaceType.PID}

@@ -1,0 +1,175 @@
+"""An id alone is found wherever something keeps the namespace alive."""
+
+import os
+import signal
+import socket
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from nsbroker.errors import NoSuchTarget
+from nsbroker.linux import setns
+from nsbroker.model.identity import NamespaceId
+from nsbroker.namespace import Namespace, search
+from tests.world import Sleeper, eventually, named_network
+
+
+def found(text: str) -> str:
+    with search.find(NamespaceId.parse(text)) as space:
+        return str(space)
+
+
+def test_through_a_process(sleeper: Sleeper) -> None:
+    text = os.readlink(f"/proc/{sleeper.pid}/ns/uts")
+    assert found(text) == text
+
+
+def test_through_a_single_thread() -> None:
+    names: list[str] = []
+    ready, done = threading.Event(), threading.Event()
+
+    def live() -> None:
+        setns.unshare(setns.CLONE_NEWUTS)
+        names.append(os.readlink("/proc/thread-self/ns/uts"))
+        ready.set()
+        done.wait()
+
+    thread = threading.Thread(target=live)
+    thread.start()
+    ready.wait()
+    assert found(names[0]) == names[0]
+    done.set()
+    thread.join()
+
+
+def test_through_an_open_descriptor_alone(sleeper: Sleeper) -> None:
+    with Namespace.from_pid(sleeper.pid, "net") as space:
+        sleeper.end()
+        assert found(str(space)) == str(space)
+
+
+def test_through_what_a_process_keeps_for_its_children() -> None:
+    code = """
+import ctypes, os, sys
+ctypes.CDLL(None).unshare(0x80)
+print(os.readlink("/proc/self/ns/time_for_children"), flush=True)
+sys.stdin.read()"""
+    with subprocess.Popen(["python3", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout
+        text = child.stdout.readline().strip()
+        assert text != os.readlink("/proc/self/ns/time")
+        assert found(text) == text
+
+
+@pytest.mark.root
+def test_through_an_open_file_of_roots_whose_mount_is_gone() -> None:
+    with named_network("green") as path:
+        text = f"net:[{path.stat().st_ino}]"
+        fd = os.open(path, os.O_RDONLY)
+    assert os.readlink(f"/proc/self/fd/{fd}") == "/"
+    assert found(text) == text
+    os.close(fd)
+
+
+@pytest.mark.root
+def test_through_a_mount() -> None:
+    with named_network("green") as path:
+        with Namespace.from_path(path) as space:
+            text = str(space)
+        assert found(text) == text
+
+
+@pytest.mark.root
+def test_through_a_mount_in_another_mount_namespace_under_a_strange_name(tmp_path: Path) -> None:
+    script = """
+        mount -t tmpfs tmpfs "$1"; mkdir "$1/a b"; touch "$1/a b/ns"
+        unshare --net="$1/a b/ns" readlink /proc/self/ns/net
+        read wait"""
+    command = ["unshare", "--mount", "sh", "-ec", script, "sh", str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout
+        text = child.stdout.readline().strip()
+        assert found(text) == text
+
+
+def test_what_nothing_keeps_alive_is_not_found(sleeper: Sleeper) -> None:
+    text = os.readlink(f"/proc/{sleeper.pid}/ns/net")
+    sleeper.end()
+    with pytest.raises(NoSuchTarget, match="keeps it alive"):
+        search.find(NamespaceId.parse(text))
+
+
+def test_through_a_socket_alone() -> None:
+    with Namespace.create("net") as space:
+        text = str(space)
+        sock = space.call(socket.socket, socket.AF_UNIX)
+    with sock:
+        assert found(text) == text
+
+
+def test_through_one_below_it_alone() -> None:
+    """A user namespace in which nobody is any more."""
+    command = ["unshare", "--user", "--map-root-user", "unshare", "--user", "--map-root-user", "sleep", "100"]
+    with subprocess.Popen(command) as process:
+        eventually(lambda: Path(f"/proc/{process.pid}/comm").read_text() == "sleep\n", "it sleeps")
+        with Namespace.from_pid(process.pid, "user") as inner, inner.parent() as outer:
+            text = str(outer)
+        assert found(text) == text
+        process.kill()
+
+
+def test_a_hint_that_fits_saves_the_search_and_one_that_does_not_is_no_harm(
+    sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = NamespaceId.parse(os.readlink(f"/proc/{sleeper.pid}/ns/uts"))
+    hints = {str(wanted): f"/proc/{os.getpid()}/ns/uts"}
+    with search.find(wanted, hints) as space:
+        assert space.inode == wanted.inode
+    place = hints[str(wanted)]
+    assert place.startswith(f"/proc/{sleeper.pid}/")
+    with monkeypatch.context() as patch:
+        patch.setattr("nsbroker.linux.process_table.process_ids", lambda: pytest.fail("everything was looked at"))
+        with search.find(wanted, hints) as space:
+            assert space.inode == wanted.inode
+    for nonsense in ("", "socket:1/x", "/nowhere", f"socket:{os.getpid()}/0"):
+        with search.find(wanted, {str(wanted): nonsense}) as space:
+            assert space.inode == wanted.inode
+
+
+def test_a_user_namespace_as_the_owner_of_a_network_that_a_descriptor_keeps() -> None:
+    command = ["unshare", "--user", "--map-root-user", "--net", "sleep", "100"]
+    with subprocess.Popen(command) as process:
+        eventually(lambda: Path(f"/proc/{process.pid}/comm").read_text() == "sleep\n", "it sleeps")
+        with Namespace.from_pid(process.pid, "net") as network:
+            process.kill()
+            process.wait()
+            with network.owner() as owner:
+                text = str(owner)
+            assert found(text) == text
+
+
+def test_a_pid_namespace_as_the_parent_of_one_that_a_descriptor_keeps() -> None:
+    command = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "unshare", "--pid", "--fork", "sleep", "100"]
+    with subprocess.Popen(command) as process:
+        eventually(lambda: name_of(last_below(process.pid)) == "sleep\n", "it sleeps")
+        inner = last_below(process.pid)
+        with Namespace.from_pid(inner, "pid") as space:
+            os.kill(inner, signal.SIGKILL)
+            process.wait()
+            with space.parent() as parent:
+                text = str(parent)
+            assert text != os.readlink("/proc/self/ns/pid")
+            assert found(text) == text
+
+
+def last_below(pid: int) -> int:
+    """The child of a child, and so on."""
+    while children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        pid = int(children[0])
+    return pid
+
+
+def name_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text()
