@@ -1,4 +1,4 @@
-# nsbroker for hosts where it runs as a container: see examples/kubernetes/daemonset.yaml for how it has to be started.
+# The image of nsbroker for hosts where it runs in a container.  examples/kubernetes/daemonset.yaml shows how to start it.
 FROM docker.io/library/debian:13-slim AS build
 ARG DEBIAN_FRONTEND=noninteractive
 RUN apt-get update && apt-get install --yes --no-install-recommends \

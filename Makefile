@@ -1,22 +1,25 @@
-# make demo    the main job, end to end, in a few seconds
-# make test    all tests, of container engines against those that are installed; make test ENGINES=all installs the others
-# make test-kernels   the demo and the tests in Linux 5.10, 6.1, 6.12 and Debian's newest, booted in qemu, an hour each; takes
-#              root; make test-kernels KERNELS="bookworm/6.1" boots that one
-# make test-incus   tests of incus, in a Debian 13 that is installed into build/ (300 MB) and booted; takes root
-# make test-browser   the page of `nsbroker map` in a real Chromium; takes root
-# make test-image   builds the image, runs it and asks it; validates the Kubernetes example; takes root
-# make map     draws examples/map.svg anew, from containers of crun and podman
-# make bench   speed, beside others, in one run
-# make attack-table   each attack of one hostile user alone, for SECONDS=20, beside an innocent user whose calls are timed;
-#              ATTACK=connect,linger chooses; takes root
-# make soak    all attacks in turn, two users at a time, beside all that root may do, restarts included: against the unit in a
-#              booted systemd, for MINUTES=10, while an innocent user's and root's every answer is checked and timed;
-#              ATTACK=connect,linger chooses; takes root
-# make fuzz    a million calls that hypothesis makes up, right ones and spoilt ones, of the wire, policies, names, files of
-#              engines and of /proc; CALLS=..., FUZZ_SEED=..., SUBJECT=wire,names; takes root
-# make lint    types and style alone
+# make demo           Show the main use, from end to end, in a few seconds.
+# make check          Check types and style, and run the tests that need no root, engines or booted systemd, in under a minute.
+# make lint           Check types and style only.
+# make test           Run all tests, with the container engines that are installed.  ENGINES=all installs the others first.
+# make test-kernels   Run the demo and the tests on Linux 5.10, 6.1, 6.12 and Debian's newest in qemu, an hour each.
+#                     KERNELS="bookworm/6.1" chooses the kernels.  Requires root.
+# make test-incus     Run the tests of incus in a Debian 13, which is installed into build/ (300 MB) and booted.  Requires root.
+# make test-browser   Test the page of `nsbroker map` in Chromium.  Requires root.
+# make test-image     Build the image, run it and call the broker in it; validate the Kubernetes examples.  Requires root.
+# make bench          Measure the speed, compared with other programs in the same run.
+# make attack-table   Run each attack of one hostile user alone, for SECONDS=20, and time the calls of an innocent user meanwhile.
+#                     ATTACK=connect,linger chooses the attacks.  Requires root.
+# make soak           Run all attacks in turn for MINUTES=10, by two users at a time, against the unit in a booted systemd, while
+#                     root does everything that it may do, including restarts.  Every reply to an innocent user and to root is
+#                     checked and timed.  ATTACK=connect,linger chooses the attacks.  Requires root.
+# make fuzz           Test with a million valid and invalid inputs from hypothesis: messages, policies, names, files of engines and
+#                     of /proc.  CALLS=..., FUZZ_SEED=... and SUBJECT=wire,names change the run.  Requires root.
+# make map            Draw examples/map.svg again, from containers of crun and podman.
+# make generate       Generate the blocking client's methods from those of the async clients.
+# make clean          Remove the Python packages and the files that the other commands built.
 #
-# Each installs what it needs, once: system packages with apt (as root), Python packages into .venv.
+# Each command first installs the packages it needs: system packages with apt (as root), Python packages into .venv.
 
 PYTHON ?= /usr/bin/python3
 VENV := .venv
@@ -31,26 +34,39 @@ FUZZ_SEED := 0
 PYTEST := $(VENV)/bin/python -m pytest -q
 AS_USER := $(HOST) --user $(PYTEST) -m "not root" $(PYTEST_ARGS)
 AS_ROOT := ENGINES=$(ENGINES) $(HOST) $(PYTEST) -m "root or not once" $(PYTEST_ARGS)
-# Root runs these as they are meant to be run; whoever is not root has them from the half of the user.
-ALSO_AS_ROOT := $(if $(filter 0,$(shell id -u)),$(addprefix --ignore=tests/,attacks daemon/discovery daemon/engines daemon/limits))
+# As root, AS_ROOT runs these tests, so AS_USER leaves them out.  Without root, only AS_USER runs them.
+LIMITS := $(filter-out %/test_connections.py,$(wildcard tests/daemon/limits/test_*.py))
+ALSO_AS_ROOT := $(if $(filter 0,$(shell id -u)), \
+    $(addprefix --ignore=,tests/attacks tests/daemon/discovery tests/daemon/engines $(LIMITS)))
 BOOTED := { if command -v systemd-nspawn >/dev/null; then tests/boot-systemd $(PYTEST) tests/systemd $(PYTEST_ARGS); \
     elif [ "$(ENGINES)" = all ]; then echo "systemd-nspawn is missing" >&2; false; fi; }
-# What differs between kernels, without each of the features that nsbroker asks for.
-OLDER := tests/linux tests/daemon/test_peer.py tests/daemon/test_without_peer_pidfd.py tests/daemon/test_dispatcher.py \
-    tests/namespace
+# Tests of code that depends on the kernel, run as on older kernels.  Each version lacks further features that nsbroker uses.
+OLDER := tests/linux tests/model tests/namespace tests/daemon/targets/test_resolve.py \
+    $(addprefix tests/daemon/methods/,test_authorization.py test_explain.py test_open.py test_service_info.py) \
+    $(addprefix tests/daemon/,test_audit.py test_dispatcher.py test_peer.py test_without_peer_pidfd.py)
 ON_OLDER := for linux in $(if $(PYTEST_ARGS),,6.4 6.8 6.10 6.12); do echo "as on Linux $$linux:"; \
     tests/as-linux $$linux $(HOST) $(PYTEST) $(OLDER) || code=1; done
+# The fast tests: what a change breaks first.
+CHECKED := tests/conduit tests/inside tests/linux tests/model tests/namespace tests/protocol tests/varlink tests/cli/drawing \
+    $(addprefix tests/client/,test_asyncio.py test_blocking.py test_every_client.py test_trio.py) \
+    tests/daemon/policy tests/daemon/targets $(addprefix tests/daemon/,test_audit.py test_configuration.py test_dispatcher.py) \
+    $(addprefix tests/daemon/methods/,test_explain.py test_held.py test_open.py test_open_socket.py test_service_info.py) \
+    tests/test_documents.py tests/test_floors.py
 KERNELS ?= bullseye/5.10 bookworm/6.1 trixie/6.12 newest
 
-.PHONY: demo test test-kernels test-incus test-browser test-image map bench soak attack-table fuzz lint clean
+.PHONY: demo test test-kernels test-incus test-browser test-image map bench soak attack-table fuzz check generate lint clean
 
 demo: $(VENV)/.demo
 	@$(HOST) examples/demo.sh
 
-# Three lanes side by side, in each of which every part runs whatever became of those before it.
+# Three sequences of tests run in parallel.  In each sequence, all parts run, even when an earlier part failed.
 test: $(VENV)/$(if $(filter all,$(ENGINES)),.engines,.development)
 	@tests/side-by-side 'code=0; $(AS_USER) $(ALSO_AS_ROOT) || code=1; $(ON_OLDER) || code=1; exit $$code' \
 	    '$(AS_ROOT) --ignore=tests/engines' 'code=0; $(BOOTED) || code=1; $(AS_ROOT) tests/engines || code=1; exit $$code'
+
+check: $(VENV)/.development
+	@tests/side-by-side '$(HOST) --user $(PYTEST) -m "not root" $(CHECKED)' \
+	    '$(VENV)/bin/ruff check --quiet && $(VENV)/bin/ruff format --check --quiet && $(VENV)/bin/mypy'
 
 test-kernels:
 	@tests/kernels/run $(KERNELS)
@@ -106,6 +122,9 @@ attack-table: $(VENV)/.development
 
 fuzz: $(VENV)/.development
 	@CALLS=$(CALLS) FUZZ_SEED=$(FUZZ_SEED) SUBJECT='$(SUBJECT)' $(HOST) $(VENV)/bin/python -m tests.fuzz
+
+generate: $(VENV)/.development
+	@$(VENV)/bin/python -m tests.client.generate_blocking
 
 clean:
 	rm -rf $(VENV) build *.egg-info

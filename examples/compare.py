@@ -1,8 +1,8 @@
-"""Say which namespaces two processes share.
+"""Show which namespaces two processes share.
 
     python3 examples/compare.py 4711 4712
 
-For processes that are not yours, run a broker that allows it, and use `nsbroker.connect().open_all("pid:4711")` instead.
+This works for your own processes.  For others, ask a broker that allows it: `nsbroker.connect().open_all("pid:4711")`.
 """
 
 import sys
@@ -11,11 +11,11 @@ import nsbroker
 
 
 def main() -> None:
-    """Compare type by type: handles are equal when they are of the same namespace."""
+    """Compare each type: two handles are equal if they refer to the same namespace."""
     left, right = map(int, sys.argv[1:3])
-    for kind in nsbroker.NamespaceType:
-        with nsbroker.Namespace.from_pid(left, kind) as one, nsbroker.Namespace.from_pid(right, kind) as other:
-            print(f"{kind:7} {'shared' if one == other else 'apart '}  {one}" + ("" if one == other else f"  {other}"))
+    for ns_type in nsbroker.NamespaceType:
+        with nsbroker.Namespace.from_pid(left, ns_type) as one, nsbroker.Namespace.from_pid(right, ns_type) as other:
+            print(f"{ns_type:7} {'shared' if one == other else 'apart '}  {one}" + ("" if one == other else f"  {other}"))
 
 
 if __name__ == "__main__":

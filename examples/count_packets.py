@@ -2,7 +2,7 @@
 
     python3 examples/count_packets.py docker:web 10
 
-The rule that this takes: sockets = ["packet:dgram"].  Such a socket gives each packet without the header of its link.
+This takes a rule with sockets = ["packet:dgram"].  Such a socket receives packets without their link-level header (packet(7)).
 """
 
 import socket
@@ -14,21 +14,21 @@ import nsbroker
 
 ETH_P_ALL = 3
 ARPHRD_LOOPBACK = 772
-# The field of the IP header that names the protocol, by ethertype.
+# By ethertype: the name, and the offset of the protocol field in the IP header.
 FIELDS = {0x0800: ("ipv4", 9), 0x86DD: ("ipv6", 6)}
 NAMES = {0x0806: "arp", 1: "icmp", 2: "igmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
 
 
 def protocol(ethertype: int, packet: bytes) -> str:
-    """Such as `arp`, or `ipv4 tcp`; a number where there is no name here."""
+    """Return a name such as `arp` or `ipv4 tcp`; a protocol that is not in NAMES is a number."""
     if ethertype not in FIELDS:
         return NAMES.get(ethertype, f"{ethertype:#06x}")
-    name, place = FIELDS[ethertype]
-    return f"{name} {NAMES.get(packet[place], packet[place])}" if len(packet) > place else name
+    name, offset = FIELDS[ethertype]
+    return f"{name} {NAMES.get(packet[offset], packet[offset])}" if len(packet) > offset else name
 
 
 def count(sock: socket.socket, seconds: float) -> Counter[str]:
-    """What comes by within `seconds`."""
+    """Count the packets that `sock` receives within `seconds`, by protocol."""
     seen: Counter[str] = Counter()
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
@@ -37,14 +37,14 @@ def count(sock: socket.socket, seconds: float) -> Counter[str]:
             packet, (_, ethertype, direction, hardware, _) = sock.recvfrom(40)
         except TimeoutError:
             break
-        # A loopback shows each packet twice: as it goes, and as it comes.
+        # On a loopback, the socket sees each packet twice, when it is sent and when it is received.  Count it once.
         if not (hardware == ARPHRD_LOOPBACK and direction == socket.PACKET_OUTGOING):
             seen[protocol(ethertype, packet)] += 1
     return seen
 
 
 def main(target: str, seconds: str = "10") -> None:
-    """Count, print."""
+    """Open the socket, count the packets, and print the result."""
     try:
         with nsbroker.connect() as broker:
             sock = broker.socket(target, socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))

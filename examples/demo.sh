@@ -1,6 +1,6 @@
 #!/bin/sh
-# The main job, end to end: a broker as root, and a user without any right who gets what the policy allows.
-# `make demo` runs this on a small host of its own (tests/private-host), so nothing of it stays.
+# The main use, from end to end: a broker runs as root, and an unprivileged user gets what the policy allows.
+# `make demo` runs this in namespaces of its own (tests/private-host), so nothing remains afterwards.
 set -eu
 cd "$(dirname "$0")/.."
 bin=$PWD/.venv/bin
@@ -20,7 +20,7 @@ cleanup() {
 }
 trap cleanup EXIT INT TERM
 
-bold 'The policy: everyone may open their own; the user nobody also networks that ip netns names, and one container, of which it gets TCP sockets, too'
+bold 'The policy: everyone may open the namespaces of their own processes; the user nobody also named networks, and one container, in which it may open TCP sockets'
 cat > "$work/nsbroker.toml" <<X
 [[allow]]
 name = "own"
@@ -47,7 +47,7 @@ bold "The broker, as root"
 n=0; until grep -q listening "$work/log"; do n=$((n + 1)); [ $n -lt 200 ] || { cat "$work/log"; exit 1; }; sleep 0.05; done
 cat "$work/log"
 
-bold "Three things to look into: a process of nobody's in namespaces of its own, the network 'blue', a container"
+bold "Three things to open: a process of nobody in namespaces of its own, the network 'blue', a container"
 unshare --net --uts --ipc setpriv --reuid=65534 --regid=65534 --clear-groups sleep 1000 & process=$!; started="$started $process"
 ip netns add blue
 ip netns set blue 7
@@ -62,31 +62,31 @@ web=$(crun state web | sed -n 's/.*"pid": \([0-9]*\).*/\1/p')
 n=0; until grep -q '0100007F:1F90 00000000' "/proc/$web/net/tcp"; do n=$((n + 1)); [ $n -lt 200 ] || exit 1; sleep 0.05; done
 echo "process $process; $(ip netns); the container 'web', whose web server listens on its loopback"
 
-bold "Who does the broker take us for?"
+bold "Who are we, as the broker sees it?"
 user whoami
 
 bold "The namespaces of our process"
 user show "pid:$process"
 
-bold "The network 'blue': an unprivileged process holds it, and finds it to be the very same"
+bold "The network 'blue': an unprivileged process gets a descriptor of it, with the same inode"
 user open name:blue -- sh -c 'echo "descriptor 3 is $(readlink /proc/self/fd/3); /run/netns/blue is $(stat -c %i /run/netns/blue)"'
 
-bold "...and asks the kernel by which number its own network knows it (RTM_GETNSID, which wants no privilege)"
+bold "...and asks the kernel which number its own network has for it (RTM_GETNSID, which takes no privilege)"
 user open name:blue -- "$bin/python" "$PWD/examples/nsid.py"
 
-bold "A container of root's, by its name: crun runs it, the policy lets the user nobody look at its network"
+bold "A container of root, by its name: crun runs it, and the policy lets the user nobody open its network"
 user ps
 user show crun:web --type net
 user open container:web -- sh -c 'echo "descriptor 3 is $(readlink /proc/self/fd/3)"'
-echo "and crun's own word: process $web, $(readlink "/proc/$web/ns/net")"
+echo "and crun says the same: process $web, $(readlink "/proc/$web/ns/net")"
 
-bold "The shell that runs all this is root's: refused, in one line"
+bold "The shell that runs this demo belongs to root: refused, in one line"
 user show "pid:$$" || echo "exit code $?"
 
-bold "What listens on the container's loopback alone: a page, over a socket that the broker made in there"
+bold "A page of a server that listens only on the loopback of the container, over a socket that the broker opened inside"
 python examples/scrape_metrics.py crun:web 8080 /metrics
 
-bold "A packet socket, which would see all its traffic, is another permission: refused, in one line"
+bold "A packet socket, which would see all traffic of the container, takes another permission: refused, in one line"
 python examples/count_packets.py crun:web || echo "exit code $?"
 
 bold "What the broker recorded"

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Draws examples/map.svg: a few real containers, a rootless process, a named network, and who shares what.
-# `make map` runs this on a small host of its own (tests/private-host), so nothing of it stays but the picture.
+# Draws examples/map.svg: a few real containers, a rootless process, a named network, and which namespaces they share.
+# `make map` runs this in namespaces of its own (tests/private-host), so only the picture remains afterwards.
 set -eu
 [ "${1:-}" = inside ] || exec unshare --pid --fork --kill-child --mount-proc -- "$0" inside
 cd "$(dirname "$0")/.."
@@ -23,7 +23,7 @@ cp /bin/busybox "$tree/bin"
 "$nsbroker" serve --config nsbroker/daemon/nsbroker.toml 2> "$work/log" & started=$!
 n=0; until grep -q listening "$work/log"; do n=$((n + 1)); [ $n -lt 200 ] || { cat "$work/log"; exit 1; }; sleep 0.05; done
 
-# crun: web, and db in web's network.
+# crun: the container web, and db in the network of web.
 cd "$work/bundle"
 crun spec
 sed -i -e 's/"terminal": true/"terminal": false/' -e 's/"path": "rootfs"/"path": "root"/' -e '/"rlimits"/,/\]/d' \
@@ -33,7 +33,7 @@ web=$(crun state web | sed -n 's/.*"pid": \([0-9]*\).*/\1/p')
 sed -i "s|\"type\": \"network\"|\"type\": \"network\", \"path\": \"/proc/$web/ns/net\"|" config.json
 crun run --detach db < /dev/null > /dev/null
 
-# podman: shop and what watches over it, as a pod has it; and a builder with users of its own.
+# podman: shop, and its metrics exporter, which shares namespaces with it as in a pod; and builder, with a user namespace.
 cat > "$work/containers.conf" <<X
 [containers]
 default_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]
@@ -49,7 +49,7 @@ run --name shop --network none --ipc shareable
 run --name shop-metrics --network container:shop --ipc container:shop --uts container:shop
 run --name builder --network none --uidmap 0:200000:65536
 
-# A network with a name, and a user's own namespaces.
+# A named network, and namespaces that an unprivileged user created.
 ip netns add blue
 setpriv --reuid=65534 --regid=65534 --clear-groups unshare --user --map-root-user --net --uts sleep 1000 & started="$started $!"
 sleep 0.5

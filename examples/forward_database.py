@@ -1,9 +1,9 @@
-"""Reach a database in a container from here, as if it listened here, from a process without any privilege.
+"""Connect to a database in a container as if it listened on this host, from a process without any privilege.
 
     python3 examples/forward_database.py docker:database
 
-`nsbroker forward` listens on a free local port; each connection there leads to the loopback inside.  The rule that this
-takes: sockets = ["inet:stream"].
+`nsbroker forward` listens on a free local port, and connects each client to the port on the loopback inside the container.
+This takes a rule with sockets = ["inet:stream"].
 """
 
 import contextlib
@@ -19,12 +19,12 @@ SSL_REQUEST = struct.pack("!II", 8, 80877103)
 
 @contextlib.contextmanager
 def forwarded(target: str, port: int) -> Iterator[tuple[str, int]]:
-    """Where `port` inside `target` is reached from here, as long as this lasts."""
+    """Forward a free local port to `port` inside `target`.  Yields the local address."""
     command = [sys.executable, "-m", "nsbroker", "forward", target, f"0:{port}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as forward:  # noqa: S603 - no shell
         assert forward.stdout is not None  # noqa: S101 - for mypy
         try:
-            # "127.0.0.1:43121 leads to docker:database port 5432"; or nothing, and the reason on standard error.
+            # It prints "127.0.0.1:43121 leads to docker:database port 5432", or if it fails, an error on standard error.
             words = forward.stdout.readline().split()
             if not words:
                 raise SystemExit(forward.wait())
@@ -35,15 +35,15 @@ def forwarded(target: str, port: int) -> Iterator[tuple[str, int]]:
 
 
 def greeting(address: tuple[str, int]) -> str:
-    """What a PostgreSQL says to the first words of each of its clients: whether it has TLS."""
+    """Ask the server whether it is PostgreSQL with TLS, as every client of PostgreSQL does first."""
     with socket.create_connection(address, timeout=5) as database:
         database.sendall(SSL_REQUEST)
-        answer = database.recv(1)
-    return {b"S": "PostgreSQL, with TLS", b"N": "PostgreSQL, without TLS"}.get(answer, f"no PostgreSQL: it says {answer!r}")
+        reply = database.recv(1)
+    return {b"S": "PostgreSQL, with TLS", b"N": "PostgreSQL, without TLS"}.get(reply, f"no PostgreSQL: it replied {reply!r}")
 
 
 def main(target: str) -> None:
-    """Forward, ask, print."""
+    """Forward a port, ask the server, and print what it is."""
     with forwarded(target, POSTGRESQL) as address:
         try:
             print(f"{target} is reached at {address[0]} port {address[1]}: {greeting(address)}")

@@ -1,9 +1,9 @@
-"""Link statistics of each container's network, from a process without any privilege.
+"""Print the link statistics of each container's network, from a process without any privilege.
 
 python3 examples/link_statistics.py
 
-The engines' own sockets are root's; the broker tells which containers this user may open, and which process is in each.
-What such a process sees under /proc/PID/net anybody may read.
+Only root may use the sockets of the container engines.  The broker lists the containers that this user may open, and the first
+process of each.  Every user may read /proc/PID/net of that process.
 """
 
 import os
@@ -13,12 +13,12 @@ import nsbroker
 
 
 def link_statistics(pid: int) -> dict[str, tuple[int, int]]:
-    """Bytes received and sent, by interface, in the network of the process `pid`; empty when it has ended."""
+    """Return the received and sent bytes of each interface in the network of the process `pid`; nothing if it has ended."""
     pidfd = os.pidfd_open(pid)
     try:
         with open(f"/proc/{pid}/net/dev") as lines:
             rows = [line.replace(":", " ").split() for line in list(lines)[2:]]
-        # While the process lives its number is nobody else's: then what was read is of its network.
+        # If the process has not ended by now, no other process can have had its number, so the lines are of its network.
         ended = select.select([pidfd], [], [], 0)[0]
         return {} if ended else {name: (int(values[0]), int(values[8])) for name, *values in rows}
     finally:
@@ -26,7 +26,7 @@ def link_statistics(pid: int) -> dict[str, tuple[int, int]]:
 
 
 def main() -> None:
-    """Ask, read, print."""
+    """Ask the broker for the containers, and print the statistics of each."""
     with nsbroker.connect() as broker:
         containers, unavailable = broker.containers()
     for engine in unavailable:

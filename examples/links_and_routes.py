@@ -1,9 +1,9 @@
-"""The links and routes of a container's network, from a process without any privilege.
+"""Print the links and routes of a container's network, from a process without any privilege.
 
     python3 examples/links_and_routes.py docker:web
 
-pyroute2 asks over a netlink socket that the broker made inside.  The rule that this takes: sockets = ["netlink:dgram"].
-Who holds such a socket can read; to change something the kernel wants CAP_NET_ADMIN of the process that asks, too.
+pyroute2 uses a netlink socket that the broker opened inside.  This takes a rule with sockets = ["netlink:dgram"].  With such a
+socket, a process can read.  To change something, the process itself needs CAP_NET_ADMIN, too.
 """
 
 import errno
@@ -17,15 +17,15 @@ import nsbroker
 
 
 def route_socket(target: str) -> pyroute2.IPRoute:
-    """pyroute2's IPRoute on a netlink socket inside `target`."""
+    """Return an IPRoute of pyroute2 that uses a netlink socket inside `target`."""
     with nsbroker.connect() as broker:
         sock = broker.socket(target, socket.AF_NETLINK, socket.SOCK_DGRAM, socket.NETLINK_ROUTE)
-    # It takes the descriptor over, and closes it.  asyncio, on which it is built, wants the type to be SOCK_DGRAM.
+    # IPRoute takes the descriptor, and closes it.  It is built on asyncio, which demands the type SOCK_DGRAM.
     return pyroute2.IPRoute(fileno=sock.detach())
 
 
 def may_change(routes: pyroute2.IPRoute, link: Any) -> bool:
-    """Whether the kernel lets this process change `link`: asks for the state that it has anyway, which changes nothing."""
+    """Return whether the kernel lets this process change `link`.  It tries to set the state that the link already has."""
     try:
         routes.link("set", index=link["index"], state=link["state"])
     except pyroute2.NetlinkError as error:
@@ -36,7 +36,7 @@ def may_change(routes: pyroute2.IPRoute, link: Any) -> bool:
 
 
 def main(target: str) -> None:
-    """Ask, print."""
+    """Open the socket, and print the links and the routes."""
     try:
         routes = route_socket(target)
     except nsbroker.NsbrokerError as error:

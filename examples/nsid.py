@@ -1,6 +1,8 @@
-"""Ask the kernel which number our network namespace gives to the one of descriptor 3.  Takes no privilege.
+"""Ask the kernel which number our network namespace has for the network namespace of descriptor 3 (RTM_GETNSID).
 
 nsbroker open name:blue -- python3 examples/nsid.py
+
+This takes no privilege.
 """
 
 import os
@@ -13,18 +15,18 @@ NLM_F_REQUEST = 1
 
 
 def main() -> None:
-    """Ask, print."""
+    """Send the request, and print the number."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
         attribute = struct.pack("=HHI", 8, NETNSA_FD, 3)
         body = struct.pack("=B3x", socket.AF_UNSPEC) + attribute
         netlink.send(struct.pack("=IHHII", 16 + len(body), RTM_GETNSID, NLM_F_REQUEST, 1, 0) + body)
-        answer = netlink.recv(4096)
-    kind = struct.unpack_from("=H", answer, 4)[0]
-    if kind != RTM_NEWNSID:
-        raise SystemExit(f"the kernel answers: {os.strerror(-struct.unpack_from('=i', answer, 16)[0])}")
-    number = struct.unpack_from("=i", answer, 24)[0]
+        reply = netlink.recv(4096)
+    message_type = struct.unpack_from("=H", reply, 4)[0]
+    if message_type != RTM_NEWNSID:
+        raise SystemExit(f"the kernel replied: {os.strerror(-struct.unpack_from('=i', reply, 16)[0])}")
+    number = struct.unpack_from("=i", reply, 24)[0]
     inode = os.fstat(3).st_ino
-    print(f"net:[{inode}] is", f"number {number} here" if number >= 0 else "known here, by no number yet")
+    print(f"net:[{inode}] is", f"number {number} here" if number >= 0 else "known here, but has no number yet")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A root helper opens a listening socket, a worker without rights serves it: the socket goes over a conduit.
+"""A helper that is root opens a listening socket and sends it over a conduit to a worker without privileges.
 
 python3 examples/pass_socket.py
 """
@@ -12,12 +12,12 @@ NOBODY = 65534
 
 
 def helper(conduit: nsbroker.Conduit) -> None:
-    """Open the socket where only root may (any port below 1024), hand it over, and be done."""
+    """Open a socket on a port below 1024, which takes privileges, and send it to the worker."""
     conduit.transfer_socket(socket.create_server(("127.0.0.1", 80)))
 
 
 def worker(conduit: nsbroker.Conduit) -> None:
-    """Give up all rights, receive the socket, answer one caller."""
+    """Give up all privileges, receive the socket, and serve one connection."""
     os.setgroups([])
     os.setgid(NOBODY)
     os.setuid(NOBODY)
@@ -28,7 +28,7 @@ def worker(conduit: nsbroker.Conduit) -> None:
 
 
 def main() -> None:
-    """Start the worker, hand it the socket, call it."""
+    """Start the worker, send it the socket, and connect to it."""
     ours, theirs = nsbroker.Conduit.pair()
     child = os.fork()
     if child == 0:

@@ -1,8 +1,8 @@
-"""Run a function inside the network of a process (of a container, say), and stay outside with everything else.
+"""Run a function inside the network namespace of a process (of a container, for example), on a thread of its own.
 
     python3 examples/run_inside.py 4711
 
-Takes CAP_SYS_ADMIN and CAP_SYS_PTRACE: it is the local half of nsbroker, without the broker.
+This does not use the broker, so it takes CAP_SYS_ADMIN and CAP_SYS_PTRACE.
 """
 
 import socket
@@ -12,12 +12,12 @@ import nsbroker
 
 
 def main() -> None:
-    """Name the network interfaces in there, and open a socket that stays in there."""
+    """Print the network interfaces inside, and open a socket inside."""
     with nsbroker.Namespace.from_pid(int(sys.argv[1]), "net") as network:
         names = [name for _, name in network.call(socket.if_nameindex)]
         print(f"{network} has the interfaces {', '.join(names)}; here are {', '.join(name for _, name in socket.if_nameindex())}")
         with network.call(socket.socket, socket.AF_INET, socket.SOCK_STREAM) as sock:
-            # Made inside, it lives inside, whoever uses it.
+            # A socket stays in the network namespace where it was created, whichever process uses it.
             sock.bind(("127.0.0.1", 0))
             print(f"a socket bound to {sock.getsockname()[0]} in there, used out here")
 

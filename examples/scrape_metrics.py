@@ -2,7 +2,7 @@
 
     python3 examples/scrape_metrics.py docker:web 8080 /metrics
 
-Prometheus exporters and status pages often listen on 127.0.0.1 of their container alone.  The rule that this takes:
+Prometheus exporters and status pages often listen only on 127.0.0.1 of their container.  This takes a rule with
 sockets = ["inet:stream"].
 """
 
@@ -21,12 +21,12 @@ class InsideConnection(http.client.HTTPConnection):
         self._target = target
 
     def connect(self) -> None:
-        """Connect from inside: http.client asks for this whenever it has no connection."""
+        """Connect from inside the target.  http.client calls this when it has no connection."""
         self.sock = self._broker.create_connection(self._target, (self.host, self.port), self.timeout)
 
 
-def page(target: str, port: int, path: str) -> str:
-    """What GET `path` gives.  Raises OSError, HTTPException, and the errors of `nsbroker.errors`."""
+def fetch(target: str, port: int, path: str) -> str:
+    """Return the page at `path`.  Raises OSError, HTTPException, and the errors of `nsbroker.errors`."""
     with nsbroker.connect() as broker:
         connection = InsideConnection(broker, target, port)
         try:
@@ -40,9 +40,9 @@ def page(target: str, port: int, path: str) -> str:
 
 
 def main(target: str, port: str = "8080", path: str = "/metrics") -> None:
-    """Fetch, print."""
+    """Fetch the page, and print it."""
     try:
-        print(page(target, int(port), path), end="")
+        print(fetch(target, int(port), path), end="")
     except (nsbroker.NsbrokerError, OSError, http.client.HTTPException) as error:
         raise SystemExit(f"cannot fetch {path}: {error}") from error
 

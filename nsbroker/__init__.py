@@ -3,28 +3,21 @@
     with nsbroker.connect() as broker, broker.open("pid:4711", "net") as ns:
         print(ns.id)
 
-How the package is laid out, each floor importing only from those above it in this list:
+The packages and modules, lowest layer first.  Each imports only from those above it in this list:
 
-    errors       all errors, one tree
-    address      where the broker listens
-    linux/       kernel interfaces, a file each, raising plain OSError
-    identity     the types and ids of namespaces, and what one is expected to be
-    socket_kind  kinds of sockets: family, type, port
-    opening      pinning processes and opening files, with errors that say what was wrong
+    errors       all errors, in one tree
+    linux/       the kernel interfaces, one file each; they raise plain OSError
+    model/       plain data that all layers share: types and ids of namespaces, targets, kinds of sockets, descriptions
     inside/      running a function inside namespaces: blocking, trio, asyncio
-    creation     making namespaces, and naming them as `ip netns` does
-    namespace    Namespace, the handle
-    lookup       finding a namespace by its id
-    conduit/     moving descriptors, files and sockets between processes: blocking, trio
-    target       where namespaces are found, as people write it
-    varlink/     the protocol, without I/O
-    description  what is told of a namespace
-    interface    the messages of io.nsbroker.Broker
-    client/      asking the broker: blocking, trio, asyncio
-    daemon/      the broker itself
-    cli/         the command
+    namespace/   `Namespace`, the handle; opening, creating and finding namespaces without the broker
+    conduit/     passing file descriptors, files and sockets between processes: blocking, trio
+    varlink/     the varlink protocol, without I/O
+    protocol/    the varlink interface io.nsbroker.Broker: its definition, its messages, the broker's address
+    client/      the clients of the broker: blocking, trio, asyncio
+    daemon/      the broker
+    cli/         the command `nsbroker`
 
-Importing this package loads neither trio nor systemd.
+Importing this package imports neither trio nor systemd.
 """
 
 from nsbroker.client.blocking import Broker, connect

@@ -1,13 +1,14 @@
 """Every error that nsbroker raises on purpose, in one tree.
 
-`NsbrokerError` is the root.  Below it stand three branches:
+`NsbrokerError` is the root.  It has three groups of subclasses:
 
-* `BrokerError`: each class is one error of the interface and knows its name on the wire.  The broker answers with them;
-  those about targets are raised without it, too.
-* `ConnectionFailed`, `ConnectionLost`, `Timeout`, `ProtocolError`: the broker could not be asked, did not answer in time,
-  or did not speak as agreed.
-* the local ones: what the caller wrote (`InvalidTarget`, `InvalidType`, `ConfigurationError`) is wrong, running inside
-  failed (`EnterFailed`, `ReturnFailed`), or a conduit did (`ConduitError`).
+* `BrokerError`: the errors of the varlink interface, a class each.  The broker replies with them.  The errors about targets
+  are also raised when no broker is involved, for example by `Namespace.from_pid`.
+* `ConnectionFailed`, `ConnectionLost`, `Timeout`, `ProtocolError`: the broker could not be reached, did not reply in time,
+  or broke the varlink protocol.
+* The local errors: what the caller wrote is wrong (`InvalidTarget`, `InvalidType`, `ConfigurationError`), running a function
+  inside a namespace failed (`EnterFailed`, `ReturnFailed`), or sending or receiving a descriptor through a `Conduit` (an
+  AF_UNIX socket) failed (`ConduitError`).
 """
 
 from collections.abc import Mapping
@@ -22,20 +23,20 @@ class NsbrokerError(Exception):
 
 
 class BrokerError(NsbrokerError):
-    """The broker's own answer.  `wire_name` is its name in the interface, `fields` the parameters it carries there."""
+    """An error that the broker can reply with: `wire_name` is its varlink name, `fields` are the names of its parameters."""
 
     wire_name: ClassVar[str]
     fields: ClassVar[tuple[str, ...]] = ()
 
     def parameters(self) -> dict[str, Any]:
-        """What goes on the wire beside the name."""
+        """Return the parameters of the varlink error, by name."""
         return {field: getattr(self, field) for field in self.fields}
 
 
 class PermissionDenied(BrokerError):
-    """No rule of the policy allows it, or (without the broker) the kernel does not.
+    """No rule of the policy allows it; without the broker: the kernel does not allow it.
 
-    From the broker it is the very same whether the target exists or not, unless a rule names the target.
+    The broker's reply is exactly the same whether the target exists or not, unless a rule for the caller names the target.
     """
 
     wire_name = f"{_STANDARD}.PermissionDenied"
@@ -43,20 +44,21 @@ class PermissionDenied(BrokerError):
     def __init__(
         self,
         what: str = "the call",
-        why: str = "the broker's policy does not allow it, or the kernel does not (`nsbroker explain` tells)",
+        why: str = "the broker's policy does not allow it, or the kernel does not (`nsbroker explain` shows what the policy "
+        "allows)",
     ) -> None:
         super().__init__(f"{what}: permission denied: {why}")
 
 
 class InvalidParameter(BrokerError):
-    """A parameter of a call has a wrong type or value, is missing, or is unknown.  The caller is at fault."""
+    """A parameter of the call is missing, unknown, given twice, or has a wrong type or value.  The mistake is the caller's."""
 
     wire_name = f"{_STANDARD}.InvalidParameter"
     fields = ("parameter",)
 
     def __init__(self, parameter: str) -> None:
         self.parameter = parameter
-        super().__init__(f"the broker refuses the parameter {parameter!r}: wrong, missing, twice or unknown")
+        super().__init__(f"the broker refused the parameter {parameter!r}: it is wrong, missing, unknown or given twice")
 
 
 class InterfaceNotFound(BrokerError):
@@ -78,27 +80,29 @@ class MethodNotFound(BrokerError):
 
     def __init__(self, method: str) -> None:
         self.method = method
-        super().__init__(f"the broker has no method {method!r}: an older version, or a typo")
+        super().__init__(
+            f"the broker has no method {method!r}: the broker may be older than this client, or the name is misspelled"
+        )
 
 
 class MethodNotImplemented(BrokerError):
-    """The interface has the method, this service does not serve it."""
+    """The interface has the method, but this service does not implement it, or not with the flag `upgrade`."""
 
     wire_name = f"{_STANDARD}.MethodNotImplemented"
     fields = ("method",)
 
     def __init__(self, method: str) -> None:
         self.method = method
-        super().__init__(f"the broker does not serve {method!r} here")
+        super().__init__(f"the broker has the method {method!r}, but does not implement it, or not with the flag `upgrade`")
 
 
 class ExpectedMore(BrokerError):
-    """The method gives several replies and must be called with `more`."""
+    """The method sends several replies and must be called with `more`."""
 
     wire_name = f"{_STANDARD}.ExpectedMore"
 
     def __init__(self) -> None:
-        super().__init__("this method gives several replies: call it with `more`")
+        super().__init__("this method sends several replies: call it with `more`")
 
 
 class _TargetError(BrokerError):
@@ -111,25 +115,25 @@ class _TargetError(BrokerError):
 
 
 class NoSuchTarget(_TargetError):
-    """The target is not there, or no longer."""
+    """The target does not exist, or no longer exists."""
 
     wire_name = f"{_OURS}.NoSuchTarget"
 
 
 class TargetChanged(_TargetError):
-    """The target is no longer what it was when it was looked at, or what the caller expected."""
+    """The target changed while it was opened, or it is not what the caller expected."""
 
     wire_name = f"{_OURS}.TargetChanged"
 
 
 class NotANamespace(_TargetError):
-    """What was found is no namespace, or one of another type than asked for."""
+    """The target is not a namespace, or a namespace of another type than the caller asked for."""
 
     wire_name = f"{_OURS}.NotANamespace"
 
 
 class AmbiguousTarget(BrokerError):
-    """The target fits more than one thing; `candidates` lists them, each a target that fits one only."""
+    """The target matches more than one thing; each of `candidates` is a target that matches only one of them."""
 
     wire_name = f"{_OURS}.AmbiguousTarget"
     fields = ("target", "candidates")
@@ -137,11 +141,11 @@ class AmbiguousTarget(BrokerError):
     def __init__(self, target: str, candidates: list[str]) -> None:
         self.target = target
         self.candidates = candidates
-        super().__init__(f"{target} is ambiguous, say which: {', '.join(candidates)}")
+        super().__init__(f"{target} is ambiguous: write one of {', '.join(candidates)}")
 
 
 class SocketFailed(BrokerError):
-    """The socket may be had, but the kernel does not make or bind one like it."""
+    """The policy allows the socket, but the kernel could not create it or bind it."""
 
     wire_name = f"{_OURS}.SocketFailed"
     fields = ("target", "socket", "reason")
@@ -150,11 +154,14 @@ class SocketFailed(BrokerError):
         self.target = target
         self.socket = socket
         self.reason = reason
-        super().__init__(f"a socket {socket} in {target}: {reason}")
+        super().__init__(f"cannot open a socket of kind {socket} in {target}: {reason}")
 
 
 class NoSuchDevice(BrokerError):
-    """Below the target's /dev there is no such device, or what has that name is not what it should be."""
+    """There is no such device below the target's /dev, it is not the expected one, or it could not be opened.
+
+    `device` is "/dev" when the devices could not be listed.
+    """
 
     wire_name = f"{_OURS}.NoSuchDevice"
     fields = ("target", "device", "reason")
@@ -163,46 +170,61 @@ class NoSuchDevice(BrokerError):
         self.target = target
         self.device = device
         self.reason = reason
-        super().__init__(f"the device {device} of {target}: {reason}")
+        what = f"list the devices of {target}: {device}" if device == "/dev" else f"use the device {device} of {target}"
+        super().__init__(f"cannot {what}: {reason}")
 
 
 class EngineUnavailable(BrokerError):
-    """A container engine did not answer, answered nonsense, or is not there."""
+    """A container engine is not there, did not answer, or sent an answer that makes no sense."""
 
     wire_name = f"{_OURS}.EngineUnavailable"
     fields = ("engine", "reason")
 
     def __init__(self, engine: str, reason: str) -> None:
         self.engine = engine
-        # What files are named is not always text.
+        # The reason may contain a file name, which need not be valid UTF-8.
         self.reason = reason = reason.encode(errors="backslashreplace").decode()
         super().__init__(f"the engine {engine} is unavailable: {reason}")
 
 
 class NameTaken(BrokerError):
-    """A name that a namespace should get is given already."""
+    """The name that a namespace should get is already in use."""
 
     wire_name = f"{_OURS}.NameTaken"
     fields = ("name",)
 
     def __init__(self, name: str) -> None:
         self.name = name
-        super().__init__(f"name:{name} is given already: take it away first, or choose another")
+        super().__init__(
+            f"name:{name} is already in use: release it (`nsbroker release`) or delete it (`ip netns delete`) first, or choose "
+            "another name"
+        )
 
 
 class QuotaExceeded(BrokerError):
-    """The caller has too much open already; `limit` is the name of the limit in the configuration."""
+    """The caller has reached a limit; `limit` is its name in the configuration, or a text for a limit that is not set there."""
 
     wire_name = f"{_OURS}.QuotaExceeded"
     fields = ("limit",)
 
     def __init__(self, limit: str) -> None:
         self.limit = limit
-        super().__init__(f"too much at once: the broker's limit {limit!r} is reached; read or close what you have, then try again")
+        super().__init__(f"the limit {limit!r} is reached: close, read or release what you have, or wait, then try again")
+
+
+class TimedOut(BrokerError):
+    """Something that the broker had to read blocked for too long; `reason` says what.  Trying again can help."""
+
+    wire_name = f"{_OURS}.TimedOut"
+    fields = ("reason",)
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"the broker gave up: {reason}; try again")
 
 
 class RecordFailed(BrokerError):
-    """The broker could not record the call, and what is not recorded does not happen."""
+    """The broker could not write the audit record of the call, so it did not carry out the call."""
 
     wire_name = f"{_OURS}.RecordFailed"
     fields = ("reason",)
@@ -210,7 +232,7 @@ class RecordFailed(BrokerError):
     def __init__(self, reason: str) -> None:
         self.reason = reason
         super().__init__(
-            f"the broker could not record the call, so it did not do it: {reason} (see `systemctl status systemd-journald`)"
+            f"the broker could not record the call, so it did not carry it out: {reason} (see `systemctl status systemd-journald`)"
         )
 
 
@@ -219,11 +241,11 @@ class ConnectionFailed(NsbrokerError):
 
 
 class ConnectionLost(NsbrokerError):
-    """The connection ended before the answer came."""
+    """The connection ended before the reply came."""
 
 
 class Timeout(ConnectionLost, TimeoutError):
-    """The broker did not answer in time, and the connection was ended.  It is a TimeoutError, too."""
+    """The broker did not answer in time, and the connection was closed.  This is also a TimeoutError."""
 
     def __init__(self, what: str, seconds: float) -> None:
         super().__init__(
@@ -233,19 +255,19 @@ class Timeout(ConnectionLost, TimeoutError):
 
 
 class ProtocolError(NsbrokerError):
-    """The other side did not speak varlink as agreed; the connection is of no more use."""
+    """The other side broke the varlink protocol; the connection can no longer be used."""
 
 
 class InvalidTarget(NsbrokerError, ValueError):
-    """A target that cannot be understood as written."""
+    """The target is not written as a target has to be."""
 
 
 class InvalidAddress(NsbrokerError, ValueError):
-    """What cannot be the broker's address."""
+    """The text cannot be the address of a broker."""
 
 
 class InvalidType(NsbrokerError, ValueError):
-    """No such namespace type."""
+    """There is no such type of namespace or kind of socket, or it cannot be used here."""
 
 
 class EnterFailed(NsbrokerError):
@@ -253,10 +275,10 @@ class EnterFailed(NsbrokerError):
 
 
 class ReturnFailed(NsbrokerError):
-    """The function was run, but its thread could not go back to where it came from; the thread has ended.
+    """The function ran, but its thread could not switch back to its former namespaces, so the thread was ended.
 
-    `result` is what the function returned.  Root of a user namespace meets this: it may enter the namespaces it owns, but
-    not those again that it came from, unless it owns them too.
+    `result` is what the function returned.  This happens to the root of a user namespace: it may enter the namespaces that
+    its user namespace owns, but it may not return to the namespaces it came from unless its user namespace owns them, too.
     """
 
     def __init__(self, text: str, result: object) -> None:
@@ -265,51 +287,52 @@ class ReturnFailed(NsbrokerError):
 
 
 class CommandFailed(NsbrokerError):
-    """A command could not be started, or could not do its work."""
+    """A command could not be started, or it failed."""
 
 
 class ConduitError(NsbrokerError):
-    """A conduit did not carry what it should have; nothing was kept.  The root of the errors below."""
+    """A conduit failed.  Received descriptors were closed.  This is the base class of the errors below."""
 
 
 class UnusableTransport(ConduitError):
-    """What should carry descriptors cannot: it is no AF_UNIX socket."""
+    """The conduit cannot carry descriptors, because it is not an AF_UNIX socket."""
 
 
 class TransferFailed(ConduitError):
-    """Sending failed; the original is still open and still the caller's."""
+    """Sending failed; the descriptor is still open and still belongs to the caller."""
 
 
 class ConduitClosed(ConduitError):
-    """The other side hung up instead of sending."""
+    """The other side closed the connection instead of sending a descriptor."""
 
 
 class NoDescriptor(ConduitError):
-    """Data came without a descriptor."""
+    """The other side sent data without a descriptor."""
 
 
 class SeveralDescriptors(ConduitError):
-    """More than one descriptor came; all were closed."""
+    """The other side sent more than one descriptor; all of them were closed."""
 
 
 class ForeignControlMessage(ConduitError):
-    """A control message came that no conduit sends."""
+    """The other side sent a control message that no conduit sends (cmsg(3))."""
 
 
 class DescriptorsLost(ConduitError):
-    """The message was cut off: too many descriptors are open here, or it was longer than a conduit's."""
+    """The message was truncated: this process has too many open descriptors, or the message is longer than a conduit sends."""
 
 
 class WrongDescriptor(ConduitError):
-    """The descriptor that came is of another kind than was asked for; it was closed."""
+    """The received descriptor is of another kind than the caller asked for; it was closed."""
 
 
 class ConfigurationError(NsbrokerError):
-    """A configuration file is wrong, or not to be trusted; the text names the file and the place."""
+    """A configuration file or an installation is wrong or cannot be trusted; the text says what is wrong, and where."""
 
 
-def _leaves(base: type[BrokerError]) -> list[type[BrokerError]]:
-    return [leaf for cls in base.__subclasses__() for leaf in ([cls] if "wire_name" in vars(cls) else _leaves(cls))]
+def _wire_classes(base: type[BrokerError]) -> list[type[BrokerError]]:
+    return [leaf for cls in base.__subclasses__() for leaf in ([cls] if "wire_name" in vars(cls) else _wire_classes(cls))]
 
 
-WIRE_ERRORS: Mapping[str, type[BrokerError]] = {cls.wire_name: cls for cls in _leaves(BrokerError)}
+WIRE_ERRORS: Mapping[str, type[BrokerError]] = {cls.wire_name: cls for cls in _wire_classes(BrokerError)}
+"""The classes of the errors of the interface, by their varlink names."""

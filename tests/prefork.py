@@ -1,12 +1,12 @@
-"""Starts daemons from an interpreter that has imported them already: a test has hundreds of daemons, and a third of a second
-goes into importing each.
+"""Start daemons and commands by forking an interpreter that has imported their modules already.
 
-What is forked here is as what is executed: the same command line for `sys.argv`, no descriptors but the standard ones, no
-threads, signals as they are by default.
+A test run starts hundreds of them, and the imports of each take a third of a second.  A forked program looks like one that
+was executed: it has the same command line in `sys.argv`, only the standard descriptors, no threads, and default signals.
 """
 
 import contextlib
 import ctypes
+import importlib
 import json
 import os
 import runpy
@@ -17,15 +17,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-_PRELOADED = "import nsbroker.cli.main, nsbroker.cli.commands.serve, nsbroker.daemon.main"
+_PRELOADED = ("nsbroker.cli.main", "nsbroker.cli.commands.serve", "nsbroker.daemon.main")
 _PR_SET_NAME = 15
 
 
 class Forked:
-    """A daemon, with as much of `subprocess.Popen` as tests need."""
+    """A forked daemon.  It has as much of the interface of `subprocess.Popen` as tests need."""
 
     def __init__(self, server: "_Server", args: Sequence[str], pid: int) -> None:
         self._server = server
@@ -34,13 +35,13 @@ class Forked:
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
-        """Its exit code, if it has ended."""
+        """Return its exit code, or None while it runs."""
         if self.returncode is None:
             self.returncode = self._server.ask({"poll": self.pid})
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait until it ends.  Raises TimeoutExpired."""
+        """Wait until it ends; return its exit code.  `timeout` is in seconds.  Raises TimeoutExpired."""
         end = None if timeout is None else time.monotonic() + timeout
         while (code := self.poll()) is None:
             if end is not None and time.monotonic() > end:
@@ -54,17 +55,17 @@ class Forked:
         return code
 
     def send_signal(self, number: int) -> None:
-        """As long as it runs."""
+        """Send a signal, if it still runs."""
         if self.poll() is None:
             os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Send SIGKILL, if it still runs."""
         self.send_signal(signal.SIGKILL)
 
 
 class _Server:
-    """The interpreter from which daemons are forked; one for each process that starts any."""
+    """The interpreter from which daemons are forked.  Each process that starts daemons has its own."""
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
@@ -73,22 +74,22 @@ class _Server:
         self._sock = ours
         with theirs:
             command = [sys.executable, __file__, str(theirs.fileno())]
-            # It ends when this process has: nobody waits for it.
+            # It ends when this process ends, since its end of the socket is then closed.
             self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
 
     def is_ours(self) -> bool:
-        """Whether this process started it, and not one from which this one was forked."""
+        """Return whether this process started it, rather than a process from which this one was forked."""
         return self._owner == os.getpid()
 
     def ask(self, question: dict[str, Any], fds: Sequence[int] = ()) -> Any:
-        """Its answer."""
+        """Send it a question, with `fds` (borrowed), and return the answer."""
         with self._lock:
             socket.send_fds(self._sock, [json.dumps(question).encode() + b"\n"], fds)
             with self._sock.makefile("rb") as file:
                 return json.loads(file.readline())
 
     def end(self) -> None:
-        """Let it go.  Daemons that still run go on."""
+        """End the interpreter.  Daemons that still run keep running."""
         self._sock.close()
         self._process.wait()
 
@@ -97,30 +98,69 @@ _servers: list[_Server] = []
 
 
 def prepare() -> _Server:
-    """Have the interpreter ready."""
+    """Start the interpreter of this process, if it has none, and return it."""
     if not _servers or not _servers[0].is_ours():
         _servers[:] = [_Server()]
     return _servers[0]
 
 
 def finish() -> None:
-    """It is needed no longer."""
+    """End the interpreter of this process."""
     while _servers:
         _servers.pop().end()
 
 
-def start(arguments: Sequence[str], errors: int) -> Forked:
-    """Run a Python program with `arguments` as `python` takes them (a path, or -m and a module), its standard errors going
-    to `errors` (borrowed), without any input.
+def start(
+    arguments: Sequence[str],
+    errors: int,
+    output: int | None = None,
+    *,
+    uid: int = 0,
+    environment: Mapping[str, str] | None = None,
+) -> Forked:
+    """Start a Python program, with its standard error and output connected to `errors` and `output` (borrowed), without input.
+
+    `arguments` are as on the command line of `python`: a path, or -m and a module, and then the arguments of the program.
+    With `uid` it runs as that user, with the group of the same number and no others.
     """
     server = prepare()
-    pid = server.ask({"start": list(arguments), "environment": dict(os.environ), "folder": os.getcwd()}, [errors])
+    question = {
+        "start": list(arguments),
+        "uid": uid,
+        "environment": dict(os.environ if environment is None else environment),
+        "folder": os.getcwd(),
+    }
+    pid = server.ask(question, [errors] if output is None else [errors, output])
     return Forked(server, arguments, pid)
 
 
-def _become(question: dict[str, Any], errors: int) -> None:
-    os.dup2(errors, 2)
+def run(
+    arguments: Sequence[str], timeout: float, *, uid: int = 0, environment: Mapping[str, str] | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """Run a Python program to its end and return what it wrote; otherwise as `start`.  Raises TimeoutExpired."""
+    with open(os.memfd_create("output"), "w+b") as output, open(os.memfd_create("errors"), "w+b") as errors:
+        started = start(arguments, errors.fileno(), output.fileno(), uid=uid, environment=environment)
+        try:
+            code = started.wait(timeout)
+        except BaseException:
+            started.kill()
+            started.wait(timeout)
+            raise
+        written = []
+        for file in (output, errors):
+            file.seek(0)
+            written.append(file.read().decode())
+    return subprocess.CompletedProcess([sys.executable, *arguments], code, *written)
+
+
+def _become(question: dict[str, Any], fds: Sequence[int]) -> None:
+    for number, fd in zip((2, 1), fds, strict=False):
+        os.dup2(fd, number)
     os.closerange(3, 1000)
+    if question["uid"]:
+        os.setgroups([])
+        os.setresgid(question["uid"], question["uid"], question["uid"])
+        os.setresuid(question["uid"], question["uid"], question["uid"])
     os.environ.clear()
     os.environ.update(question["environment"])
     os.chdir(question["folder"])
@@ -136,13 +176,13 @@ def _become(question: dict[str, Any], errors: int) -> None:
 
 def _serve(sock: socket.socket) -> None:
     text = b""
-    errors = -1
+    fds: list[int] = []
     while True:
-        data, fds, _, _ = socket.recv_fds(sock, 65536, 1)
+        data, more, _, _ = socket.recv_fds(sock, 65536, 2)
         if not data:
             return
         text += data
-        errors = fds[0] if fds else errors
+        fds += more
         if not text.endswith(b"\n"):
             continue
         question = json.loads(text)
@@ -154,13 +194,18 @@ def _serve(sock: socket.socket) -> None:
             answer = os.fork()
             if answer == 0:
                 sock.close()
-                _become(question, errors)
+                _become(question, fds)
                 sys.exit(0)
-            os.close(errors)
+            for fd in fds:
+                os.close(fd)
+            fds = []
         sock.sendall(json.dumps(answer).encode() + b"\n")
 
 
 if __name__ == "__main__":
-    exec(_PRELOADED)
+    # Python puts the folder of a script first on the path.  In this one `systemd` is a package of tests, not the real one.
+    sys.path[0] = str(Path(__file__).parent.parent)
+    for name in _PRELOADED:
+        importlib.import_module(name)
     with socket.socket(fileno=int(sys.argv[1])) as connection:
         _serve(connection)

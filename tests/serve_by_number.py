@@ -1,9 +1,9 @@
-"""`nsbroker serve`, which before Linux 6.5 takes the process at the other end of a connection by its number alone.
+"""`nsbroker serve`, but before Linux 6.5 it identifies the process at the other end of a connection by its pid alone.
 
-There, a real broker knows no caller's process: root is nobody in particular to it, and nobody has a unit or a `self`
-(SO_PEERPIDFD is what tells).  Most tests act as root, of things that have nothing to do with that.  The number of connect
-time does for them: no test's process ends and has its number used again by chance.  `Daemon(by_number=False)` starts a real
-one, for tests of what holds without.
+On such a kernel, which has no SO_PEERPIDFD, a real broker does not know the caller's process: it treats root as an ordinary
+anonymous peer, and nobody has a unit or a `self`.  Most tests act as root and are about other things.  The pid at the time of
+connect(2) is good enough for them: no process of a test ends and has its pid used again by chance.
+`Daemon(by_number=False)` starts a real broker, for the tests of what holds without SO_PEERPIDFD.
 """
 
 import os

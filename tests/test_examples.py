@@ -1,4 +1,4 @@
-"""The examples run, as their first lines say."""
+"""The examples work as their docstrings say."""
 
 import contextlib
 import errno
@@ -39,13 +39,13 @@ def start_as_nobody(daemon: Daemon, name: str, *arguments: str) -> subprocess.Po
 
 def run_as_nobody(daemon: Daemon, name: str, *arguments: str) -> tuple[int, str, str]:
     with start_as_nobody(daemon, name, *arguments) as example:
-        said, errors = example.communicate(timeout=30)
-    return example.returncode, said, errors
+        output, errors = example.communicate(timeout=30)
+    return example.returncode, output, errors
 
 
 @pytest.fixture
 def inside(blue: Path) -> Iterator[Namespace]:
-    """The network blue, its loopback up."""
+    """The network namespace blue, with its loopback up."""
     subprocess.run(["ip", "-n", "blue", "link", "set", "lo", "up"], check=True)
     with Namespace.from_path(blue, "net") as network:
         yield network
@@ -53,7 +53,7 @@ def inside(blue: Path) -> Iterator[Namespace]:
 
 @contextlib.contextmanager
 def serving(network: Namespace, port: int, handler: type[socketserver.BaseRequestHandler]) -> Iterator[None]:
-    """A server on the loopback inside: its socket is made there, and its clients'."""
+    """Run a server on the loopback inside `network`, where its socket is created."""
     with network.call(socketserver.TCPServer, ("127.0.0.1", port), handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
@@ -73,11 +73,11 @@ class Metrics(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Not into what the tests print."""
+        """Print no log, which would disturb the output of the tests."""
 
 
 class Database(socketserver.BaseRequestHandler):
-    """As PostgreSQL without TLS answers SSLRequest."""
+    """Replies to SSLRequest as a PostgreSQL without TLS does."""
 
     def handle(self) -> None:
         self.request.sendall(b"N" if self.request.recv(8) == bytes.fromhex("0000000804d2162f") else b"E")
@@ -94,7 +94,7 @@ def test_pass_socket() -> None:
 
 def test_compare(sleeper: Sleeper) -> None:
     lines = {line.split()[0]: line.split()[1] for line in run("compare.py", str(os.getpid()), str(sleeper.pid)).splitlines()}
-    assert {kind for kind, verdict in lines.items() if verdict == "apart"} == {"ipc", "net", "uts"}
+    assert {ns_type for ns_type, verdict in lines.items() if verdict == "apart"} == {"ipc", "net", "uts"}
     assert len(lines) == 8
 
 
@@ -110,14 +110,14 @@ def test_nsid(daemon: Daemon) -> None:
 def test_link_statistics(daemon: Daemon, sleeper: Sleeper) -> None:
     with Process.open(sleeper.pid) as process:
         state = f'{{"pid": {sleeper.pid}, "process-start-time": {process.start_time()}}}'
-    # What crun writes, for a process that is no container: real ones are in tests/engines.
+    # The state file that crun would write; the process is no real container.  tests/engines has real ones.
     (daemon.folder / "crun/web-1").mkdir(parents=True)
     (daemon.folder / "crun/web-1/status").write_text(state)
     engines = "".join(f"{name} = []\n" for name in ENGINES if name != "crun")
     (daemon.config / "nsbroker.d/engines.toml").write_text(f'[engines]\ncrun = ["{daemon.folder}/crun"]\n{engines}')
     daemon.allow("agent", who="everyone", targets=["crun:web-*"], namespaces=["net"])
-    _, said, errors = run_as_nobody(daemon, "link_statistics.py")
-    assert said.splitlines()[1].split() == ["crun:web-1", "lo", "0", "0"], errors
+    _, output, errors = run_as_nobody(daemon, "link_statistics.py")
+    assert output.splitlines()[1].split() == ["crun:web-1", "lo", "0", "0"], errors
 
 
 @pytest.mark.root
@@ -128,8 +128,8 @@ def test_scrape_metrics(daemon: Daemon, inside: Namespace) -> None:
         assert run_as_nobody(daemon, "scrape_metrics.py", "name:blue", "8080", "/up?now") == (0, "asked_for /up?now\n", "")
         missing = run_as_nobody(daemon, "scrape_metrics.py", "name:blue", "8080", "/nowhere")
         assert missing == (1, "", "cannot fetch /nowhere: 404 Not Found\n")
-    code, said, errors = run_as_nobody(daemon, "scrape_metrics.py", "name:blue")
-    assert (code, said, errors.count("\n")) == (1, "", 1)
+    code, output, errors = run_as_nobody(daemon, "scrape_metrics.py", "name:blue")
+    assert (code, output, errors.count("\n")) == (1, "", 1)
     assert "Connection refused" in errors
 
 
@@ -145,9 +145,9 @@ def test_links_and_routes(daemon: Daemon, inside: Namespace) -> None:
         subprocess.run(["ip", "-n", "blue", *change.split()], check=True)
     daemon.allow("viewer", who=[f"user:{NOBODY}"], targets=["name:blue"], sockets=["netlink:dgram"])
     before = subprocess.run(["ip", "-n", "blue", "addr"], capture_output=True, check=True).stdout
-    code, said, errors = run_as_nobody(daemon, "links_and_routes.py", "name:blue")
+    code, output, errors = run_as_nobody(daemon, "links_and_routes.py", "name:blue")
     assert (code, errors) == (0, "")
-    assert [line.split() for line in said.splitlines()] == [
+    assert [line.split() for line in output.splitlines()] == [
         ["link", "lo", "up", "00:00:00:00:00:00", "read", "only"],
         ["link", "other", "down", "02:00:00:00:00:02", "read", "only"],
         ["link", "uplink", "up", "02:00:00:00:00:01", "read", "only"],
@@ -158,7 +158,7 @@ def test_links_and_routes(daemon: Daemon, inside: Namespace) -> None:
 
 
 @pytest.mark.root
-def test_who_holds_a_netlink_socket_cannot_set_a_link_down(daemon: Daemon, inside: Namespace) -> None:
+def test_a_process_with_a_netlink_socket_cannot_set_a_link_down(daemon: Daemon, inside: Namespace) -> None:
     daemon.allow("viewer", who=[f"user:{NOBODY}"], targets=["name:blue"], sockets=["netlink:dgram"])
 
     def set_down() -> str:
@@ -186,41 +186,41 @@ def test_count_packets(daemon: Daemon, inside: Namespace) -> None:
                 receiver.bind((address, 9999))
                 for _ in range(times):
                     sender.sendto(b"packet", (address, 9999))
-        said, errors = example.communicate(timeout=30)
+        output, errors = example.communicate(timeout=30)
     assert (example.returncode, errors) == (0, "")
-    assert {tuple(line.split()) for line in said.splitlines()} >= {("ipv4", "udp", "7"), ("ipv6", "udp", "3")}
+    assert {tuple(line.split()) for line in output.splitlines()} >= {("ipv4", "udp", "7"), ("ipv6", "udp", "3")}
 
 
 @pytest.mark.root
 def test_forward_database(daemon: Daemon, inside: Namespace) -> None:
     daemon.allow("database", who=[f"user:{NOBODY}"], targets=["name:blue"], sockets=["inet:stream"])
     with serving(inside, 5432, Database):
-        code, said, errors = run_as_nobody(daemon, "forward_database.py", "name:blue")
+        code, output, errors = run_as_nobody(daemon, "forward_database.py", "name:blue")
     assert (code, errors) == (0, "")
-    first, last = said.splitlines()
+    first, last = output.splitlines()
     assert first.startswith("name:blue is reached at 127.0.0.1 port ")
     assert first.endswith(": PostgreSQL, without TLS")
     assert last == "no longer forwarded"
     port = int(first.split(":")[1].split()[-1])
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))
-    code, said, errors = run_as_nobody(daemon, "forward_database.py", "name:blue")
-    assert (code, said, errors.splitlines()[-1]) == (1, "", "nothing answers in name:blue")
+    code, output, errors = run_as_nobody(daemon, "forward_database.py", "name:blue")
+    assert (code, output, errors.splitlines()[-1]) == (1, "", "nothing answers in name:blue")
 
 
 @pytest.mark.root
 @pytest.mark.parametrize("name", ["scrape_metrics.py", "links_and_routes.py", "count_packets.py", "forward_database.py"])
 def test_an_example_says_in_one_line_that_it_is_not_allowed(daemon: Daemon, inside: Namespace, name: str) -> None:
     daemon.allow("another", who=[f"user:{NOBODY}"], targets=["name:blue"], sockets=["unix:stream"])
-    code, said, errors = run_as_nobody(daemon, name, "name:blue")
-    assert (code, said, errors.count("\n")) == (1, "", 1)
+    code, output, errors = run_as_nobody(daemon, name, "name:blue")
+    assert (code, output, errors.count("\n")) == (1, "", 1)
     assert "permission denied" in errors
 
 
-def test_the_policy_for_monitoring_is_one(tmp_path: Path) -> None:
+def test_the_policy_for_monitoring_is_valid(tmp_path: Path) -> None:
     copy = tmp_path / "monitoring.toml"
     copy.write_text((EXAMPLES / "monitoring.toml").read_text())
-    checked = run_command("check", "--config", str(copy))
+    checked = run_command("check-config", "--config", str(copy))
     assert checked.returncode == 0, checked.stderr
     assert "cri:default/*/*" in checked.stdout
 

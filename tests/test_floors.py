@@ -1,4 +1,4 @@
-"""The floors: an import goes down, never up; and the front door is light."""
+"""The floors: an import goes down, never up; the front door is light; and `tests/` mirrors the package."""
 
 import ast
 import subprocess
@@ -10,7 +10,8 @@ import pytest
 
 pytestmark = pytest.mark.once
 
-PACKAGE = Path(__file__).parent.parent / "nsbroker"
+TESTS = Path(__file__).parent
+PACKAGE = TESTS.parent / "nsbroker"
 FLOORS = {
     "": [
         {"version", "errors"},
@@ -30,6 +31,7 @@ FLOORS = {
         {"results"},
         {"requests"},
         {"transport"},
+        {"async_methods", "blocking_methods"},
         {"async_broker"},
         {"asyncio", "blocking", "trio"},
     ],
@@ -40,7 +42,8 @@ FLOORS = {
         {"record_sink"},
         {"audit", "engines", "policy"},
         {"targets"},
-        {"context", "discovery"},
+        {"context"},
+        {"discovery"},
         {"methods"},
         {"dispatcher"},
         {"listener", "server"},
@@ -58,6 +61,69 @@ FLOORS = {
 """For each folder that has floors, what is on each: the lowest first."""
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 FOLDERS = sorted(path.parent for path in PACKAGE.rglob("__init__.py"))
+TESTED_ELSEWHERE: dict[str, tuple[str, str]] = {
+    "__main__": ("cli/test_main.py", "every test of a command runs it"),
+    "errors": ("protocol/test_messages.py", "data, which is compared with the interface"),
+    "version": ("cli/test_main.py", "data alone"),
+    "cli/commands/containers": ("engines/test_every_engine.py", "prints what the client returns, which needs real engines"),
+    "cli/commands/create": ("cli/commands/test_hold.py", "one test goes through all commands for held namespaces"),
+    "cli/commands/install_units": ("systemd/test_installing.py", "needs a booted systemd"),
+    "cli/commands/list_held": ("cli/commands/test_hold.py", "one test goes through all commands for held namespaces"),
+    "cli/commands/release": ("cli/commands/test_hold.py", "one test goes through all commands for held namespaces"),
+    "cli/commands/remove_units": ("systemd/test_installing.py", "needs a booted systemd"),
+    "cli/connection": ("client/test_deadlines.py", "what every command that asks the broker does first"),
+    "cli/drawing/grouping": ("cli/drawing/test_chart.py", "makes the columns of a chart, and is seen in them"),
+    "cli/execute": ("cli/commands/test_exec.py", "runs only as a part of a command"),
+    "cli/output": ("cli/test_terminal_safety.py", "prints what all commands print"),
+    "cli/service_program": ("systemd/test_installing.py", "needs a booted systemd"),
+    "cli/units": ("systemd/test_installing.py", "needs a booted systemd"),
+    "client/async_broker": ("client/test_every_client.py", "what the trio and the asyncio client share"),
+    "client/async_methods": ("client/test_every_client.py", "what the trio and the asyncio client share"),
+    "client/requests": ("client/test_every_client.py", "what all clients share"),
+    "client/results": ("client/test_hostile.py", "what all clients do with a reply"),
+    "client/transport": ("client/test_hostile.py", "what all clients do with a connection"),
+    "daemon/context": ("attacks/test_faults.py", "data alone"),
+    "daemon/discovery/change_detector": ("daemon/methods/test_watch.py", "runs only while somebody watches"),
+    "daemon/discovery/command_lines": ("daemon/discovery/test_scan.py", "a part of a scan"),
+    "daemon/discovery/relations": ("daemon/discovery/test_scan.py", "a part of a scan"),
+    "daemon/discovery/scan_result": ("daemon/discovery/test_scan.py", "data alone"),
+    "daemon/discovery/scanner": ("attacks/test_neighbours.py", "its limits show when several users list at a time"),
+    "daemon/discovery/view": ("daemon/discovery/test_visibility.py", "one subject: what a user sees of a scan"),
+    "daemon/discovery/views": ("daemon/discovery/test_visibility.py", "one subject: what a user sees of a scan"),
+    "daemon/engines/cri": ("daemon/engines/test_trusted_directory.py", "one test covers all engines with state files"),
+    "daemon/engines/dbus": ("systemd/test_bus.py", "needs a booted systemd"),
+    "daemon/engines/dbus_connection": ("systemd/test_bus.py", "needs a booted systemd"),
+    "daemon/engines/docker": ("daemon/engines/test_registry.py", "the made-up engine of those tests speaks its API"),
+    "daemon/engines/incus": ("incus/test_incus.py", "needs a real incus"),
+    "daemon/engines/oci_runtime": ("daemon/engines/test_crun.py", "what crun and runc share"),
+    "daemon/engines/query": ("daemon/engines/test_registry.py", "the registry makes the queries"),
+    "daemon/engines/rootless": ("attacks/test_own_engines.py", "needs engines of real users"),
+    "daemon/engines/rootless_queue": ("attacks/test_own_engines.py", "needs engines of real users"),
+    "daemon/engines/runc": ("daemon/engines/test_trusted_directory.py", "one test covers all engines with state files"),
+    "daemon/limits/created": ("attacks/test_neighbours.py", "needs namespaces of real users"),
+    "daemon/methods/call": ("daemon/test_dispatcher.py", "what all methods share"),
+    "daemon/methods/list_containers": ("engines/test_every_engine.py", "needs real engines"),
+    "daemon/systemd/journal": ("daemon/test_audit.py", "only records are sent by it"),
+    "daemon/systemd/service_manager": ("systemd/test_service.py", "needs a booted systemd"),
+    "daemon/targets/pinned": ("attacks/test_faults.py", "its steps fail there one by one"),
+    "daemon/targets/units": ("systemd/test_units_and_machines.py", "needs a booted systemd"),
+    "linux/capabilities": ("daemon/test_peer.py", "decides who counts as root"),
+    "linux/credentials": ("attacks/test_neighbours.py", "needs real users"),
+    "linux/device": ("daemon/methods/test_devices.py", "needs a container's /dev"),
+    "linux/file_handle": ("namespace/test_handle.py", "a step of opening a namespace by its name"),
+    "linux/libc": ("linux/test_setns.py", "every call of the C library goes through it"),
+    "linux/mounts": ("namespace/test_creation.py", "a step of naming a namespace"),
+    "linux/pidfd": ("linux/test_process.py", "a process is read with it or with procfs"),
+    "linux/process_table": ("daemon/discovery/test_earlier_scan.py", "a part of a scan"),
+    "linux/procfs": ("linux/test_process.py", "a process is read with it or with pidfd"),
+    "linux/socket_owner": ("namespace/test_search.py", "a step of a search"),
+    "linux/statx": ("linux/test_nsfs.py", "a step of recognizing a namespace"),
+    "model/description": ("protocol/test_messages.py", "data alone"),
+    "namespace/opening": ("namespace/test_handle.py", "the steps of every way to make a handle"),
+}
+"""For each module without a file of tests of its own name: the file below tests/ that tests it, and why it is that one."""
+APART = {"attacks", "browser", "engines", "incus", "systemd"}
+"""The folders of tests that mirror nothing: they are attacks, or need a browser, real engines or a booted systemd."""
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -146,3 +212,28 @@ def test_the_map_in_the_package_names_every_room_from_the_lowest_floor_to_the_hi
     rooms = [name for name in named if any(name in names for names in FLOORS[folder])]
     assert [floor(folder, name) for name in rooms] == sorted(floor(folder, name) for name in rooms)
     assert set(rooms) == set().union(*FLOORS[folder]) - {"version", "__main__"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_has_tests_of_its_own_name_or_else_a_row_that_says_where_it_is_tested(path: Path) -> None:
+    place = path.relative_to(PACKAGE)
+    has_own = (TESTS / place.with_name(f"test_{place.name}")).exists()
+    assert has_own != (str(place.with_suffix("")) in TESTED_ELSEWHERE)
+
+
+@pytest.mark.parametrize("module", TESTED_ELSEWHERE)
+def test_a_row_names_a_module_and_a_file_of_tests_that_exist_and_a_reason(module: str) -> None:
+    file, reason = TESTED_ELSEWHERE[module]
+    assert (PACKAGE / f"{module}.py").is_file()
+    assert (TESTS / file).is_file()
+    assert Path(file).name.startswith("test_")
+    assert reason
+
+
+def test_tests_with_the_name_of_a_module_lie_where_the_module_lies() -> None:
+    modules = {path.stem for path in FILES}
+    for path in TESTS.rglob("test_*.py"):
+        place = path.relative_to(TESTS)
+        name = path.stem.removeprefix("test_")
+        if place.parts[0] not in APART and name in modules:
+            assert (PACKAGE / place.with_name(f"{name}.py")).exists(), f"{place}: no module of that name is there"

@@ -1,4 +1,4 @@
-"""Types and style are tests too."""
+"""Check types and style of the whole tree."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.once
 CHECKOUT = Path(__file__).parent.parent
 
 
-@pytest.mark.root  # once is enough, and its caches go into the checkout
+@pytest.mark.root  # once is enough, and its cache is written into the checkout
 @pytest.mark.parametrize(
     "tool", [["mypy"], ["ruff", "check", "--no-cache"], ["ruff", "format", "--check", "--no-cache"]], ids=" ".join
 )

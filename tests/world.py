@@ -1,4 +1,4 @@
-"""The real things that tests act on: daemons, processes in namespaces, users, named networks."""
+"""The real things that tests work with: daemons, processes in namespaces, users, named networks."""
 
 import contextlib
 import ctypes
@@ -6,6 +6,7 @@ import os
 import pickle
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -28,18 +29,18 @@ T = TypeVar("T")
 NOBODY = 65534
 ALICE = 4001
 BOB = 4002
-"""Users who own nothing; they need no name."""
+"""Uids of users who own nothing.  They need no entry in /etc/passwd."""
 
 _PR_SET_DUMPABLE = 4
 SLOWNESS = float(os.environ.get("NSBROKER_SLOWNESS", "1"))
-"""How many times slower than usual this machine is: `tests/kernels/boot` says."""
+"""How many times slower than usual this machine is.  `tests/kernels/boot` sets it."""
 
 _PATIENCE = 10.0 * SLOWNESS
 _SERVE_BY_NUMBER = Path(__file__).parent / "serve_by_number.py"
 
 
 def eventually(condition: Callable[[], bool], what: str) -> None:
-    """Wait until `condition` holds; fail when it does not within ten seconds (`$NSBROKER_SLOWNESS` times that)."""
+    """Wait until `condition` holds.  Fail when it does not within ten seconds, times $NSBROKER_SLOWNESS."""
     end = time.monotonic() + _PATIENCE
     while not condition():
         assert time.monotonic() < end, f"never happened: {what}"
@@ -48,26 +49,26 @@ def eventually(condition: Callable[[], bool], what: str) -> None:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a process holds: its fds, and its threads with the namespaces of each."""
+    """The fds of a process, and its threads with the namespaces of each."""
 
     fds: tuple[tuple[int, str], ...]
     threads: tuple[tuple[str, ...], ...]
 
     @classmethod
     def of(cls, pid: int) -> Self:
-        """Of the process `pid`."""
+        """Take the snapshot of the process `pid`."""
         for left in reversed(range(20)):
             try:
                 return cls(tuple(_fds(pid)), tuple(sorted(_threads(pid))))
             except PermissionError:
-                # A thread that is just ending lets only root look.
+                # Only root may look at a thread that is just ending.
                 if not left:
                     raise
                 time.sleep(0.005)
         raise AssertionError("not reached")
 
     def difference(self, other: "Snapshot") -> str:
-        """What is in one of the two only."""
+        """Describe what is in only one of the two snapshots."""
         fds, threads = set(self.fds) ^ set(other.fds), set(self.threads) ^ set(other.threads)
         return f"fds {sorted(fds)}, threads {sorted(threads)}"
 
@@ -75,7 +76,7 @@ class Snapshot:
 def _fds(pid: int) -> Iterator[tuple[int, str]]:
     for name in sorted(os.listdir(f"/proc/{pid}/fd"), key=int):
         with contextlib.suppress(FileNotFoundError):
-            # The fd by which the folder is listed here is gone by now.
+            # The fd with which the folder was listed is closed by now.
             yield int(name), os.readlink(f"/proc/{pid}/fd/{name}")
 
 
@@ -84,22 +85,26 @@ def _threads(pid: int) -> Iterator[tuple[str, ...]]:
     for tid in os.listdir(f"/proc/{pid}/task"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             namespaces = _namespaces(pid, tid)
-            # A worker thread of trio's may wait for its next task for ten seconds: harmless where it should be.
+            # A worker thread of trio waits for its next task for up to ten seconds: harmless if its namespaces are right.
             if namespaces != own or not Path(f"/proc/{pid}/task/{tid}/comm").read_text().startswith("Trio thread"):
                 yield (tid, *namespaces)
 
 
 def _namespaces(pid: int, tid: str) -> tuple[str, ...]:
-    return tuple(os.readlink(f"/proc/{pid}/task/{tid}/ns/{kind}") for kind in NamespaceType)
+    return tuple(os.readlink(f"/proc/{pid}/task/{tid}/ns/{ns_type}") for ns_type in NamespaceType)
 
 
 class Daemon:
-    """`nsbroker serve` as a process of its own, its audit records in a file."""
+    """`nsbroker serve` in a process of its own.  Its log and its audit records go to a file."""
 
     def __init__(self, folder: Path, *, limits: str = "", prefix: Sequence[str] = (), by_number: bool = True) -> None:
-        """`by_number`: where the kernel has no SO_PEERPIDFD, take peers by their numbers (`tests/serve_by_number.py`)."""
+        """Prepare the daemon; `start` starts it.
+
+        `folder` gets its configuration and its log.  `limits` are lines for the section [limits].  `prefix` is put before
+        the command.  With `by_number`, a kernel without SO_PEERPIDFD takes peers by their pids (`tests/serve_by_number.py`).
+        """
         self.folder = folder
-        # Paths of tests can be too long for a socket's address.
+        # The folder of a test can have a path that is too long for the address of a socket.
         self.socket = Path(f"/run/nsbroker-{os.getpid()}-{id(self)}/socket")
         self.address = f"unix:{self.socket}"
         self.config = folder / "config"
@@ -114,7 +119,7 @@ class Daemon:
         self.process: subprocess.Popen[bytes] | Forked | None = None
 
     def start(self) -> None:
-        """Start it, and wait until it listens."""
+        """Start the daemon, and wait until it listens."""
         before = self._starts()
         with open(self._log, "ab") as log:
             if self.command[0] == sys.executable:
@@ -133,60 +138,60 @@ class Daemon:
 
     @property
     def pid(self) -> int:
-        """Its process."""
+        """The pid of the daemon."""
         assert self.process is not None
         return self.process.pid
 
     def connect(self) -> Broker:
-        """A client that gives up after ten seconds."""
+        """Connect a client whose calls time out after ten seconds."""
         return connect(self.address, timeout=_PATIENCE)
 
     def raw(self) -> socket.socket:
-        """A connection without a client library."""
+        """Open a connection without the client library.  The caller closes it."""
         sock = socket.socket(socket.AF_UNIX)
-        # With a timeout Python would not wait for room in the queue.
+        # Set the timeout later: with one, Python would not wait for room in the queue of connections.
         sock.connect(str(self.socket))
         sock.settimeout(_PATIENCE)
         return sock
 
     def allow(self, name: str, **rule: object) -> None:
-        """Add a rule, and reload."""
+        """Add a rule to the policy, and reload it."""
         lines = "\n".join(f"{key} = {msgspec.json.encode(value).decode()}" for key, value in rule.items())
         (self.config / "nsbroker.d" / f"{name}.toml").write_text(f'[[allow]]\nname = "{name}"\n{lines}\n')
         self.reload()
 
     def reload(self) -> None:
-        """SIGHUP, and wait until it says what came of it."""
+        """Send SIGHUP, and wait until the daemon logs the result."""
         before = len(self.words())
         os.kill(self.pid, signal.SIGHUP)
         eventually(lambda: len(self.words()) > before, "the daemon reloads")
 
     def words(self) -> list[str]:
-        """What it said of itself."""
+        """Return the lines that the daemon logged, without the audit records."""
         lines = self._log.read_text().splitlines() if self._log.exists() else []
         return [line for line in lines if not line.startswith("{")]
 
     def records(self) -> list[dict[str, Any]]:
-        """Its audit records."""
+        """Return the audit records of the daemon."""
         return [msgspec.json.decode(line) for line in self._log.read_text().splitlines() if line.startswith("{")]
 
     def snapshot(self) -> Snapshot:
-        """What it holds."""
+        """Take a snapshot of the daemon's fds and threads."""
         return Snapshot.of(self.pid)
 
     def settles_at(self, before: Snapshot) -> None:
-        """Wait until it holds what it held before; fail with the difference when it never does."""
+        """Wait until the daemon's fds and threads are as in `before`.  Fail with the difference after ten seconds."""
         end = time.monotonic() + _PATIENCE
         while (now := self.snapshot()) != before:
             assert time.monotonic() < end, now.difference(before)
             time.sleep(0.01)
 
     def memory(self) -> int:
-        """Its resident memory in bytes."""
+        """Return the resident memory of the daemon, in bytes."""
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """End it; its exit code."""
+        """End the daemon with a signal, and return its exit code."""
         process, self.process = self.process, None
         if process is None:
             return 0
@@ -207,7 +212,7 @@ class Daemon:
 
 
 class Sleeper:
-    """A process that does nothing, in new namespaces, perhaps as another user."""
+    """A process that only sleeps, in new namespaces (the options of unshare(1)) and as the user `uid`."""
 
     def __init__(self, unshare: str = "--net --uts --ipc", uid: int = 0) -> None:
         drop = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"] if uid else []
@@ -219,12 +224,12 @@ class Sleeper:
             assert ready.read(1) == b"!"
         self.pid = self._process.pid
 
-    def inode(self, kind: str) -> int:
-        """Of its namespace of that type, as the kernel's link says."""
-        return int(os.readlink(f"/proc/{self.pid}/ns/{kind}").split("[")[1].rstrip("]"))
+    def inode(self, ns_type: str) -> int:
+        """Return the inode of its namespace of a type."""
+        return int(os.readlink(f"/proc/{self.pid}/ns/{ns_type}").split("[")[1].rstrip("]"))
 
     def end(self, *, reap: bool = True) -> None:
-        """Kill it; without `reap` it stays a zombie."""
+        """Kill the process.  Without `reap`, it stays a zombie."""
         self._process.kill()
         if reap:
             self._process.wait()
@@ -244,7 +249,7 @@ def _state(pid: int) -> str:
 
 @contextlib.contextmanager
 def named_network(name: str) -> Iterator[Path]:
-    """`ip netns add NAME`, and its removal."""
+    """Make a network namespace with `ip netns add NAME`, and remove it afterwards.  Yields its path."""
     subprocess.run(["ip", "netns", "add", name], check=True)
     try:
         yield Path(f"/run/netns/{name}")
@@ -253,7 +258,7 @@ def named_network(name: str) -> Iterator[Path]:
 
 
 def listen_inside(name: str, address: str = "127.0.0.1", port: int = 0) -> socket.socket:
-    """A socket that listens inside the network that `ip netns` calls `name`; its loopback is up then."""
+    """Return a socket that listens in the network namespace `name` of `ip netns`, and set the loopback interface there up."""
     subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True)
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with Namespace.from_name(name, "net") as network:
@@ -262,8 +267,25 @@ def listen_inside(name: str, address: str = "127.0.0.1", port: int = 0) -> socke
     return listener
 
 
+def slow_to_close(seconds: int = 120) -> tuple[socket.socket, socket.socket]:
+    """Return a TCP socket whose last close(2) blocks for `seconds`, and the other end, which must stay open meanwhile.
+
+    The other end does not read, and SO_LINGER makes the close wait for it.  The socket is non-blocking.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock = socket.create_connection(listener.getsockname())
+        taken, _ = listener.accept()
+    sock.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            sock.send(bytes(65536))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, seconds))
+    return sock, taken
+
+
 def as_user(uid: int, function: Callable[[], T], groups: Sequence[int] = ()) -> T:
-    """Run `function` as another user, in a child; its result, or what it raised."""
+    """Run `function` as another user, in a child process.  Returns its result; fails with the traceback of what it raised."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -272,7 +294,7 @@ def as_user(uid: int, function: Callable[[], T], groups: Sequence[int] = ()) -> 
             os.setgroups(list(groups))
             os.setresgid(uid, uid, uid)
             os.setresuid(uid, uid, uid)
-            # As a program is that this user has started: a process that changes its uid may not be looked into.
+            # A process that changes its uid becomes undumpable; a program that the user starts is dumpable.
             ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
             try:
                 outcome: tuple[Any, str] = (function(), "")
@@ -285,7 +307,7 @@ def as_user(uid: int, function: Callable[[], T], groups: Sequence[int] = ()) -> 
             os._exit(0)
     os.close(write)
     with os.fdopen(read, "rb") as file:
-        # Not to its end: a child of another thread's may hold the other end, too.
+        # Do not read to the end of file: a child of another thread may hold the other end of the pipe, too.
         text = file.read(int.from_bytes(file.read(8), "big"))
     os.waitpid(child, 0)
     result, failure = pickle.loads(text)
@@ -300,13 +322,16 @@ def _command(arguments: Sequence[str], uid: int, address: str) -> dict[str, Any]
 
 
 def start_command(*arguments: str, uid: int = 0, address: str = "", **options: Any) -> subprocess.Popen[bytes]:
-    """The `nsbroker` command, as a user, with pipes for all that it reads and says."""
+    """Start the `nsbroker` command as a user, with pipes for its input and outputs."""
     pipe = subprocess.PIPE
     return subprocess.Popen(**_command(arguments, uid, address), stdin=pipe, stdout=pipe, stderr=pipe, **options)
 
 
 def run_command(*arguments: str, uid: int = 0, address: str = "", **options: Any) -> subprocess.CompletedProcess[str]:
-    """The `nsbroker` command, as a user, until it ends."""
+    """Run the `nsbroker` command as a user until it ends."""
+    if not options:
+        environment = {**os.environ, "NSBROKER_ADDRESS": address} if address else None
+        return prefork.run(["-m", "nsbroker", *arguments], 3 * _PATIENCE, uid=uid, environment=environment)
     return subprocess.run(
         **_command(arguments, uid, address),
         capture_output=True,

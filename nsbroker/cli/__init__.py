@@ -1,1 +1,1 @@
-"""The command: `main` reads the command line; each subcommand is a file with HELP, `configure` (its arguments) and `run`."""
+"""The command `nsbroker`: `main` reads the command line and runs one of `commands`."""

@@ -12,38 +12,50 @@ from nsbroker.model.target import Target
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:
-    """TARGET."""
-    parser.add_argument("target", metavar="TARGET", help="where the namespaces are: pid:4711, name:blue, ... (see nsbroker --help)")
+    """Add TARGET."""
+    parser.add_argument(
+        "target", metavar="TARGET", help="use this target: pid:4711, name:blue, container:web, ... (see nsbroker --help)"
+    )
 
 
 def add_name(parser: argparse.ArgumentParser) -> None:
-    """NAME."""
-    parser.add_argument("name", metavar="NAME", help="what the broker holds it as: letters, digits, '_', '.', '-'")
+    """Add NAME, a name for namespaces that the broker will hold."""
+    parser.add_argument("name", metavar="NAME", help="use this name for the held namespaces: letters, digits, '_', '.', '-'")
 
 
 def add_types(parser: argparse.ArgumentParser, default: str) -> None:
-    """--type, any number of times."""
-    kinds = ", ".join(NamespaceType)
+    """Add --type, which can be given several times."""
+    all_types = ", ".join(NamespaceType)
     parser.add_argument(
-        "--type", metavar="T", action="append", dest="types", help=f"a namespace type: {kinds} (default: {default})"
+        "--type",
+        metavar="T",
+        action="append",
+        dest="types",
+        help=f"choose a namespace type; can be repeated: {all_types} (default: {default})",
     )
 
 
 def set_usage_of_command(parser: argparse.ArgumentParser) -> None:
-    """-- COMMAND.  `main` cuts it off before anything is parsed."""
+    """Show `-- COMMAND` in the usage text.  `main` removes that part before argparse sees the command line."""
     parser.usage = f"{parser.prog} TARGET [--type T]... [--timeout SECONDS] -- COMMAND [ARGUMENT]..."
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
-    """--config."""
+    """Add --config."""
     parser.add_argument(
-        "--config", metavar="PATH", type=Path, help="a configuration file, or a folder with nsbroker.toml, instead of the system's"
+        "--config",
+        metavar="PATH",
+        type=Path,
+        help="read this file, or this folder with nsbroker.toml, instead of the system's configuration",
     )
 
 
 @contextlib.contextmanager
 def daemon_installed() -> Iterator[None]:
-    """Within this the daemon is imported, whose dependencies are an extra.  Raises ConfigurationError with what to install."""
+    """Import the daemon within this context.  Raises ConfigurationError, with what to install, when a package is missing.
+
+    The daemon's dependencies are an extra: `pip install nsbroker` alone does not install them.
+    """
     try:
         yield
     except ImportError as error:
@@ -51,26 +63,26 @@ def daemon_installed() -> Iterator[None]:
 
 
 def seconds(text: str) -> float:
-    """A duration on the command line.  Raises ArgumentTypeError."""
+    """Parse a duration in seconds, greater than 0 and finite.  Raises ArgumentTypeError."""
     try:
         number = float(text)
     except ValueError:
         number = math.nan
     if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text[:80]!r} is no number of seconds greater than 0")
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} is not a number of seconds greater than 0")
     return number
 
 
 def name(options: argparse.Namespace) -> str:
-    """The name, seen to be one.  Raises InvalidTarget."""
+    """Return NAME after checking its characters.  Raises InvalidTarget."""
     return Target.named(options.name).value
 
 
 def target(options: argparse.Namespace) -> Target:
-    """The parsed target.  Raises InvalidTarget."""
+    """Parse TARGET.  Raises InvalidTarget."""
     return Target.parse(options.target)
 
 
 def types(options: argparse.Namespace) -> list[NamespaceType] | None:
-    """The parsed types, each once; None when none was given.  Raises InvalidType."""
+    """Parse all --type options, and drop duplicates.  Returns None when none was given.  Raises InvalidType."""
     return None if options.types is None else list(dict.fromkeys(map(NamespaceType.parse, options.types)))

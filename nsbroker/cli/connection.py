@@ -1,23 +1,30 @@
-"""Asking the broker: what the commands that do have in common."""
+"""What all commands that ask the broker share: their options, and connecting."""
 
 import argparse
 
 from nsbroker.cli import arguments
+from nsbroker.cli.output import add_json
 from nsbroker.client import blocking
-from nsbroker.client.transport import PATIENCE
+from nsbroker.client.transport import DEFAULT_TIMEOUT
 
 
-def add_timeout(parser: argparse.ArgumentParser) -> None:
-    """--timeout."""
+def add_timeout(parser: argparse.ArgumentParser, exception: str = "") -> None:
+    """Add --timeout.  `exception` says what the timeout does not limit."""
     parser.add_argument(
         "--timeout",
         metavar="SECONDS",
         type=arguments.seconds,
-        default=PATIENCE,
-        help=f"give up when the broker takes longer for a step of its answer (default: {PATIENCE:g})",
+        default=DEFAULT_TIMEOUT,
+        help=f"give up when one step (connect, send, one reply) takes longer (default: {DEFAULT_TIMEOUT:g}){exception}",
     )
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add --timeout and --json, the only options of commands without arguments."""
+    add_timeout(parser)
+    add_json(parser)
+
+
 def connect(options: argparse.Namespace) -> blocking.Broker:
-    """A connection to the broker, which waits as long as --timeout says.  Raises as `nsbroker.connect`."""
+    """Connect to the broker, with the timeout of --timeout.  Raises the errors of `nsbroker.connect`."""
     return blocking.connect(timeout=options.timeout)

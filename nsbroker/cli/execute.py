@@ -1,4 +1,4 @@
-"""Becoming another program."""
+"""Replace this process by another program."""
 
 import os
 import sys
@@ -9,7 +9,7 @@ from nsbroker.errors import CommandFailed
 
 
 def execute(command: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
-    """Replace this process by `command`, with `environment` added to ours.  Raises CommandFailed; never returns."""
+    """Replace this process by `command`, with `environment` added to ours (execvpe(3)).  Raises CommandFailed; never returns."""
     sys.stdout.flush()
     try:
         os.execvpe(command[0], list(command), {**os.environ, **environment})  # noqa: S606 - no shell, on purpose

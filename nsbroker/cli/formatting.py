@@ -1,26 +1,28 @@
-"""How people are told of a namespace: what it is called, who is in it, what keeps it alive.
+"""Describe namespaces for people: the id, the processes in a namespace, and what uses it.
 
-Commands and paths are whatever somebody made them: what could move a cursor or break a line is shown as an escape.
+Anybody can choose commands and paths.  So all characters in them that could move the cursor or end a line are shown as
+escapes.
 """
 
 import functools
 import pwd
 
 from nsbroker.cli.terminal import printable
-from nsbroker.model.description import Holder, HolderKind, LeadingProcess, NamespaceDescription
+from nsbroker.model.description import LeadingProcess, NamespaceDescription, Reference, ReferenceKind
+from nsbroker.model.identity import format_id
 
 NOTHING = "-"
-_NAMED = 2
+_NAMES_SHOWN = 2
 
 
 def namespace_id(one: NamespaceDescription) -> str:
-    """As `ls -l /proc/self/ns` prints it, and as commands take it for a target."""
-    return f"{one.type}:[{one.inode}]"
+    """Return its id as `ls -l /proc/self/ns` prints it, such as net:[4026531840]; commands accept that as a target."""
+    return format_id(one.type, one.inode)
 
 
 @functools.cache
 def user_name(uid: int | None) -> str:
-    """The user's name here; the number of one who has none.  A process that has just ended is nobody's (None)."""
+    """Return the name of the user on this host, or the number when there is no name.  None: the process has just ended."""
     if uid is None:
         return NOTHING
     try:
@@ -30,38 +32,38 @@ def user_name(uid: int | None) -> str:
 
 
 def command(process: LeadingProcess | None) -> str:
-    """What the process runs."""
+    """Return the command line of the process, or NOTHING."""
     return (process and printable(process.command)) or NOTHING
 
 
 def leader(one: NamespaceDescription) -> str:
-    """The process with the lowest number, `4711 sleep 600`; empty when there is none."""
+    """Return the process with the lowest pid and its command, such as `4711 sleep 600`; empty when there is no process."""
     return "" if one.process is None else f"{one.process.pid} {command(one.process)}"
 
 
 def process_count(one: NamespaceDescription) -> str:
-    """How many processes are in it."""
+    """Return how many processes are in it, in words."""
     return {0: "no process", 1: "1 process"}.get(one.processes, f"{one.processes} processes")
 
 
-def holder(one: Holder) -> str:
-    """One thing that keeps a namespace alive: `fd 7 of 4711`, `/run/netns/blue`, what the broker itself holds as `name:lab`."""
+def reference(one: Reference) -> str:
+    """Describe one reference: `fd 7 of 4711`, `/run/netns/blue`, or `name:lab` for a namespace that the broker holds."""
     of = "" if one.pid is None else f" of {one.pid}"
     if one.path is not None:
         return printable(one.path) + of
-    kind = "fd" if one.kind is HolderKind.DESCRIPTOR else one.kind
+    kind = "fd" if one.kind is ReferenceKind.DESCRIPTOR else one.kind
     return kind + ("" if one.number is None else f" {one.number}") + of
 
 
-def keepers(one: NamespaceDescription) -> str:
-    """Whose it is: containers, or units; with no process in it, what else keeps it alive.  The first two, and how many more.
+def used_by(one: NamespaceDescription) -> str:
+    """Return the containers that use it, or else the units, or else, when no process is in it, the references to it.
 
-    Empty when it is just there because processes are in it.
+    At most two are named; `+3` counts three more.  Empty when processes use it that are in no container and no unit.
     """
     names = [printable(name) for name in one.containers or one.units or ()]
     if not names and not one.processes:
-        # A name says more than the number of a process; relatives say least.
-        ordered = sorted(one.holders or (), key=lambda each: (each.kind is HolderKind.NAMESPACE, each.path is None))
-        names = [holder(each) for each in ordered]
-    more = [f"+{len(names) - _NAMED}"] if len(names) > _NAMED else []
-    return " ".join([", ".join(names[:_NAMED]), *more])
+        # References with a path tell people the most, child namespaces the least.
+        ordered = sorted(one.references or (), key=lambda each: (each.kind is ReferenceKind.NAMESPACE, each.path is None))
+        names = [reference(each) for each in ordered]
+    more = [f"+{len(names) - _NAMES_SHOWN}"] if len(names) > _NAMES_SHOWN else []
+    return " ".join([", ".join(names[:_NAMES_SHOWN]), *more])

@@ -1,8 +1,9 @@
-"""Reading the command line, and turning every failure into one line and an exit code."""
+"""The command `nsbroker`: parse the command line, run one command, and report every failure in one line with an exit code."""
 
 import argparse
 import sys
 from importlib import import_module
+from types import ModuleType
 from typing import NoReturn
 
 from nsbroker.cli import terminal
@@ -14,142 +15,167 @@ REFUSED = 1
 USAGE = 2
 _INTERRUPTED = 130
 
-_COMMANDS = (
-    "serve",
-    "show",
-    "open",
-    "run",
-    "forward",
-    "connect",
-    "devices",
-    "ls",
-    "tree",
-    "watch",
-    "map",
-    "ps",
-    "create",
-    "hold",
-    "release",
-    "held",
-    "whoami",
-    "explain",
-    "check",
-    "status",
-    "install-units",
-    "remove-units",
-)
-"""Each is a module of its name in this package, with its HELP, `configure` (its arguments) and `run`."""
+GROUPS = {
+    "use namespaces": ("show", "open", "exec"),
+    "sockets and devices": ("forward", "connect", "devices"),
+    "look around": ("ls", "tree", "watch", "map", "containers"),
+    "hold namespaces": ("create", "hold", "release", "list-held"),
+    "operate the broker": ("serve", "status", "whoami", "explain", "check-config", "install-units", "remove-units"),
+}
+"""The commands, in the groups in which the help lists them.  `commands` has a module for each; see there what it contains."""
+COMMANDS = tuple(name for names in GROUPS.values() for name in names)
 
-_DESCRIPTION = "Open Linux namespaces without being root: ask the broker, which decides by its policy."
+_ALIASES = {"ps": "containers"}
+# Words that no longer work: the error message names the command that replaces them.
+_RENAMED = {"run": "exec", "held": "list-held", "check": "check-config"}
+_WITH_COMMAND = ("open", "exec")
 
-_EPILOG = """\
+_DESCRIPTION = "Open Linux namespaces without being root.  The broker opens them for you if its policy allows it."
+
+_EPILOG = f"""\
 targets:
-  pid:4711            a process                 name:blue             as `ip netns` names it
-  tid:4711/4715       one of its threads        net:[4026531840]      by id, as in /proc/self/ns
-  self                the calling process       path:/run/x/netns/y   by the file it is bound to
-  container:web       of any engine             docker:web            of that engine
-  cri:default/pod1    a pod                     cri:default/pod1/c1   one of its containers
+  pid:4711            a process                 name:blue             a name of `ip netns`, or one that the broker holds
+  tid:4711/4715       one of its threads        net:[4026531840]      a namespace id, as in /proc/self/ns
+  self                the calling process       path:/run/x/netns/y   a bind mount of a namespace
+  container:web       a container, any engine   docker:web            a container of this engine
+  cri:default/pod1    a Kubernetes pod          cri:default/pod1/c1   one of its containers
   unit:nginx.service  a systemd unit
 
 examples:
-  nsbroker show pid:4711                        the namespaces of a process
+  nsbroker containers                           list the containers that you may open
+  nsbroker show container:web                   show a container's namespaces (write its name, or how its id begins)
   nsbroker open name:blue -- sh -c 'readlink /proc/self/fd/3'
-  nsbroker run pid:4711 --type net -- ip addr   run a command inside, where the kernel lets you
-  nsbroker forward container:web 8080:80        a local port that leads to the container's loopback
-  nsbroker ps                                   the containers that you may open
-  nsbroker show container:web                   by name, id, or the beginning of an id
-  nsbroker ls --without-process                 what is kept alive by something else, and by what
-  nsbroker tree --type user                     user namespaces, and what each owns
-  nsbroker watch --type net                     networks as they come and go
-  nsbroker explain pid:4711                     which rule allows what
+  nsbroker forward container:web 8080:80        forward local port 8080 to port 80 on the container's loopback
+  nsbroker explain pid:4711                     show which rule allows what
 
-engines: ENGINES
+engines: {", ".join(ENGINES)}
 
-The broker listens at $NSBROKER_ADDRESS (unix:/run/nsbroker/io.nsbroker.Broker).
-Exit codes: 0; 1 refused or failed; 2 wrong usage; of open and run: the command's own.""".replace("ENGINES", ", ".join(ENGINES))
+The address of the broker is $NSBROKER_ADDRESS, or unix:/run/nsbroker/io.nsbroker.Broker.
+Exit codes: 0 success; 1 refused or failed; 2 wrong usage; 130 interrupted (0 for serve, watch and forward);
+open and exec: the exit code of the command that they run."""
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as every command does."""
+    """A parser that reports wrong usage in one line, without the usage text of argparse."""
 
     def error(self, message: str) -> NoReturn:
-        """Complain, and end with the exit code of wrong usage."""
+        """Print `message` and how to get help, and exit with USAGE."""
         command = self.prog.removeprefix("nsbroker").strip()
-        terminal.say(f"{command + ': ' if command else ''}{message} (see `{self.prog} --help`)")
+        terminal.print_message(f"{command + ': ' if command else ''}{message} (see `{self.prog} --help`)")
         raise SystemExit(USAGE)
 
 
+class _TopParser(_Parser):
+    """The parser of the whole command line.  Its help lists the commands in groups."""
+
+    def format_help(self) -> str:
+        """Return the help of `nsbroker` itself."""
+        groups = []
+        for title, names in GROUPS.items():
+            lines = [f"  {name:<15}{_summary(_import_command(name))}" for name in names]
+            groups.append("\n".join([f"{title}:", *lines]))
+        usage = "usage: nsbroker COMMAND [ARGUMENT]...\n       nsbroker --version"
+        commands = "\n\n".join(groups)
+        return f"{usage}\n\n{_DESCRIPTION}\n\n{commands}\n\n`nsbroker COMMAND --help` describes one command.\n\n{_EPILOG}\n"
+
+
+def _import_command(name: str) -> ModuleType:
+    return import_module(f"nsbroker.cli.commands.{name.replace('-', '_')}")
+
+
+def _summary(module: ModuleType) -> str:
+    summary = str(module.HELP).partition("\n")[0]
+    return summary[0].lower() + summary[1:].rstrip(".")
+
+
 def parser(only: str = "") -> argparse.ArgumentParser:
-    """The whole command line; or as much of it as the command `only` takes, which is there sooner."""
-    top = _Parser(prog="nsbroker", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Return the parser of the whole command line, or, to start faster, one that knows the command `only` alone."""
+    top = _TopParser(prog="nsbroker")
     top.add_argument("--version", action="version", version=f"nsbroker {VERSION}")
-    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name in [only] if only in _COMMANDS else _COMMANDS:
-        module = import_module(f"nsbroker.cli.commands.{name.replace('-', '_')}")
-        text: str = module.HELP
-        summary = text.partition("\n")[0]
+    commands = top.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    for name in [only] if only in COMMANDS else COMMANDS:
+        module = _import_command(name)
         sub = commands.add_parser(
             name,
-            help=summary[0].lower() + summary[1:].rstrip("."),
-            description=text,
+            description=module.HELP,
+            epilog=f"example:\n  {module.EXAMPLE}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.configure(sub)
-        sub.set_defaults(run=module.run, runs_command=name in ("open", "run"))
+        sub.set_defaults(run=module.run, runs_command=name in _WITH_COMMAND)
     return top
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; the exit code."""
+    """Run the command that `arguments` (default: those of this process) ask for, and return the exit code."""
     terminal.provide_standard_files()
     try:
         code = _run(sys.argv[1:] if arguments is None else arguments)
     except SystemExit as end:
-        # Of argparse: after --help, --version or wrong usage.
+        # argparse exits after --help, --version and wrong usage.
         code = end.code if isinstance(end.code, int) else REFUSED
     except (InvalidAddress, InvalidTarget, InvalidType) as error:
-        code = _complain(str(error), USAGE)
+        code = _print_error(str(error), USAGE)
     except NsbrokerError as error:
-        code = _complain(str(error), REFUSED)
+        code = _print_error(str(error), REFUSED)
     except BrokenPipeError:
-        code = REFUSED  # Whoever read our output has enough.
+        code = REFUSED  # The reader of our output closed the pipe, as head(1) does: that needs no message.
     except OSError as error:
-        code = _complain(str(error), REFUSED)
+        code = _print_error(str(error), REFUSED)
     except RecursionError:
-        code = _complain("what the broker tells is nested too deeply to be shown", REFUSED)
+        code = _print_error("the broker's reply is nested too deeply to be shown", REFUSED)
     except KeyboardInterrupt:
         code = _INTERRUPTED
     except Exception as error:
-        # Ours to mend.  It must not look like anything else, nor spill over the screen.
-        code = _complain(f"a fault in nsbroker itself: {type(error).__name__}: {error} (please report it)", REFUSED)
-    return _flushed(code)
+        # This is a bug in nsbroker.  Say so in one line, so that nobody takes it for a refusal, and print no traceback.
+        code = _print_error(f"a fault in nsbroker itself: {type(error).__name__}: {error} (please report it)", REFUSED)
+    return _flush(code)
 
 
 def _run(given: list[str]) -> int:
-    # What follows the first `--` is the command's own, other `--` included: argparse would take those for itself.
+    if not given:
+        print(parser().format_help(), end="")
+        return USAGE
+    name = _ALIASES.get(given[0], given[0])
+    # Everything after the first `--` belongs to the command, and so does any other `--`, which argparse would remove.
     cut = given.index("--") if "--" in given else len(given)
-    top = parser(given[0] if given else "")
-    options = top.parse_args(given[:cut])
+    top = parser(name)
+    if name not in COMMANDS and not name.startswith("-"):
+        top.error(_describe_unknown(name))
+    options = top.parse_args([name, *given[1:cut]])
     options.command = given[cut + 1 :]
     if options.runs_command != bool(options.command):
-        top.error("COMMAND is missing: write it after `--`" if options.runs_command else "`--` goes with open and run only")
+        top.error(
+            "COMMAND is missing: write it after `--`"
+            if options.runs_command
+            else f"`--` can only be used with {' and '.join(_WITH_COMMAND)}"
+        )
     if options.command and not options.command[0]:
         top.error("COMMAND is empty: write the name of a program after `--`")
     return int(options.run(options))
 
 
-def _complain(text: str, code: int) -> int:
-    terminal.say(text)
+def _describe_unknown(name: str) -> str:
+    if name in _RENAMED:
+        return f"unknown command {name}; it is called {_RENAMED[name]} now"
+    import difflib  # imported only when it is needed, because loading it takes time
+
+    near = difflib.get_close_matches(name, COMMANDS, 1)
+    return f"unknown command {name[:80]!r}" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _print_error(text: str, code: int) -> int:
+    terminal.print_message(text)
     return code
 
 
-def _flushed(code: int) -> int:
-    """`code`, once all output is out; the code of a failure if it does not get there."""
+def _flush(code: int) -> int:
+    """Flush standard output, and return `code`, or REFUSED when `code` is 0 and the output could not be written."""
     try:
         sys.stdout.flush()
     except OSError as error:
         terminal.silence(sys.stdout)
         if code == 0 and not isinstance(error, BrokenPipeError):
-            terminal.say(f"cannot write to standard output: {error.strerror}")
+            terminal.print_message(f"cannot write to standard output: {error.strerror}")
         return code or REFUSED
     return code

@@ -1,4 +1,4 @@
-"""What commands show: tables for people, JSON for programs."""
+"""Print results: tables for people, JSON for programs."""
 
 import argparse
 import re
@@ -10,41 +10,41 @@ import msgspec
 from nsbroker.cli import terminal
 from nsbroker.namespace import Namespace
 
-_HALVES = re.compile("[\ud800-\udfff]")
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """The option that all listing commands have."""
-    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+    """Add --json."""
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
 
 
-def is_ours(space: Namespace) -> bool:
-    """Whether this process is in `space` (borrowed)."""
-    with Namespace.current(space.type) as ours:
-        return ours == space
+def is_ours(ns: Namespace) -> bool:
+    """Return whether this process is in `ns` (borrowed)."""
+    with Namespace.current(ns.type) as ours:
+        return ours == ns
 
 
 def print_json(value: object, indent: int | None = 2) -> None:
-    """One JSON document, in UTF-8, as JSON is.  Without `indent` it is a line.
+    """Print `value` as one JSON document in UTF-8 (RFC 8259).  Without `indent` it takes one line.
 
-    On a terminal everything that is not printable, or that it has no character for, is an escape of JSON's.
+    On a terminal, every character that is not printable, or that the terminal's encoding lacks, becomes a JSON escape.
     """
-    import json  # only here: most commands print none
+    import json  # imported only here, because most commands print no JSON
 
     separators = None if indent else (",", ":")
     text = json.dumps(msgspec.to_builtins(value, str_keys=True), ensure_ascii=False, indent=indent, separators=separators)
     if sys.stdout.isatty():
-        shown = "".join(c if c == "\n" or (c.isprintable() and _has(c)) else _json_escape(c) for c in text)
+        shown = "".join(c if c == "\n" or (c.isprintable() and _can_print(c)) else _json_escape(c) for c in text)
         print(shown, flush=True)
         return
     sys.stdout.flush()
-    # Halves of surrogate pairs are the one thing that cannot be written in UTF-8.
-    sys.stdout.buffer.write(_HALVES.sub(lambda half: _json_escape(half[0]), text).encode() + b"\n")
+    # UTF-8 can encode every character except lone surrogates.
+    sys.stdout.buffer.write(_SURROGATES.sub(lambda surrogate: _json_escape(surrogate[0]), text).encode() + b"\n")
     sys.stdout.flush()
 
 
-def _has(c: str) -> bool:
-    return c.isascii() or terminal.drawn(c, "") == c
+def _can_print(c: str) -> bool:
+    return c.isascii() or terminal.if_encodable(c, "") == c
 
 
 def _json_escape(c: str) -> str:
@@ -52,14 +52,14 @@ def _json_escape(c: str) -> str:
     return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
 
 
-def print_held(name: str, spaces: Iterable[str], *, durable: bool) -> None:
-    """What is held now, and for how long."""
+def print_held(name: str, namespaces: Iterable[str], *, durable: bool) -> None:
+    """Print what the broker now holds under `name`, and for how long."""
     until = "released" if durable else "released, or until the broker ends: no service manager keeps them"
-    print(terminal.printable(f"name:{name} is {' '.join(spaces)}, held until it is {until}"))
+    print(terminal.printable(f"name:{name} is {' '.join(namespaces)}, held until it is {until}"))
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Columns as wide as their widest cell, the last one open-ended."""
+    """Print a table.  Each column is as wide as its widest cell.  Cells are escaped where they are not printable."""
     cells = [[*head], *([terminal.printable(str(cell)) for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     for row in cells:

@@ -1,5 +1,6 @@
-"""The command by which systemd starts the broker: where this installation is, whether root may run it, and how it is written
-in a unit file.
+"""The command with which systemd starts the broker.
+
+It names this installation of nsbroker, after a check that root can safely run it, in the syntax of unit files.
 """
 
 import os
@@ -13,9 +14,9 @@ from pathlib import Path
 from nsbroker.errors import CommandFailed
 
 _LINKS_MAX = 40
-# The unit has PrivateTmp=yes: what is below these is not there for the service.
+# The unit has PrivateTmp=yes, so the service cannot see files below these.
 _HIDDEN = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108 - named to be refused
-# What the broker imports, and what pip calls it where that is another name.
+# The modules that the broker imports, each with the name of its package for pip where that is another name.
 _MODULES = {
     "nsbroker": "",
     "msgspec": "",
@@ -33,81 +34,87 @@ for name in sys.argv[1:]:
     except ImportError:
         print(name, "", sep="=")
 """
-_PLAIN = re.compile(r"[A-Za-z0-9/._+@:=,~-]+")
+_NEEDS_NO_QUOTES = re.compile(r"[A-Za-z0-9/._+@:=,~-]+")
 _FOR_SHELL = frozenset("\"'\\$")
 
 
 def command() -> list[str]:
-    """What starts this installation of nsbroker.  It was seen to be there for systemd, and to be changed by root alone.
+    """Return the command that starts this installation of nsbroker.
 
+    It was checked that systemd can see the installation, that nobody but root can change it, and that no package is missing.
     Raises CommandFailed with what is wrong.
     """
     called = Path(sys.argv[0])
     if called.name != "__main__.py" and called.is_file() and os.access(called, os.X_OK):
-        # As it was called, not where links lead to: an upgrade may replace what is behind them.
+        # Keep the path by which it was called, with its symbolic links: an upgrade may point them to another place.
         folder = called.parent.absolute()
         found = [str((folder.resolve() if ".." in folder.parts else folder) / called.name)]
     else:
         found = [sys.executable, "-m", "nsbroker"]
-    for path in (Path(found[0]), Path(sys.executable), *_modules()):
-        _check(path)
+    for path in (Path(found[0]), Path(sys.executable), *_find_modules()):
+        _check_path(path)
     return found
 
 
-def written(words: Sequence[str]) -> str:
-    """A command as ExecStart= has it (systemd.service(5), systemd.syntax(7)).  Raises CommandFailed for what cannot be."""
+def format_exec_start(words: Sequence[str]) -> str:
+    """Quote a command for ExecStart= (systemd.service(5), systemd.syntax(7)).  Raises CommandFailed when that is impossible."""
     program, *arguments = words
     if _FOR_SHELL.isdisjoint(program):
-        # In the path of the program systemd replaces no variables; these have no '$' to be doubled.
-        return " ".join(map(_quoted, words))
-    # systemd takes no such characters in a program's path, but in an argument.
-    return " ".join(['/bin/sh -c \'exec "$$0" "$$@"\'', _quoted(program), *map(_quoted, arguments)])
+        # systemd replaces no variables in the path of the program, and this path has no '$' that would need doubling.
+        return " ".join(map(_quote, words))
+    # systemd does not accept these characters in the path of the program, but it accepts them in an argument.
+    return " ".join(['/bin/sh -c \'exec "$$0" "$$@"\'', _quote(program), *map(_quote, arguments)])
 
 
-def _quoted(word: str) -> str:
+def _quote(word: str) -> str:
     if not word.isprintable():
-        raise CommandFailed(f"{word!r}: a unit file has no room for paths with such characters: install nsbroker elsewhere")
-    if _PLAIN.fullmatch(word):
+        raise CommandFailed(f"{word!r}: a unit file cannot contain a path with such characters: install nsbroker elsewhere")
+    if _NEEDS_NO_QUOTES.fullmatch(word):
         return word
     escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
     return f'"{escaped}"'
 
 
-def _modules() -> list[Path]:
-    """The files of what the broker imports, found as the service will: without this shell's folder and variables."""
+def _find_modules() -> list[Path]:
+    """Return the files of the modules that the broker imports.
+
+    They are looked up as the service will do it: without the current folder and the environment variables of this shell.
+    """
     probe = [sys.executable, "-c", _PROBE, "os", *_MODULES]
     done = subprocess.run(probe, capture_output=True, text=True, check=False, cwd="/", env={"PATH": os.defpath})  # noqa: S603 - ours
     if done.returncode:
-        raise CommandFailed(f"{sys.executable} does not run without this shell's variables: {done.stderr.strip()[-200:]}")
-    said = dict(line.split("=", 1) for line in done.stdout.splitlines())
-    if not said["nsbroker"]:
-        raise CommandFailed(f"{sys.executable} finds nsbroker in this folder only: install it, pip install 'nsbroker[daemon]'")
-    missing = dict.fromkeys(_MODULES[name] or name for name, file in said.items() if not file)
+        raise CommandFailed(
+            f"{sys.executable} does not run without this shell's environment variables: {done.stderr.strip()[-200:]}"
+        )
+    files = dict(line.split("=", 1) for line in done.stdout.splitlines())
+    if not files["nsbroker"]:
+        raise CommandFailed(
+            f"{sys.executable} finds nsbroker only in the current folder: install it with pip install 'nsbroker[daemon]'"
+        )
+    missing = dict.fromkeys(_MODULES[name] or name for name, file in files.items() if not file)
     if missing:
         raise CommandFailed(f"this installation lacks {', '.join(missing)}: pip install 'nsbroker[daemon]'")
-    return [Path(file) for file in said.values()]
+    return [Path(file) for file in files.values()]
 
 
-def _check(path: Path) -> None:
-    """Raises CommandFailed when the service could not see `path`, or when anybody but root could put something in its place."""
-    for step in _way(path):
+def _check_path(path: Path) -> None:
+    """Raise CommandFailed when the service could not see `path`, or when anybody but root could change or replace it."""
+    for step in _walk(path):
         if step in _HIDDEN:
-            raise CommandFailed(
-                f"{path} is below {step}, of which the service has one of its own (PrivateTmp=): install it elsewhere"
-            )
+            raise CommandFailed(f"{path} is below {step}, which the service cannot see (PrivateTmp=): install nsbroker elsewhere")
         facts = step.stat()
         if facts.st_uid != 0:
-            raise CommandFailed(f"{step} belongs to uid {facts.st_uid}, who could have root run anything: {_ADVICE}")
+            raise CommandFailed(f"{step} belongs to uid {facts.st_uid}, who could make root run any program: {_ADVICE}")
         if facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             who = "everyone" if facts.st_mode & stat.S_IWOTH else f"the group {facts.st_gid}"
-            raise CommandFailed(f"{step} can be written by {who}, who could have root run anything: {_ADVICE}")
+            raise CommandFailed(f"{step} can be written by {who}, who could make root run any program: {_ADVICE}")
 
 
-_ADVICE = "install nsbroker where only root writes, such as /opt/nsbroker"
+_ADVICE = "install nsbroker where only root can write, such as /opt/nsbroker"
 
 
-def _way(path: Path) -> Iterator[Path]:
-    """Each folder on the way to `path`, as the kernel goes it, those behind links, too; and in the end the file."""
+def _walk(path: Path) -> Iterator[Path]:
+    """Yield each folder that the kernel passes on the way to `path`, also behind symbolic links, and then the file itself."""
     left = [*reversed(path.parts[1:])]
     at = Path("/")
     links = 0
@@ -128,7 +135,7 @@ def _way(path: Path) -> Iterator[Path]:
             raise CommandFailed(f"{at / part}: {error.strerror}") from error
         links += 1
         if links > _LINKS_MAX:
-            raise CommandFailed(f"{path}: too many links")
+            raise CommandFailed(f"{path}: too many symbolic links")
         if target.is_absolute():
             at = Path("/")
-        left += [one for one in reversed(target.parts) if one != "/"]
+        left += [part for part in reversed(target.parts) if part != "/"]

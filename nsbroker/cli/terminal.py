@@ -1,6 +1,6 @@
-"""Standard output as a terminal: its width, its colours, what it can draw, what it must not be told.
+"""Standard output as a terminal: its width, colours and encoding, and escapes for text that could control it.
 
-Into a pipe or file everything goes whole and plain.
+Output to a pipe or a file is neither cut nor coloured.
 """
 
 import io
@@ -10,35 +10,20 @@ import sys
 import unicodedata
 from typing import TextIO
 
-# Bytes that were no text (PEP 383).
-_BYTES = range(0xDC80, 0xDD00)
+from nsbroker.model.text import escaped
 
 BOLD = "1"
 YELLOW = "33"
 
 
-def escaped(text: str) -> str:
-    """`text` in one line, in which nothing is left that a terminal obeys or that turns the order of letters around.
-
-    That is all that is not printable (str.isprintable): control characters, those of C1 and of bidirectional text too,
-    separators of lines, halves of surrogate pairs.  Names, commands and paths are whatever somebody made them.
-    """
-    return text if text.isprintable() else "".join(c if c.isprintable() else _escape(c) for c in text)
-
-
-def _escape(c: str) -> str:
-    # What a program may have put into a name that was not UTF-8 (PEP 383).
-    return f"\\x{ord(c) - 0xDC00:02x}" if ord(c) in _BYTES else c.encode("unicode_escape").decode("ascii")
-
-
 def printable(text: str) -> str:
-    """`text` escaped, and what standard output has no such characters for as well."""
+    """Return `text` in one line, with escapes for what could control a terminal or what its encoding lacks."""
     encoding = sys.stdout.encoding
     return escaped(text).encode(encoding, "backslashreplace").decode(encoding)
 
 
-def say(text: str) -> None:
-    """One line on standard error.  Nobody hears it where that is closed or full."""
+def print_message(text: str) -> None:
+    """Print one line on standard error.  It is lost when standard error is closed or full."""
     try:
         print(f"nsbroker: {escaped(' '.join(text.split()))}", file=sys.stderr, flush=True)
     except OSError:
@@ -46,41 +31,44 @@ def say(text: str) -> None:
 
 
 def silence(stream: TextIO) -> None:
-    """Let what is left in the buffer of `stream`, which takes nothing more, go nowhere: it would fail once more at the end."""
-    nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-    os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
+    """Redirect `stream`, to which writing has failed, to /dev/null.
+
+    Python flushes what is left in its buffer when the process exits, and would report the same failure again.
+    """
+    null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    os.dup2(null, stream.fileno())
+    os.close(null)
 
 
 def provide_standard_files() -> None:
-    """Put something in the place of standard files that are closed, so that no socket of ours gets their numbers.
+    """Open /dev/null for each closed standard file, so that none of our sockets gets the descriptor 0, 1 or 2.
 
-    Using them still fails as it should (EBADF).
+    Each is opened for the wrong direction, so that using it still fails with EBADF, as on a closed file.
     """
     for number, flags in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_RDONLY)):
         try:
             os.fstat(number)
         except OSError:
-            # The lowest number that is free is this one.
+            # open(2) returns the lowest free descriptor, which is `number`.
             os.open(os.devnull, flags | os.O_CLOEXEC)
     if sys.stdout is None:
-        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 - it stays
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 - it stays open
     if sys.stderr is None:
-        sys.stderr = open(2, "w", closefd=False, errors="backslashreplace")  # noqa: SIM115 - it stays
+        sys.stderr = open(2, "w", closefd=False, errors="backslashreplace")  # noqa: SIM115 - it stays open
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def width() -> int | None:
-    """Its columns; None when it is no terminal."""
+    """Return the columns of the terminal, or None when standard output is not a terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def cut(text: str, room: int | None) -> str:
-    """`text`, cut to so many columns (None: whole); what was cut ends in an ellipsis."""
+def truncate(text: str, room: int | None) -> str:
+    """Shorten `text` to `room` columns (None: no limit).  Text that was shortened ends in an ellipsis."""
     if room is None or sum(map(_columns, text)) <= room:
         return text
-    mark = drawn("…", "...")[:room]
+    mark = if_encodable("…", "...")[:room]
     left = room - len(mark)
     for index, character in enumerate(text):
         left -= _columns(character)
@@ -89,20 +77,20 @@ def cut(text: str, room: int | None) -> str:
     return text
 
 
-def painted(text: str, colour: str) -> str:
-    """`text` in a colour, on a terminal whose user has not said otherwise (no-color.org)."""
+def paint(text: str, colour: str) -> str:
+    """Return `text` in `colour`; unchanged when standard output is no terminal or $NO_COLOR is set (no-color.org)."""
     if not text or not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return text
     return f"\x1b[{colour}m{text}\x1b[0m"
 
 
-def drawn(lines: str, plain: str) -> str:
-    """`lines`, or `plain` where standard output has no such characters."""
+def if_encodable(text: str, plain: str) -> str:
+    """Return `text`, or `plain` when the encoding of standard output lacks characters of `text`."""
     try:
-        lines.encode(sys.stdout.encoding)
+        text.encode(sys.stdout.encoding)
     except UnicodeEncodeError:
         return plain
-    return lines
+    return text
 
 
 def _columns(character: str) -> int:

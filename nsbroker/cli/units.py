@@ -1,6 +1,7 @@
-"""systemd's units of the broker, put where systemd looks for what an administrator installed by hand, and taken away.
+"""Install and remove the systemd units of the broker.
 
-Distributions ship the files of systemd/ in their own packages and need none of this.
+They go to /usr/local/lib, where systemd looks for units that an administrator installed by hand.  Distributions ship the
+files of systemd/ in their own packages and do not need this module.
 """
 
 import os
@@ -16,7 +17,7 @@ from nsbroker.cli import service_program
 from nsbroker.errors import CommandFailed
 
 PREFIX = Path("/usr/local/lib")
-# What `systemctl enable` makes: it leads to a file that is ours, and without it nowhere.
+# The symbolic link that `systemctl enable` makes.  Without our unit file it would dangle, so it is removed with it.
 _ENABLED = Path("/etc/systemd/system/sockets.target.wants/nsbroker.socket")
 _PROGRAM = "@NSBROKER@"
 _PLACES = {
@@ -29,26 +30,26 @@ _PLACES = {
 
 
 class UnitFile(NamedTuple):
-    """A file to install: from where, to where."""
+    """A file to install: `source` is copied to `place`."""
 
     source: Path
     place: Path
 
 
 def unit_files() -> Iterator[UnitFile]:
-    """All of them.  Raises CommandFailed when this installation has none."""
+    """Yield all files to install.  Raises CommandFailed when this installation has no unit files."""
     checkout = Path(__file__).parent.parent.parent / "systemd"
     shared = Path(sysconfig.get_path("data")) / "share/nsbroker/systemd"
     folder = checkout if (checkout / "nsbroker.socket").exists() else shared
     for name, place in _PLACES.items():
         if not (folder / name).exists():
-            raise CommandFailed(f"{folder / name}: this installation came without its unit files")
+            raise CommandFailed(f"{folder / name}: this installation has no unit files: install nsbroker again with pip")
         yield UnitFile(folder / name, PREFIX / place)
 
 
 def install() -> None:
-    """Write the files, and have systemd read them.  Raises CommandFailed, OSError."""
-    program = service_program.written(service_program.command())
+    """Write the files, and make systemd read them.  Raises CommandFailed, OSError."""
+    program = service_program.format_exec_start(service_program.command())
     for source, place in unit_files():
         place.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         _write(place, source.read_text().replace(_PROGRAM, program))
@@ -59,9 +60,10 @@ def install() -> None:
 
 
 def remove() -> list[Path]:
-    """Stop the broker and take away what `install` wrote: these files, none when nothing was there.
+    """Stop the broker and remove the files that `install` wrote.  Returns those that were there.
 
-    It goes by the places alone, so that it works when the rest of nsbroker is gone.  Raises CommandFailed, OSError.
+    It looks only for the installed files, so it also works when the unit files of this installation are gone.  Raises
+    CommandFailed, OSError.
     """
     places = [place for place in (*(PREFIX / place for place in _PLACES.values()), _ENABLED) if os.path.lexists(place)]
     if not places:
@@ -70,7 +72,7 @@ def remove() -> list[Path]:
     for place in places:
         place.unlink(missing_ok=True)
         for folder in place.parents:
-            # Only what nobody else has anything in.
+            # Remove a folder only when it is empty.
             if folder == PREFIX or PREFIX not in folder.parents or not folder.exists() or any(folder.iterdir()):
                 break
             folder.rmdir()
@@ -78,13 +80,13 @@ def remove() -> list[Path]:
     shutil.rmtree("/run/nsbroker", ignore_errors=True)
     _run("journalctl", "--update-catalog")
     _run("systemctl", "daemon-reload")
-    # What failed for good is forgotten, too.
+    # Otherwise `systemctl` would go on listing units that failed before they were removed.
     _run("systemctl", "reset-failed", "nsbroker.socket", "nsbroker.service", must=False)
     return places
 
 
 def _write(place: Path, text: str) -> None:
-    """Replace the file as a whole: who reads it meanwhile reads the old one, and a link in its place leads nowhere."""
+    """Replace the file in one step: readers see the old file or the new one.  A symbolic link there is replaced, not followed."""
     new = place.with_name(f".{place.name}.{secrets.token_hex(8)}")
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
@@ -99,7 +101,7 @@ def _write(place: Path, text: str) -> None:
 
 def _run(*command: str, must: bool = True) -> None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - programs of systemd's own
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - fixed commands
     except OSError as error:
         raise CommandFailed(f"{command[0]}: {error.strerror}") from error
     if must and done.returncode:

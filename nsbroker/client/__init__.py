@@ -1,8 +1,9 @@
-"""Asking the broker.  `requests` says what each method sends and what its answer means; the fronts do the I/O:
+"""The clients of the broker.  None of them needs any privilege.
 
-    nsbroker.client.blocking    for threads and scripts (`nsbroker.connect`)
+    nsbroker.client.blocking    for scripts and threads (`nsbroker.connect`)
     nsbroker.client.trio        for trio
     nsbroker.client.asyncio     for asyncio
 
-Neither needs any privilege.  Only the trio front imports trio, only the asyncio front asyncio.
+The clients do the I/O.  They share `requests`, which builds the call of each method and reads its replies.  Only the trio client
+imports trio, and only the asyncio client imports asyncio.
 """

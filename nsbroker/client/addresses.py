@@ -1,26 +1,34 @@
-"""What the fronts have in common when they connect: to the broker, and to an address inside."""
+"""What all clients need to connect to an address from inside a target."""
 
 import socket
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any, NamedTuple
 
-from nsbroker.errors import ConnectionLost, PermissionDenied, SocketFailed, Timeout
+from nsbroker.errors import ConnectionLost, PermissionDenied, SocketFailed
+
+
+class InetAddress(NamedTuple):
+    """One of the addresses of a host name, as getaddrinfo(3) returns them."""
+
+    family: int
+    type: int
+    protocol: int
+    sockaddr: tuple[Any, ...]
+
 
 STREAM = socket.SOCK_STREAM
 RETRY = 0.01
-"""How long to wait, in seconds, before connecting again to a listener whose queue is full."""
+"""The seconds to wait before connecting again to a listener whose queue is full."""
 
 
-def queue_stays_full(path: Path, timeout: float) -> Timeout:
-    """What to raise when the broker accepted no connection in time."""
-    return Timeout(f"connect to the broker at {path}", timeout)
-
-
-def is_of_address(error: BaseException) -> bool:
-    """Whether it is of one address alone, so that the next address of a name is tried."""
+def concerns_one_address(error: BaseException) -> bool:
+    """Return whether the error concerns one address only, so that the next address of the host name should be tried."""
     return isinstance(error, OSError | PermissionDenied | SocketFailed) and not isinstance(error, ConnectionLost)
 
 
-def most_telling(failures: Sequence[Exception]) -> Exception:
-    """The error to raise when no address worked: what came of connecting says more than a family that is not allowed."""
+def most_informative(failures: Sequence[Exception]) -> Exception:
+    """Return the error to raise if no address worked.
+
+    An error of connecting says more than an error of opening the socket, for example that a family is not allowed.
+    """
     return next((error for error in reversed(failures) if isinstance(error, OSError)), failures[-1])

@@ -1,153 +1,119 @@
-"""What the fronts of trio and asyncio have in common: the verbs, each a call that is awaited."""
+"""The common base of the trio and asyncio clients: it makes calls, and subclasses wait for the connection."""
 
 import contextlib
-import io
-import os
 import socket
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import ClassVar, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from nsbroker.client import requests
+from nsbroker.client.addresses import RETRY, InetAddress, concerns_one_address, most_informative
+from nsbroker.client.async_methods import AsyncMethods
 from nsbroker.client.forking import Forked
-from nsbroker.client.transport import NotTaken, Wire
-from nsbroker.errors import ConnectionLost
+from nsbroker.client.transport import CallNotRead, ClosedMeanwhile, Transport, check_timeout, connect_failed
+from nsbroker.errors import ConnectionLost, Timeout
 from nsbroker.linux.ancillary import close_and_clear
-from nsbroker.model.description import NamespaceDescription
-from nsbroker.model.identity import Expectation, NamespaceType
-from nsbroker.namespace import Namespace
-from nsbroker.protocol.messages import DeviceDescription, ExplainReply, HeldDescription, PeerDescription, Status, WatchReply
+from nsbroker.protocol.address import socket_path
 from nsbroker.varlink.connection import IncomingReply
 
 T = TypeVar("T")
-# A method is called `list`, too.
+# Inside the class, `list` is a method.
 List = list
 
 
-class AwaitedBroker(Forked):
-    """A connection to the broker.  Tasks may share it: calls go one after the other.  A child that is forked has a connection
-    of its own.
+B = TypeVar("B", bound="AsyncBroker")
 
-    A call that is cancelled ends the connection, since its answer may be under way.  A connection that ended between two
-    calls, so or because the broker was restarted, is made anew by itself.
+
+@contextlib.asynccontextmanager
+async def connection(client: type[B], address: str | None, timeout: float | None) -> AsyncIterator[B]:
+    """Connect to the broker with the class `client`, as the `connect` of each client documents."""
+    path, seconds = socket_path(address), check_timeout(timeout)
+    broker = client(await client._connect(path, seconds), path, seconds)
+    try:
+        yield broker
+    finally:
+        broker.close()
+
+
+class AsyncBroker(AsyncMethods, Forked):
+    """A connection to the broker.  Tasks may share it: their calls are made one after the other.
+
+    A forked child uses a connection of its own.  Cancelling a call closes the connection, because the reply may still be on
+    the way.  The next call connects again, as it also does after a restart of the broker.
     """
 
-    _closed_meanwhile: ClassVar[type[Exception]]
-    """What tells a task that another one has closed the connection it waits on."""
-
     def __init__(self, sock: socket.socket, path: Path, timeout: float | None) -> None:
+        """Use `connect`.  Takes `sock`, which is connected to `path`."""
         self._path = path
         self._timeout = timeout
-        self._wire = Wire(sock)
+        self._transport = Transport(sock)
         self._lock = self._new_lock()
         super().__init__()
 
-    async def open(self, target: requests.Where, type: str, *, expect: Expectation | None = None) -> Namespace:
-        """Open one namespace of `target`; the handle is the caller's.  Raises the errors of `nsbroker.errors`; TargetChanged
-        when it is not what `expect` says.
-        """
-        return (await self._call(requests.open_namespaces(target, [type], expect))).popitem()[1]
-
-    async def open_all(
-        self, target: requests.Where, types: Iterable[str] | None = None, *, expect: Expectation | None = None
-    ) -> dict[NamespaceType, Namespace]:
-        """Open several namespaces of `target` (None: all it has), all or none; the handles are the caller's."""
-        return await self._call(requests.open_namespaces(target, types, expect))
-
-    async def explain(
-        self,
-        target: requests.Where,
-        types: Iterable[str] | None = None,
-        *,
-        sockets: Iterable[str] | None = None,
-        devices: Iterable[str] | None = None,
-    ) -> ExplainReply:
-        """What the policy says to opening these types of namespaces, kinds of sockets (such as inet:stream) and devices;
-        without any, to `open_all`.
-        """
-        return await self._call(requests.explain(target, types, sockets, devices))
-
-    async def list(self, types: Iterable[str] | None = None, *, target: requests.Where | None = None) -> List[NamespaceDescription]:
-        """The namespaces that this process may have opened, of `types` (None: all), of `target` alone if one is given.
-
-        What each description counts and names are processes and files by which this process may have it opened.
-        """
-        return await self._call(requests.list_namespaces(types, target))
-
-    def watch(self, types: Iterable[str] | None = None) -> "AwaitedWatch":
-        """What becomes of the namespaces (of `types`, None: all) that this process may have opened, on a connection of its own:
-
-            async with broker.watch(["net"]) as events:
-                async for event in events: ...
-
-        First comes all that there is (`present`), then `ready`, then what changes.  Raises the errors of `list`.
-        """
-        return AwaitedWatch(self, requests.watch(types))
-
-    async def containers(self) -> requests.ContainerList:
-        """The containers of which this process may have something opened, and the engines that could not be asked."""
-        return await self._call(requests.list_containers())
-
-    async def _socket(
-        self, target: requests.Where, family: int, type: int, proto: int, bind: tuple[str, int] | None
+    async def _open_socket(
+        self, target: requests.TargetLike, family: int, type: int, proto: int, bind: tuple[str, int] | None
     ) -> socket.socket:
-        """A socket in the network namespace of `target`, non-blocking; the caller's."""
+        """Open a socket in the network namespace of `target`; it is non-blocking, and the caller's to close."""
         sock = await self._call(requests.open_socket(target, family, type, proto, bind))
         sock.setblocking(False)
         return sock
 
-    async def devices(self, target: requests.Where) -> List[DeviceDescription]:
-        """The character devices below the /dev of `target` that this process may have opened."""
-        return await self._call(requests.list_devices(target))
+    async def _connect_inside(self, target: requests.TargetLike, address: tuple[str, int]) -> socket.socket:
+        """Open a socket (the caller's to close) that is connected to `address` from inside `target`.
 
-    async def device(self, target: requests.Where, name: str, flags: int = os.O_RDONLY) -> io.FileIO:
-        """Open a character device below the /dev of `target`, by its name there (null, net/tun); the file is the caller's.
-
-        `flags` are os.O_RDONLY, O_WRONLY or O_RDWR, others are dropped.  Raises NoSuchDevice, and the errors of `open`.
+        The host name is looked up in this process, not inside, and each of its addresses is tried.  Raises OSError if no
+        connection can be made, and the errors of `socket`.
         """
-        return await self._call(requests.open_device(target, name, flags))
+        failures: list[Exception] = []
+        for family, kind, protocol, sockaddr in await self._look_up(address):
+            sock = None
+            try:
+                sock = await self._open_socket(target, family, kind, protocol, None)
+                await self._connect_socket(sock, sockaddr)
+                return sock
+            except BaseException as error:
+                if sock is not None:
+                    sock.close()
+                if not isinstance(error, Exception) or not concerns_one_address(error):
+                    raise
+                failures.append(error)
+        raise most_informative(failures)
 
-    async def create(self, types: Iterable[str], *, name: str | None = None) -> requests.Created:
-        """Have new namespaces made; the handles are the caller's.  With `name` the broker holds them, too, until `release`.
+    @classmethod
+    async def _connect(cls, path: Path, timeout: float | None) -> socket.socket:
+        """Return a socket (the caller's to close) that is connected to the broker at `path`.  Raises ConnectionFailed, Timeout."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 
-        Raises NameTaken, QuotaExceeded, PermissionDenied.
-        """
-        return await self._call(requests.create(types, name))
+        async def step() -> None:
+            await cls._sleep(0)
+            while not _try_connect(sock, path):
+                # The queue of the listener is full, and the kernel has no event for when there is room again.
+                await cls._sleep(RETRY)
 
-    async def hold(self, target: requests.Where, name: str, types: Iterable[str] | None = None) -> bool:
-        """Have namespaces of `target` (None: all it has) held under `name` until `release`; whether they outlive a restart
-        of the broker.  Raises as `create`.
-        """
-        return await self._call(requests.hold(target, types, name))
+        try:
+            await cls._run_with_timeout(f"connect to the broker at {path}", timeout, step)
+        except BaseException as error:
+            sock.close()
+            if isinstance(error, OSError) and not isinstance(error, Timeout):
+                raise connect_failed(path, error) from error
+            raise
+        return sock
 
-    async def release(self, name: str) -> None:
-        """Let go of what this user holds under `name`.  Raises PermissionDenied, NoSuchTarget."""
-        await self._call(requests.release(name))
-
-    async def held(self) -> List[HeldDescription]:
-        """What this user holds, or may open of what others hold."""
-        return await self._call(requests.list_held())
-
-    async def who_am_i(self) -> PeerDescription:
-        """Who the broker takes this process for."""
-        return await self._call(requests.who_am_i())
-
-    async def status(self) -> Status:
-        """How the broker is doing."""
-        return await self._call(requests.status())
+    async def _open_another(self) -> Self:
+        return type(self)(await self._connect(self._path, self._timeout), self._path, self._timeout)
 
     async def _call(self, request: requests.Request[T]) -> T:
-        # Descriptors that come with the answer are in here until somebody has them, whatever happens.
+        # Descriptors that arrive with the reply are in this list until an object takes them, so that none can leak.
         fds: list[int] = []
         try:
             async with self._lock:
-                if self._wire.is_over(request):
+                if self._transport.is_over(request):
                     await self._connect_again()
                 try:
                     replies = await self._exchange(request, fds)
-                except NotTaken:
+                except CallNotRead:
                     await self._connect_again()
                     replies = await self._exchange(request, fds)
             return requests.finish(request, replies)
@@ -155,152 +121,84 @@ class AwaitedBroker(Forked):
             close_and_clear(fds)
 
     async def _connect_again(self) -> None:
-        self._wire.drop()
-        self._wire.replace(await self._connected())
+        self._transport.drop()
+        self._transport.replace(await self._connect(self._path, self._timeout))
 
     async def _exchange(self, request: requests.Request[T], fds: List[int]) -> Sequence[IncomingReply]:
-        wire = self._wire
+        transport = self._transport
         try:
-            wire.start(request, fds)
+            transport.start(request, fds)
             await self._send(request)
-            while (replies := wire.replies(request)) is None:
+            while (replies := transport.replies(request)) is None:
                 await self._receive(request)
         except BaseException as error:
-            # Half a call or half an answer: nothing on this connection would be what it seems.
-            wire.drop()
-            if isinstance(error, self._closed_meanwhile):
+            # Part of the call was sent, or part of the reply was received: the connection is out of step.
+            transport.drop()
+            if isinstance(error, ClosedMeanwhile):
                 raise ConnectionLost(f"{request.what()}: the connection was closed meanwhile") from error
             raise
         return replies
 
     async def _send(self, request: requests.Request[T]) -> None:
-        """Send the call that was started.  Raises Timeout."""
+        """Send the started call.  Raises Timeout."""
         with contextlib.suppress(BlockingIOError):
-            if self._wire.send_some(request):
+            if self._transport.send_some(request):
                 return
-        await self._in_time(request, lambda: self._send_rest(request))
+        await self._run_with_timeout(request.what(), self._timeout, lambda: self._send_rest(request))
 
     async def _send_rest(self, request: requests.Request[T]) -> None:
         sent = False
         while not sent:
-            await self._writable()
+            await self._wait_writable()
             with contextlib.suppress(BlockingIOError):
-                sent = self._wire.send_some(request)
+                sent = self._transport.send_some(request)
 
     async def _receive(self, request: requests.Request[T]) -> None:
-        """Receive until another reply is there.  Raises Timeout when that takes too long, however many bytes of it came."""
-        await self._in_time(request, lambda: self._receive_rest(request))
+        """Receive until a complete reply has arrived.  Raises Timeout if that takes too long, even if parts of it arrived."""
+        await self._run_with_timeout(request.what(), self._timeout, lambda: self._receive_rest(request))
 
     async def _receive_rest(self, request: requests.Request[T]) -> None:
-        while not self._wire.ready:
-            await self._readable()
-            # Something else than what was waited for may have woken us.
+        while not self._transport.ready:
+            await self._wait_readable()
+            # The wake-up can be spurious: then there is nothing to receive.
             with contextlib.suppress(BlockingIOError):
-                self._wire.receive_some(request)
+                self._transport.receive_some(request)
 
     def after_fork(self) -> None:
-        """Have the child connect anew, with its first call.  A task that held the lock will never run there."""
+        """Make the child connect again with its first call.  A task that held the lock never runs there, so the lock is new."""
         self._lock = self._new_lock()
-        self._wire.after_fork()
+        self._transport.after_fork()
 
     @abstractmethod
     def _new_lock(self) -> AbstractAsyncContextManager[object]:
-        """A lock that nobody holds."""
+        """Return a new lock."""
+
+    @classmethod
+    @abstractmethod
+    async def _run_with_timeout(cls, what: str, timeout: float | None, step: Callable[[], Awaitable[None]]) -> None:
+        """Run `step`.  Raises Timeout, with `what` in its text, if it takes longer than `timeout` seconds (None: no limit)."""
+
+    @staticmethod
+    @abstractmethod
+    async def _sleep(seconds: float) -> None:
+        """Sleep for `seconds`."""
 
     @abstractmethod
-    async def _connected(self) -> socket.socket:
-        """Another connection to the same broker."""
+    async def _look_up(self, address: tuple[str, int]) -> Sequence[InetAddress]:
+        """Look up the addresses of a stream server, in the order in which to try them."""
 
     @abstractmethod
-    async def _another(self) -> Self:
-        """A front of its own, on another connection to the same broker."""
+    async def _connect_socket(self, sock: socket.socket, sockaddr: tuple[Any, ...]) -> None:
+        """Connect `sock` (borrowed, non-blocking) to the address `sockaddr`."""
 
     @abstractmethod
-    async def _in_time(self, request: requests.Request[T], step: Callable[[], Awaitable[None]]) -> None:
-        """Run `step` to its end.  Raises Timeout when that takes longer than one step may."""
-
-    @abstractmethod
-    async def _readable(self) -> None:
-        """Wait until the wire's socket is readable."""
-
-    @abstractmethod
-    async def _writable(self) -> None:
-        """Wait until the wire's socket is writable."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """End the connection.  Twice is harmless; handles that were opened stay open."""
+    async def _wait_writable(self) -> None:
+        """Wait until the connection is writable.  Raises ClosedMeanwhile."""
 
 
-class AwaitedWatch(Forked):
-    """A watch: an asynchronous context manager, and an asynchronous iterator of events that never ends by itself.
-
-    It belongs to the process that began it: in a child that was forked it is over.
-    """
-
-    def __init__(self, broker: AwaitedBroker, request: requests.Request[None]) -> None:
-        """Use `Broker.watch`.  Borrows `broker`; what it tells comes over a connection of its own."""
-        self._original = broker
-        self._request = request
-        self._broker: AwaitedBroker | None = None
-        self._fds: list[int] = []
-        self._end = "is closed"
-        super().__init__()
-
-    async def __aenter__(self) -> Self:
-        self._broker = broker = await self._original._another()
-        self._begun = False
-        try:
-            broker._wire.start(self._request, self._fds)
-            await broker._send(self._request)
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> WatchReply:
-        broker = self._broker
-        if broker is None or broker._wire.closed:
-            raise ConnectionLost(f"{self._request.what()}: this watch {self._end}")
-        wire = broker._wire
-        try:
-            if self._begun and not wire.started and not wire.ready:
-                # Nothing may happen for hours.
-                await broker._readable()
-        except broker._closed_meanwhile as error:
-            raise ConnectionLost(f"{self._request.what()}: this watch was closed meanwhile") from error
-        try:
-            if not wire.ready:
-                await broker._receive(self._request)
-            reply = wire.next_reply()
-        except BaseException as error:
-            # What was received is perhaps lost: what follows would not be what it seems.
-            self.close()
-            if isinstance(error, broker._closed_meanwhile):
-                raise ConnectionLost(f"{self._request.what()}: this watch was closed meanwhile") from error
-            raise
-        if reply is None:
-            raise AssertionError("a reply was ready")
-        self._begun = True
-        if reply.last:
-            self._end = "was ended by the broker"
-            self.close()
-        return requests.read_event(self._request, reply)
-
-    def close(self) -> None:
-        """End it.  Twice is harmless."""
-        if self._broker is not None:
-            self._broker.close()
-        close_and_clear(self._fds)
-
-    def after_fork(self) -> None:
-        """End it in the child."""
-        self._end = "belongs to the process that this one was forked from; begin another"
-        if self._broker is not None:
-            self._broker._wire.closed = True
-
-    async def __aexit__(self, *_: object) -> None:
-        self.close()
+def _try_connect(sock: socket.socket, path: Path) -> bool:
+    try:
+        sock.connect(str(path))
+    except BlockingIOError:
+        return False
+    return True

@@ -1,4 +1,4 @@
-"""The asyncio front.
+"""The asyncio client.
 
 async with nsbroker.client.asyncio.connect() as broker:
     with await broker.open("pid:4711", "net") as ns:
@@ -6,145 +6,110 @@ async with nsbroker.client.asyncio.connect() as broker:
 """
 
 import asyncio
-import contextlib
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
-from nsbroker.client.addresses import RETRY, STREAM, is_of_address, most_telling, queue_stays_full
-from nsbroker.client.async_broker import AwaitedBroker
-from nsbroker.client.requests import Request, Where
-from nsbroker.client.transport import PATIENCE, checked_timeout, connect_failed
+from nsbroker.client.addresses import STREAM, InetAddress
+from nsbroker.client.async_broker import AsyncBroker, connection
+from nsbroker.client.requests import TargetLike
+from nsbroker.client.transport import DEFAULT_TIMEOUT, ClosedMeanwhile
 from nsbroker.errors import Timeout
-from nsbroker.protocol.address import socket_path
 
-T = TypeVar("T")
-# A method of the front is called `socket`, too.
+# Inside the class, `socket` is a method.
 Socket = socket.socket
 
 
-@contextlib.asynccontextmanager
-async def connect(address: str | None = None, *, timeout: float | None = PATIENCE) -> AsyncIterator["Broker"]:
-    """Connect to the broker at `address`, by default $NSBROKER_ADDRESS or the usual place.
+def connect(address: str | None = None, *, timeout: float | None = DEFAULT_TIMEOUT) -> AbstractAsyncContextManager["Broker"]:
+    """Connect to the broker at `address`; by default at $NSBROKER_ADDRESS, or else unix:/run/nsbroker/io.nsbroker.Broker.
 
-    `timeout` in seconds is for each step: connecting, sending a call, each reply to it.  One that takes longer raises
-    Timeout and ends the connection; None waits for ever.
-    Raises ConnectionFailed, Timeout, and InvalidAddress for what is no address.
+    `timeout` is in seconds, for each step: connecting, sending a call, receiving each reply.  A step that takes longer raises
+    Timeout and closes the connection.  None means no limit.
+
+    Raises ConnectionFailed, Timeout, and InvalidAddress if `address` is not the address of a broker.
     """
-    path, seconds = socket_path(address), checked_timeout(timeout)
-    broker = Broker(await _connected(path, seconds), path, seconds)
-    try:
-        yield broker
-    finally:
-        broker.close()
+    return connection(Broker, address, timeout)
 
 
-async def _connected(path: Path, timeout: float | None) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    try:
-        try:
-            async with asyncio.timeout(timeout) as scope:
-                while True:
-                    try:
-                        sock.connect(str(path))
-                        return sock
-                    except BlockingIOError:
-                        # The listener has no room left, and does not say when it has.
-                        await asyncio.sleep(RETRY)
-        except TimeoutError as error:
-            if timeout is None or not scope.expired():
-                raise
-            raise queue_stays_full(path, timeout) from error
-    except BaseException as error:
-        sock.close()
-        if isinstance(error, OSError) and not isinstance(error, Timeout):
-            raise connect_failed(path, error) from error
-        raise
-
-
-class _ClosedMeanwhile(Exception):
-    """Another task closed the connection that this one waits on."""
-
-
-class Broker(AwaitedBroker):
-    """A connection to the broker, for tasks of asyncio."""
-
-    _closed_meanwhile = _ClosedMeanwhile
+class Broker(AsyncBroker):
+    """A connection to the broker, for asyncio tasks.  Use `connect`."""
 
     def __init__(self, sock: Socket, path: Path, timeout: float | None) -> None:
-        """Use `connect`.  Takes `sock`, connected to `path`."""
+        """Use `connect`.  Takes `sock`, which is connected to `path`."""
         super().__init__(sock, path, timeout)
         self._loop = asyncio.get_running_loop()
         self._waiting: asyncio.Future[None] | None = None
 
     async def socket(
         self,
-        target: Where,
+        target: TargetLike,
         family: int = socket.AF_INET,
         type: int = socket.SOCK_STREAM,
         proto: int = 0,
         *,
         bind: tuple[str, int] | None = None,
     ) -> Socket:
-        """Have a socket made inside `target`, as socket.socket() with these arguments; it is the caller's, non-blocking.
+        """Open a socket in the network namespace of `target`; it is non-blocking, and the caller's to close.
 
-        `bind` (address, port) binds an inet or inet6 socket first, where a port below 1024 takes a permission of its own.
-        Raises SocketFailed when the kernel makes no such socket, InvalidType, and the errors of `open`.
+        The arguments are those of socket.socket().  With `bind` (address, port), the broker first binds an inet or inet6
+        socket; a port below 1024 takes a permission of its own.  Raises SocketFailed if the kernel cannot create or bind the
+        socket, InvalidType, and the errors of `open`.
         """
-        return await self._socket(target, family, type, proto, bind)
+        return await self._open_socket(target, family, type, proto, bind)
 
-    async def create_connection(self, target: Where, address: tuple[str, int]) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Connect to `address` (host, port) from inside `target`, as asyncio.open_connection() does here.
+    async def create_connection(
+        self, target: TargetLike, address: tuple[str, int]
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect to `address` (host, port) from inside `target`, as asyncio.open_connection() does from this process.
 
-        A host's name is looked up here, not inside; each of its addresses is tried.  Raises OSError when nobody answers,
-        and the errors of `socket`.
+        A host name is looked up in this process, not inside, and each of its addresses is tried.  Raises OSError if no
+        connection can be made, and the errors of `socket`.
         """
-        failures: list[Exception] = []
-        for family, kind, protocol, _, place in await asyncio.get_running_loop().getaddrinfo(*address, type=STREAM):
-            sock = None
-            try:
-                sock = await self.socket(target, family, kind, protocol)
-                await asyncio.get_running_loop().sock_connect(sock, place)
-                return await asyncio.open_connection(sock=sock)
-            except BaseException as error:
-                if sock is not None:
-                    sock.close()
-                if not isinstance(error, Exception) or not is_of_address(error):
-                    raise
-                failures.append(error)
-        raise most_telling(failures)
+        sock = await self._connect_inside(target, address)
+        try:
+            return await asyncio.open_connection(sock=sock)
+        except BaseException:
+            sock.close()
+            raise
 
     def _new_lock(self) -> asyncio.Lock:
         return asyncio.Lock()
 
-    async def _connected(self) -> Socket:
-        return await _connected(self._path, self._timeout)
-
-    async def _another(self) -> "Broker":
-        return Broker(await self._connected(), self._path, self._timeout)
-
-    async def _in_time(self, request: Request[T], step: Callable[[], Awaitable[None]]) -> None:
+    @classmethod
+    async def _run_with_timeout(cls, what: str, timeout: float | None, step: Callable[[], Awaitable[None]]) -> None:
         try:
-            async with asyncio.timeout(self._timeout) as scope:
+            async with asyncio.timeout(timeout) as scope:
                 await step()
         except TimeoutError as error:
-            if self._timeout is None or not scope.expired():
+            if timeout is None or not scope.expired():
                 raise
-            raise Timeout(request.what(), self._timeout) from error
+            raise Timeout(what, timeout) from error
 
-    async def _readable(self) -> None:
+    @staticmethod
+    async def _sleep(seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    async def _look_up(self, address: tuple[str, int]) -> Sequence[InetAddress]:
+        addresses = await asyncio.get_running_loop().getaddrinfo(*address, type=STREAM)
+        return [InetAddress(family, kind, protocol, sockaddr) for family, kind, protocol, _, sockaddr in addresses]
+
+    async def _connect_socket(self, sock: Socket, sockaddr: tuple[Any, ...]) -> None:
+        await asyncio.get_running_loop().sock_connect(sock, sockaddr)
+
+    async def _wait_readable(self) -> None:
         self._loop = asyncio.get_running_loop()
-        await self._until(self._loop.add_reader, self._loop.remove_reader)
+        await self._wait_ready(self._loop.add_reader, self._loop.remove_reader)
 
-    async def _writable(self) -> None:
+    async def _wait_writable(self) -> None:
         self._loop = asyncio.get_running_loop()
-        await self._until(self._loop.add_writer, self._loop.remove_writer)
+        await self._wait_ready(self._loop.add_writer, self._loop.remove_writer)
 
-    async def _until(self, add: Callable[..., object], remove: Callable[[int], object]) -> None:
-        number = self._wire.sock.fileno()
+    async def _wait_ready(self, add: Callable[..., object], remove: Callable[[int], object]) -> None:
+        number = self._transport.sock.fileno()
         if number < 0:
-            raise _ClosedMeanwhile
+            raise ClosedMeanwhile
         self._waiting = self._loop.create_future()
         add(number, _wake, self._waiting)
         try:
@@ -154,22 +119,22 @@ class Broker(AwaitedBroker):
             remove(number)
 
     def after_fork(self) -> None:
-        """Have the child connect anew, and leave the parent's loop alone: the kernel's part of it is the same."""
+        """Make the child connect again, without changing the event loop: parent and child share its epoll instance."""
         super().after_fork()
         self._waiting = None
 
     def close(self) -> None:
-        """End the connection.  Twice is harmless; handles that were opened stay open."""
+        """Close the connection.  Opened handles stay open.  Closing twice does nothing."""
         if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_exception(_ClosedMeanwhile())
-        number = self._wire.sock.fileno()
+            self._waiting.set_exception(ClosedMeanwhile())
+        number = self._transport.sock.fileno()
         if number >= 0:
             self._loop.remove_reader(number)
             self._loop.remove_writer(number)
-        self._wire.close()
+        self._transport.close()
 
 
 def _wake(waiting: "asyncio.Future[None]") -> None:
-    # The loop may call once more before the descriptor is taken away from it.
+    # The loop may call this once more before the descriptor is removed from it.
     if not waiting.done():
         waiting.set_result(None)

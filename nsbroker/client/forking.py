@@ -1,7 +1,7 @@
-"""What becomes of clients in a child that os.fork() made.
+"""Make clients usable in a child process after os.fork().
 
-Parent and child have the same connection then, and each would read answers that are meant for the other.  So the child
-closes its copies, without shutting anything down, and whatever uses them connects anew.
+After a fork, parent and child share one connection, and each would read replies that are meant for the other.  So the child
+closes its copy of the socket, without shutting the connection down, and connects again when it makes a call.
 """
 
 import os
@@ -10,22 +10,25 @@ from abc import ABC, abstractmethod
 
 
 class Forked(ABC):
-    """Something that has to be told, in the child, that the process was forked.  It is told as long as it exists."""
+    """Base class of objects whose `after_fork` is called in each forked child, as long as they exist."""
 
     def __init__(self) -> None:
-        _everything.add(self)
+        _instances.add(self)
 
     @abstractmethod
     def after_fork(self) -> None:
-        """Let go of what is the parent's.  No other thread runs in the child yet, and none that held a lock ever will."""
+        """Drop what belongs to the parent.  This runs in the child.
+
+        No other thread runs in the child yet.  A lock that another thread held during the fork is never released there.
+        """
 
 
-_everything: "weakref.WeakSet[Forked]" = weakref.WeakSet()
+_instances: "weakref.WeakSet[Forked]" = weakref.WeakSet()
 
 
-def _tell_everything() -> None:
-    for one in list(_everything):
-        one.after_fork()
+def _call_after_fork() -> None:
+    for instance in list(_instances):
+        instance.after_fork()
 
 
-os.register_at_fork(after_in_child=_tell_everything)
+os.register_at_fork(after_in_child=_call_after_fork)

@@ -1,4 +1,7 @@
-"""What the fronts ask: for each method the call, its fds, and how to read the answer."""
+"""The calls that a client can make: for each method the message, its fds, and how to read the replies.
+
+Each function builds the `Request` of one method.  It raises InvalidTarget or InvalidType if the arguments are wrong.
+"""
 
 import io
 import os
@@ -22,7 +25,7 @@ from nsbroker.linux.features import features
 from nsbroker.model.description import NamespaceDescription
 from nsbroker.model.identity import Expectation, NamespaceType
 from nsbroker.model.socket_kind import SocketKind
-from nsbroker.model.target import Kind, Target
+from nsbroker.model.target import Target, TargetKind
 from nsbroker.namespace import Namespace
 from nsbroker.protocol import messages
 from nsbroker.protocol.messages import (
@@ -54,196 +57,200 @@ from nsbroker.varlink.connection import IncomingReply
 
 T = TypeVar("T")
 
-_ROOT_IS_NOBODY = "before Linux 6.5 the broker cannot tell root from the root of a container: only rules for everyone fit"
-Where = str | Target
+_ROOT_IS_NOBODY = "before Linux 6.5 the broker cannot tell root from the root of a container: only rules for everyone apply"
+TargetLike = str | Target
 """A target, as a string or parsed."""
 
 _fields = msgspec.json.Decoder(dict[str, object])
 
 
 class Request(NamedTuple, Generic[T]):
-    """One call to make: `fds` are borrowed until it is sent, `read` makes the result of the replies: of one, or with `more`
-    of any number.  What the result owns it takes out of the reply's list of fds.
+    """A call to make.
+
+    `fds` are sent with it; they are borrowed until it is sent.  `read` makes the result from the replies: from one, or with
+    `more` from any number.  It removes the fds that the result owns from the list of the reply.
     """
 
     method: str
     parameters: Struct
     fds: Sequence[int]
     read: Callable[[Sequence[IncomingReply]], T]
-    verb: str
+    action: str
     target: Target | None = None
     types: Sequence[str] = ()
     more: bool = False
-    lacks: str = ""
-    """What a rule would have to allow, where that is not `types`."""
+    permission: str = ""
+    """What a rule would have to allow, if that is not `types`; for errors."""
     takes_fds: bool = False
-    """Whether fds belong to the answer: any others are closed as they come."""
+    """Whether the reply may have fds.  If not, fds that arrive are closed."""
 
     def what(self) -> str:
-        """The call in words, for errors."""
+        """Return the call in words, for errors."""
         types = f" {', '.join(self.types)} of" if self.types else ""
-        target = "" if self.target is None else f" {_said(self.target)}"
-        return f"{self.verb}{types}{target}"
+        target = "" if self.target is None else f" {_target_text(self.target)}"
+        return f"{self.action}{types}{target}"
 
 
 def open_namespaces(
-    where: Where, types: Iterable[str] | None, expect: Expectation | None = None
+    where: TargetLike, types: Iterable[str] | None, expect: Expectation | None = None
 ) -> Request[dict[NamespaceType, Namespace]]:
-    """Open `types` (None: all there are) of the target; the caller owns the handles."""
-    target = _target(where)
-    kinds = _kinds(types)
-    request = OpenRequest(TargetSpec.of(target), kinds, None if expect is None else ExpectationSpec.of(expect))
+    """Open `types` (None: every type it has) of the target; the caller owns the handles."""
+    target = _parse_target(where)
+    ns_types = _parse_types(types)
+    request = OpenRequest(TargetSpec.of(target), ns_types, None if expect is None else ExpectationSpec.of(expect))
     return Request(
-        messages.OPEN, request, _fds(target), lambda replies: results.opened(replies[0], kinds), "open", target, kinds or (),
-        takes_fds=True,
+        messages.OPEN, request, _target_fds(target), lambda replies: results.opened(replies[0], ns_types), "open", target,
+        ns_types or (), takes_fds=True,
     )  # fmt: skip
 
 
 def explain(
-    where: Where, types: Iterable[str] | None, sockets: Iterable[str] | None, devices: Iterable[str] | None
+    where: TargetLike, types: Iterable[str] | None, sockets: Iterable[str] | None, devices: Iterable[str] | None
 ) -> Request[ExplainReply]:
-    """What the policy says to opening these of the target."""
-    target = _target(where)
-    kinds = _kinds(types)
-    wanted = None if sockets is None else [str(SocketKind.parse(text)) for text in _several(sockets, "inet:stream")]
-    names = None if devices is None else list(_several(devices, "null"))
-    request = ExplainRequest(TargetSpec.of(target), kinds, wanted, names)
-    return Request(messages.EXPLAIN, request, _fds(target), results.explanation, "explain", target)
+    """Ask whether the policy allows these types of namespaces, sockets and devices of the target."""
+    target = _parse_target(where)
+    ns_types = _parse_types(types)
+    wanted = None if sockets is None else [str(SocketKind.parse(text)) for text in _check_list(sockets, "inet:stream")]
+    names = None if devices is None else list(_check_list(devices, "null"))
+    request = ExplainRequest(TargetSpec.of(target), ns_types, wanted, names)
+    return Request(messages.EXPLAIN, request, _target_fds(target), results.explanation, "explain", target)
 
 
-def open_socket(where: Where, family: int, kind: int, protocol: int, bind: tuple[str, int] | None) -> Request[socket.socket]:
-    """Make a socket inside the target; the caller owns it."""
-    target = _target(where)
+def open_socket(where: TargetLike, family: int, kind: int, protocol: int, bind: tuple[str, int] | None) -> Request[socket.socket]:
+    """Open a socket in the network namespace of the target; the caller owns it."""
+    target = _parse_target(where)
     wanted = SocketKind.of_numbers(family, kind, bind[1] if bind else 0)
     address = None if bind is None else SocketAddress(*bind)
     request = OpenSocketRequest(TargetSpec.of(target), wanted.family, wanted.type, protocol or None, address)
     return Request(
         messages.OPEN_SOCKET,
         request,
-        _fds(target),
+        _target_fds(target),
         lambda replies: results.opened_socket(replies, wanted),
         f"open a socket {wanted} in",
         target,
-        lacks=f"sockets {wanted}",
+        permission=f"sockets {wanted}",
         takes_fds=True,
     )
 
 
-def list_devices(where: Where) -> Request[list[DeviceDescription]]:
-    """The devices below the target's /dev."""
-    target = _target(where)
+def list_devices(where: TargetLike) -> Request[list[DeviceDescription]]:
+    """List the devices below the target's /dev that the caller may open."""
+    target = _parse_target(where)
     request = ListDevicesRequest(TargetSpec.of(target))
     return Request(
         messages.LIST_DEVICES,
         request,
-        _fds(target),
+        _target_fds(target),
         lambda replies: results.devices(replies).devices,
         "list the devices of",
         target,
-        lacks="devices",
+        permission="devices",
     )
 
 
-def open_device(where: Where, name: str, flags: int) -> Request[io.FileIO]:
+def open_device(where: TargetLike, name: str, flags: int) -> Request[io.FileIO]:
     """Open a device below the target's /dev; the caller owns the file."""
-    target, access = _target(where), DeviceAccess.of_flags(flags)
+    target, access = _parse_target(where), DeviceAccess.of_flags(flags)
     request = OpenDeviceRequest(TargetSpec.of(target), name, access)
     mode = {DeviceAccess.READ: "rb", DeviceAccess.WRITE: "wb", DeviceAccess.READ_WRITE: "r+b"}[access]
     return Request(
         messages.OPEN_DEVICE,
         request,
-        _fds(target),
+        _target_fds(target),
         lambda replies: results.opened_device(replies, mode, access.flags),
         f"open the device {name} of",
         target,
-        lacks=f"the device {name}",
+        permission=f"the device {name}",
         takes_fds=True,
     )
 
 
-def list_namespaces(types: Iterable[str] | None, where: Where | None) -> Request[list[NamespaceDescription]]:
-    """The namespaces that there are, of the target if one is given."""
-    target = None if where is None else _target(where)
-    kinds = _kinds(types)
-    request = ListRequest(kinds, None if target is None else TargetSpec.of(target))
-    fds = () if target is None else _fds(target)
+def list_namespaces(types: Iterable[str] | None, where: TargetLike | None) -> Request[list[NamespaceDescription]]:
+    """List the namespaces that the caller may open; only those of the target, if there is one."""
+    target = None if where is None else _parse_target(where)
+    ns_types = _parse_types(types)
+    request = ListRequest(ns_types, None if target is None else TargetSpec.of(target))
+    fds = () if target is None else _target_fds(target)
     what = "list namespaces" if target is None else "list the namespaces of"
     return Request(messages.LIST, request, fds, results.namespace_list, what, target, more=True)
 
 
 def watch(types: Iterable[str] | None) -> Request[None]:
-    """What becomes of namespaces; each reply is read by `read_event`."""
-    kinds = _kinds(types)
-    return Request(messages.WATCH, WatchRequest(kinds), (), lambda _: None, "watch namespaces", more=True)
+    """Watch namespaces; `read_event` reads each reply."""
+    ns_types = _parse_types(types)
+    return Request(messages.WATCH, WatchRequest(ns_types), (), lambda _: None, "watch namespaces", more=True)
 
 
 def read_event(request: Request[None], reply: IncomingReply) -> WatchReply:
-    """What one reply of a watch (taken) says.  Raises the broker's error, as the class that stands for it."""
+    """Return the event in one reply (taken) of a watch.  Raises the broker's error, as its class in `nsbroker.errors`."""
     try:
         if reply.error is not None:
-            raise _error(request, reply)
+            raise _reply_error(request, reply)
         return results.event(reply)
     finally:
         reply.close()
 
 
 class Created(NamedTuple):
-    """New namespaces (the handles are the caller's).  `durable`: what is held of them outlives a restart of the broker."""
+    """New namespaces (the handles are the caller's).  `durable`: the broker holds them, and they survive its restart."""
 
     namespaces: dict[NamespaceType, Namespace]
     durable: bool
 
 
 def create(types: Iterable[str], name: str | None) -> Request[Created]:
-    """Make namespaces, and hold them under `name`."""
-    kinds = _kinds(types) or []
-    request = CreateRequest(kinds, name)
+    """Create namespaces; the broker also holds them under `name`, if one is given."""
+    ns_types = _parse_types(types) or []
+    request = CreateRequest(ns_types, name)
 
     def read(replies: Sequence[IncomingReply]) -> Created:
-        return Created(*results.created(replies[0], kinds))
+        return Created(*results.created(replies[0], ns_types))
 
-    verb = "create" if name is None else f"create name:{name} of"
-    return Request(messages.CREATE, request, (), read, verb, types=kinds, takes_fds=True)
+    action = "create" if name is None else f"create name:{name} of"
+    return Request(messages.CREATE, request, (), read, action, types=ns_types, takes_fds=True)
 
 
-def hold(where: Where, types: Iterable[str] | None, name: str) -> Request[bool]:
-    """Hold `types` (None: all there are) of the target under `name`."""
-    target = _target(where)
-    kinds = _kinds(types)
-    request = HoldRequest(target=TargetSpec.of(target), types=kinds, name=name)
-    verb = f"hold as name:{name}"
-    return Request(messages.HOLD, request, _fds(target), lambda replies: results.hold(replies).durable, verb, target, kinds or ())
+def hold(where: TargetLike, types: Iterable[str] | None, name: str) -> Request[bool]:
+    """Hold `types` (None: every type it has) of the target under `name`."""
+    target = _parse_target(where)
+    ns_types = _parse_types(types)
+    request = HoldRequest(target=TargetSpec.of(target), types=ns_types, name=name)
+    action = f"hold as name:{name}"
+    return Request(
+        messages.HOLD, request, _target_fds(target), lambda replies: results.hold(replies).durable, action, target, ns_types or ()
+    )
 
 
 def release(name: str) -> Request[None]:
-    """Let go of what is held under `name`."""
+    """Stop holding what is held under `name`."""
     return Request(messages.RELEASE, ReleaseRequest(name), (), lambda _: None, f"release name:{name}")
 
 
 def list_held() -> Request[list[HeldDescription]]:
-    """What is held."""
-    return Request(messages.LIST_HELD, service.Nothing(), (), results.held, "list what is held", more=True)
+    """List the held namespaces that the caller holds or may open."""
+    return Request(messages.LIST_HELD, service.Nothing(), (), results.held, "list the held namespaces", more=True)
 
 
 def who_am_i() -> Request[PeerDescription]:
-    """Who the broker takes us for."""
+    """Ask who the caller is, as the broker sees it."""
     return Request(messages.WHO_AM_I, service.Nothing(), (), lambda replies: results.who(replies).peer, "ask who I am")
 
 
 def status() -> Request[Status]:
-    """How the broker is doing."""
+    """Ask for the state of the broker."""
     return Request(messages.GET_STATUS, service.Nothing(), (), results.status, "ask for the status")
 
 
 class ContainerList(NamedTuple):
-    """The containers of which this process may have something opened, and the engines that could not be asked."""
+    """The containers of which this process may open a namespace, and the engines that could not be asked."""
 
     containers: list[ContainerDescription]
     unavailable: list[UnavailableEngine]
 
 
 def list_containers() -> Request[ContainerList]:
-    """What is there."""
+    """List the containers of which the caller may open a namespace."""
 
     def read(replies: Sequence[IncomingReply]) -> ContainerList:
         return ContainerList(*results.containers(replies))
@@ -252,15 +259,16 @@ def list_containers() -> Request[ContainerList]:
 
 
 def finish(request: Request[T], replies: Sequence[IncomingReply]) -> T:
-    """The result of `request`, which takes its fds out of the lists of the replies.  Raises the broker's error, as the class
-    that stands for it.
+    """Return the result of `request`, which removes the fds that it owns from the lists of the replies.
+
+    Raises the broker's error, as its class in `nsbroker.errors`.
     """
     if replies[-1].error is not None:
-        raise _error(request, replies[-1])
+        raise _reply_error(request, replies[-1])
     return request.read(replies)
 
 
-def _target(where: Where) -> Target:
+def _parse_target(where: TargetLike) -> Target:
     if isinstance(where, Target):
         return where
     if not isinstance(where, str):
@@ -268,23 +276,23 @@ def _target(where: Where) -> Target:
     return Target.parse(where)
 
 
-def _kinds(types: Iterable[str] | None) -> list[NamespaceType] | None:
-    return None if types is None else [NamespaceType.parse(kind) for kind in _several(types, "net")]
+def _parse_types(types: Iterable[str] | None) -> list[NamespaceType] | None:
+    return None if types is None else [NamespaceType.parse(text) for text in _check_list(types, "net")]
 
 
-def _several(words: Iterable[str], example: str) -> Iterable[str]:
-    # Text is iterable, too: its letters would be refused one by one.
+def _check_list(words: Iterable[str], example: str) -> Iterable[str]:
+    # A str is iterable, too, and the error would be about its first letter.
     if isinstance(words, str):
         raise InvalidType(f"{words[:80]!r} is text where a list is expected: write [{example!r}]")
     return words
 
 
-def _said(target: Target) -> str:
-    return "the process of a pidfd" if target.kind is Kind.PIDFD else str(target)
+def _target_text(target: Target) -> str:
+    return "the process of a pidfd" if target.kind is TargetKind.PIDFD else str(target)
 
 
-def _fds(target: Target) -> Sequence[int]:
-    if target.kind is not Kind.PIDFD:
+def _target_fds(target: Target) -> Sequence[int]:
+    if target.kind is not TargetKind.PIDFD:
         return ()
     fd = int(target.value)
     try:
@@ -294,24 +302,24 @@ def _fds(target: Target) -> Sequence[int]:
     return (fd,)
 
 
-def _error(request: Request[T], reply: IncomingReply) -> NsbrokerError:
+def _reply_error(request: Request[T], reply: IncomingReply) -> NsbrokerError:
     kind = WIRE_ERRORS.get(reply.error or "")
     if kind is None:
-        return ProtocolError(f"{request.what()}: the broker answers with an unknown error {reply.error!r}")
+        return ProtocolError(f"{request.what()}: the broker replied with an unknown error {reply.error!r}")
     if kind is PermissionDenied:
         if os.geteuid() == 0 and not features().peer_pidfd:
             return PermissionDenied(request.what(), _ROOT_IS_NOBODY)
-        if request.lacks:
-            why = f"no rule of the broker's policy lets you have {request.lacks} there, or the kernel does not"
+        if request.permission:
+            why = f"no rule of the broker's policy lets you have {request.permission} there, or the kernel does not permit it"
             return PermissionDenied(request.what(), why)
         return PermissionDenied(request.what())
     try:
         fields = _fields.decode(reply.parameters)
-        return kind(*(_field(name, fields[name]) for name in kind.fields))
+        return kind(*(_convert_field(name, fields[name]) for name in kind.fields))
     except (*results.NONSENSE, KeyError) as error:
         return ProtocolError(f"{request.what()}: the broker's error {reply.error} lacks its parameters: {error}")
 
 
-def _field(name: str, value: object) -> object:
-    """A parameter of an error, all of which are texts but the candidates.  Raises ValidationError."""
+def _convert_field(name: str, value: object) -> object:
+    """Return a parameter of an error: a list of texts for `candidates`, else a text.  Raises ValidationError."""
     return msgspec.convert(value, list[str] if name == "candidates" else str)

@@ -1,7 +1,8 @@
-"""What answers mean: reading their parameters, and making handles, sockets and files of the fds that came with them.
+"""Read replies: decode their parameters, and make handles, sockets and files from the fds that arrived with them.
 
-A signal handler can raise an exception anywhere (KeyboardInterrupt is one), and each fd must have one owner all the
-same.  So an fd is in the list of the reply until an object has it, and the object is made, empty, before it takes the fd.
+A signal handler can raise an exception at any point (KeyboardInterrupt, for example), and even then each fd must have exactly
+one owner.  So an fd stays in the list of the reply until an object has it, and the object is created empty before it takes the
+fd.
 """
 
 import fcntl
@@ -44,29 +45,29 @@ from nsbroker.varlink.connection import IncomingReply
 R = TypeVar("R", bound=Struct)
 
 NONSENSE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What reading JSON raises that is not what it should be."""
-_DOES_NOT_FIT = "the broker's answer does not fit the file descriptors that came with it"
+"""The exceptions of decoding JSON that is invalid, or has other types than expected."""
+_WRONG_FDS = "the broker's reply does not match the file descriptors that arrived with it"
 
 
 def _decode(decoder: msgspec.json.Decoder[R], reply: IncomingReply) -> R:
     try:
         return decoder.decode(reply.parameters)
     except NONSENSE as error:
-        raise ProtocolError(f"the broker's answer makes no sense: {error}") from error
+        raise ProtocolError(f"the broker's reply makes no sense: {error}") from error
 
 
-def _reader(kind: type[R]) -> Callable[[Sequence[IncomingReply]], R]:
+def _make_reader(kind: type[R]) -> Callable[[Sequence[IncomingReply]], R]:
     decoder = msgspec.json.Decoder(kind)
     return lambda replies: _decode(decoder, replies[0])
 
 
-explanation = _reader(ExplainReply)
-hold = _reader(HoldReply)
-who = _reader(WhoAmIReply)
-status = _reader(Status)
-devices = _reader(ListDevicesReply)
-_opened_socket = _reader(OpenSocketReply)
-_opened_device = _reader(OpenDeviceReply)
+explanation = _make_reader(ExplainReply)
+hold = _make_reader(HoldReply)
+who = _make_reader(WhoAmIReply)
+status = _make_reader(Status)
+devices = _make_reader(ListDevicesReply)
+_opened_socket = _make_reader(OpenSocketReply)
+_opened_device = _make_reader(OpenDeviceReply)
 _opened = msgspec.json.Decoder(OpenReply)
 _created = msgspec.json.Decoder(CreateReply)
 _containers = msgspec.json.Decoder(ListContainersReply)
@@ -76,60 +77,60 @@ _held = msgspec.json.Decoder(ListHeldReply)
 
 
 def event(reply: IncomingReply) -> WatchReply:
-    """What one reply of a watch says."""
+    """Return the event in one reply of a watch."""
     return _decode(_events, reply)
 
 
 def containers(replies: Sequence[IncomingReply]) -> tuple[list[ContainerDescription], list[UnavailableEngine]]:
-    """The containers, and the engines that could not be asked."""
-    answers = [_decode(_containers, reply) for reply in replies]
+    """Return the containers, and the engines that could not be asked."""
+    decoded = [_decode(_containers, reply) for reply in replies]
     return (
-        [answer.container for answer in answers if answer.container is not None],
-        [answer.unavailable for answer in answers if answer.unavailable is not None],
+        [reply.container for reply in decoded if reply.container is not None],
+        [reply.unavailable for reply in decoded if reply.unavailable is not None],
     )
 
 
 def namespace_list(replies: Sequence[IncomingReply]) -> list[NamespaceDescription]:
-    """The namespaces that there are."""
-    answers = [_decode(_namespaces, reply) for reply in replies]
-    return [answer.namespace for answer in answers if answer.namespace is not None]
+    """Return the listed namespaces."""
+    decoded = [_decode(_namespaces, reply) for reply in replies]
+    return [reply.namespace for reply in decoded if reply.namespace is not None]
 
 
 def held(replies: Sequence[IncomingReply]) -> list[HeldDescription]:
-    """What is held."""
-    answers = [_decode(_held, reply) for reply in replies]
-    return [answer.held for answer in answers if answer.held is not None]
+    """Return the held namespaces."""
+    decoded = [_decode(_held, reply) for reply in replies]
+    return [reply.held for reply in decoded if reply.held is not None]
 
 
-def opened(reply: IncomingReply, kinds: Sequence[NamespaceType] | None) -> dict[NamespaceType, Namespace]:
-    """The handles of what was opened: of `kinds`, if it is known which these are."""
-    return _take_namespaces(reply, _decode(_opened, reply).namespaces, kinds)
+def opened(reply: IncomingReply, ns_types: Sequence[NamespaceType] | None) -> dict[NamespaceType, Namespace]:
+    """Return handles of the opened namespaces.  If `ns_types` is given, these types must have been opened."""
+    return _take_namespaces(reply, _decode(_opened, reply).namespaces, ns_types)
 
 
-def created(reply: IncomingReply, kinds: Sequence[NamespaceType]) -> tuple[dict[NamespaceType, Namespace], bool]:
-    """The handles of what was made, and whether it outlives a restart of the broker."""
-    answer = _decode(_created, reply)
-    return _take_namespaces(reply, answer.namespaces, kinds), answer.durable
+def created(reply: IncomingReply, ns_types: Sequence[NamespaceType]) -> tuple[dict[NamespaceType, Namespace], bool]:
+    """Return handles of the created namespaces, and whether they survive a restart of the broker."""
+    created_reply = _decode(_created, reply)
+    return _take_namespaces(reply, created_reply.namespaces, ns_types), created_reply.durable
 
 
 def _take_namespaces(
-    reply: IncomingReply, said: Sequence[OpenedNamespace], kinds: Sequence[NamespaceType] | None
+    reply: IncomingReply, opened_namespaces: Sequence[OpenedNamespace], ns_types: Sequence[NamespaceType] | None
 ) -> dict[NamespaceType, Namespace]:
-    fds = _arranged(reply, [space.namespace_file_descriptor for space in said])
+    fds = _arrange_fds(reply, [ns.namespace_file_descriptor for ns in opened_namespaces])
     taken: list[Namespace] = []
     try:
-        # Type and identity are read from each descriptor, whatever the answer says.
+        # Type and identity are read from each descriptor, not from the reply.
         while fds:
             taken.append(_take_namespace(fds))
-        spaces = {space.type: space for space in taken}
-        if len(spaces) < len(taken) or (kinds is not None and spaces.keys() != set(kinds)):
-            names = ", ".join(space.type for space in taken)
-            raise ProtocolError(f"the broker opened {names} where {', '.join(kinds or ['each type once'])} was asked for")
+        namespaces = {ns.type: ns for ns in taken}
+        if len(namespaces) < len(taken) or (ns_types is not None and namespaces.keys() != set(ns_types)):
+            names = ", ".join(ns.type for ns in taken)
+            raise ProtocolError(f"the broker opened {names}, but {', '.join(ns_types or ['each type once'])} was asked for")
     except BaseException:
-        for space in taken:
-            space.close()
+        for ns in taken:
+            ns.close()
         raise
-    return spaces
+    return namespaces
 
 
 def _take_namespace(fds: list[int]) -> Namespace:
@@ -138,13 +139,13 @@ def _take_namespace(fds: list[int]) -> Namespace:
     except NotANamespace as error:
         raise ProtocolError(f"the broker sent {error.reason}") from error
     except OSError as error:
-        # One opened with O_PATH, say.
-        raise ProtocolError("the broker sent a descriptor that is of no use") from error
+        # It was opened with O_PATH, for example.
+        raise ProtocolError("the broker sent a descriptor that cannot be used") from error
 
 
 def opened_socket(replies: Sequence[IncomingReply], wanted: SocketKind) -> socket.socket:
-    """The socket that was made."""
-    fds = _arranged(replies[0], [_opened_socket(replies).socket_file_descriptor])
+    """Return the opened socket (the caller's), whose kind must be `wanted`."""
+    fds = _arrange_fds(replies[0], [_opened_socket(replies).socket_file_descriptor])
     if not stat.S_ISSOCK(os.fstat(fds[0]).st_mode):
         raise ProtocolError("the broker sent something that is no socket")
     sock = _take_socket(fds)
@@ -168,18 +169,18 @@ def _take_socket(fds: list[int]) -> socket.socket:
             fds.clear()
             os.close(sock.detach())
         if isinstance(error, OSError) and error.errno is not None:
-            raise ProtocolError("the broker sent a socket that is of no use") from error
+            raise ProtocolError("the broker sent a socket that cannot be used") from error
         raise
     return sock
 
 
 def opened_device(replies: Sequence[IncomingReply], mode: str, access: int) -> io.FileIO:
-    """The device that was opened, for `access` (O_RDONLY, O_WRONLY or O_RDWR)."""
-    fds = _arranged(replies[0], [_opened_device(replies).device_file_descriptor])
+    """Return the opened device (the caller's), which must be open for `access` (O_RDONLY, O_WRONLY or O_RDWR)."""
+    fds = _arrange_fds(replies[0], [_opened_device(replies).device_file_descriptor])
     if not stat.S_ISCHR(os.fstat(fds[0]).st_mode):
         raise ProtocolError("the broker sent something that is no character device")
     if fcntl.fcntl(fds[0], fcntl.F_GETFL) & (os.O_ACCMODE | os.O_PATH) != access:
-        raise ProtocolError("the broker sent a device that is open for something else than was asked for")
+        raise ProtocolError("the broker sent a device that is not open for what was asked for")
     return _take_file(fds, mode)
 
 
@@ -196,10 +197,13 @@ def _take_file(fds: list[int], mode: str) -> io.FileIO:
     return file
 
 
-def _arranged(reply: IncomingReply, indices: Sequence[int]) -> list[int]:
-    """The reply's own list of fds, in the order of `indices`: what is taken out of it is the taker's."""
+def _arrange_fds(reply: IncomingReply, indices: Sequence[int]) -> list[int]:
+    """Return the list of fds of the reply, in the order of `indices`.
+
+    The reply owns the fds in this list.  A function that removes an fd from it takes the fd.
+    """
     try:
         reply.arrange_fds({str(place): index for place, index in enumerate(indices)})
     except BrokerError as error:
-        raise ProtocolError(_DOES_NOT_FIT) from error
+        raise ProtocolError(_WRONG_FDS) from error
     return reply.fds

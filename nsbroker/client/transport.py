@@ -1,4 +1,4 @@
-"""One front's connection: the steps of a call, which a front repeats until they are done."""
+"""The connection of a client: the steps of a call, without waiting.  The client repeats a step until it is done."""
 
 import contextlib
 import select
@@ -15,16 +15,16 @@ from nsbroker.varlink.framing import END, MESSAGE_MAX
 
 T = TypeVar("T")
 
-PATIENCE = 10.0
-"""How long a front waits for each step of a call, in seconds, unless it is told otherwise."""
+DEFAULT_TIMEOUT = 10.0
+"""The default timeout of a client for each step of a call, in seconds."""
 REPLIES_MAX = 64 * 1024 * 1024
-"""How much all replies to one call may take, in bytes."""
-# What a reply takes here beside its bytes, roughly: a broker must not get far by sending many that are nearly empty.
+"""The limit for the memory of all replies to one call, in bytes."""
+# The approximate memory of a reply in addition to its bytes, so that many nearly empty replies reach the limit, too.
 _REPLY_COST = 256
 
 
 def connect_failed(path: Path, error: OSError) -> ConnectionFailed:
-    """What to raise when there is no connection to be had."""
+    """Return the exception to raise if connecting to the broker at `path` failed."""
     match error:
         case FileNotFoundError() | ConnectionRefusedError():
             hint = "is the daemon running? (`nsbroker serve`, as root)"
@@ -35,22 +35,26 @@ def connect_failed(path: Path, error: OSError) -> ConnectionFailed:
     return ConnectionFailed(f"no broker at {path}: {error.strerror or error}: {hint}")
 
 
-def checked_timeout(seconds: float | None) -> float | None:
-    """A timeout as callers give it.  Raises ValueError for one that is not positive."""
+def check_timeout(seconds: float | None) -> float | None:
+    """Return the timeout that a caller gave.  Raises ValueError if it is not positive."""
     if seconds is not None and not seconds > 0:
-        raise ValueError(f"a timeout of {seconds!r} s: write a number greater than 0, or None to wait for ever")
+        raise ValueError(f"a timeout of {seconds!r} s: write a number greater than 0, or None for no limit")
     return seconds
 
 
-class NotTaken(ConnectionLost):
-    """The broker hung up, and has read nothing of the call: it may be made again on another connection."""
+class CallNotRead(ConnectionLost):
+    """The broker closed the connection before it read the call, so the call can be made again on another connection."""
 
 
-class Wire:
-    """One front's connection: its socket, and the steps of a call, which a front repeats until they are done.
+class ClosedMeanwhile(Exception):
+    """Another task closed the connection that this task waits for."""
 
-    `sock` is taken, and made non-blocking: each step does what can be done at once.  `arrivals` polls it for what comes.  A
-    connection that is over is replaced for the next call, until the wire is closed for good.
+
+class Transport:
+    """The connection of a client: its socket, and the steps of a call, which the client repeats until they are done.
+
+    Takes `sock`, and makes it non-blocking: each step does what is possible without waiting.  `arrivals` is a poll object for
+    received data.  If a connection has ended, the client replaces it for the next call, until it calls `close`.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -62,7 +66,7 @@ class Wire:
         self._incoming: list[int] = []
         self._replies: list[IncomingReply] = []
         self._size = 0
-        self._refused = False
+        self._send_failed = False
 
     def _use(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -73,9 +77,9 @@ class Wire:
         self._used = False
 
     def is_over(self, request: Request[T]) -> bool:
-        """Whether the broker has ended the connection since the last call.
+        """Return whether the connection has ended since the last call.
 
-        Raises ConnectionLost on a closed wire, ProtocolError when the broker said something that nobody asked for.
+        Raises ConnectionLost if the client closed it, ProtocolError if the broker sent something without being asked.
         """
         if self.closed:
             raise ConnectionLost(f"{request.what()}: this connection is closed; connect again")
@@ -84,30 +88,30 @@ class Wire:
         if not self.arrivals.poll(0):
             return False
         try:
-            unasked = self.sock.recv(1, socket.MSG_PEEK)
+            unexpected = self.sock.recv(1, socket.MSG_PEEK)
         except OSError:
             return True
-        # A broker that is full answers the first call of a connection before it is made, and hangs up.
-        if unasked and self._used:
+        # A broker with too many connections sends an error before the first call of a new connection, and closes it.
+        if unexpected and self._used:
             self.drop()
-            raise ProtocolError(f"{request.what()}: the broker sent an answer before anything was asked")
-        return not unasked
+            raise ProtocolError(f"{request.what()}: the broker sent a reply before anything was asked")
+        return not unexpected
 
     def replace(self, sock: socket.socket) -> None:
-        """Go on with another connection (taken), after `drop`."""
+        """Use another connection from now on, after `drop`.  Takes `sock`."""
         self._use(sock)
 
     def start(self, request: Request[T], fds: list[int]) -> None:
-        """Begin a call.  Descriptors that come with its answer are added to `fds`, which is the caller's, as they are.
+        """Begin a call.  Descriptors that arrive with its reply are added to `fds`, and are the caller's to close.
 
         Raises InvalidTarget for text that cannot be sent.
         """
-        self._refused = False
+        self._send_failed = False
         try:
             call = self._connection.call(request.method, request.parameters, more=request.more)
         except UnicodeEncodeError as error:
-            # Half a surrogate pair: what os.fsdecode makes of bytes that are no text.
-            raise InvalidTarget(f"{error.object[:80]!r} is no text that can be sent to the broker: it is not UTF-8") from error
+            # The text has a lone surrogate: os.fsdecode() returns these for bytes that are not valid UTF-8.
+            raise InvalidTarget(f"{error.object[:80]!r} cannot be sent to the broker: it is not UTF-8 text") from error
         self._rest = memoryview(call)
         self._fds = request.fds
         self._incoming = fds
@@ -116,48 +120,51 @@ class Wire:
         self._used = True
 
     def send_some(self, request: Request[T]) -> bool:
-        """Send what there is room for; whether all of it went.  Raises BlockingIOError when there is no room, ConnectionLost."""
+        """Send as much as the kernel has room for, and return whether all of it was sent.
+
+        Raises BlockingIOError if there is no room, ConnectionLost.
+        """
         try:
             self._rest = self._rest[ancillary.send(self.sock, self._rest, self._fds) :]
         except BrokenPipeError:
-            # A broker that is full has answered and hung up already: then the answer is still to be read.
-            self._refused = True
+            # The broker has closed the connection.  If it has too many connections, it sent an error first, which is read next.
+            self._send_failed = True
             return True
         except OSError as error:
-            self._lost(request, error)
+            self._check_lost(request, error)
             raise
         self._fds = ()
         return not self._rest
 
     def receive_some(self, request: Request[T]) -> None:
-        """Receive what is there.  Raises ConnectionLost, ProtocolError, BlockingIOError."""
+        """Receive what has arrived.  Raises BlockingIOError if nothing has, ConnectionLost, ProtocolError."""
         fds = self._incoming
         before = len(fds)
         try:
-            # One call is under way at a time, so all fds that come are of its reply: nothing else could be glued to it.
+            # Only one call is in progress at a time, so all fds that arrive belong to its reply.
             count = ancillary.receive_owned(self.sock, self._buffer, fds)
         except ConnectionResetError:
             count = 0
         except OSError as error:
-            self._lost(request, error)
+            self._check_lost(request, error)
             raise
-        carried = len(fds) > before
-        if carried and (before or not request.takes_fds):
+        has_fds = len(fds) > before
+        if has_fds and (before or not request.takes_fds):
             ancillary.close_and_clear(fds)
-            raise ProtocolError(f"{request.what()}: the broker sent file descriptors that nobody asked for")
+            raise ProtocolError(f"{request.what()}: the broker sent unexpected file descriptors")
         if not count:
             if self.closed:
                 raise ConnectionLost(f"{request.what()}: the connection was closed meanwhile")
-            if self._refused:
-                raise NotTaken(f"{request.what()}: the broker hung up before it read the call")
+            if self._send_failed:
+                raise CallNotRead(f"{request.what()}: the broker closed the connection before it read the call; try again")
             raise ConnectionLost(
-                f"{request.what()}: the broker hung up before it answered (restarted, or the call broke the protocol); try again"
+                f"{request.what()}: the broker closed the connection before it replied (a restart, or an invalid call); try again"
             )
         self._size += count
-        self._connection.receive(bytes(self._buffer[:count]), fds if carried else [])
+        self._connection.receive(bytes(self._buffer[:count]), fds if has_fds else [])
 
-    def _lost(self, request: Request[T], error: OSError) -> None:
-        """Raise ConnectionLost for an error of the kernel's; return for what a signal handler raised, and BlockingIOError."""
+    def _check_lost(self, request: Request[T], error: OSError) -> None:
+        """Raise ConnectionLost if `error` is from the kernel.  Return if a signal handler raised it, or for BlockingIOError."""
         if self.closed:
             raise ConnectionLost(f"{request.what()}: the connection was closed meanwhile") from error
         if error.errno is not None and not isinstance(error, BlockingIOError):
@@ -165,20 +172,20 @@ class Wire:
 
     @property
     def started(self) -> bool:
-        """Whether a reply has begun to arrive and is not complete."""
+        """Whether part of a reply has arrived, but not all of it."""
         return self._connection.started
 
     @property
     def ready(self) -> bool:
-        """Whether `next_reply` has something to give out or to raise."""
+        """Whether `next_reply` has something to return or to raise."""
         return self._connection.ready
 
     def next_reply(self) -> IncomingReply | None:
-        """The next of the replies that have come whole.  Raises ProtocolError."""
+        """Return the next complete reply, or None.  Raises ProtocolError."""
         return self._connection.next_reply()
 
     def replies(self, request: Request[T]) -> Sequence[IncomingReply] | None:
-        """All replies, once the last has come.  Raises ProtocolError, also when there is no end of them."""
+        """Return all replies once the last one has arrived, or None.  Raises ProtocolError, also if they exceed REPLIES_MAX."""
         while (reply := self.next_reply()) is not None:
             self._replies.append(reply)
             self._size += _REPLY_COST
@@ -186,30 +193,30 @@ class Wire:
                 raise ProtocolError(f"{request.what()}: the broker's replies take more than {REPLIES_MAX} bytes")
             if reply.last:
                 if self.ready or self.started:
-                    raise ProtocolError(f"{request.what()}: the broker sent more than the answer")
+                    raise ProtocolError(f"{request.what()}: the broker sent more than the reply")
                 replies, self._replies = self._replies, []
                 return replies
         return None
 
     def close(self) -> None:
-        """End the connection for good.  Twice is harmless."""
+        """Close the connection permanently.  Closing twice does nothing."""
         self.closed = True
         self.drop()
 
     def drop(self) -> None:
-        """End the connection; another may take its place.  Twice is harmless."""
+        """Close the connection; `replace` may set another one.  Doing this twice does nothing."""
         if self.sock.fileno() >= 0:
-            # Wakes a thread that waits on it, which closing alone does not.
+            # This wakes a thread that waits for the connection, which close(2) alone does not.
             with contextlib.suppress(OSError):
                 self.sock.shutdown(socket.SHUT_RDWR)
-        self._leave()
+        self._release()
 
     def after_fork(self) -> None:
-        """Close this process's copies alone: to the parent the socket is still the connection."""
-        self._leave()
+        """Close the copies of this process, without a shutdown: the parent still uses the connection."""
+        self._release()
         ancillary.close_and_clear(self._incoming)
 
-    def _leave(self) -> None:
+    def _release(self) -> None:
         self.sock.close()
         self._connection.close()
         self._replies = []

@@ -1,7 +1,7 @@
 """Moving descriptors, files and sockets between processes, over any AF_UNIX socket.
 
-Exactly one descriptor goes in each message.  `Conduit` here is for threads and scripts; `nsbroker.conduit.trio` has the
-same for trio.
+Each message carries exactly one descriptor.  This `Conduit` is for threads and scripts; `nsbroker.conduit.trio` has the one
+for trio.
 """
 
 from nsbroker.conduit.blocking import Conduit

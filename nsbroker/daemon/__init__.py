@@ -1,4 +1,21 @@
-"""The broker: who asks (`peer`), what they may (`configuration`, `policy`), what they mean (`resolve`), the verbs
-(`inquiry`, `broker`), the connections (`server`, `limits`, `closing`, `listen`), what is recorded (`audit`), and the
-whole (`service`).
+"""The broker.
+
+How it is laid out.  Each floor imports only from those above it in this list:
+
+    configuration   the files with rules and settings
+    systemd/        the service manager (readiness, the fd store) and the journal
+    limits/         what one user may take: connections, turns, threads, new namespaces; who a uid is counted to
+    peer            who is at the other end of a connection, as the kernel tells
+    record_sink     where audit records are written
+    audit           recording every decision
+    engines/        container engines, a file each, and the registry that asks them
+    policy/         the rules, compiled, and what they grant a peer
+    targets/        from a written target to a pinned process or namespace
+    context         what all methods work with
+    discovery/      what is on the host, and what of it a peer may see
+    methods/        the methods of the interface, a file a family, and the steps that they share
+    dispatcher      from a call to its method, and back once the record is written
+    listener        the socket that the broker listens on
+    server          connections: accepting them, receiving calls, sending replies
+    main            the daemon as a whole: start, signals, reload, end
 """

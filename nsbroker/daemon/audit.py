@@ -1,8 +1,8 @@
-"""The record of every decision: one journal entry, or where there is no journal one line of JSON on standard error.
+"""The audit record of every decision: one journal entry, or one line of JSON on standard error where there is no journal.
 
-Records come before what they record: nothing leaves, is held or released before its record was taken.  A record that finds
-the journal busy waits in a queue, and the call whose it is waits with it.  Fields hold what the broker knows, names that
-others give come escaped: no record can be forged by naming a thing.
+The record comes first: nothing is handed over, held or released before its record has been written.  If the journal is busy,
+the record waits in a queue, and its call waits with it.  Records contain facts that the broker knows itself.  Names that others
+have chosen are escaped, so that nobody can forge a record by giving something a special name.
 """
 
 import contextlib
@@ -17,28 +17,29 @@ import trio
 from nsbroker.daemon.configuration import AuditSettings, Limits
 from nsbroker.daemon.limits.rate_limit import Pace, RateLimit
 from nsbroker.daemon.peer import Peer
-from nsbroker.daemon.record_sink import LINE_MAX, JournalSink, Record, RecordSink, StderrSink, can_write_stderr, printable
+from nsbroker.daemon.record_sink import LINE_MAX, JournalSink, Record, RecordSink, StderrSink, can_write_stderr
 from nsbroker.daemon.systemd.journal import PLACE
 from nsbroker.errors import RecordFailed
+from nsbroker.model.text import escaped
 from nsbroker.namespace import Namespace
 
-# What clients write is cut, so that every record fits, even if each character is written as six.
+# Text from clients is cut to this many characters, so that every record fits into a line even if all of them are escaped.
 _TEXT_MAX = 250
 _STDERR = 2
-# Records of refusals that wait for the journal.  Their calls do not wait with them, so nothing else bounds their number.
+# At most this many records of refusals wait for the journal.  Their calls do not wait, so nothing else limits their number.
 _REFUSALS_MAX = 1024
 
 
-class _Waiting(NamedTuple):
+class _QueuedRecord(NamedTuple):
     peer: Peer | None
     record: Record
 
 
 class Audit:
-    """Takes records, and the few words that the broker has to say of itself.
+    """Writes audit records, and log lines about the broker itself.
 
-    Nobody shall fill the journal by asking: what a user was refused is written out up to a limit and then counted, and
-    calls that were allowed are slowed down to `records-per-user` of [limits].
+    No user can fill the journal by calling the broker often.  Refusals of one user are written up to a limit, and only counted
+    beyond it.  Allowed calls of one user are slowed down to `records-per-user` of [limits].
     """
 
     def __init__(self, sink: RecordSink, settings: AuditSettings, limits: Limits) -> None:
@@ -47,13 +48,13 @@ class Audit:
         self._deadline = limits.record_deadline
         self._refusals = RateLimit()
         self._pace = Pace(limits.records_per_user)
-        self._queue: deque[_Waiting] = deque()
+        self._queue: deque[_QueuedRecord] = deque()
         self._unwritten: dict[Peer, int] = {}
         self._writing = trio.Lock()
-        self._stuck = False
+        self._in_trouble = False
 
     def configure(self, settings: AuditSettings, limits: Limits) -> None:
-        """Take other settings."""
+        """Replace the settings and limits, after a reload."""
         self._settings = settings
         self._deadline = limits.record_deadline
         self._pace.most = limits.records_per_user
@@ -61,7 +62,7 @@ class Audit:
     def record(
         self,
         peer: Peer,
-        verb: str,
+        method: str,
         target: str,
         verdict: str,
         *,
@@ -70,9 +71,11 @@ class Audit:
         namespaces: Iterable[Namespace] = (),
         error: str = "",
     ) -> None:
-        """Write one record, or have it wait; of what is allowed nothing may happen as long as `is_pending`.
+        """Write one record, or put it into the queue.
 
-        Raises RecordFailed when it cannot be written at all.
+        As long as `is_pending` returns True, an allowed call must not have any effect: await `settle` first.  `verdict`, `wanted`
+        and the other arguments are those of `Record`; `namespaces` is borrowed.  Raises RecordFailed when the record of an
+        allowed call cannot be written at all.
         """
         allowed = verdict == "allowed"
         if allowed:
@@ -80,10 +83,10 @@ class Audit:
                 self._pace.charge(peer.user)
         elif not self._refusals.admits(peer.user):
             return
-        spaces = " ".join(map(str, namespaces))
+        opened = " ".join(map(str, namespaces))
         target, error = target[:_TEXT_MAX], error[:_TEXT_MAX].encode(errors="backslashreplace").decode()
         record = Record(
-            verb,
+            method,
             target,
             verdict,
             rule,
@@ -92,7 +95,7 @@ class Audit:
             peer.pid,
             peer.first_unit() or "",
             wanted[:_TEXT_MAX],
-            spaces,
+            opened,
             error,
             time.time(),
             peer.anonymous,
@@ -101,19 +104,19 @@ class Audit:
             if self._queue or not self._write(record):
                 self._enqueue(peer if allowed else None, record)
         except RecordFailed:
-            # What is refused is refused, with or without a record.
+            # A refusal stays a refusal, whether or not it could be recorded.
             if allowed:
                 raise
 
     def is_pending(self, peer: Peer) -> bool:
-        """Whether the peer's call has to `settle` before anything comes of it."""
+        """Return whether the peer's call has to await `settle` before it may have an effect."""
         return peer in self._unwritten or (peer.user != 0 and self._pace.delay(peer.user) > 0)
 
     async def settle(self, peer: Peer) -> None:
         """Wait until the records of the peer's call are written, and until its user is within the limit again.
 
-        Raises RecordFailed when the journal does not take them in time: they are forgotten then, since what they record
-        must not happen.
+        Raises RecordFailed when the journal does not accept the records before the deadline.  They are dropped then, since the
+        call fails and what they record does not happen.
         """
         await trio.sleep(self._pace.delay(peer.user) if peer.user != 0 else 0)
         try:
@@ -122,7 +125,7 @@ class Audit:
             if peer in self._unwritten:
                 self._give_up(peer)
         finally:
-            self._forget(peer)
+            self._drop_records(peer)
 
     async def _flush(self, peer: Peer) -> None:
         async with self._writing:
@@ -133,30 +136,30 @@ class Audit:
                     await self._sink.wait_writable()
 
     def _give_up(self, peer: Peer) -> None:
-        self._note("it does not read them")
+        self._report_trouble("it does not read them")
         if self._settings.without_journal == "refuse":
             raise RecordFailed(f"{self._sink.name} took no record within {self._deadline:g} s")
-        for waiting in self._queue:
-            if waiting.peer is peer:
-                self._write_instead(waiting.record)
+        for queued in self._queue:
+            if queued.peer is peer:
+                self._write_to_stderr(queued.record)
 
     def _write(self, record: Record) -> bool:
-        """Whether the record was taken; False when it has to wait.  Raises RecordFailed."""
+        """Write a record now.  Return False when the sink is busy and the record has to wait.  Raises RecordFailed."""
         try:
             self._sink.write(record)
         except BlockingIOError:
             return False
         except OSError as error:
-            self._note(error.strerror or str(error))
+            self._report_trouble(error.strerror or str(error))
             if self._settings.without_journal == "refuse":
                 raise RecordFailed(error.strerror or str(error)) from error
-            self._write_instead(record)
+            self._write_to_stderr(record)
         else:
-            self._note("")
+            self._report_trouble("")
         return True
 
     @staticmethod
-    def _write_instead(record: Record) -> None:
+    def _write_to_stderr(record: Record) -> None:
         try:
             StderrSink().write(record)
         except OSError as error:
@@ -167,7 +170,7 @@ class Audit:
             self._unwritten[peer] = self._unwritten.get(peer, 0) + 1
         elif len(self._queue) - sum(self._unwritten.values()) >= _REFUSALS_MAX:
             return
-        self._queue.append(_Waiting(peer, record))
+        self._queue.append(_QueuedRecord(peer, record))
 
     def _dequeue(self) -> None:
         peer = self._queue.popleft().peer
@@ -176,44 +179,44 @@ class Audit:
             if not self._unwritten[peer]:
                 del self._unwritten[peer]
 
-    def _forget(self, peer: Peer) -> None:
+    def _drop_records(self, peer: Peer) -> None:
         if self._unwritten.pop(peer, 0):
-            self._queue = deque(waiting for waiting in self._queue if waiting.peer is not peer)
+            self._queue = deque(queued for queued in self._queue if queued.peer is not peer)
 
-    def _note(self, trouble: str) -> None:
-        """Say once that the journal takes no records, and once that it does again."""
-        if self._stuck is bool(trouble):
+    def _report_trouble(self, trouble: str) -> None:
+        """Log once that the sink takes no records, and once that it does again (`trouble` is "" then)."""
+        if self._in_trouble is bool(trouble):
             return
-        self._stuck = bool(trouble)
+        self._in_trouble = bool(trouble)
         if not trouble:
             self.say(f"{self._sink.name} takes records again")
         elif self._settings.without_journal == "refuse":
             self.say(f"{self._sink.name} takes no records ({trouble}): nothing is opened until it does")
         else:
-            self.say(f"{self._sink.name} takes no records ({trouble}): they follow here")
+            self.say(f"{self._sink.name} takes no records ({trouble}): they follow here, on standard error")
 
-    def write_floods(self, *, everyone: bool = False) -> None:
-        """Write what waits, and how many more there were of each user whose time is over (or of everyone).
+    def write_suppressed(self, *, everyone: bool = False) -> None:
+        """Write the records that wait, and the number of refusals suppressed for each user whose time window has ended.
 
-        For calling now and then.
+        With `everyone`, the windows that still run are ended, too.  The daemon calls this at intervals, and when it exits.
         """
         with contextlib.suppress(RecordFailed):
             while self._queue and self._write(self._queue[0].record):
                 self._dequeue()
-            for uid, count in self._refusals.ended(everyone=everyone):
-                record = Record("", "", "flood", "", uid, -1, 0, time=time.time(), count=count)
+            for uid, count in self._refusals.end_windows(everyone=everyone):
+                record = Record("", "", "suppressed", "", uid, -1, 0, time=time.time(), count=count)
                 if self._queue or not self._write(record):
                     self._enqueue(None, record)
 
     @staticmethod
     def say(text: str) -> None:
-        """One line about the broker itself on standard error; lost when nobody takes it."""
-        line = f"nsbroker: {printable(text)}\n".encode()
+        """Write one log line about the broker itself to standard error.  It is dropped when standard error takes nothing."""
+        line = f"nsbroker: {escaped(text)}\n".encode()
         with contextlib.suppress(OSError):
             if can_write_stderr():
                 os.write(_STDERR, line[:LINE_MAX])
 
 
 def open_audit(settings: AuditSettings, limits: Limits) -> Audit:
-    """The journal where it runs, standard error otherwise."""
+    """Return an Audit that writes to the journal where journald runs, and to standard error otherwise."""
     return Audit(JournalSink() if PLACE.exists() else StderrSink(), settings, limits)

@@ -1,26 +1,26 @@
-"""What all verbs work with."""
+"""The parts of the daemon that all methods share."""
 
 from dataclasses import dataclass, field
 
 from nsbroker.daemon.audit import Audit
-from nsbroker.daemon.engines.registry import Roster
+from nsbroker.daemon.engines.registry import EngineRegistry
 from nsbroker.daemon.limits.abandonable_threads import AbandonableThreads
 from nsbroker.daemon.limits.connections import UserRegistry
 from nsbroker.daemon.limits.created import CreatedNamespaces
 from nsbroker.daemon.policy.rules import Policy
-from nsbroker.daemon.targets.held_store import Holder
-from nsbroker.daemon.targets.location_cache import Hints
+from nsbroker.daemon.targets.held_store import HeldStore
+from nsbroker.daemon.targets.location_cache import LocationCache
 
 
 @dataclass(slots=True)
-class Parts:
-    """The broker's parts.  `policy` and `roster` are replaced when the configuration is read again."""
+class Context:
+    """What the methods need: policy, engines, stores, limits, audit.  A reload replaces `policy` and `engines`."""
 
     policy: Policy
-    roster: Roster
-    holder: Holder
+    engines: EngineRegistry
+    held_store: HeldStore
     users: UserRegistry
     audit: Audit
     created: CreatedNamespaces
     threads: AbandonableThreads
-    hints: Hints = field(default_factory=Hints)
+    locations: LocationCache = field(default_factory=LocationCache)

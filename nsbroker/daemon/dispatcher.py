@@ -1,4 +1,7 @@
-"""The verbs: what each method of the interface does, for one caller, without any connection in sight."""
+"""The dispatcher: it finds the method for a call, and returns the reply.  It knows nothing of connections.
+
+A reply is returned only after its audit record has been written.
+"""
 
 import contextlib
 import math
@@ -10,17 +13,20 @@ import msgspec
 import trio
 from msgspec import Struct
 
-from nsbroker.daemon.context import Parts
-from nsbroker.daemon.discovery.scanner import Passes
+from nsbroker.daemon.context import Context
+from nsbroker.daemon.discovery.scanner import Scanner
+from nsbroker.daemon.discovery.views import Views
 from nsbroker.daemon.limits.users import ROOT
-from nsbroker.daemon.methods.call import Answer, Caller, Later, Stream
-from nsbroker.daemon.methods.devices import Devices
+from nsbroker.daemon.methods.call import Caller, PendingReply, Reply, ReplyStream
+from nsbroker.daemon.methods.devices import DeviceMethods
+from nsbroker.daemon.methods.explain import ExplainMethod
 from nsbroker.daemon.methods.held import HeldMethods
-from nsbroker.daemon.methods.list_containers import Containers
-from nsbroker.daemon.methods.list_namespaces import Listing
-from nsbroker.daemon.methods.open import Opening
-from nsbroker.daemon.methods.open_socket import Sockets
-from nsbroker.daemon.methods.watch import Watching
+from nsbroker.daemon.methods.list_containers import ListContainersMethod
+from nsbroker.daemon.methods.list_namespaces import ListMethod
+from nsbroker.daemon.methods.open import OpenMethod
+from nsbroker.daemon.methods.open_socket import OpenSocketMethod
+from nsbroker.daemon.methods.service_info import Counts, ServiceMethods
+from nsbroker.daemon.methods.watch import WatchMethod
 from nsbroker.daemon.peer import Peer
 from nsbroker.errors import (
     BrokerError,
@@ -31,7 +37,6 @@ from nsbroker.errors import (
     PermissionDenied,
     RecordFailed,
 )
-from nsbroker.linux.features import features
 from nsbroker.protocol import messages
 from nsbroker.protocol.messages import (
     CreateRequest,
@@ -42,21 +47,17 @@ from nsbroker.protocol.messages import (
     OpenDeviceRequest,
     OpenRequest,
     OpenSocketRequest,
-    PeerDescription,
     ReleaseRequest,
-    Status,
     WatchRequest,
-    WhoAmIReply,
 )
 from nsbroker.varlink import service
 from nsbroker.varlink.connection import IncomingCall
-from nsbroker.version import VERSION
 
-# Whoever is refused is answered at full ticks, in seconds, after the question: looking for what does not exist takes another
-# time than finding what the caller may not have, by up to some hundred microseconds.
+# Refusals are sent on the next full tick (in seconds) after the call, to hide timing: a search for a target that does not exist
+# takes a different time from a refusal of one that does, by up to some hundred microseconds.
 _REFUSAL_TICK = 0.01
 
-_Handler = Callable[[Caller, IncomingCall, Any], Answer | Later | Stream]
+_Handler = Callable[[Caller, IncomingCall, Any], Reply | PendingReply | ReplyStream]
 
 
 class _Method(NamedTuple):
@@ -64,48 +65,48 @@ class _Method(NamedTuple):
     handler: _Handler
 
 
-class Broker:
-    """Answers calls."""
+class Dispatcher:
+    """Answers calls: decodes the parameters, runs the method, and turns errors into error replies."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self, context: Context) -> None:
+        self._context = context
         self._calls = 0
         self._descriptors = 0
-        self._service = service.Service("nsbroker", "nsbroker", VERSION, "", {messages.NAME: messages.TEXT})
-        opening, sockets, devices = Opening(parts), Sockets(parts), Devices(parts)
-        holding, containers = HeldMethods(parts), Containers(parts)
-        passes = Passes(parts.hints)
-        listing = Listing(parts, passes)
+        devices, held = DeviceMethods(context), HeldMethods(context)
+        scanner = Scanner(context.locations)
+        views = Views(context, scanner)
+        service_methods = ServiceMethods(context, lambda: Counts(self._calls, self._descriptors))
         self._methods = {
-            messages.OPEN: _method(OpenRequest, opening.open),
-            messages.OPEN_SOCKET: _method(OpenSocketRequest, sockets.open),
+            messages.OPEN: _method(OpenRequest, OpenMethod(context).open),
+            messages.OPEN_SOCKET: _method(OpenSocketRequest, OpenSocketMethod(context).open_socket),
             messages.LIST_DEVICES: _method(ListDevicesRequest, devices.list),
             messages.OPEN_DEVICE: _method(OpenDeviceRequest, devices.open),
-            messages.WHO_AM_I: _method(service.Nothing, self._who_am_i),
-            messages.EXPLAIN: _method(ExplainRequest, opening.explain),
-            messages.LIST: _method(ListRequest, listing.list),
-            messages.WATCH: _method(WatchRequest, Watching(parts, passes, listing).watch),
-            messages.LIST_CONTAINERS: _method(service.Nothing, containers.list),
-            messages.CREATE: _method(CreateRequest, holding.create),
-            messages.HOLD: _method(HoldRequest, holding.hold),
-            messages.RELEASE: _method(ReleaseRequest, holding.release),
-            messages.LIST_HELD: _method(service.Nothing, holding.list),
-            messages.GET_STATUS: _method(service.Nothing, self._get_status),
-            f"{service.NAME}.GetInfo": _method(service.Nothing, self._get_info),
-            f"{service.NAME}.GetInterfaceDescription": _method(service.DescriptionRequest, self._get_description),
+            messages.EXPLAIN: _method(ExplainRequest, ExplainMethod(context).explain),
+            messages.LIST: _method(ListRequest, ListMethod(context, views).list),
+            messages.WATCH: _method(WatchRequest, WatchMethod(context, scanner, views).watch),
+            messages.LIST_CONTAINERS: _method(service.Nothing, ListContainersMethod(context).list),
+            messages.CREATE: _method(CreateRequest, held.create),
+            messages.HOLD: _method(HoldRequest, held.hold),
+            messages.RELEASE: _method(ReleaseRequest, held.release),
+            messages.LIST_HELD: _method(service.Nothing, held.list),
+            messages.WHO_AM_I: _method(service.Nothing, service_methods.who_am_i),
+            messages.GET_STATUS: _method(service.Nothing, service_methods.get_status),
+            f"{service.NAME}.GetInfo": _method(service.Nothing, service_methods.get_info),
+            f"{service.NAME}.GetInterfaceDescription": _method(service.DescriptionRequest, service_methods.get_description),
         }
         self._interfaces = {name.rpartition(".")[0] for name in self._methods}
 
-    def answer(self, caller: Caller, call: IncomingCall) -> Answer | Later | Stream:
-        """Answer a call: at once, later, or bit by bit.  Never raises for anything that a peer can cause; closes the fds of
-        the call that nobody took.
+    def dispatch(self, caller: Caller, call: IncomingCall) -> Reply | PendingReply | ReplyStream:
+        """Answer a call with one reply, with one that has to be awaited, or with a stream of replies.
+
+        Nothing that a peer does makes this raise.  Fds of the call that no method has taken are closed.
         """
         self._calls += 1
         began = time.monotonic()
         try:
             method = self._methods.get(call.method)
             if method is None or call.upgrade:
-                raise self._no_method(call)
+                raise self._unknown_method_error(call)
             result = method.handler(caller, call, _decode(method, call))
         except Exception as error:
             result = self._refuse(error)
@@ -113,93 +114,63 @@ class Broker:
             call.close()
         if isinstance(result, AsyncGenerator):
             return self._stream(caller.peer, result)
-        if not isinstance(result, Answer):
+        if not isinstance(result, Reply):
             return self._await(caller.peer, result, began)
-        if self._parts.audit.is_pending(caller.peer) or (result.is_refusal and not caller.peer.owns(ROOT)):
+        if self._context.audit.is_pending(caller.peer) or (result.is_refusal and not caller.peer.owns(ROOT)):
             return self._settle(caller.peer, result, began)
         self._descriptors += len(result.fds)
         return result
 
-    async def _await(self, peer: Peer, later: Later, began: float) -> Answer:
+    async def _await(self, peer: Peer, pending: PendingReply, began: float) -> Reply:
         try:
-            answer = await later
+            reply = await pending
         except Exception as error:
-            answer = self._refuse(error)
-        return await self._settle(peer, answer, began)
+            reply = self._refuse(error)
+        return await self._settle(peer, reply, began)
 
-    async def _settle(self, peer: Peer, answer: Answer, began: float) -> Answer:
-        """The answer (taken) to a call that came at `began`, once its record was written and its time has come."""
+    async def _settle(self, peer: Peer, reply: Reply, began: float) -> Reply:
+        """Return the reply (taken) to a call that came at `began` (time.monotonic()), after its record has been written.
+
+        A refusal is also delayed to the next full tick.  If the record cannot be written, return an error reply instead.
+        """
         try:
-            if self._parts.audit.is_pending(peer):
-                await self._parts.audit.settle(peer)
-            if answer.is_refusal and not peer.owns(ROOT):
+            if self._context.audit.is_pending(peer):
+                await self._context.audit.settle(peer)
+            if reply.is_refusal and not peer.owns(ROOT):
                 await _wait_for_tick(began)
         except BaseException as error:
-            answer.close(self._parts.users.closer, peer.user)
+            reply.close(self._context.users.closer, peer.user)
             if isinstance(error, RecordFailed):
                 return self._refuse(error)
             raise
-        self._descriptors += len(answer.fds)
-        return answer
+        self._descriptors += len(reply.fds)
+        return reply
 
-    async def _stream(self, peer: Peer, stream: Stream) -> Stream:
+    async def _stream(self, peer: Peer, stream: ReplyStream) -> ReplyStream:
         try:
             async with contextlib.aclosing(stream):
-                async for answer in stream:
-                    if self._parts.audit.is_pending(peer):
-                        await self._parts.audit.settle(peer)
-                    yield answer
+                async for reply in stream:
+                    if self._context.audit.is_pending(peer):
+                        await self._context.audit.settle(peer)
+                    yield reply
         except Exception as error:
             yield self._refuse(error)
 
-    def _no_method(self, call: IncomingCall) -> BrokerError:
+    def _unknown_method_error(self, call: IncomingCall) -> BrokerError:
         if call.method in self._methods:
             return MethodNotImplemented(call.method)
         name = call.method.rpartition(".")[0]
         return MethodNotFound(call.method) if name in self._interfaces or not name else InterfaceNotFound(name)
 
-    def _refuse(self, error: Exception) -> Answer:
+    def _refuse(self, error: Exception) -> Reply:
         if not isinstance(error, BrokerError):
-            self._parts.audit.say(f"fault: {type(error).__name__}: {error}")
+            self._context.audit.say(f"internal error: {type(error).__name__}: {error}")
             error = PermissionDenied()
-        return Answer(error.parameters(), error=error.wire_name, is_refusal=isinstance(error, PermissionDenied))
-
-    def _who_am_i(self, caller: Caller, call: IncomingCall, request: service.Nothing) -> Answer:
-        call.take_fds()
-        peer = caller.peer
-        number = peer.number_of(peer.pid) or 0
-        return Answer(WhoAmIReply(PeerDescription(peer.uid, peer.gid, sorted(peer.groups), number, peer.anonymous, peer.unit())))
-
-    def _get_status(self, caller: Caller, call: IncomingCall, request: service.Nothing) -> Answer:
-        call.take_fds()
-        known = features()
-        is_root = caller.peer.owns(ROOT)
-        return Answer(
-            Status(
-                version=VERSION,
-                features={name: getattr(known, name) for name in known.__slots__},
-                rules=len(self._parts.policy.rules),
-                loaded=self._parts.policy.loaded,
-                held_durable=self._parts.holder.durable,
-                # What others do is for root to know.
-                connections=self._parts.users.connections if is_root else None,
-                calls=self._calls if is_root else None,
-                file_descriptors=self._descriptors if is_root else None,
-                held=len(self._parts.holder) if is_root else None,
-            )
-        )
-
-    def _get_info(self, caller: Caller, call: IncomingCall, request: service.Nothing) -> Answer:
-        call.take_fds()
-        return Answer(self._service.info())
-
-    def _get_description(self, caller: Caller, call: IncomingCall, request: service.DescriptionRequest) -> Answer:
-        call.take_fds()
-        return Answer(self._service.description(request.interface))
+        return Reply(error.parameters(), error=error.wire_name, is_refusal=isinstance(error, PermissionDenied))
 
 
 async def _wait_for_tick(began: float) -> None:
-    """Wait until the next full tick after the call."""
+    """Wait until a full number of ticks has passed since the call came."""
     ticks = math.ceil((time.monotonic() - began) / _REFUSAL_TICK)
     await trio.sleep(max(0.0, began + ticks * _REFUSAL_TICK - time.monotonic()))
 
@@ -212,13 +183,13 @@ def _decode(method: _Method, call: IncomingCall) -> Any:
     try:
         return method.decoder.decode(call.parameters)
     except msgspec.ValidationError as error:
-        raise InvalidParameter(_place(str(error))) from error
+        raise InvalidParameter(_parameter_path(str(error))) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidParameter("parameters") from error
 
 
-def _place(message: str) -> str:
-    """The parameter that msgspec complains of."""
+def _parameter_path(message: str) -> str:
+    """Return the path of the parameter that msgspec's error message is about."""
     text, _, place = message.partition(" - at `$")
     where = place.rstrip("`").lstrip(".")
     if "field `" in text:

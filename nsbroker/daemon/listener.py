@@ -1,4 +1,4 @@
-"""The socket that the broker listens on: the one that systemd passes, or one of its own."""
+"""The socket that the broker listens on: one that the service manager passes, or one that the broker makes itself."""
 
 import contextlib
 import os
@@ -12,31 +12,39 @@ _BACKLOG = 128
 
 
 class Listener:
-    """A listening socket, and the path to take away with it where it is ours.  Owns the socket; close it."""
+    """A listening socket, and its path if the broker made the socket itself and has to remove the path at the end.
+
+    Owns the socket; close it.
+    """
 
     def __init__(self, sock: socket.socket, path: Path | None) -> None:
         self.sock = sock
         self._path = path
 
     def withdraw(self) -> None:
-        """Let nobody new find the socket; those who are waiting can still be accepted."""
+        """Remove the path, so that nobody new can connect; connections in the queue can still be accepted."""
         path, self._path = self._path, None
         if path is not None:
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
 
     def close(self) -> None:
-        """Take the path away and close the socket."""
+        """Remove the path and close the socket."""
         self.withdraw()
         self.sock.close()
 
 
 def passed_socket(fds: list[int]) -> Listener:
-    """The one of `fds` (owned) that the service manager passed.  Raises ConfigurationError when it is of no use here."""
+    """Take the socket that the service manager passed.  Takes `fds`.
+
+    Raises ConfigurationError unless it is exactly one listening AF_UNIX stream socket.
+    """
     sockets = [socket.socket(fileno=fd) for fd in fds]
     try:
         if len(sockets) != 1 or not _is_usable(sockets[0]):
-            raise ConfigurationError("the service manager must pass exactly one socket, an AF_UNIX stream one that listens")
+            raise ConfigurationError(
+                "the service manager must pass exactly one socket, a listening AF_UNIX stream socket: check the socket unit"
+            )
     except BaseException:
         for sock in sockets:
             sock.close()
@@ -52,15 +60,15 @@ def _is_usable(sock: socket.socket) -> bool:
 
 
 def own_socket(path: Path) -> Listener:
-    """A socket of our own at `path`, open to everyone: who may do what is for the policy to say.
+    """Make a listening socket at `path`.  Everyone may connect to it: the policy decides who may do what.
 
-    A stale file is replaced.  Raises ConfigurationError when a broker answers there, when something else than a socket
-    is there, and when others could put a socket of theirs in its place.
+    A socket file that nobody listens on any more is replaced.  Raises ConfigurationError when a broker answers at `path`, when
+    the file there is not a socket, and when other users could replace the socket with one of their own.
     """
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         _check_parent(path.parent)
-        _clear(path)
+        _remove_stale(path)
         return Listener(_bind(path), path)
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot listen there: {error.strerror or error}") from error
@@ -70,16 +78,18 @@ def _check_parent(parent: Path) -> None:
     facts = parent.stat()
     writable = facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     if facts.st_uid not in (0, os.geteuid()) or (writable and not facts.st_mode & stat.S_ISVTX):
-        raise ConfigurationError(f"{parent}: others could put their own socket there: it must be root's, writable by root alone")
+        raise ConfigurationError(
+            f"{parent}: others could put their own socket there: make root its owner, and let only root write to it"
+        )
 
 
-def _clear(path: Path) -> None:
+def _remove_stale(path: Path) -> None:
     try:
         facts = path.lstat()
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(facts.st_mode):
-        raise ConfigurationError(f"{path}: there is something else than a socket: move it away, or choose another --address")
+        raise ConfigurationError(f"{path}: something else than a socket is there: move it away, or choose another --address")
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1)
         try:

@@ -1,6 +1,7 @@
-"""Who asks: the peer of a connection, from the kernel's own structs and nothing that the peer can write.
+"""The peer of a connection, as the kernel describes it (SO_PEERCRED and friends).  Nothing comes from what the peer writes.
 
-All of it is of connect time: a socket that was passed on still speaks for the process that connected.
+Uid, gid, groups and process are those at the time of connect(2): a socket that was passed on to another process still stands
+for the process that connected.
 """
 
 import functools
@@ -21,43 +22,45 @@ from nsbroker.model.identity import NamespaceType
 from nsbroker.model.target import UNIT_SUFFIXES
 from nsbroker.namespace import Namespace
 
-_WHOLE_RANGE = ["0", "0", "4294967295"]
+_ALL_UIDS = ["0", "0", "4294967295"]
 _subordinates = SubordinateUids()
 
 NO_PEER_PIDFD = "before Linux 6.5 the kernel does not show the broker which process connected, only its user and groups"
-"""What it means that there is no SO_PEERPIDFD: nobody has a unit, nobody is shown to be root, and nobody is `self`."""
+"""Why some things are impossible without SO_PEERPIDFD: no peer has a unit, none is proved to be root, none can be `self`."""
 
 
 @functools.cache
-def _uids_are_whole() -> bool:
-    """Whether every uid can be told apart here: not in a user namespace that maps only some."""
-    return Path("/proc/self/uid_map").read_text(encoding="ascii").split() == _WHOLE_RANGE
+def _all_uids_mapped() -> bool:
+    """Return whether our user namespace maps every uid, so that no two uids look the same to us."""
+    return Path("/proc/self/uid_map").read_text(encoding="ascii").split() == _ALL_UIDS
 
 
 @functools.cache
 def overflow_uid() -> int:
-    """What uids that are not mapped here read as."""
+    """Return the uid that the kernel shows for uids that our user namespace does not map."""
     return int(Path("/proc/sys/kernel/overflowuid").read_text(encoding="ascii"))
 
 
 @functools.cache
-def _own_inode(kind: NamespaceType) -> int:
-    return os.stat(f"/proc/self/ns/{kind}").st_ino
+def _own_inode(ns_type: NamespaceType) -> int:
+    return os.stat(f"/proc/self/ns/{ns_type}").st_ino
 
 
 class Maker(NamedTuple):
-    """Whose it is to be what the broker makes for a peer."""
+    """The credentials with which the broker makes something for a peer, so that it belongs to that user."""
 
     credentials: Credentials
     groups: tuple[int, ...]
 
 
 class Peer:
-    """The peer of `sock`, which is borrowed for as long as the peer is in use.  Owns what it pins; close it.
+    """The peer of the connected socket `sock`, which is borrowed for as long as the peer is in use.
 
-    `anonymous` is set when its uid proves nothing: one that cannot be told from other unmapped ones, or a uid 0 that is
-    not shown to have the rights of the host's root.  Only rules for everyone fit an anonymous peer.  `user` is whom its use
-    of the broker is counted to: see `limits.users`.
+    Owns the fds that it opens for the peer's process and PID namespace; close it.
+
+    `anonymous` is set when the uid proves nothing: it is the overflow uid, which stands for all unmapped uids, or it is uid 0
+    without proof that the process has the rights of the host's root.  Only rules for everyone match an anonymous peer.
+    `user` is the user to whom this peer's use of the broker is counted: see `limits.users`.
     """
 
     __slots__ = ("_groups", "_pid_namespace", "_pinned", "_process", "_sock", "_unit", "anonymous", "gid", "pid", "uid", "user")
@@ -74,42 +77,43 @@ class Peer:
         self.user = ANONYMOUS if self.anonymous else _subordinates.user_of(self.uid)
 
     def _is_anonymous(self) -> bool:
-        if self.uid == 2**32 - 1 or (self.uid == overflow_uid() and not _uids_are_whole()):
+        if self.uid == 2**32 - 1 or (self.uid == overflow_uid() and not _all_uids_mapped()):
             return True
         return self.uid == 0 and not self._is_administrator()
 
     def _is_administrator(self) -> bool:
-        """Whether the peer, whose uid is 0, has CAP_SYS_ADMIN effective in our own user namespace now.
+        """Return whether the peer, whose uid is 0, now has CAP_SYS_ADMIN effective and is in our own user namespace.
 
-        The uid alone is not enough: the root of a container without a user namespace has it, too.
+        The uid alone is not enough: root in a container without a user namespace has uid 0, too.
         """
         process = self.process()
         if process is None:
             return False
         try:
-            # In this order: who enters a new user namespace gains every capability there, and cannot come back.
+            # The order matters.  A process that enters a new user namespace gains all capabilities there, and cannot come back:
+            # so we read the capabilities first, and the user namespace afterwards.
             capable = bool(process.effective_capabilities() & CAP_SYS_ADMIN)
             with Namespace.from_process(process, NamespaceType.USER, "self") as user:
                 return capable and user.inode == _own_inode(NamespaceType.USER)
         except (NsbrokerError, OSError):
             return False
 
-    def _namespace(self, kind: NamespaceType) -> Namespace:
+    def _open_namespace(self, ns_type: NamespaceType) -> Namespace:
         process = self.process()
         if process is not None:
-            return Namespace.from_process(process, kind, "self")
+            return Namespace.from_process(process, ns_type, "self")
         if features().peer_pidfd:
             raise NoSuchTarget("self", "the process that connected has ended")
-        # Without SO_PEERPIDFD (before Linux 6.5) there is only the number of connect time: another process of the same
-        # uid may have it by now, and then speaks for this one.
+        # Without SO_PEERPIDFD (before Linux 6.5) we only know the pid from the time of connect(2).  Another process of the same
+        # uid may have that pid by now, and is then taken for the peer.
         with Process.open(self.pid) as guess:
             if guess.info().uids != (self.uid,) * 4:
                 raise NoSuchTarget("self", "the process that connected has ended")
-            return Namespace.from_process(guess, kind, "self")
+            return Namespace.from_process(guess, ns_type, "self")
 
     @property
     def groups(self) -> frozenset[int]:
-        """Its gids of connect time."""
+        """The peer's gid and supplementary groups at the time when it connected."""
         if self._groups is None:
             self._groups = frozenset((self.gid, *socket_options.peer_groups(self._sock)))
         return self._groups
@@ -121,18 +125,19 @@ class Peer:
 
     @property
     def maker(self) -> Maker:
-        """Whose it is to be what is made for the peer: nobody's in particular, where the peer's uid proves nothing."""
+        """The credentials for what the broker makes for this peer: those of the overflow uid when the peer is anonymous."""
         if self.anonymous:
             return Maker(Credentials(overflow_uid(), overflow_uid()), ())
         return Maker(self.credentials, tuple(self.groups))
 
     def owns(self, uid: int) -> bool:
-        """Whether what belongs to `uid` is the peer's own."""
+        """Return whether things of the user `uid` are the peer's own.  An anonymous peer owns nothing."""
         return not self.anonymous and self.uid == uid
 
     def process(self) -> Process | None:
-        """The process that connected, pinned without a race (borrowed); None where the kernel cannot (before 6.5), or
-        when it is gone.
+        """Return the process that connected, pinned without a race (borrowed).
+
+        None before Linux 6.5, which has no SO_PEERPIDFD, and when the process had ended before it could be pinned.
         """
         if not self._pinned:
             self._pinned = True
@@ -144,7 +149,7 @@ class Peer:
         return self._process
 
     def unit(self) -> str | None:
-        """The systemd unit that it is in right now; None when it has none, is gone, or cannot be pinned."""
+        """Return the systemd unit that the process is in now; None when it has none, has ended, or cannot be pinned."""
         process = self.process()
         if process is None:
             return None
@@ -154,55 +159,61 @@ class Peer:
             return None
 
     def first_unit(self) -> str | None:
-        """The unit that it was in when this was first asked: for records, not for rules."""
+        """Return the unit that the process was in at the first call of this method: for audit records, not for rules."""
         if self._unit is None:
             self._unit = self.unit() or ""
         return self._unit or None
 
-    def _numbers(self) -> Namespace:
-        """The PID namespace by which the peer counts processes (borrowed).  Raises NoSuchTarget when it has ended."""
+    def _get_pid_namespace(self) -> Namespace:
+        """Return the peer's PID namespace (borrowed).  Raises NoSuchTarget when the peer's process has ended."""
         if self._pid_namespace is None:
-            self._pid_namespace = self._namespace(NamespaceType.PID)
+            self._pid_namespace = self._open_namespace(NamespaceType.PID)
         return self._pid_namespace
 
     def number_of(self, pid: int) -> int | None:
-        """What the peer calls our process `pid`; None when it cannot see it, or when that cannot be told."""
+        """Translate `pid` from our PID namespace to the peer's.
+
+        Return None when the process has no pid there, or when this cannot be found out.
+        """
         try:
-            space = self._numbers()
-            if space.inode == _own_inode(NamespaceType.PID):
+            ns = self._get_pid_namespace()
+            if ns.inode == _own_inode(NamespaceType.PID):
                 return pid
-            return nsfs.pid_in(space.fileno(), pid) or None
+            return nsfs.pid_in(ns.fileno(), pid) or None
         except (NsbrokerError, OSError):
             return None
 
     def translate(self, pid: int, target: str) -> int:
-        """What the peer calls `pid`, in our PID namespace.  Raises NoSuchTarget."""
+        """Translate `pid` from the peer's PID namespace to ours.  Raises NoSuchTarget for `target`.
+
+        The result may belong to another process by the time that it is pinned: call `check_translated` then.
+        """
         try:
-            space = self._numbers()
-            if space.inode == _own_inode(NamespaceType.PID):
+            ns = self._get_pid_namespace()
+            if ns.inode == _own_inode(NamespaceType.PID):
                 return pid
             if not features().pid_translation:
                 raise NoSuchTarget(
                     target, "the caller lives in another PID namespace, whose numbers this kernel cannot translate: send a pidfd"
                 )
-            return nsfs.process_from(space.fileno(), pid)
+            return nsfs.process_from(ns.fileno(), pid)
         except OSError as error:
             raise NoSuchTarget(target, "there is no such process in the caller's PID namespace") from error
 
-    def see_translated(self, pid: int, ours: int, target: str) -> None:
-        """See that `ours`, which is pinned by now, is still what the peer calls `pid`."""
-        space = self._pid_namespace
-        if pid == ours or space is None:
+    def check_translated(self, pid: int, ours: int, target: str) -> None:
+        """Check that `ours`, whose process is pinned by now, still is `pid` in the peer's PID namespace.  Raises NoSuchTarget."""
+        ns = self._pid_namespace
+        if pid == ours or ns is None:
             return
         try:
-            still = nsfs.pid_in(space.fileno(), ours) == pid
+            still = nsfs.pid_in(ns.fileno(), ours) == pid
         except OSError:
             still = False
         if not still:
             raise NoSuchTarget(target, "there is no such process in the caller's PID namespace")
 
     def close(self) -> None:
-        """Let go of what was pinned."""
+        """Close the fds of the peer's process and PID namespace."""
         if self._process is not None:
             self._process.close()
         if self._pid_namespace is not None:
@@ -210,21 +221,21 @@ class Peer:
 
 
 def why_without_process() -> str:
-    """Why a peer has no process, in words for the peer."""
+    """Return the reason why `Peer.process` is None, for an error message to the peer."""
     if features().peer_pidfd:
         return "the process that connected has ended"
     return f"{NO_PEER_PIDFD}: name yourself as pid:NUMBER, or send a pidfd"
 
 
 def unit_of(cgroups: dict[str, str]) -> str | None:
-    """The system's unit that a process with these control groups is in.
+    """Return the system unit that a process with these control groups is in, or None.
 
-    Only the first component below the slices counts: what comes after it is named by the unit itself, which its owner
-    may write to (a user's manager, a delegated scope).
+    Only the first path component below the slices counts.  The unit itself names the control groups below it, and a user may
+    control those names (a user's service manager, a delegated scope).
     """
     parts = systemd_path(cgroups).split("/")[1:]
     if ".." in parts:
         return None
     first = next((part for part in parts if not part.endswith(".slice")), "")
-    # systemd puts a '_' before names that the kernel could take for one of its own files.
+    # systemd puts a '_' before unit names that could be mistaken for one of the kernel's files in a control group.
     return first.removeprefix("_") if first.endswith(UNIT_SUFFIXES) else None

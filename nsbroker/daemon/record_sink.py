@@ -1,6 +1,7 @@
 """Where audit records are written: the journal, or standard error where no journal runs.
 
-A sink writes a record at once or raises BlockingIOError: whoever writes is the event loop of all clients.
+A sink never blocks, because it is called on the event loop that serves all clients: it writes a record at once or raises
+BlockingIOError.
 """
 
 import os
@@ -12,19 +13,25 @@ import trio
 from msgspec import Struct
 
 from nsbroker.daemon.systemd.journal import Journal
+from nsbroker.model.text import escaped
 
 IDENTIFIER = "nsbroker"
 
-# Message ids are made once (`journalctl --new-id128`) and never change: they are how records are found.
+# Message ids were made once (with `journalctl --new-id128`) and never change: administrators find records by them.
 ALLOWED = "5a3bf55dda5f4587aa13a5ef8904f2d0"
 DENIED = "b3b4c803df4b4a33aea13a516e5bba75"
 FAILED = "25e0fec9b5ca48679827133c5108ea84"
-FLOOD = "4a1a4dc3c5c34a70b7a1d0d7f0d6e4a6"
+SUPPRESSED = "4a1a4dc3c5c34a70b7a1d0d7f0d6e4a6"
 _WARNING = 4
 _INFO = 6
-_KINDS = {"allowed": (ALLOWED, _INFO), "denied": (DENIED, _WARNING), "failed": (FAILED, _WARNING), "flood": (FLOOD, _WARNING)}
+_BY_VERDICT = {
+    "allowed": (ALLOWED, _INFO),
+    "denied": (DENIED, _WARNING),
+    "failed": (FAILED, _WARNING),
+    "suppressed": (SUPPRESSED, _WARNING),
+}
 
-# A pipe takes a write of this size whole or not at all (PIPE_BUF).
+# The kernel writes up to this many bytes to a pipe whole or not at all (PIPE_BUF in pipe(7)).
 LINE_MAX = 4096
 _STDERR = 2
 _PAUSE = 0.005
@@ -34,12 +41,15 @@ _encoder = msgspec.json.Encoder()
 
 
 class Record(Struct, omit_defaults=True):
-    """One decision.  `verdict` is allowed, denied, failed: allowed, but it could not be done; or flood: `count` more
-    were denied or failed, and were not written out.  `wanted` is what was asked for, as far as `namespaces`, those that
-    were opened, do not tell.  Of an anonymous peer the uid proves nothing.
+    """The audit record of one decision.
+
+    `verdict` is "allowed", "denied", "failed" (it was allowed, but could not be done) or "suppressed" (`count` more calls were
+    denied or failed, and have no record of their own).  `namespaces` are the ids of the namespaces that were opened.  `wanted`
+    describes what the call asked for where `namespaces` does not.  `time` is in seconds since the epoch.  The uid of a peer with
+    `peer_anonymous` proves nothing.
     """
 
-    verb: str
+    method: str
     target: str
     verdict: str
     rule: str
@@ -56,15 +66,15 @@ class Record(Struct, omit_defaults=True):
 
 
 class RecordSink(Protocol):
-    """Takes records.  `name` is what it is, for people."""
+    """A place to write audit records to.  `name` is its name in log lines and error messages."""
 
     name: str
 
     def write(self, record: Record) -> None:
-        """Write one record.  Raises BlockingIOError when it is not taken now, OSError when it cannot be taken at all."""
+        """Write one record.  Raises BlockingIOError when the sink is busy, and OSError when the record cannot be written."""
 
     async def wait_writable(self) -> None:
-        """Wait until another try is worth it."""
+        """Wait until it makes sense to try again."""
 
 
 class JournalSink:
@@ -76,65 +86,60 @@ class JournalSink:
         self._journal = Journal()
 
     def write(self, record: Record) -> None:
-        """Send it as one entry of the journal."""
+        """Send the record as one journal entry."""
         self._journal.send(_journal_fields(record))
 
     async def wait_writable(self) -> None:
         """Wait until journald has read something.
 
-        The socket is connected, so the kernel wakes us among those who wait for room in journald's queue.  Trying again
-        now and then would lose each race against programs that send without a pause.
+        The socket is connected, so the kernel wakes us together with the other senders that wait for room in journald's queue.
+        Merely trying again at intervals would lose the race against programs that send without a pause.
         """
         with trio.move_on_after(_PAUSE):
             await trio.lowlevel.wait_writable(self._journal.fileno())
 
 
 class StderrSink:
-    """Writes records to standard error, a line of JSON each."""
+    """Writes records to standard error, each as one line of JSON."""
 
     name = "standard error"
 
     def write(self, record: Record) -> None:
-        """Write it as one line."""
+        """Write the record as one line."""
         line = _encoder.encode(record) + b"\n"
-        # Blocking here would stop every client at once; a record that finds no room counts as not taken.
+        # Blocking here would stop all clients.  A record for which there is no room counts as not written.
         if len(line) > LINE_MAX:
             raise OSError("an audit record is too long for standard error")
         if not can_write_stderr():
-            raise BlockingIOError("standard error takes no audit record")
+            raise BlockingIOError("standard error is not ready for an audit record")
         if os.write(_STDERR, line) != len(line):
-            raise OSError("standard error took half an audit record")
+            raise OSError("standard error took only a part of an audit record")
 
     async def wait_writable(self) -> None:
-        """Wait a moment: what standard error is may be nothing that can be waited for."""
+        """Wait a moment: standard error may be a file for which the kernel offers no events."""
         await trio.sleep(_PAUSE)
 
 
 def can_write_stderr() -> bool:
-    """Whether a write to standard error would not block."""
+    """Return whether a write to standard error would not block."""
     ready = _stderr.poll(0)
     return bool(ready) and bool(ready[0][1] & select.POLLOUT)
 
 
-def printable(text: str) -> str:
-    """`text` with everything escaped that is not a printable character."""
-    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
-
-
 def _journal_fields(record: Record) -> list[tuple[str, str]]:
-    message_id, priority = _KINDS[record.verdict]
-    if record.verdict == "flood":
-        summary = f"{record.count} more refusals of uid {record.peer_uid} were not written out"
+    message_id, priority = _BY_VERDICT[record.verdict]
+    if record.verdict == "suppressed":
+        summary = f"{record.count} more refusals of uid {record.peer_uid} were not written to the journal"
     else:
-        summary = f"{record.verb} {record.target} by uid {record.peer_uid}: {record.verdict}"
+        summary = f"{record.method} {record.target} by uid {record.peer_uid}: {record.verdict}"
     names = {name: getattr(record, name) for name in record.__struct_fields__ if name != "time"}
     return [
-        ("MESSAGE", printable(f"{summary} ({record.error})" if record.error else summary)),
+        ("MESSAGE", escaped(f"{summary} ({record.error})" if record.error else summary)),
         ("MESSAGE_ID", message_id),
         ("PRIORITY", str(priority)),
         ("SYSLOG_IDENTIFIER", IDENTIFIER),
         *(
-            (f"NSBROKER_{name.upper()}", printable(str(value)))
+            (f"NSBROKER_{name.upper()}", escaped(str(value)))
             for name, value in names.items()
             if value != "" and value is not False and (name, value) != ("count", 0)
         ),

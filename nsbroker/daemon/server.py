@@ -1,4 +1,4 @@
-"""Connections: accepting them, moving messages, and keeping each one's faults to itself."""
+"""The server: it accepts connections, receives calls and sends replies.  An error on one connection ends no other."""
 
 import contextlib
 import errno
@@ -11,11 +11,11 @@ from collections.abc import AsyncGenerator, Sequence
 import trio
 
 from nsbroker.daemon.audit import Audit
-from nsbroker.daemon.dispatcher import Broker
+from nsbroker.daemon.dispatcher import Dispatcher
 from nsbroker.daemon.limits.connections import ConnectionCharge, UserRegistry
 from nsbroker.daemon.limits.fair_queue import FairQueue, Turn
 from nsbroker.daemon.limits.users import ANONYMOUS
-from nsbroker.daemon.methods.call import Answer, Caller, Stream
+from nsbroker.daemon.methods.call import Caller, Reply, ReplyStream
 from nsbroker.daemon.peer import Peer
 from nsbroker.errors import ProtocolError, QuotaExceeded
 from nsbroker.linux import ancillary
@@ -24,10 +24,11 @@ from nsbroker.varlink import message
 from nsbroker.varlink.connection import IncomingCall, ServerConnection
 from nsbroker.varlink.framing import END, MESSAGE_MAX
 
-# New connections in one pass of the event loop, at most, and the seconds that they take: more wait in the kernel's queue.
+# At most this many new connections are accepted in one pass of the event loop, for at most _ACCEPTING seconds.  The others wait
+# in the kernel's queue.
 _ACCEPTED_IN_A_ROW = 16
 _ACCEPTING = 0.0005
-# Looks for data on a socket that is said to have some.
+# How often we try to receive from a socket that the kernel reports as readable.
 _TRIES = 3
 _STOP_DEADLINE = 5.0
 _STREAM_DEADLINE = 0.5
@@ -37,52 +38,55 @@ _TRANSIENT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Server:
-    """Serves `broker` to all who connect, until stopped."""
+    """Accepts connections and serves their calls with `dispatcher`, until it is stopped."""
 
-    def __init__(self, broker: Broker, users: UserRegistry, audit: Audit) -> None:
-        self._broker = broker
+    def __init__(self, dispatcher: Dispatcher, users: UserRegistry, audit: Audit) -> None:
+        self._dispatcher = dispatcher
         self._users = users
         self._audit = audit
         self._queue = FairQueue()
-        self._last_moment = math.inf
+        self._stop_deadline = math.inf
         self._closer = users.closer
-        # One buffer for all: nothing is awaited between filling and emptying it.
+        # All connections share one buffer: nothing is awaited between filling and emptying it.
         self._buffer = bytearray(MESSAGE_MAX + len(END))
 
     async def serve(self, listener: socket.socket, stop: trio.Event) -> None:
-        """Accept from `listener` (borrowed, non-blocking) until `stop`; then answer what was sent by then, and return."""
+        """Accept connections from `listener` (borrowed, non-blocking) until `stop` is set.
+
+        Then answer the calls that were sent by then, for a few seconds at most, and return.
+        """
         trio.lowlevel.add_instrument(self._queue)
-        async with trio.open_nursery() as turns:
-            turns.start_soon(self._queue.run)
+        async with trio.open_nursery() as queueing:
+            queueing.start_soon(self._queue.run)
             async with trio.open_nursery() as nursery:
                 async with trio.open_nursery() as accepting:
                     accepting.start_soon(self._accept_all, listener, nursery)
                     await stop.wait()
                     accepting.cancel_scope.cancel()
-                self._last_moment = trio.current_time() + _STOP_DEADLINE
+                self._stop_deadline = trio.current_time() + _STOP_DEADLINE
                 with contextlib.suppress(OSError):
                     while self._accept_some(listener, nursery):
                         pass
                 for charge in self._users.served():
-                    # What has arrived can still be read after this, and end of file comes after it.
+                    # Data that has arrived can still be read after this; then the socket is at its end of file.
                     with contextlib.suppress(OSError):
                         charge.sock.shutdown(socket.SHUT_RD)
-                    charge.scope.deadline = min(charge.scope.deadline, self._last_moment)
-            turns.cancel_scope.cancel()
+                    charge.scope.deadline = min(charge.scope.deadline, self._stop_deadline)
+            queueing.cancel_scope.cancel()
 
     async def _accept_all(self, listener: socket.socket, nursery: trio.Nursery) -> None:
         while True:
-            # Also when somebody is there already, this lets everybody else go on first.
+            # This is a checkpoint even when a connection is waiting already: all other tasks run first.
             await trio.lowlevel.wait_readable(listener)
             try:
                 self._accept_some(listener, nursery)
             except OSError as error:
-                # Out of files: those who wait stay in the queue until somebody hangs up.
-                self._audit.say(f"cannot accept a connection: {error.strerror}")
+                # The broker is out of files or memory: new connections stay in the queue until others are closed.
+                self._audit.say(f"cannot accept a connection: {error.strerror}; trying again")
                 await trio.sleep(0.1)
 
     def _accept_some(self, listener: socket.socket, nursery: trio.Nursery) -> bool:
-        """Accept as many as others should wait for; whether there may be more."""
+        """Accept a limited number of connections.  Return whether more may be waiting."""
         end = time.monotonic() + _ACCEPTING
         for _ in range(_ACCEPTED_IN_A_ROW):
             if time.monotonic() > end:
@@ -96,7 +100,7 @@ class Server:
                     raise
                 continue
             if _has_left(sock):
-                # It asked nothing: looking at who it was would cost more than all the rest.
+                # It sent no call: reading the peer's credentials would cost more than everything else.
                 sock.close()
                 continue
             sock.setblocking(False)
@@ -104,61 +108,64 @@ class Server:
                 self._admit(sock, nursery)
             except Exception as error:
                 if not isinstance(error, OSError):
-                    self._audit.say(f"fault: {type(error).__name__}: {error}")
+                    self._audit.say(f"internal error: {type(error).__name__}: {error}")
                 self._closer.hang_up(sock, ANONYMOUS)
         return True
 
     def _admit(self, sock: socket.socket, nursery: trio.Nursery) -> None:
-        """Serve `sock`, or tell it that there is no room.  Takes it unless this raises."""
+        """Serve `sock`, or send QuotaExceeded and hang up when there is no room.  Takes `sock` unless this raises."""
         peer = Peer(sock)
         try:
             charge = self._users.admit(peer.user, sock)
         except QuotaExceeded as error:
             peer.close()
-            _turn_away(sock, error)
+            _send_refusal(sock, error)
             self._closer.hang_up(sock, peer.user)
             return
-        charge.scope.deadline = self._last_moment
-        nursery.start_soon(self._converse, Caller(peer, charge))
+        charge.scope.deadline = self._stop_deadline
+        nursery.start_soon(self._serve_connection, Caller(peer, charge))
 
-    async def _converse(self, caller: Caller) -> None:
-        """Serve one connection to its end.  Takes what the caller holds."""
-        wire = ServerConnection()
+    async def _serve_connection(self, caller: Caller) -> None:
+        """Serve one connection to its end.  Takes the caller's peer and charge."""
+        connection = ServerConnection()
         try:
             with caller.charge.scope:
-                await self._serve_calls(caller, wire)
+                await self._serve_calls(caller, connection)
         except (OSError, ProtocolError, trio.TooSlowError):
-            pass  # The peer's fault, or its end: there is nobody left to tell.
+            pass  # The peer hung up, broke the protocol or was too slow: nobody is left to send an error to.
         except Exception as error:
-            self._audit.say(f"fault: {type(error).__name__}: {error}")
+            self._audit.say(f"internal error: {type(error).__name__}: {error}")
         finally:
-            wire.close()
+            connection.close()
             caller.peer.close()
             self._users.give_back(caller.charge)
 
-    async def _serve_calls(self, caller: Caller, wire: ServerConnection) -> None:
+    async def _serve_calls(self, caller: Caller, connection: ServerConnection) -> None:
         charge = caller.charge
         scope = charge.scope
         turn = Turn(self._queue, charge.user.number)
         timed = False
-        while await self._receive(charge, wire, turn):
-            while (call := wire.next_call()) is not None:
+        while await self._receive(charge, connection, turn):
+            while (call := connection.next_call()) is not None:
                 if timed:
                     # The message is complete: stop its receive deadline.
-                    timed, scope.deadline = False, self._last_moment
+                    timed, scope.deadline = False, self._stop_deadline
                 if turn.is_over():
-                    await turn.another()
+                    await turn.start_next()
                 charge.busy = True
-                await self._serve_call(caller, wire, call, turn)
+                await self._serve_call(caller, connection, call, turn)
                 charge.busy = False
             turn.pause()
-            # The deadline is of one message: one that has started keeps its own, however its bytes trickle in.
-            if wire.started and not timed:
-                scope.deadline = min(self._last_moment, trio.current_time() + self._users.limits.message_deadline)
+            # Each message has one deadline, from its first byte on.  Further bytes of the same message do not extend it.
+            if connection.started and not timed:
+                scope.deadline = min(self._stop_deadline, trio.current_time() + self._users.limits.message_deadline)
                 timed = True
 
-    async def _receive(self, charge: ConnectionCharge, wire: ServerConnection, turn: Turn) -> bool:
-        """Receive something, when it is the user's turn, which goes on; False at the end."""
+    async def _receive(self, charge: ConnectionCharge, connection: ServerConnection, turn: Turn) -> bool:
+        """Wait for data and for the user's turn, and receive.  Return False at the end of file, or if no data is found.
+
+        The turn has begun, and goes on, when this returns.
+        """
         sock, user = charge.sock, charge.user.number
         for _ in range(_TRIES):
             await trio.lowlevel.wait_readable(sock)
@@ -168,41 +175,41 @@ class Server:
             try:
                 data, fds = ancillary.receive_piece(sock, self._buffer, END)
             except BlockingIOError:
-                # Readable, and nothing to read: out-of-band data, of which varlink has none.
+                # The socket is readable but has no data: the peer sent out-of-band data, which varlink does not use.
                 turn.pause()
                 continue
             if data:
-                wire.receive(data, self._closer.sort_out(fds, user) if fds else fds)
+                connection.receive(data, self._closer.sort_out(fds, user) if fds else fds)
                 charge.last_used = time.monotonic()
             return bool(data)
         return False
 
     async def _wait_for_closing(self, user: int) -> None:
-        """Wait until fewer of the user's descriptors wait to be closed.  Raises TooSlowError when that takes too long."""
+        """Wait until the queue of descriptors to close for this user has room.  Raises TooSlowError after the message deadline."""
         with trio.fail_after(self._users.limits.message_deadline):
             while self._closer.is_full(user):
                 await trio.sleep(_PAUSE)
 
-    async def _serve_call(self, caller: Caller, wire: ServerConnection, call: IncomingCall, turn: Turn) -> None:
+    async def _serve_call(self, caller: Caller, connection: ServerConnection, call: IncomingCall, turn: Turn) -> None:
         charge = caller.charge
         if charge.is_full():
             turn.pause()
-            await self._drained(charge)
+            await self._wait_until_read(charge)
             await turn.take()
-        answer = self._broker.answer(caller, call)
-        if isinstance(answer, AsyncGenerator):
-            await self._send_all(charge, wire, call, answer, turn)
+        reply = self._dispatcher.dispatch(caller, call)
+        if isinstance(reply, AsyncGenerator):
+            await self._send_all(charge, connection, call, reply, turn)
             return
-        if not isinstance(answer, Answer):
+        if not isinstance(reply, Reply):
             turn.pause()
-            answer = await answer
+            reply = await reply
             turn.resume()
-        await self._send(charge, wire, call, answer, turn)
+        await self._send(charge, connection, call, reply, turn)
 
     async def _send_all(
-        self, charge: ConnectionCharge, wire: ServerConnection, call: IncomingCall, answers: Stream, turn: Turn
+        self, charge: ConnectionCharge, connection: ServerConnection, call: IncomingCall, replies: ReplyStream, turn: Turn
     ) -> None:
-        """Send answer after answer, until there is no other.
+        """Send all replies of a stream.
 
         Raises ConnectionResetError when the peer hangs up meanwhile, TooSlowError when the server stops.
         """
@@ -210,41 +217,44 @@ class Server:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._end_stream, charge.sock, nursery.cancel_scope)
-                async with contextlib.aclosing(answers):
+                async with contextlib.aclosing(replies):
                     turn.pause()
-                    async for one in answers:
+                    async for reply in replies:
                         turn.resume()
                         if turn.is_over():
-                            await turn.another()
-                        await self._send(charge, wire, call, one, turn)
+                            await turn.start_next()
+                        await self._send(charge, connection, call, reply, turn)
                         turn.pause()
                     turn.resume()
                 is_whole = True
                 nursery.cancel_scope.cancel()
         except ExceptionGroup as group:
-            # Only one of the two tasks raises.
+            # Only one of the two tasks can raise.
             raise group.exceptions[0] from None
         if not is_whole:
-            # Calls that were sent behind it can no longer be answered in their order.
+            # The stream was cut off, so later calls on this connection can no longer be answered in order: end the connection.
             raise trio.TooSlowError
 
     async def _end_stream(self, sock: socket.socket, scope: trio.CancelScope) -> None:
-        """End a stream of answers that nobody is there to read any more, or that would outlast the server."""
+        """End a stream of replies when the peer has hung up, or shortly after the server began to stop."""
         while True:
-            # Also when the next call is there, which is not for us to read.
+            # The socket is also readable when the peer has sent its next call.  This task only looks for a hang-up, and must not
+            # read that call.
             await trio.lowlevel.wait_readable(sock)
             if _has_hung_up(sock):
                 raise ConnectionResetError
-            if self._last_moment < math.inf:
+            if self._stop_deadline < math.inf:
                 scope.deadline = trio.current_time() + _STREAM_DEADLINE
                 await trio.sleep_forever()
             await trio.sleep(_HANG_UP_INTERVAL)
 
-    async def _send(self, charge: ConnectionCharge, wire: ServerConnection, call: IncomingCall, answer: Answer, turn: Turn) -> None:
-        """Send one answer.  Takes its fds."""
-        fds = answer.fds
+    async def _send(
+        self, charge: ConnectionCharge, connection: ServerConnection, call: IncomingCall, reply: Reply, turn: Turn
+    ) -> None:
+        """Send one reply.  Takes its fds."""
+        fds = reply.fds
         try:
-            data = wire.reply(call, answer.parameters, continues=answer.continues, error=answer.error)
+            data = connection.reply(call, reply.parameters, continues=reply.continues, error=reply.error)
             if data is None:
                 return
             charge.charge(len(fds))
@@ -258,10 +268,13 @@ class Server:
                 turn.resume()
         finally:
             if fds:
-                answer.close(self._closer, charge.user.number)
+                reply.close(self._closer, charge.user.number)
 
     async def _send_rest(self, sock: socket.socket, rest: memoryview, fds: Sequence[int]) -> None:
-        """Send what found no room at first (borrows `fds`).  Raises TooSlowError when the peer does not read."""
+        """Send the rest of a reply, for which the socket had no room (borrows `fds`).
+
+        Raises TooSlowError when the peer does not read within the reply deadline.
+        """
         with trio.fail_after(self._users.limits.reply_deadline):
             while rest:
                 await trio.lowlevel.wait_writable(sock)
@@ -271,27 +284,27 @@ class Server:
                     continue
                 fds = ()
 
-    async def _drained(self, charge: ConnectionCharge) -> None:
-        """Wait until the peer has read what it was sent.  Raises TooSlowError when it does not."""
-        # The kernel has no event for it: a socket counts as writable long before all was read.
+    async def _wait_until_read(self, charge: ConnectionCharge) -> None:
+        """Wait until the peer has read everything it was sent.  Raises TooSlowError after the reply deadline."""
+        # The kernel reports no event for this: a socket becomes writable long before everything has been read.
         with trio.fail_after(self._users.limits.reply_deadline):
             while not charge.is_read():
                 await trio.sleep(_PAUSE)
 
 
 def _has_hung_up(sock: socket.socket) -> bool:
-    """Whether the peer has closed: not merely its sending half."""
+    """Return whether the peer has closed the connection, and not only shut down its sending half."""
     poll = select.poll()
     poll.register(sock, select.POLLHUP)
     return bool(poll.poll(0))
 
 
 def _has_left(sock: socket.socket) -> bool:
-    """Whether the peer has closed without having sent anything."""
+    """Return whether the peer has closed the connection without having sent anything."""
     return _has_hung_up(sock) and not unreceived_bytes(sock)
 
 
-def _turn_away(sock: socket.socket, error: QuotaExceeded) -> None:
-    """Tell a peer that there is no room: the reply is there before its call, whatever that will be."""
+def _send_refusal(sock: socket.socket, error: QuotaExceeded) -> None:
+    """Send `error` to a peer for which there is no room, without waiting for its call: the reply fits any call."""
     with contextlib.suppress(OSError):
         ancillary.send(sock, message.encode_reply(error.parameters(), error=error.wire_name))

@@ -1,6 +1,7 @@
-"""Running a function inside namespaces, on a thread of its own that never serves anyone else.
+"""Running a function inside namespaces, each time on a new thread that is used for nothing else.
 
-`call` here is for threads and scripts; `nsbroker.inside.trio` and `nsbroker.inside.asyncio` do not block their loop.
+`call` blocks, for use in scripts and threads.  `nsbroker.inside.trio` and `nsbroker.inside.asyncio` have versions that do
+not block their event loop.
 """
 
 from nsbroker.inside.blocking import call

@@ -1,4 +1,4 @@
-"""The asyncio form."""
+"""Running a function inside namespaces, for asyncio."""
 
 import asyncio
 import contextlib
@@ -11,19 +11,19 @@ T = TypeVar("T")
 
 
 async def call(namespaces: Iterable[Enterable], function: Callable[..., T], *args: object) -> T:
-    """As `nsbroker.inside.call`, while other tasks go on.
+    """Like `nsbroker.inside.call`, but other tasks can run meanwhile.
 
-    Cancelled, it returns at once: the thread goes on alone to the end of the function, and what that returns is dropped.
+    When cancelled, it returns at once.  The thread then runs the function to its end, and the result is dropped.
     """
     loop = asyncio.get_running_loop()
     finished = asyncio.Event()
 
-    def tell() -> None:
-        # The loop may be over before the function is.
+    def notify() -> None:
+        # The event loop can end before the function does.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(finished.set)
 
-    visit = Visit(namespaces, function, args, tell)
+    visit = Visit(namespaces, function, args, notify)
     visit.start()
     await finished.wait()
     return visit.result()

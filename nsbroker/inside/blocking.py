@@ -1,4 +1,4 @@
-"""The blocking form: for scripts and threads."""
+"""Running a function inside namespaces, for scripts and threads."""
 
 import threading
 from collections.abc import Callable, Iterable
@@ -10,14 +10,15 @@ T = TypeVar("T")
 
 
 def call(namespaces: Iterable[Enterable], function: Callable[..., T], *args: object) -> T:
-    """Run `function(*args)` inside one or several namespaces (borrowed); its result, or the very exception it raised.
+    """Run `function(*args)` inside one or several namespaces (borrowed), and return its result or raise its exception.
 
-    It runs on a new thread, which starts where the caller is, enters, goes back, and ends; threads that the function
-    starts stay inside until they end.  A function that never returns is waited for forever; when the wait is
-    interrupted (KeyboardInterrupt) the thread goes on alone and what it returns is dropped.
+    The function runs on a new thread, which starts in the caller's namespaces, enters the given ones, switches back and ends.
+    Threads that the function starts stay inside until they end.  There is no timeout: a function that never returns blocks
+    the caller for ever.  When the wait is interrupted (KeyboardInterrupt), the thread runs the function to its end, and the
+    result is dropped.
 
-    Raises EnterFailed (also for user, pid and time namespaces, which no thread can enter), ReturnFailed, ValueError for
-    a closed handle or two namespaces of one type, OSError at RLIMIT_NOFILE.
+    Raises EnterFailed (also for user, pid and time namespaces, which no thread can enter), ReturnFailed, ValueError for a
+    closed handle or two namespaces of one type, OSError at RLIMIT_NOFILE.
     """
     finished = threading.Event()
     visit = Visit(namespaces, function, args, finished.set)

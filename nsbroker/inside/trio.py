@@ -1,4 +1,4 @@
-"""The trio form."""
+"""Running a function inside namespaces, for trio."""
 
 import contextlib
 from collections.abc import Callable, Iterable
@@ -12,19 +12,19 @@ T = TypeVar("T")
 
 
 async def call(namespaces: Iterable[Enterable], function: Callable[..., T], *args: object) -> T:
-    """As `nsbroker.inside.call`, while other tasks go on.
+    """Like `nsbroker.inside.call`, but other tasks can run meanwhile.
 
-    Cancelled, it returns at once: the thread goes on alone to the end of the function, and what that returns is dropped.
+    When cancelled, it returns at once.  The thread then runs the function to its end, and the result is dropped.
     """
     token = trio.lowlevel.current_trio_token()
     finished = trio.Event()
 
-    def tell() -> None:
-        # The loop may be over before the function is.
+    def notify() -> None:
+        # The event loop can end before the function does.
         with contextlib.suppress(trio.RunFinishedError):
             token.run_sync_soon(finished.set)
 
-    visit = Visit(namespaces, function, args, tell)
+    visit = Visit(namespaces, function, args, notify)
     await trio.lowlevel.checkpoint_if_cancelled()
     visit.start()
     await finished.wait()

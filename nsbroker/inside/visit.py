@@ -1,8 +1,8 @@
-"""One visit: a thread enters namespaces, runs a function, goes back, and ends.
+"""A visit: a thread enters namespaces, runs a function, switches back to its own namespaces, and ends.
 
-Entering failed (EnterFailed), returning failed (ReturnFailed) and the function's own failure (its very exception) are
-three different things.  Going back matters although the thread ends: what Python still runs on it on its way out (the
-end of thread-local objects, say) must not run inside.
+There are three different failures: the thread could not enter (EnterFailed), it could not switch back (ReturnFailed), or
+the function failed (its own exception is raised unchanged).  Switching back matters although the thread ends: Python still
+runs code on an ending thread, for example the finalizers of thread-local objects, and that must not run inside.
 """
 
 import os
@@ -17,49 +17,52 @@ from nsbroker.model.identity import NamespaceType
 
 T = TypeVar("T")
 
-# mnt last: it takes /proc and all paths away.
+# mnt comes last, because all paths, also those in /proc, mean other files afterwards.
 _ORDER = (NamespaceType.CGROUP, NamespaceType.IPC, NamespaceType.UTS, NamespaceType.NET, NamespaceType.MNT)
 
-_WHO_CAN = {
-    NamespaceType.USER: "a user namespace is entered by a process without threads",
-    NamespaceType.PID: "a pid namespace is entered by children only",
-    NamespaceType.TIME: "a time namespace is entered by a process without threads",
+_NOT_BY_THREAD = {
+    NamespaceType.USER: "only a single-threaded process can enter a user namespace",
+    NamespaceType.PID: "only new child processes can enter a pid namespace",
+    NamespaceType.TIME: "only a single-threaded process can enter a time namespace",
 }
 
 
 class Enterable(Protocol):
-    """A handle of a namespace."""
+    """The protocol of a namespace handle that a thread can enter."""
 
     type: NamespaceType
 
     def fileno(self) -> int:
-        """Its descriptor; ValueError when it is closed."""
+        """Return its descriptor.  Raises ValueError when the handle is closed."""
 
 
-def enter(space: Enterable) -> None:
-    """Move the calling thread into `space` (borrowed).  Raises EnterFailed, ValueError for a closed handle."""
-    _see_enterable(space.type)
-    move(space.fileno(), space.type)
+def enter(ns: Enterable) -> None:
+    """Move the calling thread into `ns` (borrowed) for good.  Raises EnterFailed, ValueError for a closed handle."""
+    _check_enterable(ns.type)
+    move(ns.fileno(), ns.type)
 
 
 class Visit(Generic[T]):
-    """`function(*args)` inside `namespaces`.  It holds duplicates of their descriptors: the handles may be closed meanwhile."""
+    """One call of `function(*args)` inside `namespaces`, on a thread of its own.
+
+    `start` duplicates the descriptors of the handles (borrowed), so they may be closed afterwards.
+    """
 
     def __init__(
         self, namespaces: Iterable[Enterable], function: Callable[..., T], args: tuple[object, ...], finished: Callable[[], object]
     ) -> None:
-        """`finished` is called on the visit's thread when all is over.
+        """Prepare the visit.  `finished` is called on the visit's thread at the very end.
 
-        Raises EnterFailed for types that no thread can enter, ValueError for a closed handle or two of one type.
+        Raises EnterFailed for types that no thread can enter, ValueError for a closed handle or two namespaces of one type.
         """
-        spaces: dict[NamespaceType, int] = {}
-        for space in namespaces:
-            _see_enterable(space.type)
-            if space.type in spaces:
-                raise ValueError(f"two {space.type} namespaces: a thread can be in one only")
-            spaces[space.type] = space.fileno()
-        self._kinds = [kind for kind in _ORDER if kind in spaces]
-        self._fds = [spaces[kind] for kind in self._kinds]
+        fds: dict[NamespaceType, int] = {}
+        for ns in namespaces:
+            _check_enterable(ns.type)
+            if ns.type in fds:
+                raise ValueError(f"two {ns.type} namespaces were given: a thread can be in one only")
+            fds[ns.type] = ns.fileno()
+        self._ns_types = [ns_type for ns_type in _ORDER if ns_type in fds]
+        self._fds = [fds[ns_type] for ns_type in self._ns_types]
         self._function = function
         self._args = args
         self._finished = finished
@@ -67,9 +70,9 @@ class Visit(Generic[T]):
         self._failure: BaseException | None = None
 
     def start(self) -> threading.Thread:
-        """Start the thread.  It does not keep the process from ending."""
-        self._fds = _duplicates(self._fds)
-        thread = threading.Thread(target=self._run, name="inside " + " ".join(self._kinds), daemon=True)
+        """Start the thread and return it.  It is a daemon thread, so the process can end before it does."""
+        self._fds = _duplicate_fds(self._fds)
+        thread = threading.Thread(target=self._run, name="inside " + " ".join(self._ns_types), daemon=True)
         try:
             thread.start()
         except BaseException:
@@ -78,80 +81,89 @@ class Visit(Generic[T]):
         return thread
 
     def result(self) -> T:
-        """What the function returned or raised, once all is over; EnterFailed, ReturnFailed."""
+        """Return what the function returned, or raise what it raised, EnterFailed or ReturnFailed.
+
+        Call this only once, after `finished` was called.
+        """
         if self._failure is not None:
             try:
                 raise self._failure
             finally:
-                # The exception's traceback refers to this frame: without this, both would live until the collector runs.
+                # The exception's traceback refers to this frame, and `self` to the exception.  Without this line, the cycle
+                # would keep both alive until the garbage collector runs.
                 self._failure = None
         return self._results.pop()
 
     def _run(self) -> None:
-        homes: list[int] = []
+        own_fds: list[int] = []
         try:
-            self._visit(homes)
+            self._visit(own_fds)
         except BaseException as error:
             self._failure = error
         finally:
-            close_all(homes)
+            close_all(own_fds)
             close_all(self._fds)
             self._finished()
 
-    def _visit(self, homes: list[int]) -> None:
+    def _visit(self, own_fds: list[int]) -> None:
+        """Enter, call the function, and switch back.  Appends fds of the thread's own namespaces to `own_fds`."""
         entered: list[tuple[int, NamespaceType]] = []
         try:
-            # All before the first is entered: inside a foreign mount namespace there may be no /proc.
-            homes.extend(os.open(f"/proc/thread-self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in self._kinds)
-            for fd, home, kind in zip(self._fds, homes, self._kinds, strict=True):
-                move(fd, kind)
-                entered.append((home, kind))
+            # Open all of them before entering the first: a foreign mount namespace may have no /proc.
+            own_fds.extend(os.open(f"/proc/thread-self/ns/{ns_type}", os.O_RDONLY | os.O_CLOEXEC) for ns_type in self._ns_types)
+            for fd, own_fd, ns_type in zip(self._fds, own_fds, self._ns_types, strict=True):
+                move(fd, ns_type)
+                entered.append((own_fd, ns_type))
             result = self._function(*self._args)
         except BaseException as error:
-            for failure in _go_back(entered):
+            for failure in _switch_back(entered):
                 error.add_note(failure)
             raise
-        failures = _go_back(entered)
+        failures = _switch_back(entered)
         if failures:
             raise ReturnFailed("; ".join(failures), result)
         self._results.append(result)
 
 
-def _go_back(entered: list[tuple[int, NamespaceType]]) -> list[str]:
-    """What went wrong on the way; each is tried."""
+def _switch_back(entered: list[tuple[int, NamespaceType]]) -> list[str]:
+    """Switch back to each of the thread's own namespaces, also after a failure, and return a text for each failure."""
     failures = []
-    for home, kind in reversed(entered):
+    for own_fd, ns_type in reversed(entered):
         try:
-            setns(home, kind.flag)
+            setns(own_fd, ns_type.flag)
         except OSError as error:
-            failures.append(f"the thread could not go back to its {kind} namespace, and ended: {error.strerror}")
+            failures.append(f"the thread could not go back to its {ns_type} namespace, and ended: {error.strerror}")
     return failures
 
 
-def _duplicates(fds: list[int]) -> list[int]:
+def _duplicate_fds(fds: list[int]) -> list[int]:
     copies: list[int] = []
     try:
         for fd in fds:
-            copies.append(os.dup(fd))  # noqa: PERF401 - what was made before a failure must be known
+            copies.append(os.dup(fd))  # noqa: PERF401 - after a failure, the copies made so far must be closed
     except BaseException:
         close_all(copies)
         raise
     return copies
 
 
-def _see_enterable(kind: NamespaceType) -> None:
-    if kind in _WHO_CAN:
-        raise EnterFailed(f"a thread cannot do it: {_WHO_CAN[kind]}; use `nsbroker run`, or nsenter(1) in a child process")
+def _check_enterable(ns_type: NamespaceType) -> None:
+    if ns_type in _NOT_BY_THREAD:
+        raise EnterFailed(
+            f"a thread cannot enter: {_NOT_BY_THREAD[ns_type]}; use `nsbroker exec`, or nsenter(1) in a child process"
+        )
 
 
-def move(fd: int, kind: NamespaceType) -> None:
-    """Move the calling thread into the namespace `fd` (borrowed).  Raises EnterFailed with what the kernel wants."""
+def move(fd: int, ns_type: NamespaceType) -> None:
+    """Move the calling thread into the namespace `fd` (borrowed).  Raises EnterFailed with the reason."""
     try:
-        if kind is NamespaceType.MNT:
-            # The threads of a process share root and current directory, and such a thread may not move (EINVAL).
+        if ns_type is NamespaceType.MNT:
+            # The threads of a process share their root and current directory.  setns(2) refuses such a thread (EINVAL).
             unshare(CLONE_FS)
-        setns(fd, kind.flag)
+        setns(fd, ns_type.flag)
     except PermissionError as error:
-        raise EnterFailed(f"cannot enter the {kind} namespace: it takes CAP_SYS_ADMIN, there and here") from error
+        raise EnterFailed(
+            f"cannot enter the {ns_type} namespace: this requires CAP_SYS_ADMIN, both in its user namespace and in your own"
+        ) from error
     except OSError as error:
-        raise EnterFailed(f"cannot enter the {kind} namespace: {error.strerror}") from error
+        raise EnterFailed(f"cannot enter the {ns_type} namespace: {error.strerror}") from error

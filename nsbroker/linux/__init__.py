@@ -1,4 +1,5 @@
-"""Kernel interfaces, a file each: standard library only, raising plain OSError, each naming the kernel it needs.
+"""Kernel interfaces, one file each.
 
-x86-64 and aarch64 share every number used here.
+These modules use only the standard library, raise plain OSError, and name the Linux version that each call needs.  The
+numbers are the same on x86-64 and aarch64, except in `credentials`, which has a table by architecture.
 """

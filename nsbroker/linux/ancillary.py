@@ -1,7 +1,7 @@
-"""File descriptors over AF_UNIX sockets (SCM_RIGHTS): see unix(7), cmsg(3).
+"""Sending and receiving file descriptors over AF_UNIX sockets (SCM_RIGHTS): see unix(7), cmsg(3).
 
-`socket.recv_fds` of CPython 3.11 to 3.13 ignores its flags argument and hands out inheritable descriptors, so the
-calls are made by hand here: everything that arrives is close-on-exec.
+In CPython 3.11 to 3.13, `socket.recv_fds` ignores its flags argument and returns inheritable descriptors.  This module
+therefore calls sendmsg and recvmsg itself, and everything that it receives is close-on-exec.
 """
 
 import array
@@ -12,35 +12,36 @@ from collections.abc import Iterable, Sequence
 from itertools import repeat
 
 SCM_MAX_FD = 253
-"""The most descriptors that one message can carry (one more: EINVAL)."""
+"""The largest number of descriptors that one message can carry (one more: EINVAL)."""
 
 _SCM_PIDFD = 4
-# As plain integers: operators on the socket module's enumerations cost more than a system call.
+# Plain integers, because an operator on the socket module's enumerations costs more than a system call.
 _CTRUNC = int(socket.MSG_CTRUNC)
 _PEEK = int(socket.MSG_PEEK)
 _CMSG_CLOEXEC = int(socket.MSG_CMSG_CLOEXEC)
 _NOSIGNAL = int(socket.MSG_NOSIGNAL)
 _INT = array.array("i").itemsize
-_ROOM = socket.CMSG_SPACE(SCM_MAX_FD * _INT)
+_CONTROL_SIZE = socket.CMSG_SPACE(SCM_MAX_FD * _INT)
 
 Ancillary = list[tuple[int, int, bytes]]
 
 
 def close_all(fds: Iterable[int]) -> None:
-    """Close each of `fds` (owned)."""
+    """Close each of `fds` (taken)."""
     for fd in fds:
         os.close(fd)
 
 
 def close_and_clear(fds: list[int]) -> None:
-    """Close each of `fds` and take it out of the list, both in one step.
+    """Close each of `fds` and remove it from the list, in one step.
 
-    An exception that a signal handler raises leaves no number in the list that is closed already, nor one outside that
-    is still open.  What closing reports is of no use to anybody here, unless the descriptor was not ours (EBADF).
+    When a signal handler raises an exception meanwhile, every descriptor that is still open is still in the list, and
+    every number in the list is still open.  Errors of close(2) are ignored, because no caller can act on them, except
+    EBADF, which means that the descriptor was not ours.
     """
     while fds:
         try:
-            # The interpreter handles signals between its own instructions, and this is a single one.
+            # The interpreter runs signal handlers only between its own instructions, and this is a single instruction.
             any(map(os.close, map(fds.pop, repeat(-1, len(fds)))))
         except IndexError:
             return  # Another thread closed the rest.
@@ -50,7 +51,7 @@ def close_and_clear(fds: list[int]) -> None:
 
 
 def send(sock: socket.socket, data: bytes | memoryview, fds: Sequence[int] = ()) -> int:
-    """Send `data`, its first byte carrying `fds` (borrowed); the number of bytes that went."""
+    """Send `data` with `fds` (borrowed) attached to its first byte.  Return the number of bytes that were sent."""
     if not fds:
         return sock.send(data, _NOSIGNAL)
     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))
@@ -58,9 +59,9 @@ def send(sock: socket.socket, data: bytes | memoryview, fds: Sequence[int] = ())
 
 
 def split(control: Ancillary) -> tuple[list[int], list[tuple[int, int]]]:
-    """The descriptors (now the caller's) in received control messages, and level and type of all other ones.
+    """Return the descriptors (now the caller's) in received control messages, and the level and type of all other messages.
 
-    A pidfd that came by SCM_PIDFD, which nobody here asks for, is closed.
+    A pidfd that came as SCM_PIDFD is closed: nothing here requests one.
     """
     fds: list[int] = []
     others: list[tuple[int, int]] = []
@@ -77,12 +78,12 @@ def split(control: Ancillary) -> tuple[list[int], list[tuple[int, int]]]:
 
 
 def receive_into(sock: socket.socket, buffer: memoryview) -> tuple[int, list[int]]:
-    """Receive into `buffer`: the number of bytes (0: end of file) and the descriptors (now the caller's).
+    """Receive into `buffer`.  Return the number of bytes (0: end of file) and the descriptors (now the caller's).
 
-    Raises OSError as recvmsg(2), and EMFILE when descriptors were lost on the way (MSG_CTRUNC): at RLIMIT_NOFILE the
-    payload arrives with some of them or none.  What did arrive is closed then.
+    Raises OSError as recvmsg(2) does, and EMFILE when descriptors were lost (MSG_CTRUNC): at RLIMIT_NOFILE the payload
+    arrives with only some of its descriptors or with none.  Those that did arrive are then closed.
     """
-    count, control, flags, _ = sock.recvmsg_into((buffer,), _ROOM, _CMSG_CLOEXEC)
+    count, control, flags, _ = sock.recvmsg_into((buffer,), _CONTROL_SIZE, _CMSG_CLOEXEC)
     if not control and not flags & _CTRUNC:
         return count, []
     fds, _ = split(control)
@@ -93,23 +94,23 @@ def receive_into(sock: socket.socket, buffer: memoryview) -> tuple[int, list[int
 
 
 def receive_owned(sock: socket.socket, buffer: memoryview, fds: list[int]) -> int:
-    """Receive into `buffer`: the number of bytes (0: end of file).  The descriptors that came are added to `fds`.
+    """Receive into `buffer`, append the received descriptors to `fds`, and return the number of bytes (0: end of file).
 
-    An exception that a signal handler raises loses none: what arrived is in `fds` by then, which is the caller's.
-    Raises as `receive_into`, and leaves in `fds` what did arrive.
+    The caller owns `fds`.  No descriptor is lost when a signal handler raises an exception: those that arrived are already
+    in `fds`.  Raises as `receive_into` does, but leaves the descriptors that did arrive in `fds`.
     """
     before = len(fds)
-    came: list[tuple[int, Ancillary, int, object]] = []
+    received: list[tuple[int, Ancillary, int, object]] = []
     try:
-        # The interpreter handles signals between its own instructions, and this is a single one: it receives, and keeps
-        # what it received.
-        came.extend(map(sock.recvmsg_into, ((buffer,),), (_ROOM,), (_CMSG_CLOEXEC,)))
-        ((count, control, flags, _),) = came
+        # The interpreter runs signal handlers only between its own instructions.  This is a single instruction, which both
+        # receives and stores what it received.
+        received.extend(map(sock.recvmsg_into, ((buffer,),), (_CONTROL_SIZE,), (_CMSG_CLOEXEC,)))
+        ((count, control, flags, _),) = received
         if control:
             fds.extend(_descriptors(control))
     except BaseException:
-        if came and len(fds) == before:
-            fds.extend(_descriptors(came[0][1]))
+        if received and len(fds) == before:
+            fds.extend(_descriptors(received[0][1]))
         raise
     if flags & _CTRUNC:
         raise OSError(errno.EMFILE, "file descriptors were lost in a message: too many are open here")
@@ -117,7 +118,7 @@ def receive_owned(sock: socket.socket, buffer: memoryview, fds: list[int]) -> in
 
 
 def _descriptors(control: Ancillary) -> list[int]:
-    """All descriptors in received control messages, whatever they came as."""
+    """Return all descriptors in received control messages: those of SCM_RIGHTS and of SCM_PIDFD."""
     numbers = array.array("i")
     for level, kind, data in control:
         if level == socket.SOL_SOCKET and kind in (socket.SCM_RIGHTS, _SCM_PIDFD):
@@ -126,15 +127,17 @@ def _descriptors(control: Ancillary) -> list[int]:
 
 
 def receive_piece(sock: socket.socket, buffer: bytearray, end: bytes) -> tuple[bytes, list[int]]:
-    """Receive at most one buffer full such that descriptors (now the caller's) belong to the first byte of the piece.
+    """Receive at most one buffer of bytes, and the descriptors (now the caller's) that belong to the first of these bytes.
 
-    The kernel glues earlier bytes without descriptors to a following message with some, and stops only after that one.
-    So look first: peeking without a control buffer installs none, and MSG_CTRUNC tells that some wait.  Only then is
-    the piece cut after the first `end`.  Raises as `receive_into`; no bytes: end of file.
+    The kernel returns bytes that came without descriptors together with the following message that has some, and stops only
+    after that message.  This function therefore peeks first.  Peeking without a control buffer installs no descriptors, and
+    MSG_CTRUNC shows that some are waiting.  Only then does the function receive no further than the first `end`.
+
+    Raises as `receive_into` does.  No bytes mean end of file.
     """
     count, _, flags, _ = sock.recvmsg_into((buffer,), 0, _PEEK)
     if not flags & _CTRUNC:
-        # No descriptor is among these bytes, so none can get lost without a control buffer.
+        # These bytes come without descriptors, so none can get lost without a control buffer.
         count = sock.recv_into(buffer, count) if count else 0
         return bytes(memoryview(buffer)[:count]), []
     count = buffer.find(end, 0, count) + 1 or count

@@ -16,15 +16,15 @@ class _Header(ctypes.Structure):
 
 
 class _Sets(ctypes.Structure):
-    """One half of the sets: the low or the high 32 bits of each."""
+    """One half of the capability sets: the low or the high 32 bits of each."""
 
     _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
 
 
 def use_only(wanted: int) -> None:
-    """Make those of `wanted` effective that are permitted to the calling thread, and no others.
+    """Set the effective capabilities of the calling thread to those of `wanted` that are permitted to it.
 
-    The permitted ones stay, so that the thread can take them up again.
+    The permitted set does not change, so the thread can make the capabilities effective again.
     """
     header = _Header(_VERSION_3, 0)
     sets = (_Sets * 2)()

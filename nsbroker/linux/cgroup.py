@@ -7,18 +7,18 @@ _ROOT = Path("/sys/fs/cgroup")
 
 
 def systemd_path(groups: Mapping[str, str]) -> str:
-    """The group in which systemd keeps a process: of its own hierarchy where there is one, else of cgroup2."""
-    # A hierarchy that nobody keeps has everything at its root; systemd leaves nothing there, not even itself.
+    """Return the group that systemd put a process into: in its own hierarchy where there is one, otherwise in cgroup2."""
+    # In a hierarchy that nobody manages, every process is in the root group.  systemd leaves no process there, not even itself.
     return next((path for name in ("name=systemd", "") if (path := groups.get(name, "/")) != "/"), "/")
 
 
 def is_frozen(groups: Mapping[str, str]) -> bool:
-    """Whether the processes of these groups (as `procfs.cgroups` gives them) are stopped by a freezer.  Never raises."""
+    """Return whether a freezer has stopped the processes of these groups (as `procfs.cgroups` returns them).  Never raises."""
     for controllers, path in groups.items():
         if "freezer" in controllers.split(","):
             return _read(_ROOT / "freezer" / path.lstrip("/") / "freezer.state").startswith("FROZEN")
     path = groups.get("", "/").lstrip("/")
-    # The second is where cgroup2 is when version 1 is mounted beside it.
+    # When version 1 is mounted too, cgroup2 is at `unified`.
     return any("frozen 1" in _read(root / path / "cgroup.events") for root in (_ROOT, _ROOT / "unified"))
 
 

@@ -1,9 +1,9 @@
-"""Closing descriptors of other users away from the event loop.
+"""Closing other users' descriptors on threads, because closing can block the event loop.
 
-Closing a descriptor can take as long as whoever made it likes: a socket that lingers (SO_LINGER in socket(7)), a file of
-a FUSE file system of theirs.  A peer has no reason to send anything but pidfds, whose closing is harmless; everything
-else is closed on threads.  Each user has few of them, so that one user's descriptors never keep another's waiting, and
-whoever receives descriptors asks `is_full` first, so that one user's descriptors never pile up here.
+The user who made a descriptor decides how long closing it takes: it can be a socket that lingers (SO_LINGER in socket(7)),
+or a file of a FUSE file system of that user.  Peers only have a reason to send pidfds, which can be closed without harm.
+Every other descriptor is closed on a thread.  Each user has few threads, so one user's descriptors never delay those of
+another.  Code that receives descriptors checks `is_full` first, so one user's descriptors never pile up here.
 """
 
 import contextlib
@@ -17,17 +17,17 @@ from nsbroker.linux.procfs import is_pidfd
 from nsbroker.linux.socket_options import unreceived_bytes
 
 _PER_USER = 2
-# Threads of all users together; beyond it a user still gets a first one, up to the second number.
+# The number of threads of all users together.  Beyond _THREADS, a user without any still gets one, up to _THREADS_MAX.
 _THREADS = 32
 _THREADS_MAX = 96
-# A user with more than this waiting may send nothing more that has to be closed.
+# A user with more descriptors waiting than this may send no more.
 _WAITING_MAX = 32
-# What a socket has not received is searched for descriptors up to so many bytes.
-_LOOKED_AT = 65536
+# With more unreceived bytes than this, a socket is not searched for descriptors, but closed on a thread.
+_PEEK_MAX = 65536
 
 
 class Closing:
-    """One descriptor on its way: `done` once it is closed."""
+    """A descriptor that is being closed; `done` becomes true once it is closed."""
 
     __slots__ = ("done", "fd")
 
@@ -38,16 +38,16 @@ class Closing:
 
 @dataclass(slots=True)
 class _Queue:
-    """What waits for one user's threads, and how many of them there are."""
+    """The descriptors that wait for one user's threads, and the number of these threads."""
 
     waiting: deque[Closing] = field(default_factory=deque)
     threads: int = 0
 
 
 class Closer:
-    """Closes descriptors on threads, which end when there is nothing left to do.
+    """Closes descriptors on threads, which end when nothing is left to close.
 
-    `user` is whom a descriptor came from: any number that tells users apart.
+    The argument `user` of the methods says who sent the descriptor.  It can be any number that distinguishes users.
     """
 
     def __init__(self) -> None:
@@ -56,12 +56,15 @@ class Closer:
         self._threads = 0
 
     def is_full(self, user: int) -> bool:
-        """Whether so much of this user's waits to be closed that no more may be taken from them."""
+        """Return whether so many of this user's descriptors wait to be closed that the caller must receive no more of them."""
         queue = self._queues.get(user)
         return queue is not None and len(queue.waiting) > _WAITING_MAX
 
     def sort_out(self, fds: list[int], user: int) -> list[int]:
-        """Replace each of `fds` (taken) that is no pidfd with an O_PATH fd of /dev/null, and close the original on a thread."""
+        """Replace each of `fds` (taken) that is not a pidfd with an O_PATH fd of /dev/null, and close the original on a thread.
+
+        The returned fds are the caller's.
+        """
         return [fd if is_pidfd(fd) else self._replace(fd, user) for fd in fds]
 
     def _replace(self, fd: int, user: int) -> int:
@@ -69,12 +72,14 @@ class Closer:
         return os.open(os.devnull, os.O_PATH | os.O_CLOEXEC)
 
     def hang_up(self, sock: socket.socket, user: int) -> Closing | None:
-        """Close `sock` (taken, non-blocking).  What it has not received may hold descriptors, which close with it: then it is
-        closed on a thread, and how far that is is returned.
+        """Close `sock` (taken, non-blocking), on a thread if that can block.
+
+        Data that was not received can contain descriptors, which are closed together with the socket.  The socket is then
+        closed on a thread, and the `Closing` is returned.  None means that the socket is closed already.
         """
         with contextlib.suppress(OSError):
             sock.shutdown(socket.SHUT_RDWR)
-        if _holds_no_descriptors(sock):
+        if _has_no_descriptors(sock):
             sock.close()
             return None
         return self.close(sock.detach(), user)
@@ -88,17 +93,17 @@ class Closer:
             if queue.threads < _PER_USER and self._threads < (_THREADS if queue.threads else _THREADS_MAX):
                 queue.threads += 1
                 self._threads += 1
-                threading.Thread(target=self._work, args=(user, queue), name="closing", daemon=True).start()
+                threading.Thread(target=self._run, args=(user, queue), name="closing", daemon=True).start()
         return closing
 
-    def _work(self, user: int, queue: _Queue) -> None:
+    def _run(self, user: int, queue: _Queue) -> None:
         while (closing := self._next(user, queue)) is not None:
             with contextlib.suppress(OSError):
                 os.close(closing.fd)
             closing.done = True
 
     def _next(self, user: int, queue: _Queue) -> Closing | None:
-        """The next to close; None when the thread is to end."""
+        """Return the next descriptor to close, or None when the thread must end."""
         with self._lock:
             if queue.waiting:
                 return queue.waiting.popleft()
@@ -109,13 +114,13 @@ class Closer:
             return None
 
 
-def _holds_no_descriptors(sock: socket.socket) -> bool:
-    """Whether it is certain that no descriptors came with what `sock` (shut down) has not received."""
+def _has_no_descriptors(sock: socket.socket) -> bool:
+    """Return whether the data that `sock` (shut down) has not received certainly contains no descriptors."""
     waiting = unreceived_bytes(sock)
-    if not 0 < waiting <= _LOOKED_AT:
+    if not 0 < waiting <= _PEEK_MAX:
         return not waiting
     try:
-        # Looking installs none of them without a buffer for them, and MSG_CTRUNC tells that there are some.
+        # Peeking without a control buffer installs no descriptors, and MSG_CTRUNC shows that some are waiting.
         count, _, flags, _ = sock.recvmsg_into((bytearray(waiting),), 0, socket.MSG_PEEK)
     except OSError:
         return False

@@ -1,7 +1,7 @@
-"""Character devices below a /dev that somebody else filled: found without opening, opened only when they are what they
-should be.
+"""Finding and opening character devices below a /dev that another user controls.
 
-Everything here can wait for as long as whoever made the file system likes: call it from a thread that can be spared.
+A device is found without opening it, and is opened only after a check of its numbers.  Every function here can block for as
+long as the owner of the file system wants: call it on an abandonable thread.
 """
 
 import errno
@@ -18,30 +18,31 @@ _ENTRIES_MAX = 10_000
 
 
 def find(root: int, name: str) -> int:
-    """An O_PATH fd (the caller's, close-on-exec) of `name` below the /dev of `root` (borrowed), whatever it is.
+    """Return an O_PATH fd (the caller's, close-on-exec) of `name` below the /dev of `root` (borrowed), whatever file it is.
 
-    ELOOP: a symbolic link, there or on the way.  ENOENT, ENOTDIR: nothing.
+    Raises ELOOP when `name` or a folder on its path is a symbolic link, ENOENT or ENOTDIR when there is no such file.
     """
     return openat2(f"dev/{name}", os.O_PATH, resolve=_WALK, dir_fd=root)
 
 
 def number(found: int) -> tuple[int, int] | None:
-    """Major and minor of the character device `found` (borrowed); None when it is none."""
+    """Return the major and minor number of the character device `found` (borrowed), or None when it is another file."""
     facts = os.fstat(found)
     return (os.major(facts.st_rdev), os.minor(facts.st_rdev)) if stat.S_ISCHR(facts.st_mode) else None
 
 
 def open_found(found: int, access: int) -> int:
-    """An fd (the caller's, close-on-exec) of the character device `found` (borrowed), for O_RDONLY, O_WRONLY or O_RDWR.
+    """Open the character device `found` (borrowed) and return the fd (the caller's, close-on-exec).
 
-    It becomes nobody's controlling terminal.  Raises EPERM where the device cgroup of this process forbids it, ENXIO and
-    ENODEV without a driver, EACCES on a file system without devices.
+    `access` is O_RDONLY, O_WRONLY or O_RDWR.  A terminal does not become the controlling terminal.  Raises EPERM where the
+    device cgroup of this process forbids access, ENXIO or ENODEV without a driver, EACCES on a file system that is mounted
+    without devices (nodev).
     """
-    # Some drivers wait for somebody at the other end, unless they are told not to.
+    # Without O_NONBLOCK, some drivers wait until somebody is at the other end.
     fd = os.open(f"/proc/self/fd/{found}", access | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
         if number(fd) != number(found):
-            raise OSError(errno.ENODEV, "what was opened is another device")
+            raise OSError(errno.ENODEV, "the device that was opened is not the one that was found")
         os.set_blocking(fd, True)
     except BaseException:
         os.close(fd)
@@ -50,9 +51,9 @@ def open_found(found: int, access: int) -> int:
 
 
 def walk(root: int) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Name and numbers of each character device below the /dev of `root` (borrowed), down to four folders deep.
+    """Yield the name and the numbers of each character device below the /dev of `root` (borrowed), up to four levels deep.
 
-    What vanishes meanwhile is left out.  Raises EFBIG when there are more than 10 000 names, OSError without a /dev.
+    Files that vanish meanwhile are left out.  Raises EFBIG when there are more than 10 000 names, OSError without a /dev.
     """
     left = _ENTRIES_MAX
     folders = [("", openat2("dev", os.O_RDONLY | os.O_DIRECTORY, resolve=_WALK, dir_fd=root))]
@@ -69,7 +70,7 @@ def walk(root: int) -> Iterator[tuple[str, tuple[int, int]]]:
                         if entry.is_dir(follow_symlinks=False) and name.count("/") + 1 < _DEPTH_MAX:
                             below = _open_folder(root, name)
                             folders += [] if below is None else [(f"{name}/", below)]
-                        elif (numbers := _look_at(root, name)) is not None:
+                        elif (numbers := _read_number(root, name)) is not None:
                             yield name, numbers
             finally:
                 os.close(folder)
@@ -86,7 +87,7 @@ def _open_folder(root: int, name: str) -> int | None:
         return None
 
 
-def _look_at(root: int, name: str) -> tuple[int, int] | None:
+def _read_number(root: int, name: str) -> tuple[int, int] | None:
     try:
         found = find(root, name)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What this kernel can do, probed once, by doing it to ourselves."""
+"""The features of the running kernel, found once by trying each on our own process."""
 
 import contextlib
 import functools
@@ -14,20 +14,20 @@ from nsbroker.linux.ancillary import close_all
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """Each is true where the kernel has it; the floor, Linux 5.10, has none of them."""
+    """Flags of newer kernels: each is true where the kernel has the feature.  The oldest supported Linux, 5.10, has none."""
 
     peer_pidfd: bool = False
-    """SO_PEERPIDFD, 6.5: the peer's process without a race."""
+    """SO_PEERPIDFD, Linux 6.5: the peer's process, without a race."""
     pidfd_thread: bool = False
-    """PIDFD_THREAD, 6.9: a pidfd of a single thread."""
+    """PIDFD_THREAD, Linux 6.9: a pidfd of a single thread."""
     pidfd_namespaces: bool = False
-    """PIDFD_GET_*_NAMESPACE, 6.11: a namespace from a pidfd, without /proc."""
+    """PIDFD_GET_*_NAMESPACE, Linux 6.11: a namespace from a pidfd, without /proc."""
     pid_translation: bool = False
-    """NS_GET_TGID_FROM_PIDNS and its like, 6.11: numbers of another PID namespace."""
+    """NS_GET_TGID_FROM_PIDNS and related ioctls, Linux 6.11: translating PIDs of another PID namespace."""
     pidfd_info: bool = False
-    """PIDFD_GET_INFO, 6.13: credentials from a pidfd, without /proc."""
+    """PIDFD_GET_INFO, Linux 6.13: credentials from a pidfd, without /proc."""
     namespace_id: bool = False
-    """NS_GET_ID, 6.18: an id of a namespace that is never used again."""
+    """NS_GET_ID, Linux 6.18: an id of a namespace that is never reused."""
 
 
 def _works(step: Callable[[], object]) -> bool:
@@ -39,9 +39,9 @@ def _works(step: Callable[[], object]) -> bool:
 
 @functools.cache
 def features() -> Features:
-    """The features of the running kernel.  Opens nothing that stays open."""
+    """Return the features of the running kernel.  Closes everything that it opens."""
     own = os.pidfd_open(os.getpid())
-    space = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    ns = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     left, right = socket.socketpair(socket.AF_UNIX)
     opened: list[int] = []
     try:
@@ -49,11 +49,11 @@ def features() -> Features:
             peer_pidfd=_works(lambda: opened.append(socket_options.peer_pidfd(left))),
             pidfd_thread=_works(lambda: opened.append(os.pidfd_open(threading.get_native_id(), pidfd.PIDFD_THREAD))),
             pidfd_namespaces=_works(lambda: opened.append(pidfd.open_namespace(own, "net"))),
-            pid_translation=_works(lambda: nsfs.pid_in(space, os.getpid())),
+            pid_translation=_works(lambda: nsfs.pid_in(ns, os.getpid())),
             pidfd_info=_works(lambda: pidfd.info(own)),
-            namespace_id=_works(lambda: nsfs.unique_id(space)),
+            namespace_id=_works(lambda: nsfs.unique_id(ns)),
         )
     finally:
-        close_all([own, space, *opened])
+        close_all([own, ns, *opened])
         left.close()
         right.close()

@@ -1,4 +1,4 @@
-"""File handles of namespaces: see name_to_handle_at(2).  Linux 6.18 has them for nsfs."""
+"""File handles of namespaces: see name_to_handle_at(2).  nsfs has had them since Linux 6.18."""
 
 import ctypes
 import errno
@@ -10,7 +10,7 @@ from nsbroker.linux.libc import check, libc
 
 _AT_EMPTY_PATH = 0x1000
 _FD_NSFS_ROOT = -10003  # include/uapi/linux/fcntl.h
-_SIZE = 64  # 16 are used
+_SIZE = 64  # nsfs uses 16 bytes
 _TYPE_NSFS = 0xF1
 _NSFS = struct.Struct("=QII")  # id, type, inode
 
@@ -20,17 +20,20 @@ class _FileHandle(ctypes.Structure):
 
 
 class NamespaceReference:
-    """A namespace that is remembered without being kept alive.  Linux 6.18."""
+    """A reference to a namespace that does not keep it alive.  Linux 6.18."""
 
     __slots__ = ("_handle",)
 
     def __init__(self, handle: _FileHandle) -> None:
-        """Use `of`."""
+        """Do not call this: use `of`."""
         self._handle = handle
 
     @classmethod
     def of(cls, fd: int) -> Self | None:
-        """A reference to the namespace `fd` (borrowed); None where the kernel has none, or lets us not see all namespaces."""
+        """Return a reference to the namespace `fd` (borrowed).
+
+        Returns None on older kernels, and where this process may not see all namespaces.
+        """
         try:
             reference = cls(_handle_of(fd))
             os.close(reference._open())
@@ -39,7 +42,7 @@ class NamespaceReference:
         return reference
 
     def exists(self) -> bool:
-        """Whether it still exists."""
+        """Return whether the namespace still exists."""
         try:
             os.close(self._open())
         except OSError as error:
@@ -51,24 +54,25 @@ class NamespaceReference:
 
 
 def reopen_namespace(fd: int) -> int:
-    """Another fd (the caller's, close-on-exec) of the namespace `fd` (borrowed), by way of nsfs itself.
+    """Open the namespace `fd` (borrowed) again, through nsfs itself, and return the new fd (the caller's, close-on-exec).
 
-    One that was opened through a bind mount keeps that mount busy, and is shown under the mount's path.  Raises
-    EOPNOTSUPP, EBADF and the like on older kernels, EPERM without the right to see all namespaces.
+    An fd that was opened through a bind mount keeps that mount busy, and its link in /proc shows the mount's path; the new
+    fd does neither.  Raises EOPNOTSUPP, EBADF or similar on older kernels, EPERM without the right to see all namespaces.
     """
     handle = _handle_of(fd)
     return check(libc.open_by_handle_at(_FD_NSFS_ROOT, ctypes.byref(handle), os.O_RDONLY | os.O_CLOEXEC))
 
 
 def namespace_at(path_fd: int) -> tuple[int, int] | None:
-    """The CLONE_NEW* flag and the inode of the namespace that `path_fd` (borrowed, O_PATH) is; None when it is something
-    else.  No file system is asked anything.  Raises EOPNOTSUPP on older kernels.
+    """Return the CLONE_NEW* flag and the inode of the namespace `path_fd` (borrowed, O_PATH), or None for any other file.
+
+    This never waits for a file system.  Raises EOPNOTSUPP on older kernels.
     """
     handle = _handle_of(path_fd)
     if handle.handle_type != _TYPE_NSFS or handle.handle_bytes < _NSFS.size:
         return None
-    _, kind, inode = _NSFS.unpack_from(bytes(handle.handle))
-    return int(kind), int(inode)
+    _, flag, inode = _NSFS.unpack_from(bytes(handle.handle))
+    return int(flag), int(inode)
 
 
 def _handle_of(fd: int) -> _FileHandle:

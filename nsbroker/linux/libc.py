@@ -1,4 +1,4 @@
-"""libc by way of ctypes, for the calls that Python does not have."""
+"""The C library through ctypes, for the calls that Python does not have."""
 
 import ctypes
 import os
@@ -7,7 +7,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def check(result: int, path: str | None = None) -> int:
-    """`result`, as the call returned it; when it is negative, OSError with what the call left in errno."""
+    """Return `result`, the return value of a call.  If it is negative, raise OSError with the errno that the call set."""
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), path)

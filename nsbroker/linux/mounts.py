@@ -1,4 +1,4 @@
-"""mount(2) and umount2(2), as far as names of namespaces need them.  Python has no calls for them."""
+"""mount(2) and umount2(2), as far as named namespaces need them.  Python has no functions for them."""
 
 import ctypes
 import os
@@ -21,12 +21,18 @@ def bind(source: str, place: str, *, recursive: bool = False) -> None:
 
 
 def make_shared(place: str) -> None:
-    """Let mounts below `place` be seen in other mount namespaces.  EINVAL: it is no mount point."""
+    """Make the mount at `place` and all mounts below it shared, so that mounts made there propagate (mount_namespaces(7)).
+
+    Raises EINVAL when `place` is not a mount point.
+    """
     _mount("", place, _MS_SHARED | _MS_REC)
 
 
 def unmount(place: str) -> None:
-    """Take the mount at `place` away, at once for who looks, for good when nobody uses it.  EINVAL: it is no mount point."""
+    """Detach the mount at `place` at once; the kernel removes it when nobody uses it any more (MNT_DETACH).
+
+    Raises EINVAL when `place` is not a mount point.
+    """
     check(libc.umount2(os.fsencode(place), _MNT_DETACH | _UMOUNT_NOFOLLOW), place)
 
 

@@ -21,19 +21,22 @@ _UINT = struct.Struct("=I")
 
 @functools.cache
 def device() -> int:
-    """st_dev of nsfs, the one file system that all namespace files are on."""
+    """Return the st_dev of nsfs, the file system that contains all namespace files."""
     return os.stat("/proc/self/ns/net").st_dev
 
 
 def is_namespace(fd: int) -> bool:
-    """Whether `fd` (borrowed) is on nsfs.  Asking an ioctl instead could be answered by any device driver."""
+    """Return whether `fd` (borrowed) is on nsfs.
+
+    An ioctl is no safe test, because any device driver could answer it.
+    """
     return os.fstat(fd).st_dev == device()
 
 
 def identify(path_fd: int) -> tuple[int, int] | None:
-    """The CLONE_NEW* flag and the inode of the namespace that `path_fd` (borrowed, O_PATH) is; None when it is no namespace.
+    """Return the CLONE_NEW* flag and the inode of the namespace `path_fd` (borrowed, O_PATH), or None for any other file.
 
-    A network file system is not asked anew what its file is, and nothing but a namespace is opened.
+    This never waits for a network file system, and opens nothing but a namespace.
     """
     facts = statx(path_fd)
     if facts.device != device():
@@ -46,40 +49,45 @@ def identify(path_fd: int) -> tuple[int, int] | None:
 
 
 def namespace_type(fd: int) -> int:
-    """The CLONE_NEW* flag of a namespace."""
+    """Return the CLONE_NEW* flag of the namespace `fd` (borrowed)."""
     return fcntl.ioctl(fd, _NS_GET_NSTYPE)
 
 
 def owning_user_namespace(fd: int) -> int:
-    """An fd (the caller's, close-on-exec) of the user namespace that owns this one.  EPERM: out of the caller's view."""
+    """Return an fd (the caller's, close-on-exec) of the user namespace that owns this namespace.
+
+    Raises EPERM when the caller may not see that user namespace.
+    """
     return fcntl.ioctl(fd, _NS_GET_USERNS)
 
 
 def parent(fd: int) -> int:
-    """An fd (the caller's, close-on-exec) of the parent.  EINVAL: not a user or pid namespace.  EPERM: it is the top, or
-    out of the caller's view.
+    """Return an fd (the caller's, close-on-exec) of the parent namespace.
+
+    Raises EINVAL when `fd` is not a user or pid namespace, and EPERM when it has no parent, or one that the caller may not see.
     """
     return fcntl.ioctl(fd, _NS_GET_PARENT)
 
 
 def owner_uid(fd: int) -> int:
-    """The uid that made a user namespace.  EINVAL: not a user namespace."""
-    answer = fcntl.ioctl(fd, _NS_GET_OWNER_UID, bytes(_UINT.size))
-    return int(_UINT.unpack(answer)[0])
+    """Return the uid of the user who created a user namespace.  Raises EINVAL for other namespaces."""
+    uid = fcntl.ioctl(fd, _NS_GET_OWNER_UID, bytes(_UINT.size))
+    return int(_UINT.unpack(uid)[0])
 
 
 def unique_id(fd: int) -> int:
-    """The kernel's 64-bit id, which is never used again, unlike an inode number.  Linux 6.18, ENOTTY before."""
+    """Return the kernel's 64-bit id, which is never reused, unlike an inode number.  Linux 6.18; ENOTTY on older kernels."""
     return int.from_bytes(fcntl.ioctl(fd, _NS_GET_ID, bytes(8)), sys.byteorder)
 
 
 def process_from(fd: int, pid: int) -> int:
-    """The number, in the caller's PID namespace, of the process that the PID namespace `fd` calls `pid`.  Linux 6.11.
-    ESRCH: there is none.
+    """Translate `pid`, the number of a process in the PID namespace `fd`, into the caller's PID namespace.  Linux 6.11.
+
+    Raises ESRCH when there is no such process.
     """
     return fcntl.ioctl(fd, _NS_GET_TGID_FROM_PIDNS, pid)
 
 
 def pid_in(fd: int, pid: int) -> int:
-    """The number, in the PID namespace `fd`, of the task that the caller's one calls `pid`.  Linux 6.11."""
+    """Translate `pid`, the number of a task in the caller's PID namespace, into the PID namespace `fd`.  Linux 6.11."""
     return fcntl.ioctl(fd, _NS_GET_PID_IN_PIDNS, pid)

@@ -1,4 +1,4 @@
-"""openat2(2): opening a path under rules on how it is walked.  Linux 5.6; Python has no call for it."""
+"""openat2(2): opening a path with rules for its resolution.  Linux 5.6; Python has no function for it."""
 
 import ctypes
 import os
@@ -24,9 +24,9 @@ libc.syscall.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.PO
 
 
 def openat2(path: str, flags: int, *, resolve: int, dir_fd: int = AT_FDCWD) -> int:
-    """An fd (the caller's, close-on-exec) of `path`, seen from the folder `dir_fd` (borrowed).
+    """Open `path`, relative to the folder `dir_fd` (borrowed), and return the fd (the caller's, close-on-exec).
 
-    Raises ELOOP for a link that `resolve` forbids, ENOENT and the rest of open(2).
+    Raises ELOOP for a link that `resolve` forbids, and the errors of open(2).
     """
     how = _OpenHow(flags=flags | os.O_CLOEXEC, mode=0, resolve=resolve)
     return check(int(libc.syscall(_SYS_OPENAT2, dir_fd, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how))), path)

@@ -1,9 +1,9 @@
-"""What /proc shows of all processes at once: see proc(5).
+"""Reading what /proc shows of all processes: see proc(5).
 
-Numbers read here mean little by the time they are used: they say where to look.  What has ended meanwhile, or may not be
-looked at, is left out.  Nothing here opens what a process has open; all the same reading of a process that is in the midst
-of execve(2), or of its memory (`command_line`), waits for as long as that process likes: call it from a thread that can be
-spared.
+A PID can belong to another process by the time it is used, so the numbers read here only say where to look.  Processes that
+have ended meanwhile, or that the caller may not inspect, are left out.  These functions never open the files that a process
+has open.  Nevertheless they can block for as long as a process wants, while it is inside execve(2), or when its memory is
+read (`command_line`): call them on an abandonable thread.
 """
 
 import os
@@ -11,14 +11,14 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from typing import NamedTuple
 
 DETACHED = frozenset(("/",))
-"""The link of an open file that was opened through a bind mount which is gone by now; root directories have the same."""
+"""The link of an open file whose bind mount is gone by now.  The link of an open root directory is the same."""
 
 _KERNEL_THREAD = 0x00200000  # PF_KTHREAD
 _SOME = 4096
 
 
 class Facts(NamedTuple):
-    """Of a process: its numbers, its name, when it started (clock ticks since boot), and whether it is the kernel's own."""
+    """Facts of a process from /proc/PID/stat; `start_time` is in clock ticks since boot, and `is_kernels` means a kernel thread."""
 
     pid: int
     parent: int
@@ -29,17 +29,17 @@ class Facts(NamedTuple):
 
 
 def process_ids() -> list[int]:
-    """The numbers of all processes that can be seen, ascending."""
+    """Return the PIDs of all visible processes in ascending order."""
     return sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
 
 
 def read_facts(pid: int) -> Facts | None:
-    """Field by field from `stat`; None when the process has gone."""
+    """Read the facts of a process from `stat`; None when it is gone."""
     try:
         text = _read(f"/proc/{pid}/stat")
     except OSError:
         return None
-    # The name in field 2 may hold spaces, parentheses and anything else: what follows its last ')' is field 3.
+    # The name in field 2 can contain any character, also spaces and parentheses.  Field 3 begins after the last ')'.
     head, _, tail = text.rpartition(b")")
     fields = tail.split()
     if len(fields) < 20:
@@ -48,32 +48,39 @@ def read_facts(pid: int) -> Facts | None:
     return Facts(pid, int(fields[1]), int(fields[17]), int(fields[19]), name, bool(int(fields[6]) & _KERNEL_THREAD))
 
 
-def links(directory: str, kinds: Sequence[str]) -> tuple[str, ...] | None:
-    """The namespaces, as `net:[4026531840]`, of a process or thread by its folder in /proc; None when that has gone."""
+def links(directory: str, ns_types: Sequence[str]) -> tuple[str, ...] | None:
+    """Read the namespace links of a process or thread, such as `net:[4026531840]`, in the order of `ns_types`.
+
+    `directory` is its folder in /proc.  Returns None when the process or thread is gone.
+    """
     try:
-        return tuple([os.readlink(f"{directory}/ns/{kind}") for kind in kinds])
+        return tuple([os.readlink(f"{directory}/ns/{ns_type}") for ns_type in ns_types])
     except OSError:
         return None
 
 
-def link(directory: str, kind: str) -> str | None:
-    """One of them; `pid_for_children` has none until the first child was born."""
+def link(directory: str, ns_type: str) -> str | None:
+    """Read one namespace link of a process or thread; None when there is none.
+
+    The link `pid_for_children` can be read only after the first child was created in that namespace.
+    """
     try:
-        return os.readlink(f"{directory}/ns/{kind}")
+        return os.readlink(f"{directory}/ns/{ns_type}")
     except OSError:
         return None
 
 
 def threads(pid: int) -> Iterator[int]:
-    """The numbers of its threads but the first."""
+    """Yield the TIDs of all threads of the process except the first."""
     return (int(name) for name in _names(f"/proc/{pid}/task") if name != str(pid))
 
 
 def descriptors(
     pid: int, paths: Container[str] = (), limited: Callable[[Iterator[str]], Iterator[str]] = lambda names: names
 ) -> Iterator[tuple[int, str]]:
-    """Number and link of each of its open files that is nowhere on disk: `net:[4026531840]`, `socket:[17]`, `pipe:[18]`; and
-    of those with one of `paths`.  `limited` may leave some out before they are looked at.
+    """Yield the number and the link of each open file that has no path: `net:[4026531840]`, `socket:[17]`, `pipe:[18]`.
+
+    Files whose link is one of `paths` are yielded too.  `limited` can leave out names before their links are read.
     """
     folder = f"/proc/{pid}/fd"
     for name in limited(_names(folder)):
@@ -86,9 +93,10 @@ def descriptors(
 
 
 def bound_namespaces(directory: str, go_on: Callable[[], bool] = lambda: True) -> Iterator[tuple[str, str]]:
-    """Namespace and mount point, as the process or thread sees it, of each namespace that is bound to a file there.
+    """Yield each namespace that is bind-mounted in the mount namespace of the process or thread, with its mount point.
 
-    `go_on` is asked before each piece of the table (64 kilobytes at most) but the first whether to read it.
+    The mount point is a path as the process or thread sees it.  The table is read in pieces of at most 64 kilobytes; before
+    each piece except the first, `go_on` is called, and reading stops when it returns false.
     """
     try:
         for line in _lines(f"{directory}/mountinfo", go_on):
@@ -100,8 +108,10 @@ def bound_namespaces(directory: str, go_on: Callable[[], bool] = lambda: True) -
 
 
 def command_line(pid: int) -> str:
-    """Its command, arguments with a space between; its name when it has none (a kernel thread, a zombie).  Empty when it has
-    gone.  What is no text is written as escapes.
+    """Return the command line of a process, with the arguments separated by spaces.
+
+    A process without one (a kernel thread, a zombie) is shown by its name.  The result is empty when the process is gone.
+    Bytes that are not UTF-8 are shown as escapes.
     """
     try:
         words = _read(f"/proc/{pid}/cmdline").rstrip(b"\0").replace(b"\0", b" ")
@@ -112,7 +122,7 @@ def command_line(pid: int) -> str:
 
 
 def owner(pid: int) -> int | None:
-    """The uid that /proc shows as the owner of the process; None when it has gone."""
+    """Return the uid that /proc shows as the owner of the process; None when it is gone."""
     try:
         return os.stat(f"/proc/{pid}").st_uid
     except OSError:
@@ -120,7 +130,7 @@ def owner(pid: int) -> int | None:
 
 
 def _names(folder: str) -> Iterator[str]:
-    # One by one: a process may have a million of them.
+    # Yield one name at a time, because a process can have a million of them.
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -130,7 +140,7 @@ def _names(folder: str) -> Iterator[str]:
 
 
 def _read(path: str) -> bytes:
-    """The first piece, which of a small file is all."""
+    """Read the first 4096 bytes of a file, which is the whole of a small one."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return os.read(fd, _SOME)
@@ -139,7 +149,10 @@ def _read(path: str) -> bytes:
 
 
 def _lines(path: str, go_on: Callable[[], bool]) -> Iterator[bytes]:
-    """Line by line to the end: a table of the kernel's comes in short pieces, and may be larger than is good to keep."""
+    """Yield the lines of a file, reading it piece by piece.
+
+    The kernel returns its tables in short pieces, and a whole table can be too large to keep in memory.
+    """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         rest = b""
@@ -153,14 +166,14 @@ def _lines(path: str, go_on: Callable[[], bool]) -> Iterator[bytes]:
 
 
 def _unescape(point: bytes) -> bytes:
-    # Space, tab, newline and backslash stand as three octal digits.
+    # The kernel writes space, tab, newline and backslash as a backslash and three octal digits.
     for code in (b"040", b"011", b"012", b"134"):
         point = point.replace(b"\\" + code, bytes([int(code, 8)]))
     return point
 
 
 def control_groups(pid: int) -> bytes:
-    """Its control groups, as `cgroup` has them; empty when it has gone."""
+    """Return the content of /proc/PID/cgroup; empty when the process is gone."""
     try:
         return _read(f"/proc/{pid}/cgroup")
     except OSError:

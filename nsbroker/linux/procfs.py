@@ -1,7 +1,7 @@
-"""What /proc says of a process, read below a directory fd of /proc/PID: see proc(5).
+"""Reading facts of one process through a directory fd of /proc/PID: see proc(5).
 
-A number read from /proc means little alone: hold a pidfd, and see that it still lives after reading.  All functions
-borrow the directory fd and raise OSError (ENOENT, ESRCH) once the process is gone.
+PIDs are reused: hold a pidfd as well, and check after reading that the process is still alive.  All functions borrow the
+directory fd, and raise OSError (ENOENT, ESRCH) once the process is gone.
 """
 
 import errno
@@ -11,21 +11,24 @@ _SOME = 65536
 
 
 def open_process(pid: int, tid: int | None = None) -> int:
-    """An fd (the caller's, close-on-exec) of /proc/PID, or of /proc/PID/task/TID."""
+    """Open the directory /proc/PID, or /proc/PID/task/TID, and return the fd (the caller's, close-on-exec)."""
     path = f"/proc/{pid}" if tid is None else f"/proc/{pid}/task/{tid}"
     return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
-def open_namespace(directory: int, kind: str) -> int:
-    """An nsfs fd (the caller's, close-on-exec) by way of ns/KIND.  ENOENT: the process has ended."""
-    return os.open(f"ns/{kind}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+def open_namespace(directory: int, ns_type: str) -> int:
+    """Open the namespace link ns/TYPE and return an nsfs fd (the caller's, close-on-exec).
+
+    Raises ENOENT when the process has ended.
+    """
+    return os.open(f"ns/{ns_type}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
 
 
 def open_root(directory: int) -> int:
-    """An O_PATH fd (the caller's, close-on-exec) of the process's root directory, by way of its magic link.
+    """Open the process's root directory through its magic link and return an O_PATH fd (the caller's, close-on-exec).
 
-    Whatever file system that is on may be asked whether it is still there, and need not answer.  Raises ESRCH when the
-    process has ended, or is about to: it gives its root away before its pidfd shows the end.
+    This can block: the kernel can ask the file system of that directory whether it still exists, and the file system need
+    not answer.  Raises ESRCH when the process has ended or is ending: it gives up its root before its pidfd shows the end.
     """
     try:
         return os.open("root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
@@ -34,7 +37,7 @@ def open_root(directory: int) -> int:
 
 
 def is_there(directory: int) -> bool:
-    """Whether the process or thread that `directory` is of still is there."""
+    """Return whether the process or thread still exists whose /proc directory is open as the fd `directory`."""
     try:
         os.stat("stat", dir_fd=directory)
     except OSError:
@@ -43,7 +46,7 @@ def is_there(directory: int) -> bool:
 
 
 def read(directory: int, name: str) -> bytes:
-    """The whole of one small file."""
+    """Read one small file completely."""
     fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
     try:
         parts = []
@@ -55,18 +58,22 @@ def read(directory: int, name: str) -> bytes:
 
 
 def status(directory: int) -> dict[str, str]:
-    """The fields of `status`, as text."""
+    """Return the fields of `status` as text, by name."""
     return {name: value.strip() for name, _, value in (line.partition(":") for line in _lines(directory, "status"))}
 
 
 def start_time(directory: int) -> int:
-    """When the process started, in clock ticks since boot (field 22 of `stat`)."""
-    # The command in field 2 may hold spaces and parentheses: what follows its last ')' is field 3.
+    """Return when the process started, in clock ticks since boot (field 22 of `stat`)."""
+    # The name in field 2 can contain spaces and parentheses.  Field 3 begins after the last ')'.
     return int(read(directory, "stat").rpartition(b")")[2].split()[19])
 
 
 def cgroups(directory: int) -> dict[str, str]:
-    """Control groups by hierarchy: "" is cgroup2, "name=systemd" systemd's own one, others as they are named."""
+    """Return the control groups of the process by hierarchy.
+
+    The key "" is cgroup2, "name=systemd" is systemd's own hierarchy, and others are lists of controllers such as
+    "cpu,cpuacct".
+    """
     groups: dict[str, str] = {}
     for line in _lines(directory, "cgroup"):
         _, name, path = line.split(":", 2)
@@ -75,19 +82,25 @@ def cgroups(directory: int) -> dict[str, str]:
 
 
 def _lines(directory: int, name: str) -> list[str]:
-    # Not str.splitlines(): whoever names a control group could put a character in it that Python, not the kernel, takes
-    # for the end of a line, and so write lines of their own.
+    # str.splitlines() would be wrong here: it also splits at characters that the kernel does not treat as the end of a line.
+    # A user who names a control group could use such a character to forge lines.
     return [os.fsdecode(line) for line in read(directory, name).split(b"\n") if line]
 
 
 def is_pidfd(fd: int) -> bool:
-    """Whether `fd` (borrowed) is a pidfd; its file is not touched.  A file's own path starts with a '/'."""
+    """Return whether `fd` (borrowed) is a pidfd, without accessing its file.
+
+    The link of a file on disk cannot look like this, because its path starts with a '/'.
+    """
     return os.readlink(f"/proc/self/fd/{fd}") == "anon_inode:[pidfd]"
 
 
 def pidfd_number(pidfd: int) -> int:
-    """The number of the process that `pidfd` (borrowed) is of, −1 when it is gone.  Raises EINVAL when it is no pidfd."""
-    # What a file's driver writes there may take long: nothing else than a pidfd is asked.
+    """Return the PID of `pidfd` (borrowed); −1 when its process is gone, 0 when it is not visible from our PID namespace.
+
+    Raises EINVAL when `pidfd` is not a pidfd.
+    """
+    # For other files, a driver writes parts of fdinfo, which can block.
     if not is_pidfd(pidfd):
         raise OSError(errno.EINVAL, "not a pidfd")
     with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as lines:

@@ -1,4 +1,7 @@
-"""setns(2) and unshare(2): moving the calling thread.  Python has them from 3.12 on; libc always."""
+"""setns(2) and unshare(2): moving the calling thread into other namespaces.
+
+Python has these functions only since 3.12, so they are called in libc.
+"""
 
 import ctypes
 
@@ -21,13 +24,13 @@ libc.unshare.argtypes = (ctypes.c_int,)
 def setns(fd: int, flag: int) -> None:
     """Move the calling thread into the namespace `fd` (borrowed).
 
-    `flag` is its CLONE_NEW* flag, never 0: RestrictNamespaces= of systemd filters by it.  EINVAL: another type, a mount
-    namespace while the thread shares its root with others (unshare CLONE_FS first), a user namespace from a process
-    with threads.  EPERM: no CAP_SYS_ADMIN over it.
+    `flag` is its CLONE_NEW* flag, never 0, because systemd's RestrictNamespaces= filters by it.  Raises EINVAL for another
+    type, for a mount namespace while the thread shares its root with others (unshare CLONE_FS first), and for a user
+    namespace in a process with several threads.  Raises EPERM without CAP_SYS_ADMIN over the namespace.
     """
     check(libc.setns(fd, flag))
 
 
 def unshare(flags: int) -> None:
-    """Give the calling thread new namespaces of its own (CLONE_NEW*), or a root and current directory (CLONE_FS)."""
+    """Give the calling thread new namespaces (CLONE_NEW*), or a root and current directory of its own (CLONE_FS)."""
     check(libc.unshare(flags))

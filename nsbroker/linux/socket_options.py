@@ -1,8 +1,7 @@
-"""What the kernel knows of a socket: its network namespace, and of an AF_UNIX one the process at the other end, and what
-that has not read yet.
+"""Reading what the kernel knows about a socket: its network namespace, its queues, and the peer of an AF_UNIX socket.
 
-Who the other end is, is of the time of connect(2) (or socketpair(2)): the process may since have ended, changed its uid,
-or passed the socket on.
+The kernel records the peer at the time of connect(2) or socketpair(2).  Since then, that process may have ended, changed
+its uid, or passed the socket on.
 """
 
 import array
@@ -28,7 +27,7 @@ _UCRED = struct.Struct("=iII")
 
 
 class Credentials(NamedTuple):
-    """SO_PEERCRED, translated into the namespaces of the reader: pid 0 is a process that it cannot see."""
+    """The result of SO_PEERCRED, translated into the reader's namespaces; pid 0 is a process that the reader cannot see."""
 
     pid: int
     uid: int
@@ -36,23 +35,23 @@ class Credentials(NamedTuple):
 
 
 def peer_credentials(sock: socket.socket) -> Credentials:
-    """SO_PEERCRED (unix(7))."""
+    """SO_PEERCRED: return the peer's credentials (unix(7))."""
     return Credentials(*_UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)))
 
 
 def peer_groups(sock: socket.socket) -> tuple[int, ...]:
-    """SO_PEERGROUPS: the peer's supplementary groups.  Linux 4.13."""
+    """SO_PEERGROUPS: return the peer's supplementary groups.  Linux 4.13."""
     try:
-        answer = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _PYTHON_MAX)
+        gids = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _PYTHON_MAX)
     except OSError as error:
         if error.errno != errno.ERANGE:
             raise
-        answer = _many_peer_groups(sock)
-    return tuple(array.array("I", answer))
+        gids = _read_many_groups(sock)
+    return tuple(array.array("I", gids))
 
 
-def _many_peer_groups(sock: socket.socket) -> bytes:
-    # socket.getsockopt() takes no more than 1024 bytes, 256 groups; a process can have 65536 (NGROUPS_MAX).
+def _read_many_groups(sock: socket.socket) -> bytes:
+    # Python's socket.getsockopt() accepts at most 1024 bytes, or 256 groups.  A process can have 65536 (NGROUPS_MAX).
     gids = ctypes.create_string_buffer(65536 * array.array("I").itemsize)
     size = ctypes.c_uint32(len(gids))
     check(libc.getsockopt(sock.fileno(), socket.SOL_SOCKET, _SO_PEERGROUPS, gids, ctypes.byref(size)))
@@ -60,34 +59,34 @@ def _many_peer_groups(sock: socket.socket) -> bytes:
 
 
 def peer_pidfd(sock: socket.socket) -> int:
-    """SO_PEERPIDFD: a pidfd (the caller's, close-on-exec) of the very process that connected.  Linux 6.5.
+    """SO_PEERPIDFD: return a pidfd (the caller's, close-on-exec) of exactly the process that connected.  Linux 6.5.
 
-    Raises ENOPROTOOPT on older kernels; ESRCH, EINVAL or (from 6.16 on) nothing for a peer that was reaped: there the
-    pidfd is one of a process that is gone.
+    Raises ENOPROTOOPT on older kernels.  For a peer that was reaped, it raises ESRCH or EINVAL before Linux 6.16; since then
+    it returns a pidfd of the process that is gone.
     """
     return sock.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
 
 
 def unread_bytes(sock: socket.socket) -> int:
-    """SIOCOUTQ: the memory of what was sent and the other side has not read; 0 when it has read everything."""
+    """SIOCOUTQ: return the memory, in bytes, of data that was sent and that the peer has not read; 0 when it has read all."""
     return int.from_bytes(fcntl.ioctl(sock, _SIOCOUTQ, bytes(4)), sys.byteorder)
 
 
 def unreceived_bytes(sock: socket.socket) -> int:
-    """FIONREAD: the bytes that wait to be received."""
+    """FIONREAD: return the number of bytes that wait to be received."""
     return int.from_bytes(fcntl.ioctl(sock, _FIONREAD, bytes(4)), sys.byteorder)
 
 
 def network_namespace(sock: socket.socket | int) -> int:
-    """SIOCGSKNS: an nsfs fd (the caller's, close-on-exec) of the network namespace that the socket lives in.  Linux 4.10.
+    """SIOCGSKNS: return an nsfs fd (the caller's, close-on-exec) of the socket's network namespace.  Linux 4.10.
 
-    Raises EPERM without CAP_NET_ADMIN over it.
+    Raises EPERM without CAP_NET_ADMIN over that namespace.
     """
     return fcntl.ioctl(sock, _SIOCGSKNS)
 
 
 def lingers(fd: int) -> bool:
-    """SO_LINGER: whether closing the socket `fd` may wait."""
+    """SO_LINGER: return whether closing the socket `fd` (borrowed) can block."""
     linger = (ctypes.c_int * 2)()
     size = ctypes.c_uint32(ctypes.sizeof(linger))
     check(libc.getsockopt(fd, socket.SOL_SOCKET, socket.SO_LINGER, linger, ctypes.byref(size)))

@@ -1,7 +1,7 @@
-"""The network namespaces of other processes' sockets: pidfd_getfd(2), Linux 5.6, and SIOCGSKNS.
+"""Finding the network namespaces of other processes' sockets: pidfd_getfd(2), Linux 5.6, and SIOCGSKNS.
 
-A copy of another user's socket is only asked where it lives.  Closing the copy can be the last close of that socket, and
-then take as long as its owner set it to linger: such a copy is closed on a thread.
+A copy of another user's socket is used only to ask for its network namespace.  Closing the copy can be the last close of
+that socket, which can then take as long as its owner set it to linger.  Such a copy is closed on a thread.
 """
 
 import os
@@ -16,10 +16,10 @@ _closer = Closer()
 
 
 def networks(pid: int, numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """Each of the process's sockets (`numbers`) with the inode of its network namespace.
+    """Yield the number of each of the process's sockets (`numbers`) with the inode of its network namespace.
 
-    Sockets that are gone, or may not be looked at (PTRACE_MODE_ATTACH, CAP_NET_ADMIN), are left out, and so are those of a
-    user whose sockets already keep threads waiting that close them.
+    Sockets that are gone are left out, and those that this process may not inspect (PTRACE_MODE_ATTACH, CAP_NET_ADMIN).
+    The iteration ends early for a user with too many sockets that still wait to be closed.
     """
     pidfd = -1
     user = -1
@@ -30,7 +30,7 @@ def networks(pid: int, numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
                 user = real_user(pid)
             if _closer.is_full(user):
                 return
-            inode = _network(pidfd, number, user)
+            inode = _read_network(pidfd, number, user)
             if inode is not None:
                 yield number, inode
     except ProcessLookupError:
@@ -41,47 +41,50 @@ def networks(pid: int, numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
 
 
 def open_network(pid: int, number: int) -> int:
-    """An nsfs fd (the caller's, close-on-exec) of the network namespace of one socket.  Raises OSError."""
+    """Open the network namespace of one socket of a process, and return the nsfs fd (the caller's, close-on-exec).
+
+    Raises OSError.
+    """
     pidfd = os.pidfd_open(pid)
     try:
         user = real_user(pid)
-        copy = _copy(pidfd, number, user)
+        copy = _copy_socket(pidfd, number, user)
         try:
             return network_namespace(copy)
         finally:
-            _close(copy, user)
+            _close_copy(copy, user)
     finally:
         os.close(pidfd)
 
 
-def _network(pidfd: int, number: int, user: int) -> int | None:
+def _read_network(pidfd: int, number: int, user: int) -> int | None:
     try:
-        copy = _copy(pidfd, number, user)
+        copy = _copy_socket(pidfd, number, user)
     except OSError:
         return None
     try:
-        space = network_namespace(copy)
+        ns = network_namespace(copy)
         try:
-            return os.fstat(space).st_ino
+            return os.fstat(ns).st_ino
         finally:
-            os.close(space)
+            os.close(ns)
     except OSError:
         return None
     finally:
-        _close(copy, user)
+        _close_copy(copy, user)
 
 
-def _copy(pidfd: int, number: int, user: int) -> int:
-    """A copy (the caller's) of what is a socket still.  Raises OSError."""
+def _copy_socket(pidfd: int, number: int, user: int) -> int:
+    """Copy the descriptor `number`, if it is still a socket, and return the copy (the caller's).  Raises OSError."""
     copy = _pidfd.copy_descriptor(pidfd, number)
-    # Asking a file what it is could wait for its file system; its link does not.
+    # fstat(2) of another file could wait for its file system.  Reading its link cannot.
     if not os.readlink(f"/proc/self/fd/{copy}").startswith("socket:"):
         _closer.close(copy, user)
-        raise OSError("no longer a socket")
+        raise OSError("the descriptor is no longer a socket")
     return copy
 
 
-def _close(copy: int, user: int) -> None:
+def _close_copy(copy: int, user: int) -> None:
     if lingers(copy):
         _closer.close(copy, user)
     else:

@@ -1,4 +1,7 @@
-"""statx(2), Linux 4.11: what a file is, without asking a file system that has to ask somebody else.  Python has no call for it."""
+"""statx(2), Linux 4.11: identifying a file without waiting for a network file system or FUSE.
+
+Python has no function for it.
+"""
 
 import ctypes
 import os
@@ -18,14 +21,14 @@ libc.statx.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uin
 
 
 class Identity(NamedTuple):
-    """Which file it is."""
+    """The device and inode numbers that identify a file."""
 
     device: int
     inode: int
 
 
 def statx(fd: int) -> Identity:
-    """The device and the inode of `fd` (borrowed), as far as this machine knows them already (AT_STATX_DONT_SYNC)."""
-    answer = ctypes.create_string_buffer(_SIZE)
-    check(libc.statx(fd, b"", _AT_EMPTY_PATH | _AT_STATX_DONT_SYNC, _STATX_INO, answer))
-    return Identity(os.makedev(*_DEVICE.unpack_from(answer)), int(_INODE.unpack_from(answer)[0]))
+    """Return the device and the inode of `fd` (borrowed), as this machine already knows them (AT_STATX_DONT_SYNC)."""
+    buffer = ctypes.create_string_buffer(_SIZE)
+    check(libc.statx(fd, b"", _AT_EMPTY_PATH | _AT_STATX_DONT_SYNC, _STATX_INO, buffer))
+    return Identity(os.makedev(*_DEVICE.unpack_from(buffer)), int(_INODE.unpack_from(buffer)[0]))

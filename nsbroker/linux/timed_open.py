@@ -1,7 +1,7 @@
-"""Opening something that can keep the caller waiting for another process: on a thread, which is abandoned after a while.
+"""Opening a file with a timeout: on a thread, which is abandoned when it takes too long.
 
-On many kernels, opening /proc/PID/ns/NAME waits as long as that process is in the midst of execve(2), and execve can wait for a
-file system of its user's making.  Nothing but the end of the waiting thread's whole process interrupts that.
+On many kernels, opening /proc/PID/ns/NAME blocks while that process is inside execve(2), and execve can wait for a file
+system that the user controls.  Such a wait cannot be interrupted, except by ending the whole process that waits.
 """
 
 import errno
@@ -11,27 +11,32 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-_PATIENCE = 0.25
-_HURRIED = 0.01
-# So many seconds may be waited in vain within so many, before everybody is in a hurry.
-_IN_VAIN = 1.0
+# Timeouts in seconds.  The short one applies after attempts that timed out have wasted _WASTED_MAX seconds within _PERIOD.
+_TIMEOUT = 0.25
+_SHORT_TIMEOUT = 0.01
+_WASTED_MAX = 1.0
 _PERIOD = 10.0
 _ABANDONED_MAX = 64
 
 
 class TimedOpener:
-    """Runs functions that open a file.  What all callers together wait in vain is limited, and so are the threads left behind."""
+    """Runs functions that open a file, with a timeout.
+
+    Both the time that all callers together lose by timeouts and the number of abandoned threads are limited.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._abandoned = 0
-        self._vain: deque[tuple[float, float]] = deque()
+        # For each attempt that timed out: when it did (monotonic clock), and after how many seconds.
+        self._wasted: deque[tuple[float, float]] = deque()
 
     def open(self, function: Callable[[], int], give_up: Callable[[], object]) -> int:
-        """The fd (the caller's) that `function` opens, with the namespaces and the credentials of the calling thread.
+        """Call `function` and return the fd (the caller's) that it opens.
 
-        Raises what it raises, and TimeoutError when it does not come to an end soon.  `give_up` is called in its place when it
-        is not even begun.
+        It runs with the namespaces and the credentials of the calling thread.  Raises what it raises, and TimeoutError when it
+        takes too long.  When too many threads are abandoned already, `function` is not started: `give_up` is called instead,
+        and TimeoutError is raised.
         """
         with self._lock:
             full = self._abandoned >= _ABANDONED_MAX
@@ -39,30 +44,30 @@ class TimedOpener:
             give_up()
         else:
             attempt = _Attempt(function)
-            # A new thread has what the thread has that starts it.
+            # A new thread inherits the namespaces and the credentials of the thread that starts it.
             thread = threading.Thread(target=self._run, args=(attempt,), name="opening", daemon=True)
             thread.start()
-            patience = self._patience()
-            if attempt.ended.wait(patience) or not self._abandon(attempt, patience):
+            timeout = self._choose_timeout()
+            if attempt.ended.wait(timeout) or not self._abandon(attempt, timeout):
                 thread.join()
                 return attempt.result()
         raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
 
-    def _patience(self) -> float:
+    def _choose_timeout(self) -> float:
         now = time.monotonic()
         with self._lock:
-            while self._vain and self._vain[0][0] < now - _PERIOD:
-                self._vain.popleft()
-            return _PATIENCE if sum(seconds for _, seconds in self._vain) < _IN_VAIN else _HURRIED
+            while self._wasted and self._wasted[0][0] < now - _PERIOD:
+                self._wasted.popleft()
+            return _TIMEOUT if sum(seconds for _, seconds in self._wasted) < _WASTED_MAX else _SHORT_TIMEOUT
 
     def _abandon(self, attempt: "_Attempt", waited: float) -> bool:
-        """Whether it still has not ended; then its thread closes what it opens."""
+        """Abandon the attempt, so that its thread closes what it opens.  Return false when the attempt has just ended."""
         with self._lock:
             if attempt.ended.is_set():
                 return False
             attempt.is_abandoned = True
             self._abandoned += 1
-            self._vain.append((time.monotonic(), waited))
+            self._wasted.append((time.monotonic(), waited))
             return True
 
     def _run(self, attempt: "_Attempt") -> None:
@@ -76,7 +81,7 @@ class TimedOpener:
 
 
 class _Attempt:
-    """One call of `function`."""
+    """One call of the function that opens a file, and its result."""
 
     def __init__(self, function: Callable[[], int]) -> None:
         self._function = function
@@ -93,7 +98,7 @@ class _Attempt:
 
     def result(self) -> int:
         if self._error is not None:
-            # An error that keeps the frames that it came through would keep what they hold.
+            # A stored error would keep alive the frames in its traceback, and all objects that these refer to.
             error, self._error = self._error, None
             raise error
         return self.fd

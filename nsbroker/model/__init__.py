@@ -1,4 +1,4 @@
-"""The words that all parts share, as data: what namespaces, targets and sockets are called, and how they are described.
+"""Plain data that all layers share: types and ids of namespaces, targets, kinds of sockets, and descriptions of namespaces.
 
 Nothing here does any I/O.
 """

@@ -1,4 +1,4 @@
-"""What List and Watch tell: descriptions of namespaces."""
+"""Descriptions of namespaces, as the methods List and Watch send them."""
 
 import enum
 
@@ -7,35 +7,36 @@ from msgspec import Struct
 from nsbroker.model.identity import NamespaceType
 
 
-class HolderKind(enum.StrEnum):
-    """What keeps a namespace alive beside the processes that are in it."""
+class ReferenceKind(enum.StrEnum):
+    """The kinds of things, other than the processes in it, that keep a namespace alive."""
 
     THREAD = "thread"
-    """A thread that is not where its process is: `number`."""
+    """A thread in another namespace than its process; `number` is the thread's number."""
     CHILDREN = "children"
-    """A process whose children to come will be in it."""
+    """A process whose future children will be in the namespace."""
     DESCRIPTOR = "descriptor"
-    """An open file of a process: `number`.  Of the broker itself, for what it holds under a name: `path` is name:NAME."""
+    """A file descriptor of a process; `number` is the descriptor.  If the broker holds the namespace, `path` is name:NAME."""
     SOCKET = "socket"
-    """A socket that a process has open (`number`), which lives in it."""
+    """A socket in the namespace; `number` is its descriptor in the process that has it open."""
     MOUNT = "mount"
-    """A file that it is bound to: `path`, as the process `pid` sees it; without `pid`, as the broker does."""
+    """A bind mount: `path` is the file, as the process `pid` sees it; without `pid`, as the broker sees it."""
     NAMESPACE = "namespace"
-    """A namespace that it is the parent or the owner of: `path` is that one's id."""
+    """Another namespace, of which this one is the parent or the owner; `path` is the id of the other one."""
 
 
-class Holder(Struct, omit_defaults=True, frozen=True):
-    """One thing that keeps a namespace alive."""
+class Reference(Struct, omit_defaults=True, frozen=True):
+    """One thing, other than a process in it, that keeps a namespace alive."""
 
-    kind: HolderKind
+    kind: ReferenceKind
     pid: int | None = None
     number: int | None = None
     path: str | None = None
 
 
 class LeadingProcess(Struct, frozen=True):
-    """The process with the lowest number of those in a namespace.  Without `uid` it has ended since, and `command` is its
-    name alone.
+    """The process with the lowest number in a namespace.
+
+    If `uid` is missing, the process has ended since, and `command` is only its name.
     """
 
     pid: int
@@ -44,33 +45,36 @@ class LeadingProcess(Struct, frozen=True):
 
 
 class NamespaceDescription(Struct, rename="camel", omit_defaults=True):
-    """A namespace, as far as the caller may know of it: counted and named are processes that it may open."""
+    """A namespace, described for one caller: counts and names cover only what gives that caller access to the namespace."""
 
     type: NamespaceType
     inode: int
     device: int
     processes: int
     id: int | None = None
-    """The kernel's 64-bit id (Linux 6.18)."""
+    """The kernel's 64-bit id of the namespace, which is never used again (Linux 6.18)."""
     owner: int | None = None
-    """The inode of the user namespace that owns it."""
+    """The inode of the user namespace that owns the namespace."""
     owner_uid: int | None = None
+    """The uid that created that user namespace; of a user namespace: the uid that created the namespace itself."""
     parent: int | None = None
-    """The inode of the parent, of a pid or user namespace."""
+    """The inode of the parent namespace.  Only pid and user namespaces have one."""
     process: LeadingProcess | None = None
-    holders: list[Holder] | None = None
+    references: list[Reference] | None = None
     containers: list[str] | None = None
     units: list[str] | None = None
 
 
 class WatchEvent(enum.StrEnum):
-    """What Watch tells."""
+    """What an event of Watch reports."""
 
     PRESENT = "present"
-    """Was there when the watch began."""
+    """The namespace existed when the watch began."""
     READY = "ready"
-    """Everything that was there has been told."""
+    """All namespaces that existed when the watch began have been sent."""
     ADDED = "added"
+    """The namespace is new."""
     GONE = "gone"
+    """The namespace is gone."""
     MISSED = "missed"
-    """The caller read too slowly: something came and went, or changed more than once, unseen."""
+    """The caller read too slowly, so it was not sent every change: a namespace came and went, or changed more than once."""

@@ -1,4 +1,4 @@
-"""What namespaces are called: their types, their ids, and what a caller can expect one to be."""
+"""Types, ids and names of namespaces, and what a caller expects a namespace to be."""
 
 import enum
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from nsbroker.linux import setns
 
 
 class NamespaceType(enum.StrEnum):
-    """The eight types, named as in /proc/PID/ns (namespaces(7))."""
+    """The eight types of namespaces(7), named as in /proc/PID/ns."""
 
     CGROUP = "cgroup"
     IPC = "ipc"
@@ -23,22 +23,22 @@ class NamespaceType(enum.StrEnum):
 
     @property
     def flag(self) -> int:
-        """Its CLONE_NEW* flag."""
+        """The CLONE_NEW* flag of the type."""
         return _FLAGS[self]
 
     @classmethod
     def parse(cls, text: str) -> "NamespaceType":
-        """`text` as a type; raises InvalidType, which lists all types."""
-        kind = _BY_NAME.get(text) if isinstance(text, str) else None
-        if kind is None:
+        """Return the type named `text`.  Raises InvalidType, which lists all types."""
+        ns_type = _BY_NAME.get(text) if isinstance(text, str) else None
+        if ns_type is None:
             raise InvalidType(f"{str(text)[:80]!r} is no namespace type: use one of {', '.join(cls)}")
-        return kind
+        return ns_type
 
     @classmethod
     def of_flag(cls, flag: int) -> "NamespaceType":
-        """The type with that CLONE_NEW* flag; raises InvalidType."""
+        """Return the type with this CLONE_NEW* flag.  Raises InvalidType for an unknown flag."""
         if flag not in _TYPES:
-            raise InvalidType(f"a namespace of an unknown type {flag:#x}")
+            raise InvalidType(f"a namespace of the unknown type {flag:#x}")
         return _TYPES[flag]
 
 
@@ -53,24 +53,31 @@ _FLAGS: Mapping[NamespaceType, int] = {
     NamespaceType.UTS: setns.CLONE_NEWUTS,
 }
 _NAME_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-")
-_DIGITS_MAX = 10  # of an inode: the kernel has 32 bits for it
-_BY_NAME: Mapping[str, NamespaceType] = {kind.value: kind for kind in NamespaceType}
-_TYPES = {flag: kind for kind, flag in _FLAGS.items()}
+_DIGITS_MAX = 10  # An inode number of nsfs has 32 bits.
+_BY_NAME: Mapping[str, NamespaceType] = {ns_type.value: ns_type for ns_type in NamespaceType}
+_TYPES = {flag: ns_type for ns_type, flag in _FLAGS.items()}
 
 
 NAME_RULE = "letters, digits, '_', '.' and '-', at most 255, not '.' or '..'"
-"""How the name of a namespace is written."""
+"""What a name of a namespace consists of, for error messages."""
 
 
 def is_name(text: str) -> bool:
-    """Whether `text` can name a namespace: one harmless path component."""
+    """Return whether `text` can be the name of a namespace: one path component that is safe to use in a path."""
     return 0 < len(text) <= 255 and text not in (".", "..") and _NAME_CHARACTERS.issuperset(text)
+
+
+def format_id(ns_type: str, inode: int) -> str:
+    """Return the id of a namespace as `ls -l /proc/self/ns` prints it, such as net:[4026531840]."""
+    return f"{ns_type}:[{inode}]"
 
 
 @dataclass(frozen=True, slots=True)
 class NamespaceId:
-    """Which namespace: its type and inode, and where it was read from a handle also the device of nsfs and (Linux 6.18)
-    the kernel's 64-bit id, which unlike an inode is never used again.
+    """Identifies a namespace by its type and inode.
+
+    If the id was read from an open namespace, `device` is the device number of nsfs and `unique` is the kernel's 64-bit id
+    (Linux 6.18).  Unlike an inode, the 64-bit id is never used again.
     """
 
     type: NamespaceType
@@ -79,23 +86,23 @@ class NamespaceId:
     unique: int | None = None
 
     def __str__(self) -> str:
-        """As `ls -l /proc/self/ns` prints it."""
-        return f"{self.type}:[{self.inode}]"
+        """Return the id as `ls -l /proc/self/ns` prints it."""
+        return format_id(self.type, self.inode)
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """`net:[4026531840]`, nothing else; raises InvalidTarget."""
-        kind, colon, rest = text.partition(":")
+        """Read an id that is written exactly as `net:[4026531840]`.  Raises InvalidTarget."""
+        ns_type, colon, rest = text.partition(":")
         digits = rest[1:-1]
-        framed = colon and rest[:1] == "[" and rest[-1:] == "]" and kind in _BY_NAME
+        framed = colon and rest[:1] == "[" and rest[-1:] == "]" and ns_type in _BY_NAME
         if framed and len(digits) <= _DIGITS_MAX and digits.isascii() and digits.isdigit():
             inode = int(digits)
             if 0 < inode < 2**32 and digits[0] != "0":
-                return cls(NamespaceType(kind), inode)
+                return cls(NamespaceType(ns_type), inode)
         raise InvalidTarget(f"{text[:80]!r} is no namespace id: write it as `ls -l /proc/self/ns` does, such as net:[4026531840]")
 
     def matches(self, other: "NamespaceId") -> bool:
-        """Whether both can mean the same namespace: what both know is equal."""
+        """Return whether both can be the same namespace: all fields that both of them know are equal."""
         return (
             (self.type, self.inode) == (other.type, other.inode)
             and (None in (self.device, other.device) or self.device == other.device)
@@ -105,10 +112,10 @@ class NamespaceId:
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """What a namespace, and the process it is of, were when they were last looked at: opening anything else is refused.
+    """What the caller expects a namespace and its process to be; if they are anything else, opening fails.
 
-    What is None is not checked.  `start_time` is the process's, in clock ticks since boot (field 22 of /proc/PID/stat);
-    without it a process number may by now mean another process.
+    A field that is None is not checked.  `start_time` is the start time of the process, in clock ticks since boot (field 22
+    of /proc/PID/stat).  Without it, the process number may belong to another process by now.
     """
 
     type: NamespaceType | None = None
@@ -116,15 +123,15 @@ class Expectation:
     inode: int | None = None
     start_time: int | None = None
 
-    def see_process(self, start_time: int | None, target: str) -> None:
-        """Raises TargetChanged when the process (None: the target is none) did not start when it should have."""
+    def check_process(self, start_time: int | None, target: str) -> None:
+        """Check when the process started; `start_time` is None if the target is no process.  Raises TargetChanged."""
         if self.start_time is not None and start_time != self.start_time:
             started = "is no process" if start_time is None else f"started at {start_time}"
-            raise TargetChanged(target, f"it {started}, one that started at {self.start_time} was expected")
+            raise TargetChanged(target, f"it {started}, but a process that started at {self.start_time} was expected")
 
-    def see_namespace(self, found: NamespaceId, target: str) -> None:
-        """Raises TargetChanged, which says what differs, when `found` is not the namespace that was expected."""
+    def check_namespace(self, found: NamespaceId, target: str) -> None:
+        """Check that `found` is the expected namespace.  Raises TargetChanged, which says what differs."""
         for name in ("type", "device", "inode"):
             wanted, is_now = getattr(self, name), getattr(found, name)
             if wanted is not None and wanted != is_now:
-                raise TargetChanged(target, f"its {name} is {is_now}, {wanted} was expected")
+                raise TargetChanged(target, f"its {name} is {is_now}, but {wanted} was expected")

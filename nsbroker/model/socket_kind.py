@@ -1,4 +1,4 @@
-"""Kinds of sockets: family and type, and for one that is bound where only root may, the port."""
+"""Kinds of sockets: a family, a type, and for a socket that is bound to a privileged port, the port."""
 
 import enum
 import socket
@@ -11,7 +11,7 @@ _FIRST_FREE_PORT = 1024
 
 
 class SocketFamily(enum.StrEnum):
-    """The families (address_families(7)) of which sockets are made inside; the kernel may lack some."""
+    """The address families (address_families(7)) of sockets that the broker creates; the kernel may lack some of them."""
 
     INET = "inet"
     INET6 = "inet6"
@@ -22,12 +22,12 @@ class SocketFamily(enum.StrEnum):
 
     @property
     def number(self) -> int:
-        """Its AF_* number."""
+        """The AF_* number of the family."""
         return _FAMILIES[self]
 
 
 class SocketType(enum.StrEnum):
-    """The types of socket(2)."""
+    """The socket types, as in socket(2)."""
 
     STREAM = "stream"
     DGRAM = "dgram"
@@ -36,7 +36,7 @@ class SocketType(enum.StrEnum):
 
     @property
     def number(self) -> int:
-        """Its SOCK_* number."""
+        """The SOCK_* number of the type."""
         return _TYPES[self]
 
 
@@ -57,7 +57,7 @@ _TYPES: Mapping[SocketType, int] = {
 
 
 class SocketKind(NamedTuple):
-    """A kind of socket.  `port`: where it is bound, if only root may bind there (1 to 1023); else 0."""
+    """A kind of socket.  `port` is the port that it is bound to if that is a privileged one (1 to 1023), otherwise 0."""
 
     family: SocketFamily
     type: SocketType
@@ -65,7 +65,7 @@ class SocketKind(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """`inet:stream`, or `inet:stream:80`; raises InvalidType, which says what would be right."""
+        """Read `inet:stream` or `inet:stream:80`.  Raises InvalidType, which says how to write it."""
         family, _, rest = text.partition(":")
         kind, colon, port = rest.partition(":")
         number = int(port) if port.isascii() and port.isdigit() and len(port) <= 4 else 0
@@ -81,19 +81,19 @@ class SocketKind(NamedTuple):
 
     @classmethod
     def of_numbers(cls, family: int, kind: int, port: int = 0) -> Self:
-        """The kind with these AF_* and SOCK_* numbers; raises InvalidType."""
+        """Return the kind with these AF_* and SOCK_* numbers, bound to `port` (0: not bound).  Raises InvalidType."""
         families = [name for name, number in _FAMILIES.items() if number == family]
         types = [name for name, number in _TYPES.items() if number == kind]
         if not families or not types:
             raise InvalidType(
-                f"no sockets of family {family!r} and type {kind!r} are made inside: families are {', '.join(SocketFamily)}, "
+                f"the broker opens no sockets of family {family!r} and type {kind!r}: families are {', '.join(SocketFamily)}, "
                 f"types {', '.join(SocketType)}"
             )
         return cls.bound(families[0], types[0], port)
 
     @classmethod
     def bound(cls, family: SocketFamily, kind: SocketType, port: int) -> Self:
-        """The kind of a socket that is bound to `port`, 0 for none."""
+        """Return the kind of a socket that is bound to `port` (0: not bound)."""
         return cls(family, kind, port if port < _FIRST_FREE_PORT else 0)
 
     def __str__(self) -> str:

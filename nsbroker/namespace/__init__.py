@@ -1,4 +1,4 @@
-"""Namespaces of this host, without the broker: opening, creating and finding them.  `Namespace` is the handle of one."""
+"""Opening, creating and finding namespaces of this host without the broker.  `Namespace` is the handle of an open namespace."""
 
 from nsbroker.namespace.handle import Namespace
 

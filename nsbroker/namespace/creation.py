@@ -1,4 +1,4 @@
-"""Making namespaces, and giving them names as `ip netns` does."""
+"""Create namespaces, and name network namespaces as `ip netns` does."""
 
 import contextlib
 import errno
@@ -16,58 +16,62 @@ from nsbroker.namespace.opening import NAME_DIRECTORIES, find_name
 
 _DIRECTORY = Path(NAME_DIRECTORIES[0])
 
-_ELSE = {
-    NamespaceType.USER: "the kernel makes one only for a process without threads: run `unshare --user`, then use from_pid",
-    NamespaceType.PID: "it comes to life with its first process only: run `unshare --pid --fork`, then use from_pid",
+_ADVICE = {
+    NamespaceType.USER: "the kernel creates one only for a process with a single thread: run `unshare --user`, then use from_pid",
+    NamespaceType.PID: "it exists only once its first process runs: run `unshare --pid --fork`, then use from_pid",
 }
 
 
-def see_makeable(kind: NamespaceType) -> None:
-    """Raises InvalidType for a type that cannot be made so, with how else."""
-    if kind in _ELSE:
-        raise InvalidType(f"a {kind} namespace cannot be made here: {_ELSE[kind]}")
+def check_creatable(ns_type: NamespaceType) -> None:
+    """Check that a thread can create a namespace of this type.  Raises InvalidType, which says what to do instead."""
+    if ns_type in _ADVICE:
+        raise InvalidType(f"a {ns_type} namespace cannot be created here: {_ADVICE[ns_type]}")
 
 
-def create(kind: NamespaceType, user: Credentials | None = None) -> int:
-    """An fd (the caller's, close-on-exec) of a new namespace, made on a thread that ends with it.
+def create(ns_type: NamespaceType, user: Credentials | None = None) -> int:
+    """Create a namespace, and return an fd of it (the caller's to close, close-on-exec).
 
-    `user` is whom the kernel counts it to (user.max_net_namespaces and the like in namespaces(7)), by default this process's
-    own.  Raises InvalidType for user and pid, PermissionDenied without CAP_SYS_ADMIN, OSError (ENOSPC: too many of them).
+    It is created on a thread of its own, which then ends, so that no other thread changes its namespace.  The kernel counts
+    the namespace against the limits of `user` (/proc/sys/user/max_net_namespaces and the like, namespaces(7)); by default
+    this is the user of this process.
+
+    Raises InvalidType for user and pid, PermissionDenied without CAP_SYS_ADMIN, OSError (ENOSPC: there are too many).
     """
-    see_makeable(kind)
-    made: list[int] = []
+    check_creatable(ns_type)
+    created: list[int] = []
     failed: list[OSError] = []
 
-    def make() -> None:
+    def run() -> None:
         try:
             if user is None:
-                unshare(kind.flag)
+                unshare(ns_type.flag)
             else:
                 with user:
                     use_only(CAP_SYS_ADMIN)
-                    unshare(kind.flag)
-            link = "time_for_children" if kind is NamespaceType.TIME else kind
-            made.append(os.open(f"/proc/thread-self/ns/{link}", os.O_RDONLY | os.O_CLOEXEC))
+                    unshare(ns_type.flag)
+            link = "time_for_children" if ns_type is NamespaceType.TIME else ns_type
+            created.append(os.open(f"/proc/thread-self/ns/{link}", os.O_RDONLY | os.O_CLOEXEC))
         except OSError as error:
             failed.append(error)
 
-    thread = threading.Thread(target=make, name=f"new {kind} namespace")
+    thread = threading.Thread(target=run, name=f"new {ns_type} namespace")
     thread.start()
     thread.join()
     for error in failed:
         if isinstance(error, PermissionError):
-            raise PermissionDenied(f"a new {kind} namespace", "making one takes CAP_SYS_ADMIN") from error
+            raise PermissionDenied(f"create a {ns_type} namespace", "this takes CAP_SYS_ADMIN") from error
         raise error
-    return made[0]
+    return created[0]
 
 
-def give_name(fd: int, kind: NamespaceType, name: str) -> None:
-    """Bind the namespace `fd` (borrowed) to a file, which keeps it alive.  Leaves nothing behind when it fails.
+def give_name(fd: int, ns_type: NamespaceType, name: str) -> None:
+    """Bind the namespace `fd` (borrowed) to a file in /run/netns, which keeps it alive, as `ip netns add` does.
 
-    Raises InvalidType for other types than net, InvalidTarget, NameTaken, PermissionDenied.
+    If this fails, it leaves no file behind.  Raises InvalidType for other types than net, InvalidTarget, NameTaken,
+    PermissionDenied.
     """
-    if kind is not NamespaceType.NET:
-        raise InvalidType(f"a {kind} namespace gets no name: `ip netns` would take it for a network")
+    if ns_type is not NamespaceType.NET:
+        raise InvalidType(f"a {ns_type} namespace cannot get a name: `ip netns` would take it for a network namespace")
     if not is_name(name):
         raise InvalidTarget(f"{name[:80]!r} is no name of a namespace: {NAME_RULE}")
     path = _DIRECTORY / name
@@ -75,16 +79,19 @@ def give_name(fd: int, kind: NamespaceType, name: str) -> None:
         _prepare_directory()
         os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0))
     except OSError as error:
-        raise _refused(error, name) from error
+        raise _name_error(error, name) from error
     try:
         mounts.bind(f"/proc/self/fd/{fd}", str(path))
     except OSError as error:
         path.unlink()
-        raise _refused(error, name) from error
+        raise _name_error(error, name) from error
 
 
 def take_name_away(name: str) -> None:
-    """Undo `give_name`, or `ip netns add`.  Raises InvalidTarget, NoSuchTarget, NotANamespace, PermissionDenied."""
+    """Remove a name that `give_name` or `ip netns add` made.
+
+    Raises InvalidTarget, NoSuchTarget, NotANamespace, PermissionDenied.
+    """
     target = f"name:{name}"
     found = find_name(name, target)
     try:
@@ -98,12 +105,13 @@ def take_name_away(name: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
     except OSError as error:
-        raise _refused(error, name) from error
+        raise _name_error(error, name) from error
 
 
 def _prepare_directory() -> None:
-    """As `ip netns` does: a mount of its own that is shared, so that a name given here is seen, and can be taken away,
-    in all mount namespaces.
+    """Make /run/netns a shared mount, as `ip netns` does.
+
+    Then a name that is given here appears in all mount namespaces, and can be removed in any of them.
     """
     _DIRECTORY.mkdir(mode=0o755, exist_ok=True)
     try:
@@ -111,13 +119,14 @@ def _prepare_directory() -> None:
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
+        # It is not a mount yet.
         mounts.bind(str(_DIRECTORY), str(_DIRECTORY), recursive=True)
         mounts.make_shared(str(_DIRECTORY))
 
 
-def _refused(error: OSError, name: str) -> NsbrokerError:
+def _name_error(error: OSError, name: str) -> NsbrokerError:
     if isinstance(error, FileExistsError):
         return NameTaken(name)
     if isinstance(error, PermissionError):
-        return PermissionDenied(f"the name {name}", "names take write access to /run/netns, and CAP_SYS_ADMIN")
-    return NsbrokerError(f"the name {name}: {error.strerror or error}")
+        return PermissionDenied(f"change the name {name}", "this takes write access to /run/netns, and CAP_SYS_ADMIN")
+    return NsbrokerError(f"cannot change the name {name}: {error.strerror or error}")

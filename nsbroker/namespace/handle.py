@@ -1,4 +1,4 @@
-"""The handle: `Namespace`, an owned nsfs file descriptor whose type and identity were read from that descriptor."""
+"""`Namespace`, the handle of an open namespace: an nsfs file descriptor, with the type and identity of the namespace."""
 
 import errno
 import os
@@ -12,7 +12,7 @@ from nsbroker.linux import nsfs
 from nsbroker.linux.ancillary import close_and_clear
 from nsbroker.linux.features import features
 from nsbroker.linux.process import Process
-from nsbroker.model.identity import Expectation, NamespaceId, NamespaceType
+from nsbroker.model.identity import Expectation, NamespaceId, NamespaceType, format_id
 from nsbroker.namespace import creation
 from nsbroker.namespace.opening import describe, find_file, find_name, open_found, open_in, pin
 
@@ -20,31 +20,32 @@ T = TypeVar("T")
 
 
 class Namespace:
-    """A namespace, held open.  It lives at least as long as the handle.
+    """An open namespace.  The namespace exists at least as long as the handle is open.
 
-    Two handles are equal when they are of the same namespace, whatever their descriptors.  Close it, or use it as a
-    context manager; one that is forgotten warns (ResourceWarning).  After `close()` its `type` and `id` stay readable,
-    everything else raises ValueError.
+    Close the handle, or use it as a context manager; a handle that is forgotten causes a ResourceWarning.  After `close()`
+    its `type` and `id` can still be read, everything else raises ValueError.  Two handles are equal if they refer to the
+    same namespace, even though their descriptors differ.
     """
 
     __slots__ = ("__weakref__", "_fd", "_owned", "_unique", "device", "inode", "type")
 
     type: NamespaceType
     device: int
-    """st_dev, the same for all namespaces of a host."""
+    """st_dev of the descriptor, which is the same for all namespaces of a host."""
     inode: int
-    """st_ino, which tells namespaces apart as long as they are held."""
+    """st_ino of the descriptor, which identifies the namespace as long as it exists."""
 
-    def __init__(self, fd: int, kind: NamespaceType | None = None, *, owned: bool = True) -> None:
-        """Use `from_fd` and its like.  Takes `fd` (unless `owned` is false) only when it returns: an error leaves it open.
+    def __init__(self, fd: int, ns_type: NamespaceType | None = None, *, owned: bool = True) -> None:
+        """Use `from_fd` and the other constructors instead.
 
-        `kind` is trusted; pass it only when the kernel promised it.
+        Takes `fd` (unless `owned` is false) only when it returns: if it raises, `fd` stays open and the caller's.  `ns_type`
+        is not checked; pass it only if the kernel guarantees it.
         """
         self._fd = -1
         facts = os.fstat(fd)
         if facts.st_dev != nsfs.device():
             raise NotANamespace(f"fd {fd}", f"a {describe(facts)}, not a namespace")
-        self.type = kind or _type_of(fd)
+        self.type = ns_type or _type_of(fd)
         self.device = facts.st_dev
         self.inode = facts.st_ino
         self._unique: int | None = None
@@ -53,11 +54,12 @@ class Namespace:
 
     @classmethod
     def from_fd(cls, fd: int, *, owned: bool, type: str | None = None, verify: bool = True) -> Self:
-        """A handle of the open file `fd`.
+        """Return a handle of the open file descriptor `fd`.
 
-        With `owned` the handle takes `fd`, makes it close-on-exec and closes it, also when this raises; without, `fd`
-        stays the caller's, who keeps it open as long as the handle is in use.  `type` is what it should be: checked, or
-        with `verify=False` believed, which saves an ioctl.  Raises NotANamespace; ValueError for a closed fd.
+        If `owned` is true, the handle takes `fd`, makes it close-on-exec and closes it; it is also closed if this raises.
+        If `owned` is false, `fd` stays the caller's, who must keep it open as long as the handle is in use.  `type` is the
+        type that the namespace should have.  It is checked; with `verify=False` it is trusted, which saves an ioctl.
+        Raises NotANamespace; ValueError if `fd` is not open.
         """
         fds = [fd] if owned else []
         try:
@@ -72,19 +74,19 @@ class Namespace:
         except BaseException:
             close_and_clear(fds)
             raise
-        return handle._of_type(type, f"fd {fd}")
+        return handle._check_type(type, f"fd {fd}")
 
     @classmethod
-    def take(cls, fds: list[int], kind: NamespaceType | None = None) -> Self:
-        """A handle of the first of `fds`, which leaves the list when the handle has it, and stays in it on any error.
+    def take(cls, fds: list[int], ns_type: NamespaceType | None = None) -> Self:
+        """Move the first descriptor of `fds` into a new handle.  On any error it stays in `fds`.
 
-        A signal handler may raise between any two lines: all the same either the handle or the list has the descriptor.
-        `kind` as in `Namespace`.  Raises NotANamespace, OSError.
+        A signal handler may raise an exception between any two lines.  Even then, the descriptor belongs to either the
+        handle or the list.  `ns_type` is not checked.  Raises NotANamespace, OSError.
         """
-        # The handle is there before it has anything, so that it can be asked afterwards whether it has.
+        # The handle is created empty before it takes the descriptor, so that the code below can tell whether it has it.
         handle = cls.__new__(cls)
         try:
-            cls.__init__(handle, fds[0], kind)
+            cls.__init__(handle, fds[0], ns_type)
             fds.pop(0)
         except BaseException:
             fd = getattr(handle, "_fd", -1)
@@ -97,30 +99,30 @@ class Namespace:
 
     @classmethod
     def from_pid(cls, pid: int, type: str, *, expect: Expectation | None = None) -> Self:
-        """The namespace that process `pid` is in.  Without the broker: needs PTRACE_MODE_READ over it (ptrace(2)).
+        """Open a namespace of the process `pid`, without the broker.  This takes PTRACE_MODE_READ access (ptrace(2)).
 
-        Raises NoSuchTarget (none, ended, or a thread's number), PermissionDenied, TargetChanged, InvalidType, InvalidTarget
-        for what is no number.
+        Raises NoSuchTarget if there is no such process, it has ended, or `pid` is the number of a thread; InvalidTarget if
+        `pid` is no number; PermissionDenied, TargetChanged, InvalidType.
         """
-        _see_number(pid)
+        _check_number(pid)
         return cls._from_number(f"pid:{pid}", pid, None, type, expect)
 
     @classmethod
     def from_thread(cls, pid: int, tid: int, type: str, *, expect: Expectation | None = None) -> Self:
-        """The namespace that thread `tid` of process `pid` is in; as `from_pid`."""
-        _see_number(pid)
-        _see_number(tid)
+        """Open a namespace of the thread `tid` of the process `pid`, without the broker.  Raises the errors of `from_pid`."""
+        _check_number(pid)
+        _check_number(tid)
         return cls._from_number(f"tid:{pid}/{tid}", pid, tid, type, expect)
 
     @classmethod
     def _from_number(cls, target: str, pid: int, tid: int | None, type: str, expect: Expectation | None) -> Self:
-        kind = NamespaceType.parse(type)
+        ns_type = NamespaceType.parse(type)
         with pin(target, pid, tid) as process:
-            handle = cls.from_process(process, kind, target)
+            handle = cls.from_process(process, ns_type, target)
             try:
                 if expect is not None:
-                    expect.see_process(process.start_time(), target)
-                    expect.see_namespace(handle.id, target)
+                    expect.check_process(process.start_time(), target)
+                    expect.check_namespace(handle.id, target)
             except ProcessLookupError as error:
                 handle.close()
                 raise NoSuchTarget(target, "the process has ended") from error
@@ -131,34 +133,36 @@ class Namespace:
 
     @classmethod
     def from_process(cls, process: Process, type: NamespaceType, target: str) -> Self:
-        """The namespace that the pinned `process` (borrowed) is in; `target` names it in errors.  As `from_pid`."""
+        """Open a namespace of the pinned `process` (borrowed); errors call it `target`.  Raises NoSuchTarget, PermissionDenied."""
         return cls._adopt(open_in(process, type, target), type)
 
     @classmethod
     def from_path(cls, path: str | os.PathLike[str], type: str | None = None, *, expect: Expectation | None = None) -> Self:
-        """The namespace that the file `path` is (a bind mount, or a link in /proc/PID/ns); `type` is checked.
+        """Open the namespace at `path`, which is a bind mount or a link in /proc/PID/ns.
 
-        Raises NoSuchTarget, NotANamespace, PermissionDenied, TargetChanged, InvalidType.
+        If `type` is given, the namespace must have that type.  Raises NoSuchTarget, NotANamespace, PermissionDenied,
+        TargetChanged, InvalidType.
         """
         target = f"path:{os.fspath(path)}"
         return cls._from_file(find_file(path, target), target, type, expect)
 
     @classmethod
     def from_name(cls, name: str, type: str | None = None, *, expect: Expectation | None = None) -> Self:
-        """The namespace that `ip netns` knows as `name`, one path component; `type` is checked.
+        """Open the namespace that `ip netns` knows as `name`.
 
-        Raises InvalidTarget for what can be no name, and as `from_path`.
+        If `type` is given, the namespace must have that type.  Raises InvalidTarget if `name` cannot be a name, and the
+        errors of `from_path`.
         """
         target = f"name:{name}"
         return cls._from_file(find_name(name, target), target, type, expect)
 
     @classmethod
     def _from_file(cls, found: int, target: str, type: str | None, expect: Expectation | None) -> Self:
-        handle = cls.from_found(found, target)._of_type(type, target)
+        handle = cls.from_found(found, target)._check_type(type, target)
         try:
             if expect is not None:
-                expect.see_process(None, target)
-                expect.see_namespace(handle.id, target)
+                expect.check_process(None, target)
+                expect.check_namespace(handle.id, target)
         except BaseException:
             handle.close()
             raise
@@ -166,23 +170,23 @@ class Namespace:
 
     @classmethod
     def from_found(cls, found: int, target: str) -> Self:
-        """The namespace that `found` is, a file opened with O_PATH, which this takes also on error.  Raises NotANamespace."""
+        """Open the namespace that the O_PATH descriptor `found` refers to.  Takes `found`, also on error.  Raises NotANamespace."""
         return cls._adopt(open_found(found, target))
 
     @classmethod
     def current(cls, type: str) -> Self:
-        """The namespace that the calling thread is in, which need not be the main thread's.  Raises InvalidType."""
-        kind = NamespaceType.parse(type)
-        return cls._adopt(os.open(f"/proc/thread-self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC), kind)
+        """Open a namespace of the calling thread, which may differ from that of the main thread.  Raises InvalidType."""
+        ns_type = NamespaceType.parse(type)
+        return cls._adopt(os.open(f"/proc/thread-self/ns/{ns_type}", os.O_RDONLY | os.O_CLOEXEC), ns_type)
 
     @classmethod
-    def _adopt(cls, fd: int, kind: NamespaceType | None = None) -> Self:
-        """A handle of `fd`, which this takes also on error."""
+    def _adopt(cls, fd: int, ns_type: NamespaceType | None = None) -> Self:
+        """Return a handle that owns `fd`.  On error, `fd` is closed."""
         handle = None
         try:
-            # As in `take`: who has the descriptor can be told whenever a signal handler raises.
+            # As in `take`: whenever a signal handler raises, the code below can tell who has the descriptor.
             handle = cls.__new__(cls)
-            cls.__init__(handle, fd, kind)
+            cls.__init__(handle, fd, ns_type)
         except BaseException:
             if getattr(handle, "_fd", -1) < 0:
                 os.close(fd)
@@ -193,17 +197,17 @@ class Namespace:
 
     @classmethod
     def create(cls, type: str, *, name: str | None = None) -> Self:
-        """A new namespace; the caller stays where it is.  It lives as long as something holds it: this handle, or `name`.
+        """Create a namespace without entering it.  It exists as long as this handle is open, or as long as it has `name`.
 
-        `name` (of a net namespace) is as `ip netns add` makes it, and lasts until `delete_named`.  User and pid
-        namespaces cannot be made so: InvalidType says how else.  Raises PermissionDenied without CAP_SYS_ADMIN,
-        InvalidTarget and NameTaken for the name.
+        `name` is a name as `ip netns add` gives it to a net namespace; it lasts until `delete_named`.  User and pid
+        namespaces cannot be created in this way: InvalidType says what to do instead.  Raises PermissionDenied without
+        CAP_SYS_ADMIN, InvalidTarget and NameTaken for the name.
         """
-        kind = NamespaceType.parse(type)
-        handle = cls._adopt(creation.create(kind), kind)
+        ns_type = NamespaceType.parse(type)
+        handle = cls._adopt(creation.create(ns_type), ns_type)
         try:
             if name is not None:
-                creation.give_name(handle.fileno(), kind, name)
+                creation.give_name(handle.fileno(), ns_type, name)
         except BaseException:
             handle.close()
             raise
@@ -211,24 +215,25 @@ class Namespace:
 
     @staticmethod
     def delete_named(name: str) -> None:
-        """Take away the name of a net namespace, as `ip netns del` does; it lives on while something else holds it.
+        """Remove the name of a net namespace, as `ip netns del` does.  The namespace exists on while something else uses it.
 
         Raises InvalidTarget, NoSuchTarget, NotANamespace, PermissionDenied.
         """
         creation.take_name_away(name)
 
     def call(self, function: Callable[..., T], *args: object) -> T:
-        """Run `function(*args)` inside this namespace, on a thread of its own: `nsbroker.inside.call` says all about it."""
+        """Run `function(*args)` inside this namespace, on a thread of its own.  `nsbroker.inside.call` has the details."""
         return inside.call([self], function, *args)
 
     def set(self) -> None:
-        """Move the calling thread into this namespace, for good.  For those who mean it: `call` comes back by itself.
+        """Move the calling thread into this namespace permanently.  Prefer `call`, which switches back.
 
-        A thread that serves others (of a pool, of an event loop) must not be moved.  Raises EnterFailed.
+        Do not move a thread that runs other code as well, such as a thread of a pool or of an event loop.  Raises
+        EnterFailed.
         """
         inside.enter(self)
 
-    def _of_type(self, type: str | None, target: str) -> Self:
+    def _check_type(self, type: str | None, target: str) -> Self:
         try:
             wanted = None if type is None else NamespaceType.parse(type)
             if wanted is not None and wanted is not self.type:
@@ -240,57 +245,62 @@ class Namespace:
 
     @property
     def id(self) -> NamespaceId:
-        """Which namespace it is, as read from the descriptor."""
+        """The id of the namespace, as read from the descriptor."""
         if self._unique is None and self._fd >= 0 and features().namespace_id:
             self._unique = nsfs.unique_id(self._fd)
         return NamespaceId(self.type, self.inode, self.device, self._unique)
 
     @property
     def closed(self) -> bool:
-        """Whether the handle was closed."""
+        """Whether the handle is closed."""
         return self._fd < 0
 
     def fileno(self) -> int:
-        """The descriptor, still owned by the handle; ValueError after close()."""
+        """Return the descriptor, which the handle still owns.  Raises ValueError after close()."""
         if self._fd < 0:
             raise ValueError(f"{self.type} namespace handle is closed")
         return self._fd
 
     def owner(self) -> "Namespace":
-        """The user namespace that owns this one.  PermissionDenied: it is out of the caller's view."""
-        return self._related(nsfs.owning_user_namespace, "owner", NamespaceType.USER)
+        """Open the user namespace that owns this one.  Raises PermissionDenied if the caller cannot see it."""
+        return self._open_relative(nsfs.owning_user_namespace, "owner", NamespaceType.USER)
 
     def parent(self) -> "Namespace":
-        """The parent of a user or pid namespace; InvalidType for others.  PermissionDenied: it is the top one, or out of the
-        caller's view.
+        """Open the parent of this user or pid namespace.
+
+        Raises PermissionDenied if this is the topmost namespace or the caller cannot see the parent, InvalidType for other
+        types.
         """
-        return self._related(nsfs.parent, "parent", self.type)
+        return self._open_relative(nsfs.parent, "parent", self.type)
 
     def owner_uid(self) -> int:
-        """The uid that owns it: that made the user namespace it is, or the one that owns it.  Raises as `owner`."""
+        """Return the uid that created this user namespace; for other types, the user namespace that owns this one.
+
+        Raises the errors of `owner`.
+        """
         if self.type is NamespaceType.USER:
             return nsfs.owner_uid(self.fileno())
         with self.owner() as user:
             return nsfs.owner_uid(user.fileno())
 
-    def _related(self, ask: Callable[[int], int], what: str, kind: NamespaceType) -> "Namespace":
+    def _open_relative(self, open_fd: Callable[[int], int], what: str, ns_type: NamespaceType) -> "Namespace":
         try:
-            return Namespace._adopt(ask(self.fileno()), kind)
+            return Namespace._adopt(open_fd(self.fileno()), ns_type)
         except PermissionError as error:
-            raise PermissionDenied(f"the {what} of {self}", "it has none that can be seen from here") from error
+            raise PermissionDenied(f"open the {what} of {self}", "it has none that can be seen from here") from error
         except OSError as error:
             if error.errno == errno.EINVAL:
                 raise InvalidType(f"{self} has no {what}: only user and pid namespaces have a parent") from error
             raise
 
     def detach(self) -> int:
-        """Give the descriptor to the caller; the handle counts as closed."""
+        """Return the descriptor, which is now the caller's to close; the handle counts as closed."""
         fd = self.fileno()
         self._fd = -1
         return fd
 
     def close(self) -> None:
-        """Close the descriptor, if it is owned.  Twice is harmless."""
+        """Close the descriptor, if the handle owns it.  Closing twice does nothing."""
         fd, self._fd = self._fd, -1
         if fd >= 0 and self._owned:
             os.close(fd)
@@ -302,12 +312,12 @@ class Namespace:
         self.close()
 
     def __del__(self) -> None:
-        # An __init__ that failed leaves no descriptor, perhaps not even the slots.
+        # If __init__ failed, there is no descriptor, and perhaps the slots are not even set.
         if getattr(self, "_fd", -1) >= 0 and self._owned:
             try:
                 warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
             finally:
-                # Also where warnings are errors.
+                # Close it even where warnings are errors, and warn() raises.
                 self.close()
 
     def __eq__(self, other: object) -> bool:
@@ -319,17 +329,17 @@ class Namespace:
         return hash((self.device, self.inode))
 
     def __str__(self) -> str:
-        return f"{self.type}:[{self.inode}]"
+        return format_id(self.type, self.inode)
 
     def __repr__(self) -> str:
         return f"<Namespace {self} {'closed' if self._fd < 0 else f'fd={self._fd}'}>"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a Namespace cannot be pickled: it is a descriptor of this process; send it with a Conduit")
+        raise TypeError("a Namespace cannot be pickled, because it has a descriptor of this process: send it with a Conduit")
 
 
-def _see_number(number: int) -> None:
-    # True is 1 to Python, and process 1 is the last that should be meant by it.
+def _check_number(number: int) -> None:
+    # To Python, True is equal to 1, but nobody who writes True means process 1.
     if isinstance(number, bool) or not isinstance(number, int):
         raise InvalidTarget(f"{number!r} is no process or thread number: write an int such as 4711")
 

@@ -1,4 +1,4 @@
-"""On the way to a namespace: pinning a process, opening a file that should be one, and saying what was wrong."""
+"""The steps of opening a namespace: pin a process, open a file that should be a namespace, and explain what went wrong."""
 
 import errno
 import os
@@ -11,13 +11,13 @@ from nsbroker.linux.process import Process
 from nsbroker.model.identity import NAME_RULE, NamespaceType, is_name
 
 NAME_DIRECTORIES = ("/run/netns", "/var/run/netns")
-"""Where `ip netns` keeps named network namespaces."""
+"""The directories where `ip netns` keeps named network namespaces."""
 
-_KERNEL_RULE = "the kernel wants a process of the same user, or CAP_SYS_PTRACE; the broker may be allowed to"
+_KERNEL_RULE = "the kernel demands that the process is yours, or CAP_SYS_PTRACE; the broker may open it for you"
 
 
 def pin(target: str, pid: int, tid: int | None = None) -> Process:
-    """Pin a process or thread (the caller's to close); raises NoSuchTarget with what is wrong with the number."""
+    """Pin a process or thread (the caller's to close).  Raises NoSuchTarget, which says what is wrong with the number."""
     try:
         return Process.open(pid) if tid is None else Process.open_thread(pid, tid)
     except ProcessLookupError as error:
@@ -28,23 +28,23 @@ def pin(target: str, pid: int, tid: int | None = None) -> Process:
             raise
         if tid is None and os.path.exists(f"/proc/{pid}"):
             raise NoSuchTarget(target, f"{pid} is a thread, not a process: write tid:PROCESS/{pid}") from error
-        raise NoSuchTarget(target, "that can be no process's number") from error
+        raise NoSuchTarget(target, "no process can have that number") from error
 
 
-def open_in(process: Process, kind: NamespaceType, target: str) -> int:
-    """An fd (the caller's) of the namespace that `process` (borrowed) is in.  Raises NoSuchTarget, PermissionDenied."""
+def open_in(process: Process, ns_type: NamespaceType, target: str) -> int:
+    """Open a namespace of `process` (borrowed); the fd is the caller's to close.  Raises NoSuchTarget, PermissionDenied."""
     try:
-        return process.open_namespace(kind)
+        return process.open_namespace(ns_type)
     except ProcessLookupError as error:
         raise NoSuchTarget(target, "the process has ended") from error
     except PermissionError as error:
-        raise PermissionDenied(f"{target}: opening its {kind} namespace", _KERNEL_RULE) from error
+        raise PermissionDenied(f"open the {ns_type} namespace of {target}", _KERNEL_RULE) from error
     except TimeoutError as error:
-        raise NoSuchTarget(target, "the process is in the midst of starting a program (execve): try again") from error
+        raise NoSuchTarget(target, "the process is just starting a program (execve): try again") from error
 
 
 def find_file(path: str | os.PathLike[str], target: str) -> int:
-    """An O_PATH fd (the caller's) of `path`, links followed.  Raises NoSuchTarget, PermissionDenied."""
+    """Open `path` with O_PATH, following links; the fd is the caller's to close.  Raises NoSuchTarget, PermissionDenied."""
     try:
         return os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError as error:
@@ -52,7 +52,10 @@ def find_file(path: str | os.PathLike[str], target: str) -> int:
 
 
 def find_name(name: str, target: str) -> int:
-    """An O_PATH fd (the caller's) of what `ip netns` keeps under `name`.  Raises InvalidTarget, NoSuchTarget."""
+    """Open the file that `ip netns` keeps for `name`, with O_PATH; the fd is the caller's to close.
+
+    No link is followed.  Raises InvalidTarget, NoSuchTarget, NotANamespace, PermissionDenied.
+    """
     if not is_name(name):
         raise InvalidTarget(f"{name[:80]!r} is no name of a namespace: {NAME_RULE}")
     for directory in NAME_DIRECTORIES:
@@ -62,19 +65,19 @@ def find_name(name: str, target: str) -> int:
             continue
         except OSError as error:
             raise file_error(target, error) from error
-    raise NoSuchTarget(target, f"there is no {NAME_DIRECTORIES[0]}/{name} (`ip netns` lists what there is)")
+    raise NoSuchTarget(target, f"there is no {NAME_DIRECTORIES[0]}/{name} (`ip netns` lists the names)")
 
 
 def is_network_name(name: str) -> bool:
-    """Whether there is anything that `ip netns` keeps under `name`."""
+    """Return whether `ip netns` has a file for `name`."""
     return any(os.path.lexists(f"{directory}/{name}") for directory in NAME_DIRECTORIES)
 
 
 def open_found(found: int, target: str) -> int:
-    """An fd (the caller's) of the namespace that `found` is, a file opened with O_PATH, which this takes also on error.
+    """Open the namespace that the O_PATH descriptor `found` refers to; the fd is the caller's to close.
 
-    Only what the O_PATH descriptor shows to be a namespace is opened for real: opening anything else could block, or do
-    something to a device.  Raises NotANamespace.
+    Takes `found`, also on error.  The file is opened for real only if the O_PATH descriptor shows that it is a namespace:
+    opening another file could block, or make a device do something.  Raises NotANamespace.
     """
     try:
         facts = os.fstat(found)
@@ -84,16 +87,16 @@ def open_found(found: int, target: str) -> int:
     finally:
         os.close(found)
     try:
-        free = reopen_namespace(fd)
+        reopened = reopen_namespace(fd)
     except OSError:
-        # An older kernel, or no right to: then the descriptor keeps busy the mount through which it was opened.
+        # The kernel is too old, or does not permit it.  Then the descriptor keeps the mount busy through which it was opened.
         return fd
     os.close(fd)
-    return free
+    return reopened
 
 
 def file_error(target: str, error: OSError) -> NsbrokerError:
-    """What to raise for a file that could not be opened."""
+    """Return the exception to raise for a file that could not be opened."""
     match error.errno:
         case errno.ENOENT | errno.ENOTDIR:
             return NoSuchTarget(target, "there is no such file")
@@ -105,7 +108,7 @@ def file_error(target: str, error: OSError) -> NsbrokerError:
 
 
 def describe(facts: os.stat_result) -> str:
-    """What kind of file it is, in words."""
+    """Return what kind of file this is, in words."""
     kinds = {
         stat.S_IFREG: "plain file",
         stat.S_IFDIR: "directory",

@@ -1,8 +1,9 @@
-"""Finding a namespace by its id alone, wherever something keeps it alive: bind mounts, processes, threads, open files,
-sockets, namespaces below it.
+"""Find a namespace by its id alone, by searching everything that can keep it alive.
 
-A place is a path at which a namespace was seen, or `socket:PID/NUMBER` for a socket that lives in it.  A namespace is only
-ever what an opened descriptor shows it to be: links, mount tables and places merely say where to look.
+These are bind mounts, processes, threads, open files, sockets, and other namespaces, of which it is the parent or the owner.
+
+A place is a path where a namespace was found, or `socket:PID/FD` for a socket in it.  Links, mount tables and places only
+say where to look: which namespace it is, is always read from the opened descriptor.
 """
 
 import contextlib
@@ -11,37 +12,39 @@ from collections.abc import Collection, Iterator, MutableMapping
 from nsbroker.errors import NoSuchTarget, NsbrokerError
 from nsbroker.linux import process_table, socket_owner
 from nsbroker.linux.process import real_user
-from nsbroker.model.identity import NamespaceId, NamespaceType
+from nsbroker.model.identity import NamespaceId, NamespaceType, format_id
 from nsbroker.namespace.handle import Namespace
 
-# From which types of namespace one of these can be reached: as the owner of any, or as the parent of its own type.
-_LEADING = {NamespaceType.USER: tuple(NamespaceType), NamespaceType.PID: (NamespaceType.PID,)}
+# The types of the namespaces from which the key can be reached: a user namespace as the owner of any, a pid namespace as the
+# parent of another.
+_BELOW = {NamespaceType.USER: tuple(NamespaceType), NamespaceType.PID: (NamespaceType.PID,)}
 
 
-def find(wanted: NamespaceId, hints: MutableMapping[str, str] | None = None) -> Namespace:
-    """A handle of the namespace `wanted`.  Reads much of /proc: milliseconds, more on a host of thousands of processes.
+def find_by_id(wanted: NamespaceId, locations: MutableMapping[str, str] | None = None) -> Namespace:
+    """Open the namespace `wanted`; the handle is the caller's to close.
 
-    `hints` are places where namespaces were seen, by their ids: the one for `wanted` is tried first, and where it was found
-    is noted.  Raises NoSuchTarget when nothing that the caller may look at keeps it alive.
+    This reads much of /proc.  It takes milliseconds, and more on a host with thousands of processes.  `locations` are places
+    where namespaces were found earlier, by their ids: the place for `wanted` is tried first, and the place where it is found
+    is added.  Raises NoSuchTarget if nothing that the caller may read keeps it alive.
     """
     text = str(wanted)
-    hint = None if hints is None else hints.get(text)
-    if hint is not None and (handle := _matching(hint, wanted)) is not None:
+    place_before = None if locations is None else locations.get(text)
+    if place_before is not None and (handle := _open_if_wanted(place_before, wanted)) is not None:
         return handle
     for places in _PLACES:
-        for link, place in places((wanted.type,)):
-            if link in (text, None) and (handle := _matching(place, wanted)) is not None:
-                if hints is not None:
-                    hints[text] = place
+        for ns_id, place in places((wanted.type,)):
+            if ns_id in (text, None) and (handle := _open_if_wanted(place, wanted)) is not None:
+                if locations is not None:
+                    locations[text] = place
                 return handle
-    handle = _above(wanted)
+    handle = _find_relative(wanted)
     if handle is None:
         raise NoSuchTarget(text, "no process, thread, open file, socket or mount that can be seen from here keeps it alive")
     return handle
 
 
 def open_place(place: str) -> Namespace:
-    """What is at a place now.  Raises OSError, NsbrokerError."""
+    """Open the namespace that is at a place now; the handle is the caller's to close.  Raises OSError, NsbrokerError."""
     if not place.startswith("socket:"):
         return Namespace.from_path(place)
     pid, _, number = place.removeprefix("socket:").partition("/")
@@ -49,11 +52,11 @@ def open_place(place: str) -> Namespace:
 
 
 def socket_place(pid: int, number: int) -> str:
-    """The place that a socket is."""
+    """Return the place of a socket: the descriptor `number` of the process `pid`."""
     return f"socket:{pid}/{number}"
 
 
-def _matching(place: str, wanted: NamespaceId) -> Namespace | None:
+def _open_if_wanted(place: str, wanted: NamespaceId) -> Namespace | None:
     try:
         handle = open_place(place)
     except (OSError, NsbrokerError, ValueError):
@@ -64,65 +67,69 @@ def _matching(place: str, wanted: NamespaceId) -> Namespace | None:
     return None
 
 
-def _processes(kinds: Collection[str]) -> Iterator[tuple[str | None, str]]:
+def _processes(ns_types: Collection[str]) -> Iterator[tuple[str | None, str]]:
     for pid in process_table.process_ids():
-        for kind in kinds:
-            if (link := process_table.link(f"/proc/{pid}", kind)) is not None:
-                yield link, f"/proc/{pid}/ns/{kind}"
+        for ns_type in ns_types:
+            if (ns_id := process_table.link(f"/proc/{pid}", ns_type)) is not None:
+                yield ns_id, f"/proc/{pid}/ns/{ns_type}"
 
 
-def _threads(kinds: Collection[str]) -> Iterator[tuple[str | None, str]]:
-    names = (*kinds, *(f"{kind}_for_children" for kind in kinds if kind in ("pid", "time")))
+def _threads(ns_types: Collection[str]) -> Iterator[tuple[str | None, str]]:
+    names = (*ns_types, *(f"{ns_type}_for_children" for ns_type in ns_types if ns_type in ("pid", "time")))
     for pid in process_table.process_ids():
         for tid in (pid, *process_table.threads(pid)):
             for name in names:
-                if (link := process_table.link(f"/proc/{pid}/task/{tid}", name)) is not None:
-                    yield link, f"/proc/{pid}/task/{tid}/ns/{name}"
+                if (ns_id := process_table.link(f"/proc/{pid}/task/{tid}", name)) is not None:
+                    yield ns_id, f"/proc/{pid}/task/{tid}/ns/{name}"
 
 
-def _descriptors(kinds: Collection[str]) -> Iterator[tuple[str | None, str]]:
+def _descriptors(ns_types: Collection[str]) -> Iterator[tuple[str | None, str]]:
     for pid in process_table.process_ids():
         for number, link in process_table.descriptors(pid, process_table.DETACHED):
-            if link.partition(":")[0] in kinds:
+            if link.partition(":")[0] in ns_types:
                 yield link, f"/proc/{pid}/fd/{number}"
             elif link in process_table.DETACHED and real_user(pid) == 0:
-                # What a link does not tell has to be looked at, which can wait for a file system: at root's files alone.
+                # This link does not show which namespace it is, so the file has to be opened.  Opening a file can block on a
+                # file system, which a user may have made block, so only files of root's processes are opened.
                 yield None, f"/proc/{pid}/fd/{number}"
 
 
-def _sockets(kinds: Collection[str]) -> Iterator[tuple[str | None, str]]:
-    if NamespaceType.NET not in kinds:
+def _sockets(ns_types: Collection[str]) -> Iterator[tuple[str | None, str]]:
+    if NamespaceType.NET not in ns_types:
         return
     for pid in process_table.process_ids():
         numbers = [number for number, link in process_table.descriptors(pid) if link.startswith("socket:")]
         for number, inode in socket_owner.networks(pid, numbers):
-            yield f"net:[{inode}]", socket_place(pid, number)
+            yield format_id("net", inode), socket_place(pid, number)
 
 
-def _mounts(kinds: Collection[str]) -> Iterator[tuple[str | None, str]]:
+def _mounts(ns_types: Collection[str]) -> Iterator[tuple[str | None, str]]:
     seen: set[str | None] = set()
     for pid in ("self", *map(str, process_table.process_ids())):
-        space = process_table.link(f"/proc/{pid}", "mnt")
-        if space not in seen:
-            seen.add(space)
-            for link, path in process_table.bound_namespaces(f"/proc/{pid}"):
-                if link.partition(":")[0] in kinds:
-                    yield link, f"/proc/{pid}/root{path}"
+        mount_ns = process_table.link(f"/proc/{pid}", "mnt")
+        if mount_ns not in seen:
+            seen.add(mount_ns)
+            for ns_id, path in process_table.bound_namespaces(f"/proc/{pid}"):
+                if ns_id.partition(":")[0] in ns_types:
+                    yield ns_id, f"/proc/{pid}/root{path}"
 
 
 _PLACES = (_mounts, _processes, _threads, _descriptors, _sockets)
-"""Each yields namespaces of the given types, None for one whose id cannot be told before it is opened, and their places."""
+"""Functions that yield the ids and places of namespaces of the given types.
+
+The id is None if it cannot be known before the namespace is opened.
+"""
 
 
-def _above(wanted: NamespaceId) -> Namespace | None:
-    """A pid or user namespace that is nothing but the parent or the owner of others."""
-    kinds = _LEADING.get(wanted.type)
-    if kinds is None:
+def _find_relative(wanted: NamespaceId) -> Namespace | None:
+    """Find a pid or user namespace that is alive only because it is the parent or the owner of others."""
+    ns_types = _BELOW.get(wanted.type)
+    if ns_types is None:
         return None
     seen: set[str] = set()
     for places in _PLACES:
-        for link, place in places(kinds):
-            if link in seen:
+        for ns_id, place in places(ns_types):
+            if ns_id in seen:
                 continue
             with contextlib.suppress(OSError, NsbrokerError, ValueError):
                 if (handle := _ascend(open_place(place), wanted, seen)) is not None:
@@ -130,18 +137,21 @@ def _above(wanted: NamespaceId) -> Namespace | None:
     return None
 
 
-def _ascend(space: Namespace, wanted: NamespaceId, seen: set[str]) -> Namespace | None:
-    """The first that is `wanted` of `space` (taken) and what is above it.  What is in `seen` was looked at before."""
-    waiting = [space]
+def _ascend(ns: Namespace, wanted: NamespaceId, seen: set[str]) -> Namespace | None:
+    """Find `wanted` among the parents and owners of `ns` (taken), and their parents and owners.
+
+    `seen` has the ids of namespaces that need no second look; this adds to it.
+    """
+    waiting = [ns]
     while waiting:
-        with waiting.pop() as one:
-            text = str(one)
+        with waiting.pop() as lower:
+            text = str(lower)
             if text in seen:
                 continue
             seen.add(text)
-            for ask in (one.parent, one.owner) if wanted.type is NamespaceType.USER else (one.parent,):
+            for open_relative in (lower.parent, lower.owner) if wanted.type is NamespaceType.USER else (lower.parent,):
                 with contextlib.suppress(OSError, NsbrokerError):
-                    above = ask()
+                    above = open_relative()
                     if above.id.matches(wanted):
                         for other in waiting:
                             other.close()

@@ -1,1 +1,1 @@
-"""The contract between the broker and its clients: the interface io.nsbroker.Broker, its messages, and the broker's address."""
+"""What the broker and its clients agree on: the varlink interface io.nsbroker.Broker, its messages, and the broker's address."""

@@ -1,4 +1,4 @@
-"""io.nsbroker.Broker: its messages as Structs.  The text beside this file is the contract; a test compares the two."""
+"""The messages of io.nsbroker.Broker as Structs.  The .varlink file beside this one defines them; a test compares the two."""
 
 import enum
 import os
@@ -11,7 +11,7 @@ from nsbroker.errors import InvalidParameter, InvalidTarget
 from nsbroker.model.description import NamespaceDescription, WatchEvent
 from nsbroker.model.identity import Expectation, NamespaceType
 from nsbroker.model.socket_kind import SocketFamily, SocketType
-from nsbroker.model.target import PID_MAX, Kind, Target
+from nsbroker.model.target import PID_MAX, Target, TargetKind
 
 NAME = "io.nsbroker.Broker"
 TEXT = Path(__file__).with_name(f"{NAME}.varlink")
@@ -35,7 +35,7 @@ _Pid = Annotated[int, Meta(ge=1, le=PID_MAX)]
 
 
 class TargetSpec(Struct, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
-    """A target on the wire: one field set."""
+    """A target as a message has it: one field is set, or `pid` and `tid`, or `container` and `engine`."""
 
     pid: _Pid | None = None
     tid: _Pid | None = None
@@ -50,32 +50,32 @@ class TargetSpec(Struct, rename="camel", omit_defaults=True, forbid_unknown_fiel
 
     @classmethod
     def of(cls, target: Target) -> Self:
-        """`target` for the wire.  A pidfd is the message's only fd, index 0."""
+        """Return `target` as a message has it.  A pidfd is the only fd of the message, so its index is 0."""
         match target.kind:
-            case Kind.PID:
+            case TargetKind.PID:
                 return cls(pid=target.pid)
-            case Kind.TID:
+            case TargetKind.TID:
                 return cls(pid=target.pid, tid=target.tid)
-            case Kind.PIDFD:
+            case TargetKind.PIDFD:
                 return cls(pid_file_descriptor=0)
-            case Kind.CONTAINER:
+            case TargetKind.CONTAINER:
                 return cls(container=target.value, engine=target.engine or None)
-            case Kind.SELF:
+            case TargetKind.SELF:
                 return cls(peer=True)
-            case Kind.NAME:
+            case TargetKind.NAME:
                 return cls(name=target.value)
-            case Kind.UNIT:
+            case TargetKind.UNIT:
                 return cls(unit=target.value)
-            case Kind.NAMESPACE:
+            case TargetKind.NAMESPACE:
                 return cls(namespace=target.value)
-            case Kind.PATH:
+            case TargetKind.PATH:
                 return cls(path=target.value)
 
     def to_target(self) -> Target:
-        """The target it means.  Raises InvalidParameter: none, several, or a malformed one."""
+        """Return the target.  Raises InvalidParameter if no target or more than one is set, or it is malformed."""
         pid = self.pid
         if pid is not None and self == TargetSpec(pid=pid):
-            return Target(Kind.PID, str(pid), pid)
+            return Target(TargetKind.PID, str(pid), pid)
         try:
             return self._parse()
         except InvalidTarget as error:
@@ -87,7 +87,7 @@ class TargetSpec(Struct, rename="camel", omit_defaults=True, forbid_unknown_fiel
             case ["pid", "tid"]:
                 return Target.thread(self.pid or 0, self.tid or 0)
             case ["pid_file_descriptor"]:
-                return Target(Kind.PIDFD)
+                return Target(TargetKind.PIDFD)
             case ["name"]:
                 return Target.named(self.name or "")
             case ["container"] | ["container", "engine"]:
@@ -104,7 +104,7 @@ class TargetSpec(Struct, rename="camel", omit_defaults=True, forbid_unknown_fiel
 
 
 class ExpectationSpec(Struct, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
-    """An expectation on the wire."""
+    """An expectation as a message has it."""
 
     type: NamespaceType | None = None
     device: int | None = None
@@ -113,11 +113,11 @@ class ExpectationSpec(Struct, rename="camel", omit_defaults=True, forbid_unknown
 
     @classmethod
     def of(cls, expect: Expectation) -> Self:
-        """`expect` for the wire."""
+        """Return `expect` as a message has it."""
         return cls(expect.type, expect.device, expect.inode, expect.start_time)
 
     def to_expectation(self) -> Expectation:
-        """The expectation it means."""
+        """Return the expectation."""
         return Expectation(self.type, self.device, self.inode, self.start_time)
 
 
@@ -139,7 +139,7 @@ class OpenRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
 
 
 class OpenedNamespace(Struct, rename="camel"):
-    """One namespace in the reply of Open."""
+    """A namespace in the reply of Open or Create."""
 
     type: NamespaceType
     device: int
@@ -154,7 +154,7 @@ class OpenReply(Struct):
 
 
 class SocketAddress(Struct, forbid_unknown_fields=True):
-    """Where a socket is bound."""
+    """The address that a socket is bound to."""
 
     address: str
     port: int
@@ -197,7 +197,7 @@ class ListDevicesReply(Struct):
 
 
 class DeviceAccess(enum.StrEnum):
-    """What a device is opened for."""
+    """What a device is opened for: reading, writing, or both."""
 
     READ = "read"
     WRITE = "write"
@@ -205,16 +205,16 @@ class DeviceAccess(enum.StrEnum):
 
     @property
     def flags(self) -> int:
-        """For open(2)."""
+        """The flags for open(2)."""
         return {"read": os.O_RDONLY, "write": os.O_WRONLY, "readWrite": os.O_RDWR}[self]
 
     @classmethod
     def of_flags(cls, flags: int) -> "DeviceAccess":
-        """The access mode among flags of open(2), all others dropped.  Raises ValueError for none that there is."""
+        """Return the access mode in `flags` of open(2), and ignore the other flags.  Raises ValueError for no valid access mode."""
         for access in cls:
             if access.flags == flags & os.O_ACCMODE:
                 return access
-        raise ValueError(f"{flags:#o} are no flags to open a device with: use os.O_RDONLY, os.O_WRONLY or os.O_RDWR")
+        raise ValueError(f"cannot open a device with the flags {flags:#o}: use os.O_RDONLY, os.O_WRONLY or os.O_RDWR")
 
 
 class OpenDeviceRequest(Struct, forbid_unknown_fields=True):
@@ -232,7 +232,7 @@ class OpenDeviceReply(Struct, rename="camel"):
 
 
 class PeerDescription(Struct, omit_defaults=True):
-    """Who the broker takes a caller for."""
+    """Who the caller is, as the kernel describes it to the broker."""
 
     uid: int
     gid: int
@@ -249,7 +249,7 @@ class WhoAmIReply(Struct):
 
 
 class TypeVerdict(Struct, omit_defaults=True):
-    """What the policy says about one type."""
+    """Whether the policy allows opening one type of namespace, and the rule that does."""
 
     type: NamespaceType
     allowed: bool
@@ -257,7 +257,7 @@ class TypeVerdict(Struct, omit_defaults=True):
 
 
 class PermissionVerdict(Struct, omit_defaults=True):
-    """What the policy says about a kind of socket or a device."""
+    """Whether the policy allows one kind of socket or one device, and the rule that does."""
 
     name: str
     allowed: bool
@@ -289,7 +289,7 @@ class ContainerDescription(Struct, rename="camel", omit_defaults=True):
 
 
 class UnavailableEngine(Struct):
-    """An engine that could not be asked, in a reply of ListContainers."""
+    """An engine that the broker could not ask, in a reply of ListContainers."""
 
     engine: str
     reason: str

@@ -1,5 +1,6 @@
-"""Varlink (UAPI.20) without I/O: framing, messages, the state of a connection, the service interface.
+"""The varlink protocol (UAPI.20) without I/O.
 
-`framing` cuts bytes into messages, `message` reads and writes one, `connection` knows which message may come when, and
-`service` answers org.varlink.service.  Servers and clients share all of it.
+`framing` splits a stream of bytes into messages, `message` decodes and encodes one message, `connection` checks which
+message may come when, and `service` has the replies of the interface org.varlink.service.  Both servers and clients use
+these modules.
 """

@@ -1,15 +1,16 @@
-"""What may come when, on one connection, for the serving and the calling side.
+"""The state of one connection, for a server and for a client: which message may come when.
 
 The rules:
 
-1. Replies come in the order of their calls; a call may be sent before the one before it is answered.
+1. Replies come in the order of their calls.  A client may send a call before the previous one was answered.
 2. A call with `oneway` gets no reply, not even an error.
-3. A call with `more` gets any number of replies with `continues`, then one without; an error is always the last.
+3. A call with `more` gets any number of replies with `continues`, then one without.  An error is always the last reply.
 4. Any other call gets one reply.
-5. A message that breaks the protocol ends the connection (ProtocolError): nothing after it can be trusted.
+5. A message that breaks the protocol ends the connection (ProtocolError), because nothing after it can be trusted.
 
-No I/O happens here: bytes and fds come in, bytes go out.  Fds that arrive belong to the `IncomingCall` or
-`IncomingReply` they came with; closing the connection closes those of an incomplete message.
+This module does no I/O: the caller passes in the bytes and fds that it received, and sends the bytes that are returned.
+Received fds belong to the `IncomingCall` or `IncomingReply` that they came with.  Closing the connection closes the fds of
+messages that were not returned yet.
 """
 
 import enum
@@ -24,7 +25,7 @@ from nsbroker.varlink.framing import Frame, Inbox
 
 
 class _Fds:
-    """The fds of one message: each is taken once, what is left is closed."""
+    """The fds of one message, which it owns until they are taken."""
 
     __slots__ = ("fds",)
 
@@ -32,9 +33,10 @@ class _Fds:
         self.fds = fds
 
     def take_fds(self, indices: dict[str, int] | None = None) -> list[int]:
-        """The fds (now the caller's) at `indices`, given by the names of the parameters that hold them.
+        """Return the fds (now the caller's) at `indices`, in their order.
 
-        They must be all the message has, each once; otherwise InvalidParameter, and all are closed.
+        The keys of `indices` are the names of the parameters that contain the indices.  Raises InvalidParameter, and closes
+        all fds of the message, unless the indices refer to every fd exactly once.
         """
         if not indices and not self.fds:
             return []
@@ -43,26 +45,26 @@ class _Fds:
         return fds
 
     def arrange_fds(self, indices: dict[str, int]) -> None:
-        """Put `fds` into the order of `indices`.  They stay the message's.  Raises as `take_fds`."""
+        """Put `fds` into the order of `indices`.  The message still owns them.  Raises as `take_fds` does."""
         fds = self.fds
         for name, index in indices.items():
-            # Python would take −1, and True for 1.
+            # Python would accept −1 as an index, and True as 1.
             if type(index) is not int or not 0 <= index < len(fds):
                 close_and_clear(fds)
                 raise InvalidParameter(name)
         if len(set(indices.values())) != len(fds) or len(indices) != len(fds):
             close_and_clear(fds)
             raise InvalidParameter(next(iter(indices), "fileDescriptors"))
-        # One step: there is no moment at which a number is missing in the list, or in it twice.
+        # The list changes in one step, so it never lacks an fd or contains one twice, even when a signal handler raises.
         fds[:] = [fds[index] for index in indices.values()]
 
     def close(self) -> None:
-        """Close the fds that nobody took."""
+        """Close the fds that were not taken."""
         close_and_clear(self.fds)
 
 
 class IncomingCall(_Fds):
-    """A call to answer, and its fds."""
+    """A received call and its fds."""
 
     __slots__ = ("method", "more", "oneway", "parameters", "upgrade")
 
@@ -76,7 +78,7 @@ class IncomingCall(_Fds):
 
 
 class IncomingReply(_Fds):
-    """A reply, and its fds.  `last`: no other reply to the same call follows."""
+    """A received reply and its fds.  `last` means that no other reply to the same call follows."""
 
     __slots__ = ("error", "last", "parameters")
 
@@ -88,32 +90,49 @@ class IncomingReply(_Fds):
 
 
 class _Expects(enum.Enum):
-    """What a call still waits for."""
+    """The replies that a call still waits for."""
 
     ONE = "one reply"
     MANY = "replies until one without `continues`"
 
 
-class ServerConnection:
-    """The serving side.  Calls are answered in the order in which `receive` gave them."""
+class _Connection:
+    """The part that both sides of a connection share: receiving data."""
 
-    __slots__ = ("_inbox", "_unanswered")
+    __slots__ = ("_inbox",)
 
     def __init__(self) -> None:
         self._inbox = Inbox()
-        self._unanswered: deque[IncomingCall] = deque()
 
     @property
     def started(self) -> bool:
-        """Whether a call has begun to arrive and is not complete."""
+        """Whether a message has started to arrive and is not complete."""
         return self._inbox.started
 
     def receive(self, data: bytes, fds: list[int]) -> None:
-        """Take a piece (and `fds`) as `receive_piece` gives it."""
+        """Process a piece of received data and its `fds` (taken), as `ancillary.receive_piece` returns them."""
         self._inbox.feed(data, fds)
 
+    def close(self) -> None:
+        """Close the fds of messages that were not returned yet."""
+        self._inbox.close()
+
+
+class ServerConnection(_Connection):
+    """The server's side of a connection.  Calls must be answered in the order in which `next_call` returned them."""
+
+    __slots__ = ("_unanswered",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._unanswered: deque[IncomingCall] = deque()
+
     def next_call(self) -> IncomingCall | None:
-        """The next whole call.  Raises ProtocolError when all that came before the fault was given out: hang up."""
+        """Return the next complete call, or None when there is none.
+
+        Raises ProtocolError when the client broke the protocol, after the calls before the fault were returned.  The caller
+        must then close the connection.
+        """
         frame = self._inbox.next_frame()
         if frame is None:
             return None
@@ -127,11 +146,14 @@ class ServerConnection:
         return call
 
     def reply(self, call: IncomingCall, parameters: object, *, continues: bool = False, error: str | None = None) -> bytes | None:
-        """The bytes that answer `call`, None for a oneway call."""
+        """Encode a reply to `call` and return the bytes to send; None for a oneway call.
+
+        Raises RuntimeError when this reply is not allowed now.
+        """
         if call.oneway:
             return None
         if not self._unanswered or self._unanswered[0] is not call:
-            raise RuntimeError(f"{call.method} is answered out of turn, or twice")
+            raise RuntimeError(f"{call.method} is answered twice, or out of turn (before an earlier call)")
         if continues and (not call.more or error is not None):
             raise RuntimeError(f"{call.method}: `continues` goes only with `more` and without an error")
         if not continues:
@@ -139,63 +161,56 @@ class ServerConnection:
         return message.encode_reply(parameters, continues=continues, error=error)
 
     def close(self) -> None:
-        """Close the fds of what came and was not answered."""
-        self._inbox.close()
+        """Close the fds of messages that were not returned yet, and of calls that were not answered."""
+        super().close()
         while self._unanswered:
             self._unanswered.popleft().close()
 
 
-class ClientConnection:
-    """The calling side."""
+class ClientConnection(_Connection):
+    """The client's side of a connection."""
 
-    __slots__ = ("_expected", "_inbox")
+    __slots__ = ("_expected",)
 
     def __init__(self) -> None:
-        self._inbox = Inbox()
+        super().__init__()
         self._expected: deque[_Expects] = deque()
 
     def call(self, method: str, parameters: object, *, oneway: bool = False, more: bool = False) -> bytes:
-        """The bytes of a call, to be sent with its fds in one sendmsg.  Raises ProtocolError when it is too long."""
+        """Encode a call, expect its reply (unless `oneway`), and return the bytes.
+
+        Send them and the call's fds, if any, in one sendmsg.  Raises ProtocolError when the call is too long.
+        """
         data = message.encode_call(method, parameters, oneway=oneway, more=more)
         if not oneway:
             self._expected.append(_Expects.MANY if more else _Expects.ONE)
         return data
 
     @property
-    def started(self) -> bool:
-        """Whether a reply has begun to arrive and is not complete."""
-        return self._inbox.started
-
-    @property
     def ready(self) -> bool:
-        """Whether `next_reply` has something to give out or to raise."""
+        """Whether `next_reply` will return a reply or raise an error."""
         return self._inbox.ready
 
-    def receive(self, data: bytes, fds: list[int]) -> None:
-        """Take a piece (and `fds`) as `receive_piece` gives it."""
-        self._inbox.feed(data, fds)
-
     def next_reply(self) -> IncomingReply | None:
-        """The next whole reply.  Raises ProtocolError: hang up."""
+        """Return the next complete reply, or None when there is none.
+
+        Raises ProtocolError when the server broke the protocol.  The caller must then close the connection.
+        """
         frame = self._inbox.next_frame()
         if frame is None:
             return None
         try:
-            return self._reply(frame)
+            return self._decode_reply(frame)
         except ProtocolError:
             close_and_clear(frame.fds)
             raise
 
-    def _reply(self, frame: Frame) -> IncomingReply:
+    def _decode_reply(self, frame: Frame) -> IncomingReply:
         reply = IncomingReply(message.decode_reply(frame.data), frame.fds)
         if not self._expected:
-            raise ProtocolError("a reply to no call")
+            raise ProtocolError("a reply came, but no call waits for one")
         if not reply.last and self._expected[0] is not _Expects.MANY:
-            raise ProtocolError("several replies to a call that asked for one")
+            raise ProtocolError("several replies came to a call that asked for one")
         if reply.last:
             self._expected.popleft()
         return reply
-
-    def close(self) -> None:
-        """Close the fds of what came and was not given out."""
-        self._inbox.close()

@@ -1,4 +1,4 @@
-"""One message: reading and writing calls and replies."""
+"""Encoding and decoding single messages: calls and replies."""
 
 import re
 
@@ -9,13 +9,14 @@ from nsbroker.errors import ProtocolError
 from nsbroker.varlink.framing import END, MESSAGE_MAX
 
 NESTING_MAX = 16
-_NOTHING = (b"", b"null", b"{}")
-# Possessive, and a string may end with the data: every byte is looked at once, whatever a client writes.
+_EMPTY = (b"", b"null", b"{}")
+# The quantifier is possessive, and a string may end with the data instead of a quote.  This way the search reads every byte
+# once, whatever a client sends.
 _BRACKETS_AND_STRINGS = re.compile(rb'(?s)"(?:[^"\\]|\\.)*+"?|[][{}]')
 
 
 class Call(Struct, omit_defaults=True, forbid_unknown_fields=True):
-    """A call as the protocol has it.  `parameters` is not yet read: its type hangs on the method."""
+    """A received call.  `parameters` is not decoded yet, because its type depends on the method."""
 
     method: str
     parameters: Raw = Raw()
@@ -25,22 +26,24 @@ class Call(Struct, omit_defaults=True, forbid_unknown_fields=True):
 
 
 class Reply(Struct, omit_defaults=True):
-    """A reply as the protocol has it."""
+    """A received reply.  `parameters` is not decoded yet."""
 
     parameters: Raw = Raw()
     continues: bool = False
     error: str | None = None
 
 
-class _Answer(Struct, omit_defaults=True):
-    """A reply on its way out, with its parameters still an object: one pass writes both."""
+class _OutgoingReply(Struct, omit_defaults=True):
+    """A reply to send.  Its parameters are still an object, so that one pass encodes both."""
 
     parameters: object = None
     continues: bool = False
     error: str | None = None
 
 
-class _Question(Struct, omit_defaults=True):
+class _OutgoingCall(Struct, omit_defaults=True):
+    """A call to send.  Its parameters are still an object, so that one pass encodes both."""
+
     method: str
     parameters: object = None
     oneway: bool = False
@@ -54,65 +57,66 @@ _encoder = msgspec.json.Encoder()
 
 
 def encode_call(method: str, parameters: object, *, oneway: bool = False, more: bool = False) -> bytes:
-    """A call as bytes, its NUL included.  Raises ProtocolError when it is too long to send."""
-    return _sized(_encoder.encode(_Question(method, parameters, oneway, more)) + END)
+    """Encode a call, including its NUL.  Raises ProtocolError when it is too long."""
+    return _check_length(_encoder.encode(_OutgoingCall(method, parameters, oneway, more)) + END)
 
 
 def encode_reply(parameters: object, *, continues: bool = False, error: str | None = None) -> bytes:
-    """A reply as bytes, its NUL included."""
-    return _encoder.encode(_Answer(parameters, continues, error)) + END
+    """Encode a reply, including its NUL."""
+    return _encoder.encode(_OutgoingReply(parameters, continues, error)) + END
 
 
 def decode_call(data: bytes) -> Call:
-    """Read a call.  Raises ProtocolError, on which the connection is to be closed."""
+    """Decode a call.  Raises ProtocolError, after which the caller must close the connection."""
     _check_nesting(data)
     try:
         try:
             call = _calls.decode(data)
         except msgspec.ValidationError:
-            call = _calls.decode(_without_vendor_keys(data))
+            call = _calls.decode(_strip_vendor_keys(data))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"not a call: {error}") from error
     if call.oneway + call.more + call.upgrade > 1:
         raise ProtocolError("a call has more than one of oneway, more and upgrade")
-    call.parameters = _checked(call.parameters)
+    call.parameters = _normalize_parameters(call.parameters)
     return call
 
 
 def decode_reply(data: bytes) -> Reply:
-    """Read a reply; unknown keys are ignored.  Raises ProtocolError."""
+    """Decode a reply; unknown keys are ignored.  Raises ProtocolError."""
     try:
         reply = _replies.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"not a reply: {error}") from error
     if reply.continues and reply.error is not None:
         raise ProtocolError("a reply has both an error and `continues`")
-    reply.parameters = _checked(reply.parameters)
+    reply.parameters = _normalize_parameters(reply.parameters)
     return reply
 
 
-def _sized(data: bytes) -> bytes:
+def _check_length(data: bytes) -> bytes:
     if len(data) > MESSAGE_MAX + len(END):
         raise ProtocolError(f"a message would be longer than {MESSAGE_MAX} bytes")
     return data
 
 
-def _checked(parameters: Raw) -> Raw:
+def _normalize_parameters(parameters: Raw) -> Raw:
+    """Return absent or null parameters as an empty object.  Raises ProtocolError for anything else that is not an object."""
     text = bytes(parameters)
-    if text in _NOTHING:
+    if text in _EMPTY:
         return Raw(b"{}")
     if text[:1] != b"{":
         raise ProtocolError("the parameters are not an object")
     return parameters
 
 
-def _without_vendor_keys(data: bytes) -> bytes:
-    """The call without keys that contain a dot, which are vendors' own and to be ignored."""
+def _strip_vendor_keys(data: bytes) -> bytes:
+    """Return the call without keys that contain a dot.  Vendors may add such keys, and receivers ignore them."""
     return _encoder.encode({key: value for key, value in _objects.decode(data).items() if "." not in key})
 
 
 def _check_nesting(data: bytes) -> None:
-    # Counting brackets settles nearly all messages in two passes in C; only the rest is walked.
+    # For nearly all messages it is enough to count the brackets, which is fast (in C).  Only the others are parsed here.
     if data.count(b"[") + data.count(b"{") <= NESTING_MAX:
         return
     depth = 0

@@ -1,4 +1,4 @@
-"""org.varlink.service: what every service answers about itself."""
+"""The interface org.varlink.service, by which every service describes itself."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ NAME = "org.varlink.service"
 
 
 class Nothing(Struct, forbid_unknown_fields=True):
-    """No parameters."""
+    """The parameters of a method that takes none."""
 
 
 class Info(Struct):
@@ -37,18 +37,19 @@ class Description(Struct):
 
 
 class Service:
-    """Names the service and its interfaces, each a file `NAME.varlink` in its folder."""
+    """The replies of org.varlink.service for one service."""
 
     def __init__(self, vendor: str, product: str, version: str, url: str, interfaces: Mapping[str, Path]) -> None:
+        """Describe a service.  `interfaces` maps the name of each interface to the .varlink file with its text."""
         self._files = {NAME: Path(__file__).with_name(f"{NAME}.varlink"), **interfaces}
         self._info = Info(vendor, product, version, url, list(self._files))
 
     def info(self) -> Info:
-        """GetInfo."""
+        """Return the reply of GetInfo."""
         return self._info
 
     def description(self, interface: str) -> Description:
-        """GetInterfaceDescription.  Raises InterfaceNotFound."""
+        """Return the reply of GetInterfaceDescription.  Raises InterfaceNotFound."""
         if interface not in self._files:
             raise InterfaceNotFound(interface)
         return Description(self._files[interface].read_text(encoding="utf-8"))

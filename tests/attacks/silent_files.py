@@ -1,7 +1,8 @@
-"""A file system that leaves questions unanswered: FUSE spoken by hand, as far as one folder with one file in it takes it.
+"""A FUSE file system that leaves requests unanswered.  It implements the protocol only for one folder with one file in it.
 
-As a program, `silent_files.py FOLDER VICTIM`: mounts itself below FOLDER, starts a process as VICTIM says, prints its number,
-and from then on keeps silent where that hurts.  When it ends, so does all waiting for it.
+Run as a program, `silent_files.py FOLDER VICTIM` mounts itself below FOLDER, starts the kind of process that VICTIM names,
+and prints its pid.  From then on it does not answer the requests that block this process.  When the program ends, the kernel
+ends all waiting for it.
 """
 
 import ctypes
@@ -25,7 +26,7 @@ def _mount(source: str, place: str, kind: str, options: str) -> None:
 
 
 class SilentFiles:
-    """Serves on a thread.  Each name is the same entry, of the type `mode`; what is in `silent` gets no answer."""
+    """Serves the file system on a thread.  Every name is the same entry, with `mode`; operations in `silent` get no answer."""
 
     def __init__(self, place: str, mode: int) -> None:
         self.silent: set[int] = set()
@@ -60,7 +61,7 @@ class SilentFiles:
 
 
 def in_execve(folder: str) -> int:
-    """A process that stays in the midst of execve(2): its file has to be closed, and is asked first."""
+    """Return the pid of a process that stays inside execve(2): a file has to be closed there, which sends FLUSH first."""
     files = SilentFiles(folder, 0o100644)
     victim = os.fork()
     if victim == 0:
@@ -75,7 +76,10 @@ def in_execve(folder: str) -> int:
 
 
 def below_overlay(folder: str) -> int:
-    """A process whose /dev is an overlay of the silent files: it asks them for everything in the name of who mounted it."""
+    """Return the pid of a process whose /dev is an overlay of the silent files.
+
+    An overlay makes all its requests with the credentials of whoever mounted it.
+    """
     for name in ("lower", "upper", "work", "root", "root/dev"):
         os.mkdir(f"{folder}/{name}")
     files = SilentFiles(f"{folder}/lower", 0o20666)

@@ -1,4 +1,7 @@
-"""Attacks on the broker, each run for real; the table at the end names the precedent of each and the tests that show the answer."""
+"""Attacks on the broker, each of them really run.
+
+The table at the end lists all attacks, with the CVE of a similar one where there is one, and the tests of the defence.
+"""
 
 import ast
 import fcntl
@@ -23,7 +26,7 @@ from tests.world import ALICE, BOB, Daemon, Sleeper, Snapshot, as_user, eventual
 ASK = b'{"method":"io.nsbroker.Broker.WhoAmI"}\0'
 
 
-def answer(sock: socket.socket) -> dict[str, object]:
+def read_reply(sock: socket.socket) -> dict[str, object]:
     data, fds = ancillary.receive_piece(sock, bytearray(70000), b"\0")
     ancillary.close_all(fds)
     reply: dict[str, object] = msgspec.json.decode(data.rstrip(b"\0"))
@@ -31,8 +34,8 @@ def answer(sock: socket.socket) -> dict[str, object]:
 
 
 @pytest.mark.root
-def test_who_connected_and_is_gone_lends_its_unit_to_nobody(daemon: Daemon) -> None:
-    """The peer's number is free for others by now; nothing that hangs on it may be decided by it."""
+def test_a_peer_that_is_gone_lends_its_unit_to_nobody(daemon: Daemon) -> None:
+    """The pid of the peer may be in use again by now, so nothing may be decided by it."""
     daemon.allow("unit", who=["unit:init.scope", "unit:web.service"], targets=["name:*"], namespaces=["net"])
     sock = socket.socket(socket.AF_UNIX)
     child = os.fork()
@@ -42,29 +45,29 @@ def test_who_connected_and_is_gone_lends_its_unit_to_nobody(daemon: Daemon) -> N
         sock.connect(str(daemon.socket))
         os._exit(0)
     os.waitpid(child, 0)
-    # The connection was made in the child, on a socket that both hold.
+    # The connection was made in the child, on a socket that both processes have open.
     with sock:
         sock.send(ASK)
-        peer = answer(sock)["parameters"]
+        peer = read_reply(sock)["parameters"]
         assert isinstance(peer, dict)
         assert (peer["peer"]["uid"], peer["peer"]["pid"]) == (ALICE, 0)
         assert peer["peer"].get("unit") is None
         sock.send(b'{"method":"io.nsbroker.Broker.Open","parameters":{"target":{"self":true},"types":["net"]}}\0')
-        assert answer(sock)["error"] == "io.nsbroker.Broker.NoSuchTarget"
+        assert read_reply(sock)["error"] == "io.nsbroker.Broker.NoSuchTarget"
 
 
 @pytest.mark.root
-def test_a_connection_that_is_passed_on_speaks_for_who_made_it_and_no_more(daemon: Daemon) -> None:
+def test_a_connection_that_is_passed_on_has_only_the_rights_of_its_maker(daemon: Daemon) -> None:
     with Sleeper(uid=BOB) as theirs, daemon.raw() as sock:
         request = {"method": "io.nsbroker.Broker.Open", "parameters": {"target": {"pid": theirs.pid}, "types": ["net"]}}
 
         def use() -> tuple[Any, bool]:
             sock.send(ASK)
-            who = answer(sock)
+            who = read_reply(sock)
             sock.send(msgspec.json.encode(request) + b"\0")
-            return who["parameters"], "error" in answer(sock)
+            return who["parameters"], "error" in read_reply(sock)
 
-        # Root made it, and so it has root's rights, which is what the README says of passing it on.
+        # Root made the connection, so it has root's rights, as the README says about passing connections on.
         who, refused = as_user(BOB, use)
         assert (who["peer"]["uid"], refused) == (0, False)
 
@@ -80,7 +83,7 @@ def test_root_of_a_user_namespace_is_not_root(daemon: Daemon, sleeper: Sleeper) 
 
 @pytest.mark.root
 def test_numbers_of_a_foreign_pid_namespace_mean_its_own_processes(daemon: Daemon) -> None:
-    """What pid:1 is for the caller is its own first process, never the host's."""
+    """For the caller, pid:1 is the first process of its own PID namespace, never the host's."""
     code = """
 import nsbroker
 with nsbroker.connect() as broker, broker.open("pid:1", "pid") as theirs, nsbroker.Namespace.current("pid") as own:
@@ -97,14 +100,14 @@ with nsbroker.connect() as broker, broker.open("pid:1", "pid") as theirs, nsbrok
 
 
 @pytest.mark.root
-def test_a_name_for_the_clients_socket_says_nothing_of_who_it_is(daemon: Daemon) -> None:
+def test_the_name_of_the_clients_socket_does_not_identify_the_client(daemon: Daemon) -> None:
     def ask() -> object:
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(10)
             sock.bind(f"\0;uid=0;pid=1;{os.getpid()}")
             sock.connect(str(daemon.socket))
             sock.send(ASK)
-            return answer(sock)["parameters"]
+            return read_reply(sock)["parameters"]
 
     peer = as_user(ALICE, ask)
     assert isinstance(peer, dict)
@@ -112,7 +115,7 @@ def test_a_name_for_the_clients_socket_says_nothing_of_who_it_is(daemon: Daemon)
 
 
 @pytest.mark.root
-def test_two_users_ask_for_each_others(daemon: Daemon) -> None:
+def test_two_users_cannot_open_each_others_namespaces(daemon: Daemon) -> None:
     with Sleeper(uid=ALICE) as alices, Sleeper(uid=BOB) as bobs:
 
         def opens(pid: int) -> Callable[[], bool]:
@@ -130,8 +133,8 @@ def test_two_users_ask_for_each_others(daemon: Daemon) -> None:
 
 
 @pytest.mark.root
-def test_a_process_that_becomes_setuid_is_never_opened_for_who_it_was(daemon: Daemon) -> None:
-    """A process of the caller's execs something setuid root while the caller asks: either it was still theirs, or no."""
+def test_a_process_that_becomes_setuid_is_never_opened_for_its_former_user(daemon: Daemon) -> None:
+    """A process of the caller changes its effective uid between the caller's and root's while the caller asks for it."""
     code = """
 import os, signal, sys, time
 os.setresgid(4001, 4001, 4001)
@@ -154,24 +157,24 @@ while True:
                         answers.append(type(error).__name__)
             return answers
 
-        # Its saved uid is root's throughout, so it is never the caller's own.
+        # Its saved uid is root's all the time, so it is never the caller's own.
         assert set(as_user(ALICE, ask)) == {"PermissionDenied"}
         changing.kill()
 
 
 def test_names_with_newlines_forge_no_record(daemon: Daemon) -> None:
-    forged = 'x\n{"verb":"Open","verdict":"allowed"}\n'
+    forged = 'x\n{"method":"Open","verdict":"allowed"}\n'
     request = {"method": "io.nsbroker.Broker.Open", "parameters": {"target": {"container": forged}, "types": ["net"]}}
     other = {"method": "io.nsbroker.Broker.Open", "parameters": {"target": {"unit": "a\x1b[31m.service"}, "types": ["net"]}}
     for bad in (request, other):
         with daemon.raw() as sock:
             sock.send(msgspec.json.encode(bad) + b"\0")
-            assert answer(sock)["error"] == "org.varlink.service.InvalidParameter"
+            assert read_reply(sock)["error"] == "org.varlink.service.InvalidParameter"
     assert daemon.records() == []
 
 
-def test_a_record_that_nobody_takes_lets_nothing_out(tmp_path: Path) -> None:
-    """Standard error is a pipe that nobody empties: the broker neither blocks nor hands anything over."""
+def test_nothing_is_handed_over_while_records_cannot_be_written(tmp_path: Path) -> None:
+    """Standard error is a pipe that nobody reads.  The broker must neither block nor hand anything over."""
     daemon = Daemon(tmp_path, limits="record-deadline = 0.05")
     read, write = os.pipe()
     fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
@@ -199,8 +202,8 @@ def test_a_record_that_nobody_takes_lets_nothing_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.root
-def test_nobody_may_trace_the_daemon_not_even_as_its_own_user() -> None:
-    """The daemon runs as a plain user here: what makes it untouchable must not be that it is root's."""
+def test_nobody_may_trace_the_daemon_not_even_its_own_user() -> None:
+    """The daemon runs as an ordinary user here: it must not depend on root's rights for its protection."""
     folder = Path(f"/run/traced-{os.getpid()}")
     folder.mkdir()
     os.chown(folder, ALICE, ALICE)
@@ -218,9 +221,9 @@ def test_nobody_may_trace_the_daemon_not_even_as_its_own_user() -> None:
 def test_what_is_handed_over_is_the_one_descriptor_and_nothing_else(daemon: Daemon, sleeper: Sleeper) -> None:
     with daemon.connect() as broker:
         connected = Snapshot.of(os.getpid()).fds
-        with broker.open(f"pid:{sleeper.pid}", "net") as space:
+        with broker.open(f"pid:{sleeper.pid}", "net") as ns:
             new = set(Snapshot.of(os.getpid()).fds) - set(connected)
-            assert new == {(space.fileno(), f"net:[{sleeper.inode('net')}]")}
+            assert new == {(ns.fileno(), f"net:[{sleeper.inode('net')}]")}
     listing = run_command("open", f"pid:{sleeper.pid}", "--", "sh", "-c", "ls /proc/$$/fd", address=daemon.address)
     assert listing.stdout.split() == ["0", "1", "2", "3"]
 
@@ -248,20 +251,21 @@ def test_a_stopped_client_stalls_nobody(daemon: Daemon) -> None:
 TESTS = Path(__file__).parent.parent
 
 SERVER = "daemon/test_server.py"
-BROKER = "daemon/test_broker.py"
+CONNECTIONS = "daemon/limits/test_connections.py"
+BROKER = "daemon/test_dispatcher.py"
 PEER = "daemon/test_peer.py"
 HERE = "attacks/test_attacks.py"
 NEIGHBOURS = "attacks/test_neighbours.py"
 
 TABLE: dict[str, list[tuple[str, str]]] = {
     "1 the peer's number is used again (CVE-2019-6133)": [
-        (HERE, "test_who_connected_and_is_gone_lends_its_unit_to_nobody"),
-        (PEER, "test_the_unit_is_read_from_the_pinned_process_and_gone_with_it"),
+        (HERE, "test_a_peer_that_is_gone_lends_its_unit_to_nobody"),
+        (PEER, "test_the_unit_is_read_from_the_pinned_process_and_is_none_after_it_ends"),
     ],
     "2 the target changes between look and open": [
-        (HERE, "test_a_process_that_becomes_setuid_is_never_opened_for_who_it_was"),
+        (HERE, "test_a_process_that_becomes_setuid_is_never_opened_for_its_former_user"),
         ("attacks/test_faults.py", "test_a_target_that_changes_between_look_and_open_is_refused"),
-        ("test_identity.py", "test_a_number_that_is_used_again_is_not_the_same_process"),
+        ("model/test_identity.py", "test_a_number_that_is_used_again_is_not_the_same_process"),
     ],
     "3 a number of another PID namespace": [
         (HERE, "test_numbers_of_a_foreign_pid_namespace_mean_its_own_processes"),
@@ -271,81 +275,83 @@ TABLE: dict[str, list[tuple[str, str]]] = {
         (HERE, "test_root_of_a_user_namespace_is_not_root"),
         (PEER, "test_uid_0_of_another_user_namespace_is_not_root"),
     ],
-    "5 identity from text (CVE-2019-7304)": [(HERE, "test_a_name_for_the_clients_socket_says_nothing_of_who_it_is")],
-    "6 an error counts as yes (CVE-2021-3560)": [("attacks/test_faults.py", "test_an_error_at_any_step_is_a_no_and_leaks_nothing")],
-    "7 a foreign namespace (CVE-2017-5985)": [(HERE, "test_two_users_ask_for_each_others")],
+    "5 identity from text (CVE-2019-7304)": [(HERE, "test_the_name_of_the_clients_socket_does_not_identify_the_client")],
+    "6 an error counts as yes (CVE-2021-3560)": [
+        ("attacks/test_faults.py", "test_an_error_at_any_step_refuses_the_call_and_leaks_nothing")
+    ],
+    "7 a foreign namespace (CVE-2017-5985)": [(HERE, "test_two_users_cannot_open_each_others_namespaces")],
     "8 a name from somebody else's engine (CVE-2026-39402)": [
         ("engines/test_podman.py", "test_a_users_own_container_is_opened_and_entered_by_that_user_alone"),
-        ("engines/test_podman.py", "test_what_a_users_engine_says_of_a_process_of_others_is_worth_nothing"),
-        ("daemon/engines/test_roster.py", "test_a_socket_of_a_user_counts_for_nothing_as_roots"),
+        ("engines/test_podman.py", "test_a_users_engine_cannot_claim_a_process_of_somebody_else"),
+        ("daemon/engines/test_http.py", "test_a_socket_that_a_user_owns_is_not_trusted_as_roots"),
         ("daemon/engines/test_container.py", "test_names_of_a_users_engine_are_no_names_for_rules"),
-        ("attacks/test_engines.py", "test_whoever_listens_in_the_place_of_a_stopped_container_is_not_asked"),
-        ("attacks/test_engines.py", "test_no_pattern_for_names_fits_an_id_or_what_an_image_says_of_itself"),
+        ("attacks/test_engines.py", "test_a_user_who_listens_in_the_place_of_a_stopped_container_is_not_queried"),
+        ("attacks/test_engines.py", "test_no_pattern_for_names_fits_an_id_or_a_label_of_an_image"),
     ],
     "9 paths, and learning what exists (CVE-2018-6556)": [
-        (BROKER, "test_missing_things_each_have_their_error"),
-        (BROKER, "test_replies_to_who_may_not_know_are_the_same_to_the_byte"),
+        ("daemon/targets/test_resolve.py", "test_missing_things_each_have_their_error"),
+        ("daemon/methods/test_authorization.py", "test_refusals_are_identical_whether_or_not_the_target_exists"),
     ],
     "10 a link is exchanged on the way (CVE-2021-30465)": [
         ("attacks/test_devices.py", "test_a_link_that_is_flipped_a_hundred_thousand_times_leads_nowhere"),
         ("attacks/test_devices.py", "test_a_device_that_is_exchanged_for_another_is_never_the_other"),
     ],
     "11 a hostile device node": [
-        ("daemon/test_devices.py", "test_what_is_not_the_device_of_that_name_is_refused_and_never_opened"),
-        ("daemon/test_devices.py", "test_a_terminal_never_becomes_the_daemons"),
-        ("daemon/test_devices.py", "test_a_file_system_that_never_answers_costs_its_user_a_deadline_and_nobody_else"),
+        ("daemon/methods/test_devices.py", "test_a_file_that_is_not_the_device_of_that_name_is_never_opened"),
+        ("daemon/methods/test_devices.py", "test_a_terminal_never_becomes_the_daemons_controlling_terminal"),
+        ("daemon/methods/test_devices.py", "test_a_file_system_that_never_answers_delays_only_its_own_user"),
     ],
     "12 a descriptor too many goes out (CVE-2024-21626)": [
         (HERE, "test_what_is_handed_over_is_the_one_descriptor_and_nothing_else"),
-        ("daemon/test_devices.py", "test_flags_are_cut_down_to_the_access_mode"),
+        ("daemon/methods/test_devices.py", "test_flags_are_reduced_to_the_access_mode"),
     ],
-    "13 the daemon is traced (CVE-2016-9962)": [(HERE, "test_nobody_may_trace_the_daemon_not_even_as_its_own_user")],
+    "13 the daemon is traced (CVE-2016-9962)": [(HERE, "test_nobody_may_trace_the_daemon_not_even_its_own_user")],
     "14 a thread stays in a foreign namespace": [
-        ("inside/test_call.py", "test_when_the_thread_cannot_go_back_it_ends_and_says_so"),
+        ("inside/test_visit.py", "test_when_the_thread_cannot_go_back_it_ends_and_says_so"),
         ("attacks/test_faults.py", "test_a_thread_that_cannot_come_back_ends_and_the_next_calls_are_right"),
-        ("attacks/test_faults.py", "test_a_socket_that_came_to_life_elsewhere_is_not_handed_over"),
-        ("daemon/test_sockets.py", "test_ten_thousand_sockets_are_each_where_they_should_be"),
+        ("attacks/test_faults.py", "test_a_socket_that_was_created_elsewhere_is_not_handed_over"),
+        ("daemon/methods/test_open_socket.py", "test_ten_thousand_sockets_are_each_where_they_should_be"),
     ],
     "15 a bad index (CVE-2025-8067)": [
         (BROKER, "test_a_bad_index_is_refused_and_its_descriptors_closed"),
-        ("varlink/test_connection.py", "test_an_index_is_a_number_of_a_descriptor_and_nothing_that_python_takes_for_one"),
+        ("varlink/test_connection.py", "test_only_an_int_in_the_range_is_accepted_as_the_index_of_a_descriptor"),
     ],
     "16 descriptors leak on truncation (CVE-2020-12049)": [
         ("linux/test_ancillary.py", "test_at_the_limit_of_open_files_nothing_leaks"),
         (BROKER, "test_a_descriptor_too_many_is_refused_by_every_method"),
     ],
     "17 replies that are never read": [
-        (SERVER, "test_a_client_that_never_reads_is_dropped_and_what_it_pins_is_bounded"),
-        (SERVER, "test_descriptors_that_nobody_reads_are_counted_for_the_user_over_all_connections"),
+        (SERVER, "test_a_client_that_never_reads_is_disconnected_and_its_descriptors_are_limited"),
+        (CONNECTIONS, "test_unread_descriptors_are_counted_over_all_connections_of_a_user"),
     ],
     "18 floods, trickles, huge and deep messages (CVE-2010-4352)": [
-        (SERVER, "test_connections_are_limited_per_user_and_in_all_with_a_reserve_for_root"),
-        (SERVER, "test_half_a_message_and_silence_is_dropped_after_the_deadline"),
-        (SERVER, "test_who_breaks_the_protocol_is_hung_up_on_and_nobody_else"),
+        (CONNECTIONS, "test_connections_are_limited_per_user_and_in_all_with_a_reserve_for_root"),
+        (SERVER, "test_half_a_message_ends_the_connection_after_the_deadline"),
+        (SERVER, "test_only_the_peer_that_breaks_the_protocol_is_disconnected"),
         (HERE, "test_a_thousand_connections_come_and_go_and_others_are_served"),
         ("varlink/test_message.py", "test_no_bytes_raise_anything_but_protocol_error"),
     ],
     "19 a container registered to point at a victim (CVE-2026-4105)": [
         ("systemd/test_units_and_machines.py", "test_a_machine_that_was_registered_to_point_at_a_victim_is_not_opened"),
-        ("daemon/engines/test_container.py", "test_which_control_groups_are_the_containers"),
-        ("engines/test_crun.py", "test_a_number_that_another_process_has_by_now_is_not_believed"),
+        ("daemon/engines/test_container.py", "test_which_control_groups_belong_to_a_container"),
+        ("engines/test_crun.py", "test_a_process_number_that_was_given_out_again_is_not_trusted"),
     ],
-    "20 a connection is passed on": [(HERE, "test_a_connection_that_is_passed_on_speaks_for_who_made_it_and_no_more")],
+    "20 a connection is passed on": [(HERE, "test_a_connection_that_is_passed_on_has_only_the_rights_of_its_maker")],
     "21 raw, packet and netlink sockets": [
-        ("daemon/test_sockets.py", "test_each_kind_takes_its_own_permission"),
-        ("daemon/test_sockets.py", "test_who_holds_a_netlink_socket_reads_links_and_cannot_change_them"),
+        ("daemon/methods/test_open_socket.py", "test_each_kind_needs_its_own_permission"),
+        ("daemon/methods/test_open_socket.py", "test_a_netlink_socket_can_read_links_but_not_change_them"),
     ],
     "22 forged and flooded records": [
         (HERE, "test_names_with_newlines_forge_no_record"),
-        (HERE, "test_a_record_that_nobody_takes_lets_nothing_out"),
-        ("daemon/test_audit.py", "test_a_journal_that_takes_nothing_refuses_and_says_so_once"),
-        ("daemon/test_audit.py", "test_a_flood_of_refusals_is_counted_and_no_others_are"),
+        (HERE, "test_nothing_is_handed_over_while_records_cannot_be_written"),
+        ("daemon/test_record_sink.py", "test_calls_fail_while_the_journal_takes_no_records_and_that_is_logged_once"),
+        ("daemon/test_audit.py", "test_refusals_above_the_limit_of_a_user_are_only_counted"),
     ],
     "23 a policy that others can write": [
         ("daemon/test_configuration.py", "test_a_file_that_others_may_write_is_refused"),
         ("daemon/test_configuration.py", "test_a_file_of_somebody_else_is_refused"),
     ],
-    "24 connecting and closing in a loop": [(NEIGHBOURS, "test_who_connects_and_closes_in_a_loop_keeps_nobody_waiting")],
+    "24 connecting and closing in a loop": [(NEIGHBOURS, "test_connecting_and_closing_in_a_loop_keeps_nobody_waiting")],
     "25 sockets in root's name": [(NEIGHBOURS, "test_a_socket_made_inside_is_the_users_and_shares_no_port_of_roots")],
     "26 netlink sockets with root's credentials (CVE-2014-0181)": [
         (NEIGHBOURS, "test_what_a_setuid_program_writes_to_a_netlink_socket_changes_nothing"),
@@ -355,14 +361,14 @@ TABLE: dict[str, list[tuple[str, str]]] = {
         (PEER, "test_uid_0_without_the_right_to_administer_the_host_is_anonymous"),
     ],
     "28 records drowned in a user's own calls": [
-        ("attacks/test_records.py", "test_a_user_with_more_calls_than_the_limit_is_slowed_down_and_nobody_else"),
+        ("attacks/test_records.py", "test_only_a_user_with_more_calls_than_the_limit_is_slowed_down"),
     ],
     "29 a journal that others keep busy": [
         ("attacks/test_records.py", "test_a_flooded_journal_takes_every_record_and_nobody_is_refused"),
     ],
     "30 hanging up in the middle of a list": [
-        (NEIGHBOURS, "test_who_hangs_up_in_the_middle_of_a_list_is_not_locked_out_and_neither_are_others"),
-        ("daemon/limits/test_abandonable_threads.py", "test_who_is_cancelled_while_waiting_leaves_its_place_to_others"),
+        (NEIGHBOURS, "test_hanging_up_in_the_middle_of_a_list_locks_nobody_out"),
+        ("daemon/limits/test_abandonable_threads.py", "test_a_call_that_is_cancelled_while_waiting_frees_its_place"),
     ],
     "31 descriptors that are slow to close": [
         (NEIGHBOURS, "test_descriptors_that_are_slow_to_close_wait_for_their_own_user_alone"),
@@ -372,45 +378,45 @@ TABLE: dict[str, list[tuple[str, str]]] = {
         ("daemon/limits/test_users.py", "test_a_subordinate_uid_is_counted_to_its_user"),
     ],
     "33 holding under another's name": [
-        (NEIGHBOURS, "test_nobody_is_led_to_what_another_user_holds_by_a_pattern"),
-        ("daemon/test_held.py", "test_what_ip_netns_names_comes_before_what_is_held_under_the_same_name"),
+        (NEIGHBOURS, "test_a_pattern_leads_nobody_to_what_another_user_holds"),
+        ("daemon/methods/test_held.py", "test_a_name_of_ip_netns_comes_before_a_held_one"),
     ],
     "34 ids that fit patterns for names": [
-        ("engines/test_podman.py", "test_the_random_id_under_which_its_runtime_has_it_fits_no_pattern_for_names"),
-        ("attacks/test_engines.py", "test_no_pattern_for_names_fits_an_id_or_what_an_image_says_of_itself"),
+        ("engines/test_podman.py", "test_the_random_id_that_podman_gives_its_runtime_fits_no_pattern_for_names"),
+        ("attacks/test_engines.py", "test_no_pattern_for_names_fits_an_id_or_a_label_of_an_image"),
     ],
     "35 hundreds of busy connections": [
         (NEIGHBOURS, "test_a_user_with_250_busy_connections_is_served_in_turn_with_others"),
         ("daemon/limits/test_fair_queue.py", "test_a_user_who_asks_little_goes_before_many_who_ask_much"),
     ],
-    "36 a flood of questions to systemd": [("systemd/test_bus.py", "test_one_users_250_calls_in_flight_are_nobody_elses_wait")],
-    "37 new namespaces without end": [(NEIGHBOURS, "test_new_namespaces_take_a_rule_and_are_counted_to_who_asked")],
+    "36 a flood of questions to systemd": [("systemd/test_bus.py", "test_250_calls_of_one_user_in_flight_delay_no_other_user")],
+    "37 new namespaces without end": [(NEIGHBOURS, "test_new_namespaces_need_a_rule_and_are_counted_to_the_caller")],
     "38 the host's network taken for a container's": [
-        ("daemon/test_sockets.py", "test_a_target_without_a_network_of_its_own_is_told_so"),
-        ("daemon/test_host_networks.py", "test_a_network_that_could_be_the_hosts_is_taken_for_it"),
+        ("daemon/methods/test_open_socket.py", "test_a_target_in_the_hosts_network_is_refused_with_the_reason"),
+        ("daemon/methods/test_host_networks.py", "test_a_network_that_could_be_the_hosts_counts_as_the_hosts"),
     ],
-    "39 patterns that take long": [(NEIGHBOURS, "test_a_pattern_takes_no_longer_than_the_name_it_is_held_against")],
+    "39 patterns that take long": [(NEIGHBOURS, "test_the_time_for_a_pattern_grows_only_with_the_length_of_the_name")],
     "40 helpers for users' own engines": [
-        ("attacks/test_own_engines.py", "test_many_different_questions_use_a_small_part_of_a_processor"),
+        ("attacks/test_own_engines.py", "test_many_different_queries_use_a_small_part_of_a_processor"),
     ],
     "41 what the kernel refuses the same user": [(NEIGHBOURS, "test_what_the_kernel_refuses_a_user_is_not_that_users_own")],
-    "42 what a refusal tells by its time": [(NEIGHBOURS, "test_a_refusal_says_by_its_time_no_more_than_by_its_text")],
+    "42 what the time of a refusal reveals": [(NEIGHBOURS, "test_the_time_of_a_refusal_reveals_no_more_than_its_text")],
     "43 what others do, and the host's numbers": [
-        (NEIGHBOURS, "test_others_learn_nothing_of_what_the_broker_does_for_others"),
-        (NEIGHBOURS, "test_nobody_in_a_pid_namespace_learns_numbers_of_the_hosts"),
+        (NEIGHBOURS, "test_a_user_learns_nothing_about_what_the_broker_does_for_others"),
+        (NEIGHBOURS, "test_nobody_in_a_pid_namespace_learns_pids_of_the_host"),
     ],
     "44 a stream that its reader leaves": [
-        (NEIGHBOURS, "test_a_stream_that_its_reader_leaves_ends_the_connection_and_what_was_asked_behind_it"),
+        (NEIGHBOURS, "test_a_stream_that_its_reader_leaves_ends_with_the_connection_and_the_calls_behind_it"),
     ],
-    "45 a broker that does not answer, or means harm": [
+    "45 a broker that does not reply, or means harm": [
         ("client/test_deadlines.py", "test_a_call_to_a_stopped_broker_ends"),
-        ("client/test_hostile.py", "test_it_ends_with_an_error_of_ours_and_leaves_nothing"),
+        ("client/test_hostile.py", "test_a_hostile_broker_causes_an_error_of_ours_and_leaks_nothing"),
     ],
 }
 
 
 @pytest.mark.parametrize("attack", TABLE)
-def test_every_attack_has_tests_that_are_there(attack: str) -> None:
+def test_every_attack_has_tests_that_exist(attack: str) -> None:
     for file, name in TABLE[attack]:
         tree = ast.parse((TESTS / file).read_text())
         assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}, (

@@ -1,4 +1,4 @@
-"""A container whose root changes its /dev while the broker opens something below it."""
+"""The root of a container changes its /dev while the broker opens a device below it."""
 
 import concurrent.futures
 import ctypes
@@ -23,7 +23,7 @@ FLIPS = 100_000
 
 @pytest.fixture
 def dev() -> Iterator[tuple[str, Path]]:
-    """A process with a /dev of its own, and in it what an attacker wants opened: the target, and where its /dev is."""
+    """A process with its own /dev, in which tests put what an attacker wants opened.  Yields the target and the path of /dev."""
     with Sleeper(unshare="--mount --propagation private") as process:
         mount = ["mount", "-t", "tmpfs", "-o", "mode=755", "dev", "/dev"]
         subprocess.run(["nsenter", "--mount", "--target", str(process.pid), *mount], check=True)
@@ -35,14 +35,14 @@ def node(path: Path, major: int, minor: int) -> None:
 
 
 def flip(left: Path, right: Path) -> None:
-    """Exchange two names, again and again."""
+    """Exchange two names again and again."""
     names = os.fsencode(left), os.fsencode(right)
     for _ in range(FLIPS):
         check(libc.renameat2(ctypes.c_int(-100), names[0], ctypes.c_int(-100), names[1], ctypes.c_uint(_RENAME_EXCHANGE)))
 
 
 def opens_while(flips: "list[concurrent.futures.Future[None]]", daemon: Daemon, target: str, *names: str) -> tuple[int, int]:
-    """How often a device was opened, and how often refused, until the flipping is over; always the right one."""
+    """Open devices until the flipping is over, and check each.  Returns how many were opened and how many were refused."""
     opened = refused = 0
     with daemon.connect() as broker:
         for name in itertools.cycle(names):
@@ -59,7 +59,7 @@ def opens_while(flips: "list[concurrent.futures.Future[None]]", daemon: Daemon, 
 
 
 def test_a_link_that_is_flipped_a_hundred_thousand_times_leads_nowhere(daemon: Daemon, dev: tuple[str, Path]) -> None:
-    """Under two names at once: the last component, and a folder on the way."""
+    """Two names are flipped at once: the last component of a path, and a folder on the way."""
     target, place = dev
     node(place / "null", 1, 3)
     node(place / "mem", 1, 1)
@@ -80,7 +80,7 @@ def test_a_link_that_is_flipped_a_hundred_thousand_times_leads_nowhere(daemon: D
     assert opened > 0
     assert refused > 0
     with daemon.connect() as broker:
-        # An even number of flips: everything is back in its place.
+        # The number of flips is even, so everything is back in its place.
         broker.device(target, "null").close()
         broker.device(target, "net/tun").close()
     daemon.settles_at(before)

@@ -1,4 +1,4 @@
-"""Attacks by way of container engines: a user's own ones, which say whatever the user likes, and names that lie."""
+"""Attacks through container engines: a user's own engines reply whatever the user likes, and names can lie."""
 
 import contextlib
 import json
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.root
 
 @pytest.fixture
 def session() -> Iterator[Path]:
-    """Where alice's own engines would run, with a home."""
+    """Make a home for alice, and the folder where her own engines would run."""
     place = Path(f"/run/user/{ALICE}")
     home = Path("/run/home/alice")
     for folder in (place, home):
@@ -42,7 +42,7 @@ def as_alice(function: Callable[[], None]) -> None:
 
 
 def serve(path: Path, answer: Callable[[socket.socket], None]) -> tuple[socket.socket, threading.Thread]:
-    """Alice's own engine at `path`, which does what she wants."""
+    """Serve an engine of alice's own at `path`.  It calls `answer` with each connection."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
     os.chown(path, ALICE, ALICE)
@@ -78,7 +78,7 @@ def body(data: bytes) -> bytes:
 
 
 def slowest_of_others(daemon: Daemon, busy: threading.Thread) -> float:
-    """The longest that somebody else waits for an answer while `busy` runs."""
+    """Return the seconds of the slowest call of another user while `busy` runs."""
     slowest = 0.0
     with daemon.connect() as broker:
         busy.start()
@@ -106,7 +106,7 @@ def test_a_users_own_engine_costs_nobody_else_anything(
 ) -> None:
     before, memory = daemon.snapshot(), daemon.memory()
     with served(session / "docker.sock", answer):
-        busy = threading.Thread(target=lambda: run_command("ps", uid=ALICE, address=daemon.address))
+        busy = threading.Thread(target=lambda: run_command("containers", uid=ALICE, address=daemon.address))
         assert slowest_of_others(daemon, busy) < 1.0
         asked = run_command("show", "docker:web", uid=ALICE, address=daemon.address)
         assert (asked.returncode, asked.stdout) == (1, "")
@@ -127,36 +127,36 @@ def test_a_users_own_files_cost_nobody_else_anything(daemon: Daemon, session: Pa
 
     as_alice(prepare)
     before, memory = daemon.snapshot(), daemon.memory()
-    busy = threading.Thread(target=lambda: run_command("ps", uid=ALICE, address=daemon.address))
+    busy = threading.Thread(target=lambda: run_command("containers", uid=ALICE, address=daemon.address))
     assert slowest_of_others(daemon, busy) < 1.0
     assert daemon.memory() < memory + 30_000_000
     daemon.settles_at(before)
 
 
-def test_links_in_a_users_home_tell_nothing_of_what_the_user_may_not_see(session: Path, tmp_path: Path) -> None:
+def test_links_in_a_users_home_reveal_nothing_that_the_user_may_not_see(session: Path, tmp_path: Path) -> None:
     secret = Path("/run/secret")
     (secret / "there").mkdir(parents=True)
     secret.chmod(0o700)
     storage = Path("/run/home/alice/.local/share/containers/storage")
     answers = set()
-    # Not even a machine that is busy with something else makes a difference.
+    # The deadline is long, so that the result does not depend on how busy the machine is.
     with Daemon(tmp_path, limits="engine-deadline = 20") as daemon:
         for place in (secret / "there", secret / "missing"):
 
-            def link(place: Path = place) -> None:
+            def make_link(place: Path = place) -> None:
                 storage.parent.mkdir(parents=True, exist_ok=True)
                 storage.unlink(missing_ok=True)
                 storage.symlink_to(place)
 
-            as_alice(link)
-            listed = run_command("ps", uid=ALICE, address=daemon.address)
+            as_alice(make_link)
+            listed = run_command("containers", uid=ALICE, address=daemon.address)
             asked = run_command("show", "podman:web", uid=ALICE, address=daemon.address)
             answers.add((listed.stdout, listed.stderr, listed.returncode, asked.stderr))
     assert len(answers) == 1, answers
     subprocess.run(["rm", "-rf", str(secret)], check=True)
 
 
-def test_a_user_without_a_rule_makes_no_engine_of_roots_work(daemon: Daemon, sleeper: Sleeper) -> None:
+def test_a_user_without_a_rule_causes_no_query_to_an_engine_of_root(daemon: Daemon, sleeper: Sleeper) -> None:
     asked = []
     path = Path("/run/fake-docker.sock")
     listener = socket.socket(socket.AF_UNIX)
@@ -165,7 +165,7 @@ def test_a_user_without_a_rule_makes_no_engine_of_roots_work(daemon: Daemon, sle
     listener.setblocking(False)
     (daemon.config / "nsbroker.d/engines.toml").write_text(f'[engines]\ndocker = ["{path}"]\n')
     daemon.reload()
-    for arguments in (("ps",), ("show", "docker:web"), ("show", "container:web")):
+    for arguments in (("containers",), ("show", "docker:web"), ("show", "container:web")):
         run_command(*arguments, uid=BOB, address=daemon.address)
         with contextlib.suppress(BlockingIOError):
             asked.append(listener.accept()[0])
@@ -181,7 +181,7 @@ def lxc() -> Iterator[Lxc]:
         yield engine
 
 
-def test_whoever_listens_in_the_place_of_a_stopped_container_is_not_asked(lxc: Lxc, daemon: Daemon) -> None:
+def test_a_user_who_listens_in_the_place_of_a_stopped_container_is_not_queried(lxc: Lxc, daemon: Daemon) -> None:
     daemon.allow("web", who=[f"user:{ALICE}"], targets=["lxc:web"], namespaces=["net"])
     lxc.make("web")
     lxc.make("web-1")
@@ -219,7 +219,7 @@ def test_whoever_listens_in_the_place_of_a_stopped_container_is_not_asked(lxc: L
     lxc.remove("web")
 
 
-def test_whoever_keeps_the_socket_of_a_stopped_container_full_holds_up_those_who_ask_for_it_alone(lxc: Lxc, daemon: Daemon) -> None:
+def test_a_full_socket_of_a_stopped_container_holds_up_only_calls_for_that_container(lxc: Lxc, daemon: Daemon) -> None:
     for name in ("web", "web-1"):
         lxc.make(name)
     subprocess.run(["lxc-stop", "-k", "-n", "web"], check=True)
@@ -243,7 +243,7 @@ def test_whoever_keeps_the_socket_of_a_stopped_container_full_holds_up_those_who
         start = time.monotonic()
         broker.open("lxc:web-1", "net").close()
         assert [one.names for one in broker.containers().containers] == [["web-1"]]
-        # Who watches over it cannot be seen: no is the safe answer, and at once.
+        # The broker cannot see who monitors the container, so it refuses, and does so at once.
         with pytest.raises(EngineUnavailable, match="web: Resource temporarily unavailable"):
             broker.open("lxc:web", "net")
         assert time.monotonic() - start < 1.5
@@ -259,7 +259,7 @@ def docker() -> Iterator[Docker]:
         yield engine
 
 
-def test_no_pattern_for_names_fits_an_id_or_what_an_image_says_of_itself(docker: Docker, daemon: Daemon) -> None:
+def test_no_pattern_for_names_fits_an_id_or_a_label_of_an_image(docker: Docker, daemon: Daemon) -> None:
     daemon.allow("shop", who=[f"user:{ALICE}"], targets=["docker:shop/*", "container:*/*"], namespaces=["net"])
     for digit in "0123456789abcdef":
         daemon.allow(f"id-{digit}", who=[f"user:{ALICE}"], targets=[f"docker:{digit}*"], namespaces=["net"])
@@ -288,7 +288,7 @@ def test_no_pattern_for_names_fits_an_id_or_what_an_image_says_of_itself(docker:
     docker.docker("rm", "-f", "zoo")
 
 
-def test_a_process_in_a_user_namespace_that_is_not_the_users_is_not_the_users_by_its_word(
+def test_a_users_engine_cannot_claim_a_process_in_a_user_namespace_of_others(
     daemon: Daemon, session: Path, sleeper: Sleeper
 ) -> None:
     with Process.open(sleeper.pid) as process:
@@ -301,4 +301,4 @@ def test_a_process_in_a_user_namespace_that_is_not_the_users_is_not_the_users_by
     as_alice(claim)
     asked = run_command("show", "crun:mine", uid=ALICE, address=daemon.address)
     assert (asked.returncode, asked.stdout) == (1, "")
-    assert run_command("ps", uid=ALICE, address=daemon.address).stdout.count("\n") == 1
+    assert run_command("containers", uid=ALICE, address=daemon.address).stdout.count("\n") == 1

@@ -1,4 +1,4 @@
-"""Errors forced at each step of a call: every one is a no, and nothing stays open (the fixture of all tests counts)."""
+"""Errors are forced at each step of a call: each must refuse the call and leave nothing open (a fixture checks that)."""
 
 import errno
 import gc
@@ -15,20 +15,20 @@ import trio
 
 from nsbroker.daemon import configuration
 from nsbroker.daemon.audit import Audit
-from nsbroker.daemon.context import Parts
-from nsbroker.daemon.dispatcher import Broker
-from nsbroker.daemon.engines.registry import Roster
+from nsbroker.daemon.context import Context
+from nsbroker.daemon.dispatcher import Dispatcher
+from nsbroker.daemon.engines.registry import EngineRegistry
 from nsbroker.daemon.limits.abandonable_threads import AbandonableThreads
 from nsbroker.daemon.limits.connections import UserRegistry
 from nsbroker.daemon.limits.created import CreatedNamespaces
 from nsbroker.daemon.methods import open_socket as open_socket_module
-from nsbroker.daemon.methods.call import Answer, Caller
+from nsbroker.daemon.methods.call import Caller, Reply
 from nsbroker.daemon.peer import Peer
 from nsbroker.daemon.policy.rules import Policy
 from nsbroker.daemon.record_sink import Record
 from nsbroker.daemon.systemd.service_manager import FdStore
 from nsbroker.daemon.targets import pinned
-from nsbroker.daemon.targets.held_store import Holder
+from nsbroker.daemon.targets.held_store import HeldStore
 from nsbroker.linux import ancillary, setns, socket_options
 from nsbroker.linux import process as process_module
 from nsbroker.linux.features import Features, features
@@ -43,7 +43,7 @@ RULE = '[[allow]]\nname = "all"\nwho = "everyone"\ntargets = ["pid:*"]\nnamespac
 
 
 class Sink:
-    """Keeps records."""
+    """Keeps records in a list."""
 
     name = "a list"
 
@@ -55,7 +55,7 @@ class Sink:
 
 
 class Bench:
-    """A broker without a server around it, with one caller, and the records it wrote."""
+    """A dispatcher without a server, with one caller, and the records that it wrote."""
 
     def __init__(self, folder: Path) -> None:
         path = folder / "nsbroker.toml"
@@ -64,11 +64,11 @@ class Bench:
         self.records: list[Record] = []
         users = UserRegistry(settings.limits)
         threads = AbandonableThreads(settings.limits.threads_per_user)
-        self.broker = Broker(
-            Parts(
+        self.dispatcher = Dispatcher(
+            Context(
                 Policy(settings),
-                Roster({}, 1.0, threads),
-                Holder(FdStore(), 4),
+                EngineRegistry({}, 1.0, threads),
+                HeldStore(FdStore(), 4),
                 users,
                 Audit(Sink(self.records), settings.audit, settings.limits),
                 CreatedNamespaces(settings.limits.created_per_user),
@@ -77,15 +77,15 @@ class Bench:
         )
         self.ends = socket.socketpair()
         self.peer = Peer(self.ends[0])
-        # Before Linux 6.5 root is nobody in particular, and waits for refusals.
+        # Before Linux 6.5 root is an anonymous peer, whose refusals are delayed.
         self.peer.anonymous = False
         self.caller = Caller(self.peer, users.admit(self.peer.uid, self.ends[0]))
 
-    def open(self, pid: int) -> Answer:
+    def open(self, pid: int) -> Reply:
         data = b'{"method":"io.nsbroker.Broker.Open","parameters":{"target":{"pid":%d},"types":["net","uts","ipc"]}}' % pid
-        answer = self.broker.answer(self.caller, IncomingCall(decode_call(data), []))
-        assert isinstance(answer, Answer)
-        return answer
+        reply = self.dispatcher.dispatch(self.caller, IncomingCall(decode_call(data), []))
+        assert isinstance(reply, Reply)
+        return reply
 
     def close(self) -> None:
         self.peer.close()
@@ -102,7 +102,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 NEWER = {"nsbroker.linux.pidfd.info": "pidfd_info", "nsbroker.linux.pidfd.open_namespace": "pidfd_namespaces"}
 OLDER = ["nsbroker.linux.procfs.status", "nsbroker.linux.procfs.open_namespace"]
-"""What is done in the place of those where the kernel does not have them."""
+"""What is called instead where the kernel does not have these."""
 STEPS = [
     *OLDER,
     "os.pidfd_open",
@@ -125,35 +125,35 @@ ERRORS = [
 
 @pytest.mark.parametrize("error", ERRORS, ids=str)
 @pytest.mark.parametrize("step", STEPS)
-def test_an_error_at_any_step_is_a_no_and_leaks_nothing(
+def test_an_error_at_any_step_refuses_the_call_and_leaks_nothing(
     bench: Bench, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch, step: str, error: Exception
 ) -> None:
     if step in OLDER:
         monkeypatch.setattr(process_module, "features", Features)
     elif step in NEWER and not getattr(features(), NEWER[step]):
         pytest.skip(f"this kernel cannot do {step}")
-    answer = bench.open(sleeper.pid)
-    assert answer.error is None
-    ancillary.close_all(answer.fds)
+    reply = bench.open(sleeper.pid)
+    assert reply.error is None
+    ancillary.close_all(reply.fds)
 
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
     with monkeypatch.context() as patch:
         patch.setattr(step, fail)
-        answer = bench.open(sleeper.pid)
-    assert answer.error is not None
-    assert list(answer.fds) == []
-    # And the next call is as good as the first.
-    answer = bench.open(sleeper.pid)
-    assert answer.error is None
-    ancillary.close_all(answer.fds)
+        reply = bench.open(sleeper.pid)
+    assert reply.error is not None
+    assert list(reply.fds) == []
+    # The next call succeeds like the first.
+    reply = bench.open(sleeper.pid)
+    assert reply.error is None
+    ancillary.close_all(reply.fds)
 
 
 def test_a_target_that_changes_between_look_and_open_is_refused(
     bench: Bench, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It becomes another user's while its namespaces are opened."""
+    """The process changes its user while its namespaces are opened."""
     real = Process.info
     looks: list[ProcessInfo] = []
 
@@ -163,9 +163,9 @@ def test_a_target_that_changes_between_look_and_open_is_refused(
         return now if len(looks) % 2 else ProcessInfo(now.pid, now.tgid, (0, 4001, 0, 0))
 
     monkeypatch.setattr(Process, "info", changing)
-    answer = bench.open(sleeper.pid)
-    assert answer.error == "io.nsbroker.Broker.TargetChanged"
-    assert list(answer.fds) == []
+    reply = bench.open(sleeper.pid)
+    assert reply.error == "io.nsbroker.Broker.TargetChanged"
+    assert list(reply.fds) == []
     assert bench.records[-1].verdict == "failed"
 
 
@@ -174,30 +174,30 @@ def test_a_target_that_ends_between_look_and_open_is_refused(
 ) -> None:
     real = pinned.PinnedProcess.open
 
-    def too_late(process: pinned.PinnedProcess, kind: Any) -> Namespace:
-        space = real(process, kind)
+    def too_late(process: pinned.PinnedProcess, ns_type: Any) -> Namespace:
+        ns = real(process, ns_type)
         sleeper.end()
-        return space
+        return ns
 
     monkeypatch.setattr(pinned.PinnedProcess, "open", too_late)
-    answer = bench.open(sleeper.pid)
-    assert answer.error == "io.nsbroker.Broker.NoSuchTarget"
-    assert list(answer.fds) == []
+    reply = bench.open(sleeper.pid)
+    assert reply.error == "io.nsbroker.Broker.NoSuchTarget"
+    assert list(reply.fds) == []
 
 
-async def open_socket(bench: Bench, pid: int) -> Answer:
+async def open_socket(bench: Bench, pid: int) -> Reply:
     parameters = b'{"target":{"pid":%d},"family":"unix","type":"stream"}' % pid
     data = b'{"method":"io.nsbroker.Broker.OpenSocket","parameters":%b}' % parameters
-    later = bench.broker.answer(bench.caller, IncomingCall(decode_call(data), []))
-    assert isinstance(later, Coroutine)
-    answer = await later
-    assert isinstance(answer, Answer)
-    return answer
+    pending = bench.dispatcher.dispatch(bench.caller, IncomingCall(decode_call(data), []))
+    assert isinstance(pending, Coroutine)
+    reply = await pending
+    assert isinstance(reply, Reply)
+    return reply
 
 
-def lives_in(answer: Answer, inode: int) -> bool:
-    """Whether the socket of an answer, which is closed, is in that network namespace."""
-    with socket.socket(fileno=answer.fds[0]) as sock:
+def lives_in(reply: Reply, inode: int) -> bool:
+    """Return whether the socket of a reply is in the network namespace with this inode.  Closes the socket."""
+    with socket.socket(fileno=reply.fds[0]) as sock:
         fd = socket_options.network_namespace(sock)
         try:
             return os.fstat(fd).st_ino == inode
@@ -208,18 +208,18 @@ def lives_in(answer: Answer, inode: int) -> bool:
 SOCKET_STEPS = [
     "nsbroker.linux.process.Process.open_namespace",
     "nsbroker.inside.visit.setns",
-    "nsbroker.inside.visit._duplicates",
+    "nsbroker.inside.visit._duplicate_fds",
     "nsbroker.inside.visit.Visit.start",
-    "nsbroker.daemon.methods.open_socket._socket",
+    "nsbroker.daemon.methods.open_socket._create_socket",
     "nsbroker.daemon.methods.open_socket.network_namespace",
-    "nsbroker.daemon.targets.pinned.PinnedProcess.see_unchanged",
+    "nsbroker.daemon.targets.pinned.PinnedProcess.check_unchanged",
     "nsbroker.daemon.audit.Audit.record",
 ]
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=str)
 @pytest.mark.parametrize("step", SOCKET_STEPS)
-async def test_an_error_at_any_step_of_making_a_socket_is_a_no_and_leaks_nothing(
+async def test_an_error_at_any_step_of_making_a_socket_refuses_the_call_and_leaks_nothing(
     bench: Bench, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch, step: str, error: Exception
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
@@ -227,16 +227,16 @@ async def test_an_error_at_any_step_of_making_a_socket_is_a_no_and_leaks_nothing
 
     with monkeypatch.context() as patch:
         patch.setattr(step, fail)
-        answer = await open_socket(bench, sleeper.pid)
-    assert answer.error is not None
-    assert list(answer.fds) == []
+        reply = await open_socket(bench, sleeper.pid)
+    assert reply.error is not None
+    assert list(reply.fds) == []
     assert lives_in(await open_socket(bench, sleeper.pid), sleeper.inode("net"))
 
 
 async def test_a_thread_that_cannot_come_back_ends_and_the_next_calls_are_right(
     bench: Bench, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The kernel refuses every return; the sockets are where they should be all the same, and so is every later one."""
+    """The kernel refuses every return.  The sockets are still in the right namespace, and so is every pending one."""
     real = setns.setns
     entered = threading.local()
 
@@ -257,15 +257,15 @@ async def test_a_thread_that_cannot_come_back_ends_and_the_next_calls_are_right(
                 assert lives_in(await open_socket(bench, process.pid), process.inode("net"))
 
 
-async def test_a_socket_that_came_to_life_elsewhere_is_not_handed_over(
+async def test_a_socket_that_was_created_elsewhere_is_not_handed_over(
     bench: Bench, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The thread stays where it was, and nobody notices but the kernel, which is asked of the socket itself."""
+    """The thread does not enter the namespace.  Only the kernel, asked about the socket itself, can show that."""
     monkeypatch.setattr("nsbroker.inside.visit.setns", lambda fd, flag: None)
-    answer = await open_socket(bench, sleeper.pid)
-    assert answer.error == "org.varlink.service.PermissionDenied"
-    assert list(answer.fds) == []
-    assert "came to life in" in bench.records[-1].error
+    reply = await open_socket(bench, sleeper.pid)
+    assert reply.error == "org.varlink.service.PermissionDenied"
+    assert list(reply.fds) == []
+    assert "was created in" in bench.records[-1].error
 
 
 async def test_a_target_that_ends_while_its_socket_is_made_is_refused(
@@ -278,15 +278,15 @@ async def test_a_target_that_ends_while_its_socket_is_made_is_refused(
         return real(sock)
 
     monkeypatch.setattr("nsbroker.daemon.methods.open_socket.network_namespace", too_late)
-    answer = await open_socket(bench, sleeper.pid)
-    assert answer.error == "io.nsbroker.Broker.NoSuchTarget"
+    reply = await open_socket(bench, sleeper.pid)
+    assert reply.error == "io.nsbroker.Broker.NoSuchTarget"
 
 
 async def test_a_socket_that_nobody_waits_for_any_more_is_closed(
     bench: Bench, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The call is cancelled while its thread is inside."""
-    real = open_socket_module._socket
+    """The call is cancelled while its thread is inside the namespace."""
+    real = open_socket_module._create_socket
     inside, gone = threading.Event(), threading.Event()
 
     def slow(*arguments: Any) -> socket.socket:
@@ -294,9 +294,9 @@ async def test_a_socket_that_nobody_waits_for_any_more_is_closed(
         gone.wait(10)
         return real(*arguments)
 
-    monkeypatch.setattr("nsbroker.daemon.methods.open_socket._socket", slow)
+    monkeypatch.setattr("nsbroker.daemon.methods.open_socket._create_socket", slow)
     with warnings.catch_warnings():
-        # Nobody is left to close it but the collector, which says so.
+        # Only the garbage collector is left to close the socket, and it warns about that.
         warnings.simplefilter("ignore", ResourceWarning)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(open_socket, bench, sleeper.pid)

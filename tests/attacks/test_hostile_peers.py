@@ -1,4 +1,4 @@
-"""What a peer can do to the daemon by the way it connects, sends and leaves: nothing that others would notice."""
+"""Attacks by the way in which a peer connects, sends and leaves: other users must not notice them."""
 
 import errno
 import os
@@ -20,7 +20,7 @@ from tests.world import ALICE, Daemon, as_user, eventually
 
 ASK = b'{"method":"io.nsbroker.Broker.WhoAmI"}\0'
 QUICK = 2.0
-"""Seconds; each of these attacks held the daemon up for longer before it had its answer."""
+"""Seconds.  Each of these attacks held the daemon up for longer before there was a defence against it."""
 
 
 def test_a_string_that_never_ends_takes_no_time_to_refuse() -> None:
@@ -53,7 +53,7 @@ def hung_up(sock: socket.socket) -> bool:
 
 
 def lingering() -> socket.socket:
-    """A TCP connection that takes eight seconds to close: its peer does not read, and it insists."""
+    """Return a TCP socket that takes eight seconds to close: its peer does not read, and SO_LINGER makes the close wait."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock = socket.create_connection(listener.getsockname())
@@ -65,11 +65,11 @@ def lingering() -> socket.socket:
     except BlockingIOError:
         pass
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 8))
-    _HELD.append(taken)
+    _PEERS.append(taken)
     return sock
 
 
-_HELD: list[socket.socket] = []
+_PEERS: list[socket.socket] = []
 
 
 OPEN = b'{"method":"io.nsbroker.Broker.Open","parameters":{"target":{"pidFileDescriptor":0}}}\0'
@@ -82,9 +82,9 @@ def test_a_descriptor_that_takes_long_to_close_stalls_nobody(daemon: Daemon, mes
         sock = daemon.raw()
         ancillary.send(sock, message, [slow.fileno()])
         if message == b"garbage\0":
-            # Behind a message that ends the connection, it is never even received.
+            # The connection ends with the message before, so this one is never received.
             ancillary.send(sock, ASK, [slow.fileno()])
-        # Non-blocking: ours does not wait, and what is left is the daemon's to close.
+        # Our close does not wait, because the socket is non-blocking.  The last close is the daemon's.
         slow.close()
         time.sleep(0.05)
         sock.close()
@@ -92,13 +92,13 @@ def test_a_descriptor_that_takes_long_to_close_stalls_nobody(daemon: Daemon, mes
         for _ in range(20):
             other.who_am_i()
         assert time.monotonic() - start < QUICK
-    while _HELD:
-        _HELD.pop().close()
+    while _PEERS:
+        _PEERS.pop().close()
 
 
 @pytest.mark.root
 def test_a_control_group_cannot_be_named_into_a_unit(daemon: Daemon) -> None:
-    """A user to whom a control group is delegated names folders below it as they like."""
+    """A user to whom a control group is delegated can give the folders below it any name."""
     hierarchy = Path("/sys/fs/cgroup/systemd")
     name = "name=systemd"
     if not hierarchy.is_dir():
@@ -142,15 +142,15 @@ def test_a_control_group_cannot_be_named_into_a_unit(daemon: Daemon) -> None:
 
 
 @pytest.mark.root
-def test_a_dead_uid_0_of_another_user_namespace_does_not_become_root_by_number(tmp_path: Path) -> None:
-    """Its number is given to a process of root's while the connection waits."""
+def test_a_dead_uid_0_of_another_user_namespace_does_not_become_root_by_its_pid(tmp_path: Path) -> None:
+    """A process of root gets its pid while the connection waits."""
     with Daemon(tmp_path, by_number=False) as daemon:
-        # Others on this machine take numbers, too.
-        assert any(_reused_number(daemon) for _ in range(50)), "no number was given out again: the test shows nothing"
+        # Other programs on this machine take pids, too, so try repeatedly.
+        assert any(_reuse_pid(daemon) for _ in range(50)), "no pid was used again: the test shows nothing"
 
 
-def _reused_number(daemon: Daemon) -> bool:
-    """Let the number of a peer be given out again, and look who the peer is then; whether it was."""
+def _reuse_pid(daemon: Daemon) -> bool:
+    """Try to have the pid of a peer used again, and check that the peer is anonymous.  Returns whether the pid was used again."""
     sock = socket.socket(socket.AF_UNIX)
     os.kill(daemon.pid, signal.SIGSTOP)
     child = os.fork()

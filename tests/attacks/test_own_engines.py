@@ -1,4 +1,4 @@
-"""A user's own engines are asked by processes of the broker's: how much of the host a user can use up by that."""
+"""The broker queries a user's own engines with helper processes.  These tests limit how much of the host that can use up."""
 
 import contextlib
 import json
@@ -26,8 +26,9 @@ def question(**target: str) -> bytes:
 
 
 def ask_at_once(address: Path, questions: list[bytes], seconds: float, *, stay: bool = False) -> int:
-    """Put the questions, each over a connection of its own; how many were answered within so many seconds.  With `stay` the
-    connections last as long.
+    """Send each question over its own connection; return how many were answered within `seconds`.
+
+    With `stay`, the connections stay open until then.
     """
     with contextlib.ExitStack() as held:
         socks = [held.enter_context(socket.socket(socket.AF_UNIX)) for _ in questions]
@@ -46,7 +47,7 @@ def ask_at_once(address: Path, questions: list[bytes], seconds: float, *, stay: 
 
 
 def children(pid: int) -> list[str]:
-    """The processes that it started, by any of its threads."""
+    """Return the pids of the children of a process, of all its threads."""
     found: list[str] = []
     for task in Path(f"/proc/{pid}/task").iterdir():
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -55,14 +56,14 @@ def children(pid: int) -> list[str]:
 
 
 def processor_time(pid: int) -> float:
-    """What the ended children of a process used, in seconds."""
+    """Return the seconds of processor time that the ended children of a process used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
     return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
 
 
 @pytest.fixture
 def containers(session: Path) -> None:  # noqa: F811 - the fixture
-    """Many of alice's own, so that asking for one takes a while."""
+    """Alice's own engine has many containers, so that searching for one takes a while."""
 
     def make() -> None:
         for number in range(2000):
@@ -83,7 +84,7 @@ def times(daemon: Daemon, target: str, is_over: Callable[[], bool]) -> list[floa
     return sorted(found)
 
 
-def test_many_different_questions_use_a_small_part_of_a_processor(daemon: Daemon, containers: None, sleeper: Sleeper) -> None:
+def test_many_different_queries_use_a_small_part_of_a_processor(daemon: Daemon, containers: None, sleeper: Sleeper) -> None:
     daemon.allow("bob", who=[f"user:{BOB}"], targets=[f"pid:{sleeper.pid}"], namespaces=["net"])
     target = f"pid:{sleeper.pid}"
     idle = as_user(BOB, lambda: times(daemon, target, lambda: True))
@@ -101,7 +102,7 @@ def test_many_different_questions_use_a_small_part_of_a_processor(daemon: Daemon
     assert busy[int(len(busy) * 0.99)] < 20 * max(statistics.median(idle), 0.001)
 
 
-def test_those_who_ask_the_same_share_an_answer_that_is_not_older_than_their_question(
+def test_callers_with_the_same_query_share_a_result_that_is_newer_than_their_call(
     daemon: Daemon,
     session: Path,  # noqa: F811 - the fixture
 ) -> None:
@@ -115,13 +116,13 @@ def test_those_who_ask_the_same_share_an_answer_that_is_not_older_than_their_que
         questions = [question(container="web", engine="docker")] * 30
         answered = as_user(ALICE, lambda: ask_at_once(daemon.socket, questions, 10))
         assert answered == 30
-        # Those who came while the first process ran wait for the second.
+        # Callers that came while the first helper ran wait for the second.
         assert 1 <= len(asked) <= 2
         as_user(ALICE, lambda: ask_at_once(daemon.socket, questions[:1], 4))
         assert len(asked) <= 3
 
 
-def test_they_wait_for_everything_else_and_end_with_the_deadline(daemon: Daemon, session: Path) -> None:  # noqa: F811 - the fixture
+def test_helpers_run_one_at_a_time_with_the_lowest_priority(daemon: Daemon, session: Path) -> None:  # noqa: F811 - the fixture
     with served(session / "docker.sock", lambda sock: time.sleep(0.5)):
         questions = [question(container=f"x{number}", engine="docker") for number in range(3)]
         thread = threading.Thread(target=lambda: as_user(ALICE, lambda: ask_at_once(daemon.socket, questions, 3, stay=True)))
@@ -136,6 +137,6 @@ def test_they_wait_for_everything_else_and_end_with_the_deadline(daemon: Daemon,
                     nice.add(int(Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[16]))
             time.sleep(0.01)
         thread.join()
-        # The moment between its start and our word is no time to use up.
+        # A helper may still be at 0 in the moment between its start and the broker's setpriority(2).
         assert nice <= {0, 19}
         assert 19 in nice

@@ -1,4 +1,4 @@
-"""Attacks on the record of decisions: a journal that others keep busy, and users who would drown it in their own calls."""
+"""Attacks on the audit records: a journal that others keep busy, and users who flood it with their own calls."""
 
 import os
 import subprocess
@@ -14,7 +14,8 @@ from nsbroker.daemon.limits import rate_limit
 from nsbroker.daemon.systemd import journal
 from tests.world import ALICE, BOB, Daemon, Sleeper, as_user
 
-# What reads, as slowly as journald does, and what floods.  Processes of their own: none waits for another's interpreter.
+# One program reads as slowly as journald does, the other one floods.  They are processes, so that none waits for the
+# interpreter of another.
 READER = """
 import os, socket, sys, time
 sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -43,13 +44,13 @@ def start(code: str, *arguments: str, uid: int = 0) -> subprocess.Popen[str]:
 
 def end(process: subprocess.Popen[str]) -> str:
     process.kill()
-    said, _ = process.communicate()
-    return said
+    output, _ = process.communicate()
+    return output
 
 
 @pytest.fixture
 def busy_journal() -> Iterator[subprocess.Popen[str]]:
-    """Something in the place of journald, which takes a booted systemd, that four programs of another user flood."""
+    """A stand-in for journald, which would need a booted systemd.  Four programs of another user flood it."""
     place = str(journal.PLACE)
     journal.PLACE.parent.mkdir(parents=True)
     reader = start(READER, place, str(ALICE))
@@ -78,13 +79,13 @@ def test_a_flooded_journal_takes_every_record_and_nobody_is_refused(tmp_path: Pa
             return os.getpid()
 
         as_user(ALICE, ask)
-    # The last ones may still lie in the queue of the socket.
+    # The last records may still be in the queue of the socket.
     time.sleep(0.3)
     assert end(busy_journal).count("record") == 300
 
 
 @pytest.mark.root
-def test_a_user_with_more_calls_than_the_limit_is_slowed_down_and_nobody_else(tmp_path: Path) -> None:
+def test_only_a_user_with_more_calls_than_the_limit_is_slowed_down(tmp_path: Path) -> None:
     with Daemon(tmp_path, limits="records-per-user = 300") as daemon, Sleeper(uid=ALICE) as hers, Sleeper(uid=BOB) as his:
 
         def ask(pid: int, count: int) -> float:
@@ -94,7 +95,7 @@ def test_a_user_with_more_calls_than_the_limit_is_slowed_down_and_nobody_else(tm
                     broker.open(f"pid:{pid}", "net").close()
                 return time.monotonic() - began
 
-        # Beyond 300 at once, ten a second.
+        # After the first 300, ten a second are allowed.
         slowed: list[float] = []
         thread = threading.Thread(target=lambda: slowed.append(as_user(ALICE, lambda: ask(hers.pid, 315))))
         thread.start()
@@ -103,10 +104,10 @@ def test_a_user_with_more_calls_than_the_limit_is_slowed_down_and_nobody_else(tm
         assert quick < 1.4 < slowed[0]
         records = daemon.records()
         counts = {uid: sum(one["peer_uid"] == uid for one in records) for uid in (ALICE, BOB)}
-        assert counts == {ALICE: 315, BOB: 200}, "slowed down, not left out"
+        assert counts == {ALICE: 315, BOB: 200}, "records were left out"
 
 
-def test_a_pace_is_of_each_user_and_what_was_not_used_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_user_has_a_pace_and_unused_calls_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     pace = rate_limit.Pace(30)

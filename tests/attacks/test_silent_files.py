@@ -1,4 +1,4 @@
-"""Processes and folders that make whoever looks at them wait for ever: it costs who made them, and nobody else."""
+"""Processes and folders that block whoever looks at them for ever: that must cost only the user who made them."""
 
 import contextlib
 import os
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.root
 
 @contextmanager
 def victim(folder: Path, kind: str) -> Iterator[int]:
-    """The process that hurts whoever looks at it.  Nothing of the test may look itself."""
+    """Start a process that blocks whoever looks at it.  The test itself must not look at it."""
     program = [sys.executable, str(Path(__file__).with_name("silent_files.py")), str(folder), kind]
     command = ["unshare", "--mount", "--propagation", "private", *program]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as server:
@@ -42,17 +42,17 @@ def place(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_process_in_the_midst_of_execve_is_left_out_and_holds_nobody_up(daemon: Daemon, place: Path) -> None:
+def test_a_process_inside_execve_is_left_out_and_holds_nobody_up(daemon: Daemon, place: Path) -> None:
     with Sleeper(uid=ALICE) as other, victim(place, "in_execve") as pid, daemon.connect() as broker:
         start = time.monotonic()
         assert other.pid in {one.process.pid for one in broker.list(["net"]) if one.process is not None}
         assert time.monotonic() - start < 5 * SLOWNESS
-        # Who asks and hangs up leaves no thread behind that nobody answers for.
+        # A caller that hangs up leaves no blocked thread behind for which no process is blamed.
         for _ in range(30):
             with daemon.raw() as sock:
                 sock.send(b'{"method":"io.nsbroker.Broker.List","parameters":{},"more":true}\0')
                 time.sleep(0.02)
-        # Who is known to hold others up is not asked again.
+        # A process that is known to block is not looked at again.
         start = time.monotonic()
         for _ in range(5):
             broker.list()
@@ -60,12 +60,12 @@ def test_a_process_in_the_midst_of_execve_is_left_out_and_holds_nobody_up(daemon
         assert as_user(ALICE, lambda: len(daemon.connect().list(["net"]))) > 0
         start = time.monotonic()
         if features().pidfd_namespaces:
-            # Its namespaces can be had; on most kernels it cannot be told when it started.
+            # Its namespaces can be opened; on most kernels its start time cannot be read.
             broker.open(f"pid:{pid}", "uts").close()
-            with pytest.raises(TargetChanged, match=r"does not let itself be looked at|it started at"):
+            with pytest.raises(TargetChanged, match=r"blocks reading its /proc entry|it started at"):
                 broker.open(f"pid:{pid}", "uts", expect=Expectation(start_time=1))
         else:
-            # Some of these kernels let nobody open them meanwhile (5.10.262).  The more often that is tried, the shorter.
+            # Some of these kernels (5.10.262) let nobody open them meanwhile.  Repeated attempts must not each take long.
             for _ in range(20):
                 with contextlib.suppress(NoSuchTarget):
                     broker.open(f"pid:{pid}", "uts").close()
@@ -73,7 +73,7 @@ def test_a_process_in_the_midst_of_execve_is_left_out_and_holds_nobody_up(daemon
         broker.who_am_i()
 
 
-def test_a_folder_that_never_answers_through_an_overlay_holds_up_its_own_askers_alone(tmp_path: Path, place: Path) -> None:
+def test_a_folder_that_never_answers_through_an_overlay_holds_up_only_calls_about_it(tmp_path: Path, place: Path) -> None:
     with (
         Daemon(tmp_path, limits="device-deadline = 0.3") as daemon,
         victim(place, "below_overlay") as pid,
@@ -87,28 +87,28 @@ def test_a_folder_that_never_answers_through_an_overlay_holds_up_its_own_askers_
         for _ in range(10):
             with pytest.raises(NoSuchDevice, match="did not answer in time"):
                 broker.device(f"pid:{pid}", "null")
-        assert time.monotonic() - start < 10 * 0.3 / 2, "nobody waits for what is known not to answer"
+        assert time.monotonic() - start < 10 * 0.3 / 2, "calls waited for a process that is known to block"
         broker.who_am_i()
         broker.device(f"pid:{other.pid}", "null").close()
         broker.open(f"pid:{pid}", "net").close()
 
 
-def test_what_covers_a_namespace_at_a_path_of_somebody_elses_is_not_opened(daemon: Daemon, tmp_path: Path) -> None:
-    """A FIFO, at a path that looks like one of /proc."""
+def test_what_covers_a_namespace_at_a_path_of_another_user_is_not_opened(daemon: Daemon, tmp_path: Path) -> None:
+    """It is a FIFO, at a path that looks like one in /proc."""
     folder = tmp_path / "ns"
     folder.mkdir()
     (folder / "net").touch()
     os.mkfifo(folder / "fifo")
-    with Namespace.create("net") as space, Sleeper(unshare="--mount --propagation private", uid=ALICE) as process:
+    with Namespace.create("net") as ns, Sleeper(unshare="--mount --propagation private", uid=ALICE) as process:
         inside = ["nsenter", "--mount", "--target", str(process.pid), "mount", "--bind"]
-        source = f"/proc/{os.getpid()}/fd/{space.fileno()}"
+        source = f"/proc/{os.getpid()}/fd/{ns.fileno()}"
         subprocess.run([*inside, source, str(folder / "net")], check=True)
         subprocess.run([*inside, str(folder / "fifo"), str(folder / "net")], check=True)
-        inode = space.inode
-        space.close()
+        inode = ns.inode
+        ns.close()
         before = daemon.snapshot()
         with daemon.connect() as broker:
             for _ in range(3):
                 (one,) = [one for one in broker.list(["net"]) if one.inode == inode]
-                assert (one.owner, [str(holder.kind) for holder in one.holders or ()]) == (None, ["mount"])
+                assert (one.owner, [str(reference.kind) for reference in one.references or ()]) == (None, ["mount"])
         daemon.settles_at(before)

@@ -1,1 +1,1 @@
-"""`make bench`: nsbroker beside others, measured in one run on one machine.  Read the ratios, not the seconds."""
+"""`make bench`: nsbroker compared with other programs, in one run on one machine.  Read the ratios, not the seconds."""

@@ -1,4 +1,4 @@
-"""One table: each row a median, its ratio to the pair of C processes, and the goal."""
+"""Print one table.  Each row has a median, a ratio (mostly to the pair of C processes), and the goal."""
 
 import compileall
 import statistics
@@ -26,22 +26,22 @@ class Row(NamedTuple):
 
 
 def say(text: str) -> None:
-    """Progress, on standard error."""
+    """Print progress to standard error."""
     print(f"... {text}", file=sys.stderr, flush=True)
 
 
 def milli(seconds: Sequence[float]) -> str:
-    """The median, in milliseconds."""
+    """Format the median in milliseconds."""
     return f"{statistics.median(seconds) * 1e3:.1f} ms"
 
 
 def micro(seconds: float) -> str:
-    """Microseconds."""
+    """Format seconds as microseconds."""
     return f"{seconds * 1e6:.1f} us"
 
 
 def single_calls(pid: int) -> list[Row]:
-    """One fd per call, beside the others.  The rounds are interleaved: what disturbs the machine disturbs all."""
+    """Measure one fd per call, compared with the others.  Rounds are interleaved, so disturbances affect all alike."""
     times: dict[str, list[float]] = {"C pair": [], "asyncvarlink pair": [], "/proc, no broker": [], "nsbroker": []}
     with broker.daemon() as running, running.connect() as client:
         for number in range(ROUNDS):
@@ -66,7 +66,7 @@ def single_calls(pid: int) -> list[Row]:
 
 
 def throughput(pid: int) -> list[Row]:
-    """Many fds, and many calls."""
+    """Measure many fds per call, and many calls in flight."""
     say("all eight types per call")
     with broker.daemon() as running:
         eight = 8 / statistics.median(broker.in_flight(running, pid, broker.TYPES, 4, 1000))
@@ -79,7 +79,7 @@ def throughput(pid: int) -> list[Row]:
 
 
 def crowds(pid: int) -> list[Row]:
-    """What rules and idle connections cost."""
+    """Measure the cost of rules and of idle connections."""
     say("1 against 1000 rules")
     few, many = [], []
     with broker.daemon() as small, broker.daemon(1000) as large, small.connect() as left, large.connect() as right:
@@ -99,7 +99,7 @@ def crowds(pid: int) -> list[Row]:
 
 
 def by_name() -> list[Row]:
-    """Containers; what is not installed is not measured."""
+    """Measure opening containers by name.  Engines that are not installed are not measured."""
     rows = []
     comparisons: list[tuple[str, Callable[[], containers.Compared], str, float | None]] = [
         ("docker:web", containers.by_name, "of docker's inspect", None),
@@ -120,7 +120,7 @@ def by_name() -> list[Row]:
 
 
 def into_networks() -> list[Row]:
-    """Sockets made inside, and the ways to a port there."""
+    """Measure sockets made inside a network, and the ways to a port there."""
     say("sockets made inside")
     made, opened = sockets.opening(ROUNDS)
     rows = [Row("a socket made inside", micro(made), f"{made / opened:.2f} of opening the network", "", None)]
@@ -147,7 +147,7 @@ def into_networks() -> list[Row]:
 
 
 def discoveries() -> list[Row]:
-    """List beside lsns, and an idle watch."""
+    """Measure List compared with lsns, and an idle watch."""
     rows = []
     for count in (100, 1000, 5000):
         say(f"List and lsns among {count} processes")
@@ -172,29 +172,29 @@ def discoveries() -> list[Row]:
 
 
 def footprint() -> list[Row]:
-    """Memory and start."""
+    """Measure memory and start-up time."""
     say("memory, start")
     memory, bare = broker.idle_memory()
-    first = statistics.median(broker.first_answer() for _ in range(7))
+    first = statistics.median(broker.first_reply() for _ in range(7))
     start = statistics.median(broker.bare_start() for _ in range(7))
     say("started on demand")
     try:
         demand, there = broker.on_demand()
     except FileNotFoundError as error:
-        last = Row("first connection to answer", "-", "", f"not measured: {error} is missing", None)
+        last = Row("first connection to reply", "-", "", f"not measured: {error} is missing", None)
     else:
         ratio = demand / there
-        last = Row("first connection to answer", f"{demand * 1e3:.0f} ms", f"{ratio:.2f} of bare trio", "<= 1.5", ratio <= 1.5)
+        last = Row("first connection to reply", f"{demand * 1e3:.0f} ms", f"{ratio:.2f} of bare trio", "<= 1.5", ratio <= 1.5)
     return [
         Row("memory, idle", f"{memory / 1e6:.1f} MB", f"{memory / bare:.2f} of bare trio", "<= 36 MB", memory <= 36e6),
-        Row("spawn to first answer", f"{first * 1e3:.0f} ms", f"{first / start:.2f} of bare trio", "<= 1.5", first / start <= 1.5),
+        Row("spawn to first reply", f"{first * 1e3:.0f} ms", f"{first / start:.2f} of bare trio", "<= 1.5", first / start <= 1.5),
         last,
     ]
 
 
 def main() -> None:
-    """Measure, print."""
-    # As pip does when it installs: a checkout may never have been compiled.
+    """Measure everything and print the table."""
+    # pip compiles what it installs, but a checkout may never have been compiled.
     compileall.compile_dir("nsbroker", quiet=1)
     with Sleeper() as sleeper:
         pid = sleeper.pid

@@ -1,4 +1,4 @@
-"""nsbroker's own rows: a real daemon with its policy and its audit record on."""
+"""The measurements of nsbroker itself: a real daemon with a policy and with audit records."""
 
 import contextlib
 import json
@@ -25,7 +25,7 @@ _RULE = '[[allow]]\nname = "r{0}"\nwho = "everyone"\ntargets = ["name:net-{0}-*"
 
 @contextlib.contextmanager
 def daemon(rules: int = 1) -> Iterator[Daemon]:
-    """A daemon; with `rules` above 1, the one that allows all comes after that many others."""
+    """Run a daemon with `rules` rules; the rule that allows everything is the last one."""
     with tempfile.TemporaryDirectory() as folder:
         running = Daemon(Path(folder), limits="connections = 2000")
         if rules > 1:
@@ -37,13 +37,13 @@ def daemon(rules: int = 1) -> Iterator[Daemon]:
 
 
 def one_by_one(broker: Broker, pid: int, count: int) -> list[float]:
-    """Open one namespace, close it."""
+    """Open and close one namespace, `count` times.  Returns the seconds of each time."""
     target = f"pid:{pid}"
     return rounds(lambda: broker.open(target, "net").close(), count)
 
 
 def in_flight(running: Daemon, pid: int, types: tuple[str, ...], depth: int, count: int) -> list[float]:
-    """The seconds per call with `depth` calls under way on one connection, eleven times."""
+    """Return the seconds per call with `depth` calls in flight on one connection, measured eleven times."""
     request = {"method": "io.nsbroker.Broker.Open", "parameters": {"target": {"pid": pid}, "types": types}}
     data = msgspec.json.encode(request) + b"\0"
     buffer = memoryview(bytearray(65536))
@@ -67,13 +67,13 @@ def in_flight(running: Daemon, pid: int, types: tuple[str, ...], depth: int, cou
 
 
 def with_idle_connections(running: Daemon, pid: int, idle: int, count: int) -> tuple[list[float], list[float], float]:
-    """The same work without and with `idle` connections that say nothing, and the memory that each of them takes."""
+    """Return the seconds of calls without and with `idle` silent connections, and the bytes of memory for each of these."""
     with running.connect() as broker:
         alone = one_by_one(broker, pid, count)
         before = running.memory()
         quiet = [running.raw() for _ in range(idle)]
         eventually(lambda: (broker.status().connections or 0) > idle, "all are connected")
-        # A connection that has asked once has made all that it will make.
+        # After one call, a connection has allocated all that it will allocate.
         for sock in quiet:
             sock.send(b'{"method":"io.nsbroker.Broker.WhoAmI"}\0')
             sock.recv(1000)
@@ -85,7 +85,7 @@ def with_idle_connections(running: Daemon, pid: int, idle: int, count: int) -> t
 
 
 def idle_memory() -> tuple[int, int]:
-    """Resident bytes of an idle daemon, and of an interpreter that has merely imported trio and msgspec."""
+    """Return the resident bytes of an idle daemon, and of an interpreter that has only imported trio and msgspec."""
     code = "import trio, msgspec; print(open('/proc/self/statm').read().split()[1])"
     bare = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     with daemon() as running:
@@ -94,8 +94,8 @@ def idle_memory() -> tuple[int, int]:
         return running.memory(), int(bare) * os.sysconf("SC_PAGESIZE")
 
 
-def first_answer() -> float:
-    """The seconds from spawning the daemon, its socket already there as systemd would pass it, to the first answer."""
+def first_reply() -> float:
+    """Return the seconds from starting the daemon, with a socket passed as systemd does, to the first reply."""
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"{folder}/socket")
         listener.listen()
@@ -116,20 +116,20 @@ def first_answer() -> float:
 
 
 def on_demand() -> tuple[float, float]:
-    """The seconds from the first connection to the answer in a booted systemd, and those of `bare_start` there.
+    """Return the seconds from the first connection to the reply in a booted systemd, and those of `bare_start` there.
 
     Raises FileNotFoundError where no systemd can be booted.
     """
     if shutil.which("systemd-nspawn") is None:
         raise FileNotFoundError("systemd-nspawn")
     boot = Path(__file__).parent.parent / "boot-systemd"
-    said = subprocess.run([boot, sys.executable, "-m", "tests.bench.demand"], capture_output=True, text=True, check=True).stdout
-    first, bare = json.loads(said.splitlines()[-1])
+    output = subprocess.run([boot, sys.executable, "-m", "tests.bench.demand"], capture_output=True, text=True, check=True).stdout
+    first, bare = json.loads(output.splitlines()[-1])
     return first, bare
 
 
 def bare_start() -> float:
-    """The seconds that an interpreter takes to import trio and msgspec and end."""
+    """Return the seconds that an interpreter needs to import trio and msgspec and exit."""
     start = time.perf_counter()
     subprocess.run([sys.executable, "-c", "import trio, msgspec"], check=True)
     return time.perf_counter() - start

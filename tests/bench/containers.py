@@ -1,4 +1,4 @@
-"""Containers by name: beside the engine's own answer, among many, and while another engine says nothing."""
+"""Opening containers by name: compared with the engine's own API, among many, and while another engine is silent."""
 
 import http.client
 import os
@@ -20,7 +20,7 @@ _ROUNDS = 3
 
 
 class Compared(NamedTuple):
-    """The median seconds of a call, and of what it is measured beside."""
+    """The median seconds of a call, and of what it is compared with."""
 
     seconds: float
     beside: float
@@ -33,19 +33,19 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def _inspect() -> None:
-    # A connection for each, as the broker makes them.
+    # A new connection for each query, as in the broker.
     with closing(_UnixConnection("docker")) as connection:
         connection.request("GET", "/containers/web/json")
         assert connection.getresponse().read()
 
 
 @contextmanager
-def running(kind: type[Engine]) -> Iterator[Engine]:
-    """The engine; raises FileNotFoundError where it is not installed."""
-    if missing := kind.missing():
+def running(engine_type: type[Engine]) -> Iterator[Engine]:
+    """Run the engine.  Raises FileNotFoundError if it is not installed."""
+    if missing := engine_type.missing():
         raise FileNotFoundError(", ".join(missing))
     WORK.mkdir(exist_ok=True)
-    engine = kind()
+    engine = engine_type()
     engine.start()
     try:
         yield engine
@@ -58,7 +58,7 @@ def _open(client: Broker, target: str) -> list[float]:
 
 
 def by_name() -> Compared:
-    """`docker:web` beside docker's own inspect."""
+    """Compare `docker:web` with docker's own inspect."""
     ours: list[float] = []
     theirs: list[float] = []
     with running(Docker) as docker, broker.daemon() as daemon, daemon.connect() as client:
@@ -70,7 +70,7 @@ def by_name() -> Compared:
 
 
 def among_many() -> Compared:
-    """`crun:c000` among a hundred containers beside the same alone."""
+    """Compare `crun:c000` among a hundred containers with the same container alone."""
     alone: list[float] = []
     among: list[float] = []
     with running(Crun) as crun, broker.daemon() as daemon, daemon.connect() as client:
@@ -83,7 +83,7 @@ def among_many() -> Compared:
 
 
 def beside_a_silent_engine() -> Compared:
-    """`crun:web` with a docker that accepts and says nothing, beside the same without."""
+    """Compare `crun:web` while a docker accepts connections and never replies with the same before it."""
     path = Path(f"/run/silent-{os.getpid()}")
     before: list[float] = []
     during: list[float] = []

@@ -1,4 +1,4 @@
-"""Run inside a booted systemd: the time from the first connection to the answer, with the broker started in between."""
+"""Measure the time from the first connection to the reply, with the broker started on demand.  Runs in a booted systemd."""
 
 import json
 import statistics
@@ -14,7 +14,7 @@ _ADDRESS = "unix:/run/nsbroker/io.nsbroker.Broker"
 _ROUNDS = 7
 
 
-def _first_answer() -> float:
+def _first_reply() -> float:
     subprocess.run(["systemctl", "stop", "nsbroker.service"], check=True)
     start = time.perf_counter()
     with connect(_ADDRESS, timeout=20) as broker:
@@ -23,11 +23,11 @@ def _first_answer() -> float:
 
 
 def main() -> None:
-    """Print the median seconds of it, and of an interpreter that merely imports trio and msgspec."""
+    """Print the median seconds as JSON, and those of an interpreter that only imports trio and msgspec."""
     nsbroker = str(Path(sys.executable).with_name("nsbroker"))
     subprocess.run([nsbroker, "install-units"], check=True, stdout=subprocess.DEVNULL)
     subprocess.run(["systemctl", "enable", "--quiet", "--now", "nsbroker.socket"], check=True)
-    times = [(_first_answer(), bare_start()) for _ in range(_ROUNDS)]
+    times = [(_first_reply(), bare_start()) for _ in range(_ROUNDS)]
     print(json.dumps([statistics.median(column) for column in zip(*times, strict=True)]))
 
 

@@ -1,4 +1,4 @@
-"""List beside lsns(8), and what it costs to watch a host on which nothing happens."""
+"""List compared with lsns(8), and the cost of watching a host on which nothing happens."""
 
 import contextlib
 import os
@@ -21,7 +21,7 @@ _WATCHED = 10.0
 
 
 class Listed(NamedTuple):
-    """Seconds of single lists: the call, the whole command, lsns; and bytes that the daemon has more than before."""
+    """Seconds of single runs of the call, of the whole command and of lsns; and the bytes by which the daemon grew."""
 
     call: list[float]
     command: list[float]
@@ -31,7 +31,7 @@ class Listed(NamedTuple):
 
 @contextlib.contextmanager
 def crowd(count: int) -> Iterator[None]:
-    """So many processes that sleep."""
+    """Run `count` processes that sleep while the block runs."""
     code = """
 import os, signal, sys
 for _ in range(int(sys.argv[1])):
@@ -48,12 +48,12 @@ signal.pause()
     finally:
         os.killpg(parent.pid, signal.SIGKILL)
         parent.wait()
-        # They are the machine's first process's to reap by now.
+        # The first process of the machine reaps them, so wait until it has.
         eventually(lambda: _processes() < before + count // 2, "the processes end")
 
 
 def lists(count: int, turns: int) -> Listed:
-    """With `count` processes more than there are.  Raises FileNotFoundError without lsns."""
+    """Measure lists among `count` additional processes.  Raises FileNotFoundError without lsns."""
     lsns = shutil.which("lsns")
     if lsns is None:
         raise FileNotFoundError("lsns")
@@ -80,7 +80,7 @@ def _commands(command: list[str], daemon: Daemon) -> list[float]:
 
 
 def watching(count: int) -> float:
-    """The share of one CPU that the daemon takes for one watch, among `count` processes that sleep."""
+    """Return the share of one CPU that the daemon uses for one watch among `count` sleeping processes."""
     with broker.daemon() as daemon, crowd(count), daemon.connect() as client, client.watch() as events:
         for event in events:
             if event.event == "ready":
@@ -93,7 +93,7 @@ def watching(count: int) -> float:
 
         reader = threading.Thread(target=read)
         reader.start()
-        # What the crowd's arrival has set off is over by then.
+        # By then, the scans that the new processes caused are over.
         time.sleep(1)
         start = _cpu(daemon.pid)
         time.sleep(_WATCHED)

@@ -1,8 +1,8 @@
-/* The floor: two processes that do only the system calls of one Open, the asking and the serving one.
+/* The lower bound: a client and a server process that do only the system calls of one Open.
  *
  * usage: pair PID ROUNDS
- * The server pins the process, opens its network namespace, sends it; the client receives and closes it.
- * Prints the time of each round in nanoseconds, a line each.
+ * The server pins the process, opens its network namespace and sends it; the client receives and closes it.
+ * Prints the time of each round in nanoseconds, one per line.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>

@@ -1,4 +1,4 @@
-"""What nsbroker is measured beside: each gives the seconds of single rounds."""
+"""The programs that nsbroker is compared with.  Each function returns the seconds of single rounds."""
 
 import asyncio
 import os
@@ -14,7 +14,7 @@ import asyncvarlink
 
 
 def rounds(work: Callable[[], object], count: int) -> list[float]:
-    """The seconds that each of `count` runs of `work` took, after some to warm up."""
+    """Return the seconds of each of `count` runs of `work`, after some runs to warm up."""
     for _ in range(count // 10):
         work()
     times = []
@@ -26,7 +26,7 @@ def rounds(work: Callable[[], object], count: int) -> list[float]:
 
 
 def c_pair(pid: int, count: int) -> list[float]:
-    """Two C processes that do only the system calls."""
+    """Run two C processes that do only the system calls."""
     with tempfile.TemporaryDirectory() as folder:
         program = f"{folder}/pair"
         subprocess.run(["cc", "-O2", "-o", program, Path(__file__).with_name("pair.c")], check=True)
@@ -35,16 +35,16 @@ def c_pair(pid: int, count: int) -> list[float]:
 
 
 def direct(pid: int, count: int) -> list[float]:
-    """Opening /proc/PID/ns/net in Python itself, without any broker."""
+    """Open /proc/PID/ns/net in this process, without a broker."""
     return rounds(lambda: os.close(os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)), count)
 
 
 class Opener(asyncvarlink.VarlinkInterface, name="com.example.Opener"):
-    """The same work on asyncvarlink."""
+    """The same work, implemented with asyncvarlink."""
 
     @asyncvarlink.varlinkmethod(return_parameter="namespace")
     def Open(self, *, pid: int) -> asyncvarlink.FileDescriptor:  # noqa: N802 - the name on the wire
-        """Pin, open, hand over."""
+        """Pin the process, open its network namespace, and hand it over."""
         pidfd = os.pidfd_open(pid)
         fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         os.close(pidfd)
@@ -76,7 +76,7 @@ async def _ask_asyncvarlink(path: str, pid: int, count: int) -> list[float]:
 
 
 def asyncvarlink_pair(pid: int, count: int) -> list[float]:
-    """Server and client of the other varlink library that passes file descriptors."""
+    """Run server and client of the other varlink library that passes file descriptors."""
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/socket"
         server = subprocess.Popen([sys.executable, "-m", "tests.bench.rivals", path])

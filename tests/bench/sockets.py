@@ -1,9 +1,9 @@
-"""Ways into a network: `nsbroker forward` beside socat with nsenter (as kubectl's port-forward did it), and beside none.
+"""Ways into a network: `nsbroker forward`, compared with socat and nsenter (as in kubectl's port-forward), and with neither.
 
-A server inside swallows or echoes, in a process of its own; clients are threads of this one.  `direct` is a client whose
-socket was made inside.  socat is as people start it, with its own size of buffers: for each connection it starts nsenter,
-which starts a second socat inside.  Without an nsenter for each (`netns=`, which not every socat has) connecting would
-be faster; bytes would still be copied by a process.
+A server inside discards or echoes bytes, in its own process; the clients are threads of this process.  `direct` is a client
+whose socket was made inside.  socat is started as people usually do, with its default buffer size: for each connection it
+starts nsenter, which starts a second socat inside.  Without an nsenter for each connection (`netns=`, which not every socat
+has), connecting would be faster, but a process would still copy the bytes.
 """
 
 import contextlib
@@ -34,20 +34,20 @@ _FIRST_BYTES = 60
 
 
 class Way(NamedTuple):
-    """The medians of one way into the network."""
+    """The median results of one way into the network."""
 
     alone: float
     """Bytes per second through one connection."""
     crowd: float
-    """Bytes per second through a hundred at once."""
+    """Bytes per second through a hundred connections at once."""
     trip: float
-    """Seconds of a byte's round trip."""
+    """Seconds of the round trip of a byte."""
     first: float
-    """Seconds from connecting to the first byte of an answer."""
+    """Seconds from connecting to the first byte of the reply."""
 
 
 def opening(count: int) -> tuple[float, float]:
-    """The median seconds of OpenSocket, and those of Open of the same network, over one connection."""
+    """Return the median seconds of OpenSocket, and of Open of the same network, over one connection."""
     sockets: list[float] = []
     namespaces: list[float] = []
     with named_network(_NAME), broker.daemon() as running, running.connect() as client:
@@ -58,9 +58,9 @@ def opening(count: int) -> tuple[float, float]:
 
 
 def ways(count: int, size: int) -> dict[str, Way]:
-    """Each way's medians of `count` rounds, in which all take turns; `size` bytes go through each time.
+    """Return the medians of each way, from `count` rounds in which the ways take turns; `size` bytes go through each time.
 
-    Raises FileNotFoundError where socat is not installed.
+    Raises FileNotFoundError if socat is not installed.
     """
     if shutil.which("socat") is None:
         raise FileNotFoundError("socat")
@@ -139,7 +139,7 @@ def _answers(connect: Connect) -> bool:
 
 @contextlib.contextmanager
 def _serving(listener: socket.socket, serve: Callable[[socket.socket], None]) -> Iterator[None]:
-    """A process that answers each connection: what is measured shares no interpreter with the clients."""
+    """Serve connections in a child process, so that the server does not share an interpreter with the clients."""
     child = os.fork()
     if child == 0:
         try:
@@ -157,10 +157,10 @@ def _serving(listener: socket.socket, serve: Callable[[socket.socket], None]) ->
 
 
 def _swallow(sock: socket.socket) -> None:
-    """Read to the end, and say that it came."""
+    """Read to the end, and then confirm with one byte."""
     buffer = bytearray(_PIECE)
     with sock, contextlib.suppress(OSError):
-        # The kernel drops what it is not asked to copy: reading costs next to nothing.
+        # With MSG_TRUNC the kernel drops the bytes instead of copying them, so reading costs almost nothing.
         while sock.recv_into(buffer, flags=socket.MSG_TRUNC):
             pass
         sock.sendall(b"!")
@@ -174,10 +174,10 @@ def _echo(sock: socket.socket) -> None:
 
 
 def _pour(connect: Connect, connections: int, size: int) -> float:
-    """The bytes per second of `size` bytes through so many connections at once, until the server has all."""
+    """Send `size` bytes through that many connections at once, until the server has all.  Returns the bytes per second."""
     piece = bytes(_PIECE)
     socks = [connect() for _ in range(connections)]
-    # socat's processes start by and by, which has a row of its own.
+    # Wait until socat has started its processes; the time of that has its own row.
     time.sleep(0.01 * connections)
 
     def send(sock: socket.socket) -> None:

@@ -1,4 +1,4 @@
-"""These tests run where `make test-browser` has a browser for them, and nowhere else."""
+"""These tests run only with `make test-browser`, which installs a browser."""
 
 import os
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from tests.browser.webdriver import Browser
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave them out elsewhere."""
+    """Remove these tests from other runs."""
     if "NSBROKER_BROWSER" not in os.environ:
         here = Path(__file__).parent
         items[:] = [item for item in items if here not in item.path.parents]
@@ -28,7 +28,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def dark_browser() -> Iterator[Browser]:
-    """The same with dark colours."""
+    """Chromium, with dark colours."""
     window = Browser(dark=True)
     try:
         yield window

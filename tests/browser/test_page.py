@@ -1,4 +1,4 @@
-"""The page of `nsbroker map` in a real browser: what people see, point at, type, and what it never does."""
+"""The page of `nsbroker map` in a real browser: what people see, point at and type, and what the page must never do."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ from tests.world import Daemon, run_command
 
 Show = Callable[[Imagined], Chart]
 
-# Each is the body of a function in the page.
+# Each of these is the body of a function that runs in the page.
 NAMES = "return [...document.querySelectorAll(arguments[0])].map(one => one.dataset.find)"
 PANEL = "return document.getElementById('panel').innerText"
 FOCUS = "return document.activeElement.dataset.find ?? document.activeElement.id"
@@ -25,10 +25,10 @@ SCROLLED = "return document.getElementById('map').scrollLeft"
 
 @pytest.fixture
 def show(browser: Browser, tmp_path: Path) -> Iterator[Show]:
-    """Opens the page of a host.  Afterwards nothing was complained of, and nothing was loaded but the page."""
+    """A function that opens the page of a host.  Afterwards, check that there were no errors and that only the page was loaded."""
 
     def open_page(host: Imagined) -> Chart:
-        chart = chart_of(host.spaces)
+        chart = chart_of(host.namespaces)
         file = tmp_path / "map.html"
         file.write_text(page(chart, "a summary"))
         browser.open(file)
@@ -83,15 +83,15 @@ def test_search_finds_units_in_the_hosts_column_inodes_and_commands(browser: Bro
         browser.run("document.activeElement.blur()")
 
 
-def test_pointing_at_a_namespace_tells_of_it_and_lights_those_that_share_it(browser: Browser, show: Show) -> None:
+def test_pointing_at_a_namespace_describes_it_and_highlights_who_shares_it(browser: Browser, show: Show) -> None:
     chart = show(pod_host())
-    bar = next(bar for bar in chart.bars if bar.colour is not None and bar.space.type is T.NET)
-    selector = f".bar[data-find^='net:[{bar.space.inode}]']"
+    bar = next(bar for bar in chart.bars if bar.colour is not None and bar.ns.type is T.NET)
+    selector = f".bar[data-find^='net:[{bar.ns.inode}]']"
     browser.point(f"{selector} rect")
-    said = browser.run(PANEL)
-    assert said.startswith(f"net:[{bar.space.inode}]")
+    shown = browser.run(PANEL)
+    assert shown.startswith(f"net:[{bar.ns.inode}]")
     for words in ("shared by", "cri:shop/checkout, cri:shop/checkout/app, cri:shop/checkout/log", "/bin/sleep 1000"):
-        assert words in said
+        assert words in shown
     assert names(browser, ".column.on") == ["cri:shop/checkout", "cri:shop/checkout/app", "cri:shop/checkout/log"]
     assert len(names(browser, ".bar.on")) == 1
     assert browser.run(OPACITY, selector) == [1]
@@ -101,7 +101,7 @@ def test_pointing_at_a_namespace_tells_of_it_and_lights_those_that_share_it(brow
     assert "Point at" in browser.run(PANEL)
 
 
-def test_pointing_at_a_column_lights_what_it_is_in_and_whom_it_shares_with(browser: Browser, show: Show) -> None:
+def test_pointing_at_a_column_highlights_its_namespaces_and_who_shares_them(browser: Browser, show: Show) -> None:
     show(pod_host())
     browser.point(".column[data-find='cri:shop/checkout/app'] .back")
     assert "cri:shop/checkout/app" in browser.run(PANEL)
@@ -109,7 +109,7 @@ def test_pointing_at_a_column_lights_what_it_is_in_and_whom_it_shares_with(brows
     assert len(names(browser, ".bar.on")) == 8
 
 
-def test_a_click_keeps_it_until_escape(browser: Browser, show: Show) -> None:
+def test_a_click_keeps_the_highlight_until_escape(browser: Browser, show: Show) -> None:
     show(pod_host())
     browser.point(".bar.shared rect", click=True)
     kept = browser.run(PANEL)
@@ -121,7 +121,7 @@ def test_a_click_keeps_it_until_escape(browser: Browser, show: Show) -> None:
     assert names(browser, ".kept") == []
 
 
-def test_the_keyboard_goes_everywhere(browser: Browser, show: Show) -> None:
+def test_the_keyboard_reaches_everything(browser: Browser, show: Show) -> None:
     chart = show(pod_host())
     browser.run("document.getElementById('search').focus()")
     browser.press("Tab")
@@ -144,7 +144,7 @@ def test_the_keyboard_goes_everywhere(browser: Browser, show: Show) -> None:
     assert len(browser.run("return [...document.querySelectorAll('#plot [tabindex=\"0\"]')]")) == 1
 
 
-def test_every_namespace_has_a_name_for_those_who_hear_it(browser: Browser, show: Show) -> None:
+def test_every_namespace_has_a_label_for_screen_readers(browser: Browser, show: Show) -> None:
     show(pod_host())
     for label in browser.run("return [...document.querySelectorAll('.bar')].map(one => one.getAttribute('aria-label'))"):
         assert "processes: " in label
@@ -162,9 +162,9 @@ def test_hostile_names_are_shown_and_run_nothing(browser: Browser, show: Show) -
     assert browser.run("return document.querySelectorAll('script, img, #panel script').length") == 1
 
 
-def test_nothing_that_is_put_into_the_page_runs(browser: Browser, tmp_path: Path) -> None:
+def test_a_script_that_is_injected_into_the_page_does_not_run(browser: Browser, tmp_path: Path) -> None:
     file = tmp_path / "map.html"
-    text = page(chart_of(pod_host().spaces), "a summary")
+    text = page(chart_of(pod_host().namespaces), "a summary")
     file.write_text(text.replace("<h1>", "<img src=https://example.org/x onerror=window.ran=1><script>window.ran=1</script><h1>"))
     browser.open(file)
     assert browser.run("return window.ran") is None
@@ -199,11 +199,11 @@ def test_the_headings_fit_their_columns(browser: Browser, show: Show) -> None:
 
 @pytest.mark.parametrize("columns", [1, 10, 200])
 @pytest.mark.parametrize("colours", ["light", "dark"])
-def test_the_picture_has_the_colours_of_who_looks_at_it(
+def test_the_picture_follows_the_preferred_colours(
     browser: Browser, dark_browser: Browser, tmp_path: Path, columns: int, colours: str
 ) -> None:
     window = browser if colours == "light" else dark_browser
-    chart = chart_of(busy_host(columns).spaces)
+    chart = chart_of(busy_host(columns).namespaces)
     for file, text in ((tmp_path / "map.svg", picture(chart, "a summary")), (tmp_path / "map.html", page(chart, "a summary"))):
         file.write_text(text)
         window.open(file)
@@ -216,7 +216,7 @@ def test_the_picture_has_the_colours_of_who_looks_at_it(
         assert (ink == "rgb(27, 31, 36)") == (colours == "light")
 
 
-def test_the_page_that_the_command_writes(daemon: Daemon, browser: Browser, tmp_path: Path) -> None:
+def test_the_page_that_the_command_writes_works(daemon: Daemon, browser: Browser, tmp_path: Path) -> None:
     file = tmp_path / "map.html"
     assert run_command("map", str(file), address=daemon.address).returncode == 0
     browser.open(file)

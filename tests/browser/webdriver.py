@@ -1,4 +1,4 @@
-"""A real browser: headless Chromium, driven over the WebDriver protocol."""
+"""Control a real browser, headless Chromium, over the WebDriver protocol."""
 
 import base64
 import json
@@ -21,7 +21,7 @@ KEYS = {"Enter": "\ue007", "Escape": "\ue00c", "Tab": "\ue004", "ArrowLeft": "\u
 
 
 class Browser:
-    """One window.  `dark`: as a person with dark colours has it."""
+    """One browser window.  `dark`: prefer dark colours.  `size` is in pixels."""
 
     def __init__(self, *, dark: bool = False, size: tuple[int, int] = (1400, 900)) -> None:
         self._profile = tempfile.TemporaryDirectory()
@@ -48,7 +48,7 @@ class Browser:
         request = urllib.request.Request(
             self._address + self._session + path, data, {"Content-Type": "application/json"}, method=method
         )
-        # No proxy of the environment's is asked.
+        # Ignore proxies that the environment names.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
             with opener.open(request, timeout=40) as answer:
@@ -58,37 +58,37 @@ class Browser:
                 raise AssertionError(json.load(error)["value"]["message"]) from None
 
     def open(self, file: Path) -> None:
-        """Load a file; what was logged before is forgotten."""
+        """Load a file, and drop what was logged before."""
         self.log("browser")
         self.log("performance")
         self._ask("POST", "/url", {"url": file.as_uri()})
 
     def run(self, script: str, *arguments: object) -> Any:
-        """What a function with this body returns."""
+        """Run a function with this body in the page, and return its result."""
         return self._ask("POST", "/execute/sync", {"script": script, "args": arguments})
 
     def log(self, kind: str) -> list[Any]:
-        """What was logged since it was last asked for."""
+        """Return what was logged since the last call."""
         return list(self._ask("POST", "/se/log", {"type": kind}))
 
     def complaints(self) -> list[str]:
-        """What the console shows; not what the browser's own first page says, which may still come."""
+        """Return the messages of the console, without those of the browser's own start page, which may still arrive."""
         lines = [entry["message"] for entry in self.log("browser")]
         return [line for line in lines if not line.startswith("chrome://")]
 
     def requests(self) -> list[str]:
-        """Where requests went since the page was opened."""
+        """Return the URLs of all requests since the page was opened."""
         events = [json.loads(entry["message"])["message"] for entry in self.log("performance")]
         sent = [event["params"] for event in events if event["method"] == "Network.requestWillBeSent"]
         return [one["request"]["url"] for one in sent if not one["documentURL"].startswith("chrome://")]
 
     def press(self, *keys: str) -> None:
-        """Press keys, or type."""
+        """Press and release keys, one after the other."""
         strokes = [{"type": kind, "value": KEYS.get(key, key)} for key in keys for kind in ("keyDown", "keyUp")]
         self._ask("POST", "/actions", {"actions": [{"type": "key", "id": "keys", "actions": strokes}]})
 
     def point(self, selector: str, *, click: bool = False) -> None:
-        """Move the mouse to the first such element, and perhaps click it."""
+        """Move the mouse to the first element that the selector matches, and click it if `click` is true."""
         element = self._ask("POST", "/element", {"using": "css selector", "value": selector})
         strokes: list[dict[str, object]] = [
             {"type": "pointerMove", "duration": 0, "x": 0, "y": 0, "origin": {_ELEMENT: element[_ELEMENT]}}
@@ -98,11 +98,11 @@ class Browser:
         self._ask("POST", "/actions", {"actions": [{"type": "pointer", "id": "mouse", "actions": strokes}]})
 
     def screenshot(self, file: Path) -> None:
-        """What it looks like, as PNG."""
+        """Save a picture of the window as PNG."""
         file.write_bytes(base64.b64decode(self._ask("GET", "/screenshot")))
 
     def close(self) -> None:
-        """End it."""
+        """Close the window and end the driver."""
         try:
             if self._session:
                 self._ask("DELETE", "")

@@ -1,6 +1,7 @@
-"""What commands that connect are led to."""
+"""What tests of several commands share: checking an error, and a server inside a network namespace to connect to."""
 
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,31 +12,41 @@ from tests.world import ALICE, Daemon, listen_inside
 
 @pytest.fixture
 def server(daemon: Daemon, blue: Path) -> Iterator[socket.socket]:
-    """It listens on the loopback of blue, inside which ALICE may have TCP sockets made and nothing else."""
+    """A server that listens on the loopback of blue.  ALICE may have TCP sockets made inside blue, and nothing else."""
     daemon.allow("alice", who=[f"user:{ALICE}"], targets=["name:blue"], sockets=["inet:stream", "inet6:stream"])
     with listen_inside("blue") as listener:
         yield listener
 
 
 def port_of(sock: socket.socket) -> int:
-    """Where `sock` is bound."""
+    """Return the port to which `sock` is bound."""
     return int(sock.getsockname()[1])
 
 
 def accepted(listener: socket.socket) -> socket.socket:
-    """The next connection to `listener`."""
+    """Accept the next connection to `listener`."""
     sock, _ = listener.accept()
     sock.settimeout(10)
     return sock
 
 
 def read_all(sock: socket.socket) -> bytes:
-    """What comes until the end."""
+    """Read until the end of the data."""
     with sock.makefile("rb") as file:
         return file.read()
 
 
 def break_off(sock: socket.socket) -> None:
-    """Close `sock` with a reset."""
+    """Close `sock` so that the connection is reset."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     sock.close()
+
+
+def one_line(done: subprocess.CompletedProcess[str], code: int) -> str:
+    """Check that a command failed with one line on standard error and nothing else, and return that line."""
+    assert done.returncode == code, done
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("nsbroker: ")
+    return lines[0]

@@ -1,7 +1,9 @@
-"""Runs commands of nsbroker one after the other, each in a child of this interpreter, which saves starting one for each.
+"""Run many commands of nsbroker one after the other, each in a forked child, which is faster than starting Python for each.
 
-usage: python every_command.py FILE FOLDER [FD...], where FILE has a JSON list of command lines.  What the number N says on
-the descriptors FD goes into FOLDER/N.FD, and its exit code into FOLDER/N.
+usage: python every_command.py FILE FOLDER [FD...]
+
+FILE contains a JSON list of command lines.  The output of command number N on each descriptor FD is written to FOLDER/N.FD,
+and its exit code to FOLDER/N.
 """
 
 import fcntl
@@ -13,7 +15,7 @@ from nsbroker.cli.main import main
 
 
 def capture(path: str, fd: int) -> None:
-    """Have what is written to `fd` go into a file.  Other numbers that are closed stay closed."""
+    """Redirect `fd` to a file.  Other descriptors that are closed stay closed."""
     opened = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
     high = fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, 10)
     os.close(opened)
@@ -22,7 +24,7 @@ def capture(path: str, fd: int) -> None:
 
 
 def run_all(file: str, folder: str, captured: list[str]) -> None:
-    """Run them."""
+    """Run all command lines of `file`, and write the results into `folder`."""
     with open(file) as lines:
         commands = json.load(lines)
     for number, line in enumerate(commands):

@@ -1,15 +1,15 @@
-"""A host that is not there: descriptions of its namespaces, as List would give them."""
+"""A made-up host: descriptions of its namespaces, such as List returns."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from nsbroker.model.description import Holder, HolderKind, LeadingProcess, NamespaceDescription
+from nsbroker.model.description import LeadingProcess, NamespaceDescription, Reference, ReferenceKind
 from nsbroker.model.identity import NamespaceType
 
 T = NamespaceType
 POD = (T.NET, T.IPC, T.UTS)
-"""What the containers of a pod share."""
+"""The namespace types that the containers of a pod share."""
 OWN = (T.PID, T.MNT, T.CGROUP)
-"""What each has of its own."""
+"""The namespace types that each container has alone."""
 _NSFS = 4
 HOSTILE = "<script>alert(1)</script>&amp;\"'\n\x1b[31m\u202e\x00\ud800\udcff]]>--></style>"
 HOSTILE_AS_TEXT = "<script>alert(1)</script>&amp;\"'\\n\\x1b[31m\\u202e\\x00\\ud800\\xff]]>--></style>"
@@ -18,70 +18,78 @@ Cells = dict[NamespaceType, NamespaceDescription]
 
 
 class Imagined:
-    """The host's own namespaces, and what is added."""
+    """A host with its own namespaces and those that the methods add."""
 
     def __init__(self) -> None:
         self._inode = 4026531840
         self._pid = 100
         init = LeadingProcess(1, uid=0, command="/sbin/init")
         self.host: Cells = {
-            kind: NamespaceDescription(
-                kind, self._next(), _NSFS, 150, owner_uid=0, process=init, containers=[], units=["init.scope"]
+            ns_type: NamespaceDescription(
+                ns_type, self._next(), _NSFS, 150, owner_uid=0, process=init, containers=[], units=["init.scope"]
             )
-            for kind in NamespaceType
+            for ns_type in NamespaceType
         }
-        self.spaces = list(self.host.values())
+        self.namespaces = list(self.host.values())
 
     def _next(self) -> int:
         self._inode += 1
         return self._inode
 
     def make(
-        self, kind: NamespaceType, command: str = "/bin/sleep 1000", holders: Iterable[Holder] = (), *, processes: int = 1
+        self, ns_type: NamespaceType, command: str = "/bin/sleep 1000", references: Iterable[Reference] = (), *, processes: int = 1
     ) -> NamespaceDescription:
-        """A namespace; with processes, a new one leads them."""
+        """Add a namespace.  If it has processes, the leading one gets a new pid."""
         self._pid += 1
         leader = LeadingProcess(self._pid, uid=0, command=command) if processes else None
-        space = NamespaceDescription(
-            kind, self._next(), _NSFS, processes, owner_uid=0, process=leader, holders=[*holders] or None, containers=[], units=[]
+        ns = NamespaceDescription(
+            ns_type,
+            self._next(),
+            _NSFS,
+            processes,
+            owner_uid=0,
+            process=leader,
+            references=[*references] or None,
+            containers=[],
+            units=[],
         )
-        self.spaces.append(space)
-        return space
+        self.namespaces.append(ns)
+        return ns
 
     def container(
         self, name: str, own: Sequence[NamespaceType] = OWN, others: Mapping[NamespaceType, NamespaceDescription] | None = None
     ) -> Cells:
-        """A container: namespaces of its own, those of others, and else the host's."""
-        cells = {**self.host, **{kind: self.make(kind) for kind in own}, **(others or {})}
-        for space in cells.values():
-            assert space.containers is not None
-            space.containers.append(name)
+        """Add a container.  It gets new namespaces of the types `own`, those in `others`, and the host's for all other types."""
+        cells = {**self.host, **{ns_type: self.make(ns_type) for ns_type in own}, **(others or {})}
+        for ns in cells.values():
+            assert ns.containers is not None
+            ns.containers.append(name)
         return cells
 
     def pod(self, name: str, *containers: str) -> Cells:
-        """A pod of Kubernetes."""
+        """Add a Kubernetes pod with these containers, and return the namespaces of its sandbox."""
         sandbox = self.container(f"cri:{name}", (*POD, *OWN))
         for container in containers:
-            self.container(f"cri:{name}/{container}", OWN, {kind: sandbox[kind] for kind in POD})
+            self.container(f"cri:{name}/{container}", OWN, {ns_type: sandbox[ns_type] for ns_type in POD})
         return sandbox
 
     def unit(
         self, name: str, own: Sequence[NamespaceType] = (), others: Mapping[NamespaceType, NamespaceDescription] | None = None
     ) -> Cells:
-        """A systemd unit."""
-        cells = {**self.host, **{kind: self.make(kind) for kind in own}, **(others or {})}
-        for space in cells.values():
-            assert space.units is not None
-            space.units.append(name)
+        """Add a systemd unit.  Its namespaces are chosen as those of a container."""
+        cells = {**self.host, **{ns_type: self.make(ns_type) for ns_type in own}, **(others or {})}
+        for ns in cells.values():
+            assert ns.units is not None
+            ns.units.append(name)
         return cells
 
-    def bound(self, path: str, kind: NamespaceType = T.NET) -> NamespaceDescription:
-        """A namespace that nothing but a file keeps alive."""
-        return self.make(kind, holders=[Holder(HolderKind.MOUNT, path=path)], processes=0)
+    def bound(self, path: str, ns_type: NamespaceType = T.NET) -> NamespaceDescription:
+        """Add a namespace that only a bind mount at `path` keeps alive."""
+        return self.make(ns_type, references=[Reference(ReferenceKind.MOUNT, path=path)], processes=0)
 
 
 def busy_host(columns: int) -> Imagined:
-    """A host with about so many columns: pods, containers that share a network, units, a named network."""
+    """Make a host with about this number of columns: pods, containers that share a network, units, a named network."""
     host = Imagined()
     for number in range(3 if columns == 1 else 40):
         host.unit(f"service-{number}.service")

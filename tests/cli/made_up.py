@@ -1,4 +1,4 @@
-"""Descriptions of namespaces that nobody has, and a terminal that nobody sits at."""
+"""Made-up descriptions of namespaces, and a pseudo-terminal to run commands on."""
 
 import fcntl
 import os
@@ -12,18 +12,18 @@ from nsbroker.model.description import LeadingProcess, NamespaceDescription
 from nsbroker.model.identity import NamespaceType
 
 NASTY = "sh -c \x1b]0;owned\x07\x1b[2J\nsecond \r\t\\xff\\xfe \u202egnp.exe \x9b31m 容器"
-"""A command that would like to move the cursor; what was no text in it is written as the broker does."""
+"""A command line that tries to move the cursor.  Bytes that are not text are written as the broker writes them."""
 
 
-def space(inode: int, kind: NamespaceType = NamespaceType.NET, command: str | None = None, **fields: Any) -> NamespaceDescription:
-    """A namespace with one process that runs `command`, or with none."""
+def ns(inode: int, ns_type: NamespaceType = NamespaceType.NET, command: str | None = None, **fields: Any) -> NamespaceDescription:
+    """Make a namespace with one process that runs `command`, or with no process."""
     process = None if command is None else LeadingProcess(pid=inode + 10000, uid=fields.pop("uid", 0), command=command)
     processes = fields.pop("processes", 0 if process is None else 1)
-    return NamespaceDescription(type=kind, inode=inode, device=4, processes=processes, process=process, **fields)
+    return NamespaceDescription(type=ns_type, inode=inode, device=4, processes=processes, process=process, **fields)
 
 
 def run_on_terminal(*arguments: str, address: str, columns: int, **environment: str) -> str:
-    """What the `nsbroker` command writes to a terminal of that width."""
+    """Run `nsbroker` on a terminal of that width, and return what it writes to it."""
     ours, theirs = os.openpty()
     try:
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
@@ -51,5 +51,5 @@ def _read(fd: int) -> bytes:
     try:
         return os.read(fd, 65536)
     except OSError:
-        # Nobody has the other side open any more.
+        # EIO: no process has the other side open any more.
         return b""

@@ -1,4 +1,4 @@
-"""Every command in every environment that somebody may run it in: one line, an exit code, and never a traceback."""
+"""Every command in many environments: a failure is always one line and an exit code, never a traceback."""
 
 import json
 import os
@@ -24,7 +24,7 @@ EVERY_COMMAND = str(Path(__file__).with_name("every_command.py"))
 COMMANDS: dict[str, list[str]] = {
     "show": ["self"],
     "open": ["self", "--", "true"],
-    "run": ["self", "--", "true"],
+    "exec": ["self", "--", "true"],
     "forward": ["nonsense", "80"],
     "connect": ["self", "127.0.0.1", "1"],
     "devices": ["self"],
@@ -32,35 +32,35 @@ COMMANDS: dict[str, list[str]] = {
     "tree": [],
     "watch": ["--type", "nonsense"],
     "map": ["x.svg"],
-    "ps": [],
+    "containers": [],
     "create": ["a/b"],
     "hold": ["self", "a/b"],
     "release": ["nobody-has-this"],
-    "held": [],
+    "list-held": [],
     "whoami": [],
     "explain": ["self"],
-    "check": [],
+    "check-config": [],
     "status": [],
     "serve": ["--idle-timeout", "-1"],
     "install-units": ["--help"],
     "remove-units": ["--help"],
 }
-WITH_JSON = ("show", "devices", "ls", "tree", "ps", "held", "whoami", "explain", "check", "status")
+WITH_JSON = ("show", "devices", "ls", "tree", "containers", "list-held", "whoami", "explain", "check-config", "status")
 
 
 class Environment(NamedTuple):
-    """What is different."""
+    """What differs from a usual environment."""
 
     options: tuple[str, ...] = ()
     variables: Mapping[str, str] = {}
     redirect: str = ""
     prepare: Callable[[], None] | None = None
     arguments: tuple[bytes, ...] = ()
-    # Whether commands that would succeed fail in it.
+    # Whether commands that would otherwise succeed fail in this environment.
     breaks: bool = False
-    # Which of standard output and errors can be read.
+    # Which of standard output (1) and standard error (2) can be read.
     readable: tuple[int, ...] = (1, 2)
-    # What runs the interpreter, and what is there around it.
+    # A command that runs the interpreter, and a context in which it runs.
     prefix: tuple[str, ...] = ()
     around: Callable[[], AbstractContextManager[None]] = nullcontext
 
@@ -75,7 +75,7 @@ def narrow() -> None:
 
 @contextmanager
 def full_run() -> Iterator[None]:
-    """Not one page is left in /run, which is the tests' own."""
+    """Fill /run, which belongs to the tests alone, so that no page is free."""
     there = os.statvfs("/run")
     resize("/run", str((there.f_blocks - there.f_bfree) * there.f_frsize + 2**20))
     full = Path("/run/full")
@@ -91,7 +91,7 @@ def full_run() -> Iterator[None]:
 
 
 def resize(place: str, size: str) -> None:
-    # Without the options that are there: they can name users that nobody has in here.
+    # Ignore the present mount options: they can name users that do not exist in this user namespace.
     subprocess.run(["mount", "--options-mode=ignore", "-o", f"remount,size={size}", place], check=True)
 
 
@@ -131,7 +131,7 @@ ENVIRONMENTS: dict[str, Environment] = {
 
 
 class Done(NamedTuple):
-    """What came of a command."""
+    """The result of a command."""
 
     code: int
     output: bytes
@@ -162,12 +162,12 @@ def run(command: str, arguments: Sequence[str], environment: Environment, addres
 
 
 def run_all(environment: Environment, address: str, folder: Path) -> Iterator[tuple[str, Done]]:
-    """Each command of the table, and what came of it."""
+    """Run each command of the table, and yield its name and result."""
     lines = []
     for command, arguments in COMMANDS.items():
         cut = arguments.index("--") if "--" in arguments else len(arguments)
         lines.append([command, *arguments[:cut], *map(os.fsdecode, environment.arguments), *arguments[cut:]])
-    # Not below /run, which may be full.
+    # /run may be full, so use another folder.
     with TemporaryDirectory(dir="/var/tmp") as results:
         (Path(results) / "lines").write_text(json.dumps(lines))
         program = [EVERY_COMMAND, f"{results}/lines", results, *map(str, environment.readable)]
@@ -182,33 +182,33 @@ def run_all(environment: Environment, address: str, folder: Path) -> Iterator[tu
 
 
 def test_every_command_is_in_the_table() -> None:
-    assert set(COMMANDS) == set(main._COMMANDS)
+    assert set(COMMANDS) == set(main.COMMANDS)
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_no_command_ends_with_a_traceback(daemon: Daemon, name: str, tmp_path: Path) -> None:
     environment = ENVIRONMENTS[name]
     for command, done in run_all(environment, daemon.address, tmp_path):
-        said = done.errors.decode()
+        errors = done.errors.decode()
         assert done.code in (0, 1, 2), (command, done)
-        assert "Traceback" not in said, (command, done)
-        assert "a fault in nsbroker" not in said, (command, done)
-        assert "Exception ignored" not in said, (command, done)
-        assert "\x1b" not in said, (command, done)
-        # What is left out gets a line of its own: engines that are not there, warnings, trees without roots.
-        if done.code and command not in ("ps", "check", "tree"):
-            lines = len(said.splitlines())
-            # Whoever has read enough is told nothing.
+        assert "Traceback" not in errors, (command, done)
+        assert "a fault in nsbroker" not in errors, (command, done)
+        assert "Exception ignored" not in errors, (command, done)
+        assert "\x1b" not in errors, (command, done)
+        # These commands print more lines: engines that could not be asked, warnings, namespaces that are in no tree.
+        if done.code and command not in ("containers", "check-config", "tree"):
+            lines = len(errors.splitlines())
+            # Nothing is printed when the reader has closed the pipe.
             assert lines == (0 if "2>" in environment.redirect else 1) or (lines == 0 and name == "broken pipe"), (
                 command,
                 done,
             )
-        if environment.breaks and "--help" not in COMMANDS[command] and command not in ("open", "run"):
+        if environment.breaks and "--help" not in COMMANDS[command] and command not in ("open", "exec"):
             assert done.code, (command, done)
 
 
 @pytest.mark.parametrize("name", ["PYTHONOPTIMIZE=2", "ascii", "closed output", "full output"])
-def test_the_help_is_there(name: str, tmp_path: Path) -> None:
+def test_the_help_is_printed(name: str, tmp_path: Path) -> None:
     environment = ENVIRONMENTS[name]
     for command in ("show", "serve", "watch", "install-units"):
         done = run(command, ["--help"], environment, "", tmp_path)
@@ -217,11 +217,11 @@ def test_the_help_is_there(name: str, tmp_path: Path) -> None:
         assert len(done.errors.splitlines()) == (1 if environment.breaks else 0)
     if not environment.breaks:
         assert b"Show the namespaces of a target." in run("show", ["--help"], environment, "", tmp_path).output
-        assert b"take away all that install-units wrote" in run("remove-units", ["--help"], environment, "", tmp_path).output
+        assert b"remove what install-units installed" in run("remove-units", ["--help"], environment, "", tmp_path).output
 
 
 def nonsense(entry: bytes) -> Callable[[Any], None]:
-    """Answers every call with the same parameters, whatever it was."""
+    """Make a broker that replies to every call with the same parameters."""
 
     def behave(sock: Any) -> None:
         while read_call(sock):
@@ -232,7 +232,7 @@ def nonsense(entry: bytes) -> Callable[[Any], None]:
 
 CONTROL = r"\u001b[31m\u009b2J\u202e\u2066\u2028\u007f\u0007\r\n→容"
 HUGE = b"9" * 30
-ANSWERS = {
+REPLIES = {
     "nothing": b"{}",
     "wrong types": b'{"peer":7,"namespace":[],"container":"x","held":1,"devices":{},"verdicts":"x","target":1,"allowed":2}',
     "a container without a name": (
@@ -249,15 +249,15 @@ ANSWERS = {
     "namespaces that are none": (
         b'{"namespace":{"type":"net","inode":%b,"device":-1,"processes":-5,"ownerUid":%b,"parent":%b,'
         b'"process":{"pid":-1,"command":"%b","uid":%b},"containers":["%b","%b"],"units":["%b"],'
-        b'"holders":[{"kind":"thread","path":"%b"},{"kind":"mount"},{"kind":"namespace"}]}}'
+        b'"references":[{"kind":"thread","path":"%b"},{"kind":"mount"},{"kind":"namespace"}]}}'
         % (HUGE, HUGE, HUGE, CONTROL.encode(), HUGE, CONTROL.encode(), b"7" * 6000, CONTROL.encode(), CONTROL.encode())
     ),
     "a namespace kept by what cannot keep it": (
-        b'{"namespace":{"type":"net","inode":5,"device":4,"processes":0,"holders":[{"kind":"thread","path":"%b"}]}}'
+        b'{"namespace":{"type":"net","inode":5,"device":4,"processes":0,"references":[{"kind":"thread","path":"%b"}]}}'
         % CONTROL.encode()
     ),
     "a namespace kept by nothing": (
-        b'{"namespace":{"type":"net","inode":5,"device":4,"processes":0,"holders":[{"kind":"mount"},{"kind":"namespace"}]}}'
+        b'{"namespace":{"type":"net","inode":5,"device":4,"processes":0,"references":[{"kind":"mount"},{"kind":"namespace"}]}}'
     ),
     "control characters": (
         b'{"target":"x","allowed":true,"verdicts":[{"type":"net","allowed":true,"rule":"%b"}],'
@@ -266,23 +266,23 @@ ANSWERS = {
     ),
     "half a surrogate pair": rb'{"peer":{"uid":0,"gid":0,"groups":[],"pid":1,"anonymous":false,"unit":"\ud800"}}',
 }  # fmt: skip
-ASKING = [
-    *([name, *COMMANDS[name]] for name in ("show", "devices", "ls", "tree", "ps", "held", "whoami", "explain", "status", "watch")),
+COMMANDS_THAT_ASK = [
+    *([name, *COMMANDS[name]] for name in (*WITH_JSON, "watch") if name != "check-config"),
     ["map", "x.svg"], ["map", "x.html"], ["create", "x"], ["hold", "self", "x"], ["release", "x"], ["watch"],
-    ["open", "self", "--", "true"], ["run", "self", "--", "true"], ["connect", "self", "127.0.0.1", "1"],
+    ["open", "self", "--", "true"], ["exec", "self", "--", "true"], ["connect", "self", "127.0.0.1", "1"],
     ["forward", "self", "0:1"],
-    *([name, *COMMANDS[name], "--json"] for name in WITH_JSON if name != "check"), ["watch", "--json"],
+    *([name, *COMMANDS[name], "--json"] for name in WITH_JSON if name != "check-config"), ["watch", "--json"],
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ANSWERS)
-def test_nonsense_of_the_broker_is_no_traceback(
+@pytest.mark.parametrize("name", REPLIES)
+def test_a_nonsensical_reply_is_no_traceback(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with impostor(nonsense(ANSWERS[name])) as address:
+    with impostor(nonsense(REPLIES[name])) as address:
         monkeypatch.setenv("NSBROKER_ADDRESS", address)
-        for command in ASKING:
+        for command in COMMANDS_THAT_ASK:
             code = main.main(command)
             output, errors = (text.decode() for text in capsysbinary.readouterr())
             assert code in (0, 1, 2), command
@@ -294,7 +294,7 @@ def test_nonsense_of_the_broker_is_no_traceback(
 
 @pytest.fixture
 def arrow() -> Iterator[subprocess.Popen[bytes]]:
-    """A process whose name not every encoding has."""
+    """A process whose name cannot be written in every encoding."""
     code = "import sys, time; print(end='!', flush=True); time.sleep(600)"
     with subprocess.Popen([sys.executable, "-c", code, "→ 容 " + NASTY], stdout=subprocess.PIPE) as process:
         assert process.stdout

@@ -1,4 +1,4 @@
-"""The relay below `nsbroker forward`, between real TCP connections.  What it leaves open, every test would see."""
+"""The relay of `nsbroker forward`, between real TCP connections.  Each test fails when the relay leaves descriptors open."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ from tests.cli.conftest import break_off
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
-    """Two ends of a connection, neither of which waits."""
+    """Return the two ends of a connection, both non-blocking."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         left = socket.create_connection(listener.getsockname())
         right, _ = listener.accept()
@@ -22,7 +22,7 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 
 async def is_broken(sock: socket.socket) -> bool:
-    """Whether what comes ends in a reset."""
+    """Return whether the data ends with a reset."""
     try:
         while await asyncio.wait_for(asyncio.get_running_loop().sock_recv(sock, 1 << 16), 5):
             pass
@@ -31,8 +31,8 @@ async def is_broken(sock: socket.socket) -> bool:
     return False
 
 
-async def hold_up(client: socket.socket) -> None:
-    """Write until the relay, too, has no room left for it."""
+async def block(client: socket.socket) -> None:
+    """Write until neither the socket nor the relay has room left."""
     for _ in range(5):
         with contextlib.suppress(BlockingIOError):
             while True:
@@ -45,7 +45,7 @@ async def relay_halfway(*, cancel: bool) -> None:
     (client, near), (far, server) = pair(), pair()
     task = asyncio.create_task(relay.run(near, far))
     with client, server:
-        await hold_up(client)
+        await block(client)
         if cancel:
             task.cancel()
             assert await is_broken(server)
@@ -58,7 +58,7 @@ async def relay_halfway(*, cancel: bool) -> None:
 
 
 @pytest.mark.parametrize("cancel", [True, False])
-def test_what_is_cancelled_or_broken_halfway_breaks_both_sides_and_leaves_nothing(*, cancel: bool) -> None:
+def test_a_relay_that_is_cancelled_or_breaks_resets_both_sides_and_leaves_nothing_open(*, cancel: bool) -> None:
     asyncio.run(relay_halfway(cancel=cancel))
 
 
@@ -66,8 +66,8 @@ async def relay_two_at_once() -> None:
     relay = Relay()
     pairs = [(*pair(), *pair()) for _ in range(2)]
     tasks = [asyncio.create_task(relay.run(near, far)) for _, near, far, _ in pairs]
-    await hold_up(pairs[0][0])
-    # The other does not wait for the one that is held up.
+    await block(pairs[0][0])
+    # The second pair does not wait for the first, which is blocked.
     loop = asyncio.get_running_loop()
     await loop.sock_sendall(pairs[1][0], b"ping")
     assert await asyncio.wait_for(loop.sock_recv(pairs[1][3], 5), 5) == b"ping"
@@ -78,11 +78,11 @@ async def relay_two_at_once() -> None:
     relay.close()
 
 
-def test_one_that_is_held_up_holds_up_no_other() -> None:
+def test_a_blocked_relay_does_not_block_another() -> None:
     asyncio.run(relay_two_at_once())
 
 
-async def relay_a_crowd() -> int:
+async def relay_many() -> int:
     relay = Relay()
     pairs = [(*pair(), *pair()) for _ in range(60)]
     before = len(os.listdir("/proc/self/fd"))
@@ -95,7 +95,7 @@ async def relay_a_crowd() -> int:
         await loop.sock_sendall(client, bytes(1 << 19))
         client.close()
     await asyncio.sleep(0.1)
-    # Each waits with something in its pipe, and without its client.
+    # Each relay waits with data in its pipe, and its client is gone.
     assert len(os.listdir("/proc/self/fd")) == before + 60
     for *_, server in pairs:
         while await loop.sock_recv(server, 1 << 18):
@@ -107,5 +107,5 @@ async def relay_a_crowd() -> int:
     return kept
 
 
-def test_of_the_pipes_of_a_crowd_some_are_kept() -> None:
-    assert 0 < asyncio.run(relay_a_crowd()) <= 64
+def test_after_many_connections_only_some_pipes_are_kept() -> None:
+    assert 0 < asyncio.run(relay_many()) <= 64

@@ -1,4 +1,4 @@
-"""The three fronts under one manner, and brokers that are made up because the real one does not misbehave."""
+"""The three clients behind one async interface, and fake brokers, because the real one does not misbehave."""
 
 import asyncio
 import contextlib
@@ -14,11 +14,12 @@ import nsbroker.client.asyncio
 import nsbroker.client.trio
 from nsbroker.client import blocking
 
-Front = Callable[..., Any]
+Connect = Callable[..., Any]
+"""A `connect` function of one of the clients."""
 
 
-class Awaited:
-    """The blocking front under the manners of the others, so that one test serves all."""
+class BlockingClient:
+    """The blocking client with async methods, so that one test can use every client."""
 
     def __init__(self, broker: blocking.Broker) -> None:
         self._broker = broker
@@ -30,19 +31,19 @@ class Awaited:
         return call
 
     async def events(self) -> list[Any]:
-        """All events of a watch, until it ends with an error."""
+        """Read the events of a watch until it ends with an error."""
         with self._broker.watch() as events:
             return list(events)
 
 
 @contextlib.asynccontextmanager
-async def awaited(address: str | None, **options: Any) -> AsyncIterator[Awaited]:
+async def blocking_client(address: str | None, **options: Any) -> AsyncIterator[BlockingClient]:
     with nsbroker.connect(address, **options) as broker:
-        yield Awaited(broker)
+        yield BlockingClient(broker)
 
 
-class OnTrio:
-    """The trio front, and all events of a watch."""
+class TrioClient:
+    """The trio client, with a method that reads a whole watch."""
 
     def __init__(self, broker: nsbroker.client.trio.Broker) -> None:
         self._broker = broker
@@ -51,19 +52,19 @@ class OnTrio:
         return getattr(self._broker, name)
 
     async def events(self) -> list[Any]:
-        """All events of a watch, until it ends with an error."""
+        """Read the events of a watch until it ends with an error."""
         async with self._broker.watch() as events:
             return [event async for event in events]
 
 
 @contextlib.asynccontextmanager
-async def on_trio(address: str | None, **options: Any) -> AsyncIterator[OnTrio]:
+async def trio_client(address: str | None, **options: Any) -> AsyncIterator[TrioClient]:
     async with nsbroker.client.trio.connect(address, **options) as broker:
-        yield OnTrio(broker)
+        yield TrioClient(broker)
 
 
-class OnAsyncio:
-    """The asyncio front on a loop of its own, each call of it run to its end, so that one test serves all."""
+class AsyncioClient:
+    """The asyncio client on an event loop of its own, on which each call runs until it is done."""
 
     def __init__(self, runner: asyncio.Runner, broker: nsbroker.client.asyncio.Broker) -> None:
         self._runner = runner
@@ -76,7 +77,7 @@ class OnAsyncio:
         return call
 
     async def events(self) -> list[Any]:
-        """All events of a watch, until it ends with an error."""
+        """Read the events of a watch until it ends with an error."""
 
         async def read() -> list[Any]:
             async with self._broker.watch() as events:
@@ -86,23 +87,23 @@ class OnAsyncio:
 
 
 @contextlib.asynccontextmanager
-async def on_asyncio(address: str | None, **options: Any) -> AsyncIterator[OnAsyncio]:
-    # pytest-trio runs the tests; the loop that asyncio.Runner sets up beside it is not trio's concern.
+async def asyncio_client(address: str | None, **options: Any) -> AsyncIterator[AsyncioClient]:
+    # pytest-trio runs the tests in a trio loop.  The asyncio loop of this Runner is independent of it.
     with asyncio.Runner() as runner:
         manager = nsbroker.client.asyncio.connect(address, **options)
         broker = runner.run(manager.__aenter__())
         try:
-            yield OnAsyncio(runner, broker)
+            yield AsyncioClient(runner, broker)
         finally:
             runner.run(manager.__aexit__(None, None, None))
 
 
-FRONTS: dict[str, Front] = {"blocking": awaited, "trio": on_trio, "asyncio": on_asyncio}
+CLIENTS: dict[str, Connect] = {"blocking": blocking_client, "trio": trio_client, "asyncio": asyncio_client}
 
 
 @contextlib.contextmanager
 def impostor(behave: Callable[[socket.socket], None]) -> Iterator[str]:
-    """The address of a server that lets `behave` do what it likes with each connection, a thread each."""
+    """Run a fake broker, which calls `behave` with each connection, on a thread of its own.  Yields its address."""
     path = f"/run/impostor-{os.getpid()}"
     threads: list[threading.Thread] = []
     connections: list[socket.socket] = []
@@ -141,7 +142,7 @@ def _converse(behave: Callable[[socket.socket], None], sock: socket.socket) -> N
 
 
 def read_call(sock: socket.socket) -> bytes:
-    """The next call that comes; nothing at the end."""
+    """Read the next call; returns b"" at the end of the connection."""
     call = b""
     while not call.endswith(b"\0"):
         piece = sock.recv(65536)
@@ -153,7 +154,7 @@ def read_call(sock: socket.socket) -> bytes:
 
 @contextlib.contextmanager
 def impostor_elsewhere(behave: Callable[[socket.socket], None]) -> Iterator[str]:
-    """As `impostor`, in a process of its own: this one has no descriptors but those of the client."""
+    """Run a fake broker as `impostor` does, but in a process of its own, so that this one has only the client's descriptors."""
     path = f"/run/impostor-{os.getpid()}"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)

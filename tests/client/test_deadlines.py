@@ -1,4 +1,4 @@
-"""A broker that does not answer: every step ends in time, with a word on what to look at."""
+"""When the broker does not answer, every step ends in time, with an error that says what to check."""
 
 import contextlib
 import os
@@ -14,22 +14,22 @@ import pytest
 
 import nsbroker
 from nsbroker.errors import ConnectionLost, NsbrokerError, Timeout
-from tests.client.every_client import FRONTS, Front, impostor, read_call
+from tests.client.every_client import CLIENTS, Connect, impostor, read_call
 from tests.world import Daemon, run_command
 
 pytestmark = pytest.mark.once
 
-PATIENCE = 0.3
+DEFAULT_TIMEOUT = 0.3
 
 
-@pytest.fixture(params=FRONTS)
-def connect(request: pytest.FixtureRequest) -> Front:
-    return FRONTS[request.param]
+@pytest.fixture(params=CLIENTS)
+def connect(request: pytest.FixtureRequest) -> Connect:
+    return CLIENTS[request.param]
 
 
 @pytest.fixture
 def stopped(daemon: Daemon) -> Iterator[Daemon]:
-    """A broker that was stopped with SIGSTOP."""
+    """A broker that is stopped with SIGSTOP."""
     os.kill(daemon.pid, signal.SIGSTOP)
     yield daemon
     os.kill(daemon.pid, signal.SIGCONT)
@@ -37,7 +37,7 @@ def stopped(daemon: Daemon) -> Iterator[Daemon]:
 
 @pytest.fixture
 def full() -> Iterator[str]:
-    """The address of a listener that accepts nobody, and whose queue is full."""
+    """The address of a listener that accepts no connection, and whose queue is full."""
     path = f"/run/full-{os.getpid()}"
     with socket.socket(socket.AF_UNIX) as listener, contextlib.ExitStack() as waiting:
         listener.bind(path)
@@ -48,11 +48,11 @@ def full() -> Iterator[str]:
 
 
 def test_the_default_is_ten_seconds() -> None:
-    assert nsbroker.client.transport.PATIENCE == 10
+    assert nsbroker.client.transport.DEFAULT_TIMEOUT == 10
 
 
-async def test_a_call_to_a_stopped_broker_ends(connect: Front, stopped: Daemon) -> None:
-    async with connect(stopped.address, timeout=PATIENCE) as broker:
+async def test_a_call_to_a_stopped_broker_ends(connect: Connect, stopped: Daemon) -> None:
+    async with connect(stopped.address, timeout=DEFAULT_TIMEOUT) as broker:
         for _ in range(2):
             with pytest.raises(Timeout, match=r"open net of self: .* within 0\.3 s.*systemctl status nsbroker") as caught:
                 await broker.open("self", "net")
@@ -60,21 +60,21 @@ async def test_a_call_to_a_stopped_broker_ends(connect: Front, stopped: Daemon) 
             assert isinstance(caught.value, ConnectionLost)
 
 
-async def test_a_watch_of_a_stopped_broker_ends(connect: Front, stopped: Daemon) -> None:
-    async with connect(stopped.address, timeout=PATIENCE) as broker:
+async def test_a_watch_of_a_stopped_broker_ends(connect: Connect, stopped: Daemon) -> None:
+    async with connect(stopped.address, timeout=DEFAULT_TIMEOUT) as broker:
         with pytest.raises(Timeout, match="watch namespaces"):
             await broker.events()
 
 
-async def test_connecting_where_the_queue_is_full_ends(connect: Front, full: str) -> None:
+async def test_connecting_where_the_queue_is_full_ends(connect: Connect, full: str) -> None:
     begun = time.monotonic()
     with pytest.raises(Timeout, match=r"connect to the broker at .* within 0\.3 s"):
-        async with connect(full, timeout=PATIENCE):
+        async with connect(full, timeout=DEFAULT_TIMEOUT):
             pass
-    assert PATIENCE <= time.monotonic() - begun < 5
+    assert DEFAULT_TIMEOUT <= time.monotonic() - begun < 5
 
 
-async def test_connecting_where_the_queue_is_full_goes_on_until_there_is_room(connect: Front) -> None:
+async def test_connecting_where_the_queue_is_full_goes_on_until_there_is_room(connect: Connect) -> None:
     path = f"/run/full-{os.getpid()}"
     with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as first:
         listener.bind(path)
@@ -90,10 +90,10 @@ async def test_connecting_where_the_queue_is_full_goes_on_until_there_is_room(co
     os.unlink(path)
 
 
-async def test_a_broker_that_does_not_read_ends_a_call_that_is_long(connect: Front) -> None:
+async def test_a_broker_that_does_not_read_ends_a_call_that_is_long(connect: Connect) -> None:
     with impostor(lambda sock: time.sleep(1)) as address:
-        async with connect(address, timeout=PATIENCE) as broker:
-            # So many names do not fit into what the kernel keeps for a socket that nobody reads, once that is made small.
+        async with connect(address, timeout=DEFAULT_TIMEOUT) as broker:
+            # So many names do not fit into the send buffer, once it is small.
             _shrink(broker)
             with pytest.raises(Timeout):
                 await broker.explain("self", devices=["x" * 200] * 250)
@@ -101,23 +101,23 @@ async def test_a_broker_that_does_not_read_ends_a_call_that_is_long(connect: Fro
 
 def _shrink(broker: Any) -> None:
     inner = getattr(broker, "_broker", broker)
-    inner._wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    inner._transport.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
 
 
-async def test_each_reply_restarts_the_deadline(connect: Front) -> None:
+async def test_each_reply_restarts_the_deadline(connect: Connect) -> None:
     def behave(sock: socket.socket) -> None:
         read_call(sock)
         for _ in range(4):
-            time.sleep(PATIENCE / 2)
+            time.sleep(DEFAULT_TIMEOUT / 2)
             sock.sendall(b'{"continues":true}\0')
         sock.sendall(b"{}\0")
 
     with impostor(behave) as address:
-        async with connect(address, timeout=PATIENCE) as broker:
+        async with connect(address, timeout=DEFAULT_TIMEOUT) as broker:
             assert await broker.list() == []
 
 
-async def test_none_waits(connect: Front) -> None:
+async def test_without_a_timeout_a_call_waits(connect: Connect) -> None:
     def behave(sock: socket.socket) -> None:
         read_call(sock)
         time.sleep(0.2)
@@ -130,19 +130,19 @@ async def test_none_waits(connect: Front) -> None:
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan")])
-async def test_a_timeout_is_positive(connect: Front, timeout: float) -> None:
+async def test_a_timeout_is_positive(connect: Connect, timeout: float) -> None:
     with pytest.raises(ValueError, match="greater than 0, or None"):
         async with connect("unix:/run/nowhere", timeout=timeout):
             pass
 
 
-def test_a_connection_inside_is_bounded_with_the_brokers_part(stopped: Daemon) -> None:
+def test_the_timeout_of_a_connection_inside_covers_the_call_to_the_broker(stopped: Daemon) -> None:
     with nsbroker.connect(stopped.address) as broker:
         begun = time.monotonic()
         with pytest.raises(Timeout, match="open a socket"):
-            # Both addresses of the name are not asked for one after the other: it is the broker that does not answer.
-            broker.create_connection("self", ("localhost", 80), timeout=PATIENCE)
-        assert time.monotonic() - begun < 2 * PATIENCE + 1
+            # The second address of the name is not tried: it is the broker that does not answer.
+            broker.create_connection("self", ("localhost", 80), timeout=DEFAULT_TIMEOUT)
+        assert time.monotonic() - begun < 2 * DEFAULT_TIMEOUT + 1
 
 
 def test_a_watch_waits_for_events_as_long_as_it_takes(daemon: Daemon) -> None:
@@ -156,9 +156,10 @@ def test_a_watch_waits_for_events_as_long_as_it_takes(daemon: Daemon) -> None:
 
 
 COMMANDS = [
-    ["show", "self"], ["open", "self", "--", "true"], ["run", "self", "--", "true"], ["forward", "self", "0:80"],
+    ["show", "self"], ["open", "self", "--", "true"], ["exec", "self", "--", "true"], ["forward", "self", "0:80"],
     ["connect", "self", "127.0.0.1", "80"], ["devices", "self"], ["ls"], ["tree"], ["watch"], ["map", "/tmp/x.svg"], ["ps"],
-    ["create", "x"], ["hold", "self", "x"], ["release", "x"], ["held"], ["whoami"], ["explain", "self"], ["status"],
+    ["containers"], ["create", "x"], ["hold", "self", "x"], ["release", "x"], ["list-held"], ["whoami"],
+    ["explain", "self"], ["status"],
 ]  # fmt: skip
 
 

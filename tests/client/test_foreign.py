@@ -1,4 +1,4 @@
-"""A client that nobody here wrote: asyncvarlink."""
+"""A client from another project can use the broker: asyncvarlink."""
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ from tests.world import Daemon, Sleeper
 
 
 def ask(daemon: Daemon, method: str, parameters: dict[str, Any], fds: Sequence[int] = ()) -> tuple[Any, list[int]]:
-    """One call; its parameters or error, and duplicates (the caller's) of the fds that came."""
+    """Make one call, and return its parameters or error, and duplicates (the caller's) of the fds of the reply."""
 
     async def call() -> tuple[Any, list[int]]:
         transport, protocol = await connect_unix_varlink(VarlinkClientProtocol, daemon.socket)
@@ -29,7 +29,7 @@ def ask(daemon: Daemon, method: str, parameters: dict[str, Any], fds: Sequence[i
     return asyncio.run(call())
 
 
-def test_it_learns_who_serves_and_what(daemon: Daemon) -> None:
+def test_it_reads_the_service_info_and_the_interfaces(daemon: Daemon) -> None:
     info, _ = ask(daemon, "org.varlink.service.GetInfo", {})
     assert info["product"] == "nsbroker"
     assert info["interfaces"] == ["org.varlink.service", "io.nsbroker.Broker"]
@@ -44,8 +44,8 @@ def test_it_learns_who_serves_and_what(daemon: Daemon) -> None:
 
 
 def test_it_opens_a_namespace_and_the_descriptor_works(daemon: Daemon, sleeper: Sleeper) -> None:
-    answer, [fd] = ask(daemon, "io.nsbroker.Broker.Open", {"target": {"pid": sleeper.pid}, "types": ["net"]})
-    assert answer["namespaces"][0]["inode"] == os.fstat(fd).st_ino == sleeper.inode("net")
+    reply, [fd] = ask(daemon, "io.nsbroker.Broker.Open", {"target": {"pid": sleeper.pid}, "types": ["net"]})
+    assert reply["namespaces"][0]["inode"] == os.fstat(fd).st_ino == sleeper.inode("net")
     os.close(fd)
 
 

@@ -1,4 +1,4 @@
-"""Clients in processes that were forked."""
+"""Clients can be used in forked processes."""
 
 import asyncio
 import multiprocessing
@@ -14,13 +14,13 @@ import trio
 import nsbroker
 import nsbroker.client.asyncio
 import nsbroker.client.trio
-from nsbroker.client.async_broker import AwaitedWatch
+from nsbroker.client.async_methods import AsyncWatch
 from nsbroker.errors import ConnectionLost
 from tests.world import Daemon, Sleeper
 
 
 def in_child(function: Callable[[], Any]) -> Any:
-    """What `function` gives in a child that is forked; it must be done within ten seconds."""
+    """Run `function` in a forked child, and return its result or its error as text.  It has ten seconds."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -43,31 +43,31 @@ def in_child(function: Callable[[], Any]) -> Any:
     return pickle.loads(data)
 
 
-def asked(broker: nsbroker.Broker) -> int:
+def pid_at_broker(broker: nsbroker.Broker) -> int:
     return broker.who_am_i().pid
 
 
 def test_a_child_has_a_connection_of_its_own_and_the_parents_stays(daemon: Daemon) -> None:
     with daemon.connect() as broker:
-        assert asked(broker) == os.getpid()
-        number = broker._wire.sock.fileno()
+        assert pid_at_broker(broker) == os.getpid()
+        number = broker._transport.sock.fileno()
 
         def child() -> bool:
-            return asked(broker) == os.getpid() and [asked(broker) for _ in range(3)] == [os.getpid()] * 3
+            return pid_at_broker(broker) == os.getpid() and [pid_at_broker(broker) for _ in range(3)] == [os.getpid()] * 3
 
         assert in_child(child) is True
-        assert asked(broker) == os.getpid()
-        # It is still the first connection.
-        assert broker._wire.sock.fileno() == number
-        with broker.open("self", "net") as space:
-            assert space.inode == os.stat("/proc/self/ns/net").st_ino
+        assert pid_at_broker(broker) == os.getpid()
+        # It is still the same connection.
+        assert broker._transport.sock.fileno() == number
+        with broker.open("self", "net") as ns:
+            assert ns.inode == os.stat("/proc/self/ns/net").st_ino
 
 
 def test_closing_in_the_child_leaves_the_parents_alone(daemon: Daemon) -> None:
     with daemon.connect() as broker:
         assert in_child(broker.close) is None
         assert broker.who_am_i().pid == os.getpid()
-        assert in_child(lambda: asked(broker) == os.getpid()) is True
+        assert in_child(lambda: pid_at_broker(broker) == os.getpid()) is True
 
 
 def test_a_lock_that_another_thread_holds_does_not_stop_the_child(daemon: Daemon) -> None:
@@ -83,7 +83,7 @@ def test_a_lock_that_another_thread_holds_does_not_stop_the_child(daemon: Daemon
         thread.start()
         held.wait()
         try:
-            assert in_child(lambda: asked(broker) == os.getpid()) is True
+            assert in_child(lambda: pid_at_broker(broker) == os.getpid()) is True
         finally:
             done.set()
             thread.join()
@@ -103,7 +103,7 @@ def test_a_watch_is_over_in_the_child_and_goes_on_in_the_parent(daemon: Daemon) 
             pass
 
 
-def test_an_asyncio_front_in_a_child(daemon: Daemon) -> None:
+def test_an_asyncio_client_in_a_child(daemon: Daemon) -> None:
     async def main() -> None:
         async with nsbroker.client.asyncio.connect(daemon.address) as broker:
             await broker.who_am_i()
@@ -114,11 +114,11 @@ def test_an_asyncio_front_in_a_child(daemon: Daemon) -> None:
                     async def ask() -> Any:
                         with pytest.raises(ConnectionLost, match="belongs to the process"):
                             await anext(events)
-                        answer = (await broker.who_am_i()).pid == os.getpid()
+                        is_right = (await broker.who_am_i()).pid == os.getpid()
                         broker.close()
-                        return answer
+                        return is_right
 
-                    # What says that a loop is running is the parent's, too.
+                    # The child has inherited the mark that an event loop is running.
                     asyncio.events._set_running_loop(None)
                     return asyncio.run(ask())
 
@@ -130,11 +130,11 @@ def test_an_asyncio_front_in_a_child(daemon: Daemon) -> None:
     asyncio.run(main())
 
 
-def test_a_trio_front_in_a_child(daemon: Daemon) -> None:
-    async def begin() -> tuple[nsbroker.client.trio.Broker, AwaitedWatch]:
-        # Not by its context manager, which trio would end with the run.
+def test_a_trio_client_in_a_child(daemon: Daemon) -> None:
+    async def begin() -> tuple[nsbroker.client.trio.Broker, AsyncWatch]:
+        # Without its context manager, which would close it at the end of this trio run.
         path = daemon.socket
-        broker = nsbroker.client.trio.Broker(await nsbroker.client.trio._connected(path, 10), path, 10)
+        broker = nsbroker.client.trio.Broker(await nsbroker.client.trio.Broker._connect(path, 10), path, 10)
         events = await broker.watch(["net"]).__aenter__()
         await anext(events)
         return broker, events
@@ -166,8 +166,8 @@ _expected: dict[str, int]
 
 def _open_and_compare(number: int) -> bool:
     target, inode = list(_expected.items())[number % len(_expected)]
-    with _shared.open(target, "net") as space:
-        return space.inode == inode
+    with _shared.open(target, "net") as ns:
+        return ns.inode == inode
 
 
 def test_workers_that_share_one_object_get_what_each_asked_for(daemon: Daemon) -> None:

@@ -1,4 +1,4 @@
-"""A broker that means harm, or is broken: whatever it sends, each front ends with an error of ours, and keeps nothing."""
+"""Whatever a hostile or broken broker sends, each client raises an error of ours, and leaks nothing."""
 
 import contextlib
 import os
@@ -14,11 +14,11 @@ import nsbroker
 from nsbroker.client import transport
 from nsbroker.errors import ConnectionLost, NsbrokerError, ProtocolError, Timeout
 from nsbroker.linux import ancillary
-from tests.client.every_client import FRONTS, Front, impostor, read_call
+from tests.client.every_client import CLIENTS, Connect, impostor, read_call
 
 pytestmark = pytest.mark.once
 
-PATIENCE = 0.3
+DEFAULT_TIMEOUT = 0.3
 OPENED = b'{"parameters":{"namespaces":[{"type":"net","device":4,"inode":5,"namespaceFileDescriptor":%d}]}}\0'
 TWO = (
     b'{"parameters":{"namespaces":[{"type":"net","device":4,"inode":5,"namespaceFileDescriptor":0},'
@@ -32,9 +32,9 @@ MISSING = b'{"error":"io.nsbroker.Broker.NoSuchTarget","parameters":{"target":"%
 NASTY = rb"\u001b[2J\u009b31m\u202e\u2066\u2028\u007f\u0000\n"
 
 
-@pytest.fixture(params=FRONTS)
-def connect(request: pytest.FixtureRequest) -> Front:
-    return FRONTS[request.param]
+@pytest.fixture(params=CLIENTS)
+def connect(request: pytest.FixtureRequest) -> Connect:
+    return CLIENTS[request.param]
 
 
 def null() -> int:
@@ -61,8 +61,8 @@ def socket_of(family: int, kind: int) -> Callable[[], int]:
     return lambda: socket.socket(family, kind).detach()
 
 
-def answer(data: bytes, *makers: Callable[[], int]) -> Callable[[socket.socket], None]:
-    """Answers each call with `data`, and with what the makers open."""
+def reply_with(data: bytes, *makers: Callable[[], int]) -> Callable[[socket.socket], None]:
+    """Reply to each call with `data`, and with the fds that the makers open."""
 
     def behave(sock: socket.socket) -> None:
         while read_call(sock):
@@ -79,7 +79,7 @@ def trickle(sock: socket.socket) -> None:
     read_call(sock)
     while True:
         sock.sendall(b" ")
-        time.sleep(PATIENCE / 10)
+        time.sleep(DEFAULT_TIMEOUT / 10)
 
 
 def endless(data: bytes) -> Callable[[socket.socket], None]:
@@ -152,76 +152,82 @@ def watch(broker: Any) -> Any:
 
 STREAM = (socket.AF_INET, socket.SOCK_STREAM)
 CASES = {
-    "too many fds": (open_, answer(OPENED % 0, *[net] * 253), ProtocolError),
-    "one fd too many": (open_, answer(OPENED % 0, net, net), ProtocolError),
-    "no fd": (open_, answer(OPENED % 0), ProtocolError),
-    "a wrong index": (open_, answer(OPENED % 7, net), ProtocolError),
-    "a negative index": (open_, answer(OPENED % -1, net), ProtocolError),
-    "an index that is none": (open_, answer((OPENED % 0).replace(b"or\":0", b"or\":true"), net), ProtocolError),
-    "no namespace": (open_, answer(OPENED % 0, null), ProtocolError),
-    "a folder": (open_, answer(OPENED % 0, folder), ProtocolError),
-    "a socket for a namespace": (open_, answer(OPENED % 0, socket_of(*STREAM)), ProtocolError),
-    "a namespace that is a mere path": (open_, answer(OPENED % 0, net_path), ProtocolError),
-    "the same type twice": (open_two, answer(TWO, net, net), ProtocolError),
-    "the same type twice, when nobody said which": (open_all, answer(TWO, net, net), ProtocolError),
-    "another type": (lambda broker: broker.open("self", "uts"), answer(OPENED % 0, net), ProtocolError),
-    "not all": (open_two, answer(OPENED % 0, net), ProtocolError),
-    "created what is none": (create, answer(OPENED[:-3] % 0 + b',"durable":true}}\0', null), ProtocolError),
-    "durable is no flag": (create, answer((OPENED % 0).replace(b"]}", b'],"durable":1}'), net), ProtocolError),
-    "no socket": (a_socket, answer(SOCKET % b"0", null), ProtocolError),
-    "a namespace for a socket": (a_socket, answer(SOCKET % b"0", net), ProtocolError),
-    "a socket of another family": (a_socket, answer(SOCKET % b"0", socket_of(socket.AF_UNIX, socket.SOCK_STREAM)), ProtocolError),
-    "a socket of another type": (a_socket, answer(SOCKET % b"0", socket_of(socket.AF_INET, socket.SOCK_DGRAM)), ProtocolError),
-    "a socket too many": (a_socket, answer(SOCKET % b"0", *[socket_of(*STREAM)] * 2), ProtocolError),
-    "a socket's index as text": (a_socket, answer(SOCKET % b'"0"', socket_of(*STREAM)), ProtocolError),
-    "no device": (device, answer(DEVICE % b"0", folder), ProtocolError),
-    "a device that is a mere path": (device, answer(DEVICE % b"0", null_path), ProtocolError),
-    "a device that is open for something else": (
-        lambda broker: broker.device("self", "null", os.O_RDWR), answer(DEVICE % b"0", null), ProtocolError,
+    "too many fds": (open_, reply_with(OPENED % 0, *[net] * 253), ProtocolError),
+    "one fd too many": (open_, reply_with(OPENED % 0, net, net), ProtocolError),
+    "no fd": (open_, reply_with(OPENED % 0), ProtocolError),
+    "a wrong index": (open_, reply_with(OPENED % 7, net), ProtocolError),
+    "a negative index": (open_, reply_with(OPENED % -1, net), ProtocolError),
+    "an index that is no number": (open_, reply_with((OPENED % 0).replace(b"or\":0", b"or\":true"), net), ProtocolError),
+    "no namespace": (open_, reply_with(OPENED % 0, null), ProtocolError),
+    "a folder": (open_, reply_with(OPENED % 0, folder), ProtocolError),
+    "a socket for a namespace": (open_, reply_with(OPENED % 0, socket_of(*STREAM)), ProtocolError),
+    "a namespace opened with O_PATH": (open_, reply_with(OPENED % 0, net_path), ProtocolError),
+    "the same type twice": (open_two, reply_with(TWO, net, net), ProtocolError),
+    "the same type twice, when no types were asked for": (open_all, reply_with(TWO, net, net), ProtocolError),
+    "another type": (lambda broker: broker.open("self", "uts"), reply_with(OPENED % 0, net), ProtocolError),
+    "not all": (open_two, reply_with(OPENED % 0, net), ProtocolError),
+    "something else than a namespace was created": (
+        create, reply_with(OPENED[:-3] % 0 + b',"durable":true}}\0', null), ProtocolError,
     ),
-    "fds nobody asked for": (who, answer(PEER, null), ProtocolError),
+    "durable is no bool": (create, reply_with((OPENED % 0).replace(b"]}", b'],"durable":1}'), net), ProtocolError),
+    "no socket": (a_socket, reply_with(SOCKET % b"0", null), ProtocolError),
+    "a namespace for a socket": (a_socket, reply_with(SOCKET % b"0", net), ProtocolError),
+    "a socket of another family": (
+        a_socket, reply_with(SOCKET % b"0", socket_of(socket.AF_UNIX, socket.SOCK_STREAM)), ProtocolError,
+    ),
+    "a socket of another type": (a_socket, reply_with(SOCKET % b"0", socket_of(socket.AF_INET, socket.SOCK_DGRAM)), ProtocolError),
+    "a socket too many": (a_socket, reply_with(SOCKET % b"0", *[socket_of(*STREAM)] * 2), ProtocolError),
+    "a socket's index as text": (a_socket, reply_with(SOCKET % b'"0"', socket_of(*STREAM)), ProtocolError),
+    "no device": (device, reply_with(DEVICE % b"0", folder), ProtocolError),
+    "a device opened with O_PATH": (device, reply_with(DEVICE % b"0", null_path), ProtocolError),
+    "a device that is open for something else": (
+        lambda broker: broker.device("self", "null", os.O_RDWR), reply_with(DEVICE % b"0", null), ProtocolError,
+    ),
+    "unexpected fds": (who, reply_with(PEER, null), ProtocolError),
     "fds with a list": (list_, fds_again_and_again, ProtocolError),
     "fds with a watch": (watch, fds_again_and_again, ProtocolError),
     "fds in the middle": (open_, in_two_parts((OPENED % 0)[:9], (OPENED % 0)[9:], fds_with_second=True), ProtocolError),
     "fds twice": (open_, in_two_parts((OPENED % 0)[:9], (OPENED % 0)[9:], fds_with_second=False), ProtocolError),
-    "several replies": (who, answer(b'{"continues":true}\0{}\0'), ProtocolError),
-    "one reply too many": (who, answer(PEER * 2), ProtocolError),
-    "one reply too many, with fds": (open_, answer(OPENED % 0 + OPENED % 0, net), ProtocolError),
-    "garbage": (who, answer(b"\xff\xfe garbage\0"), ProtocolError),
-    "garbage with fds": (open_, answer(b"\xff\xfe garbage\0", null, null), ProtocolError),
-    "text that is no UTF-8": (who, answer(b'{"error":"\xff"}\0'), ProtocolError),
-    "parameters that are no UTF-8": (who, answer(b'{"parameters":{"peer":"\xff"}}\0'), ProtocolError),
-    "half a surrogate pair": (list_, answer(b'{"parameters":{"namespace":{"type":"\\ud800"}}}\0'), ProtocolError),
-    "a depth without end": (who, answer(b'{"parameters":{"x":' + b"[" * 30000 + b"]" * 30000 + b"}}\0"), ProtocolError),
-    "no object": (who, answer(b"[]\0"), ProtocolError),
-    "parameters that are no object": (who, answer(b'{"parameters":[]}\0'), ProtocolError),
-    "no parameters": (who, answer(b"{}\0"), ProtocolError),
-    "an error that goes on": (list_, answer(b'{"error":"io.nsbroker.Broker.NameTaken","continues":true}\0'), ProtocolError),
-    "an unknown error": (who, answer(b'{"error":"com.example.%s"}\0' % NASTY), ProtocolError),
-    "an error without its parameters": (who, answer(b'{"error":"io.nsbroker.Broker.NoSuchTarget"}\0', ), ProtocolError),
+    "several replies": (who, reply_with(b'{"continues":true}\0{}\0'), ProtocolError),
+    "one reply too many": (who, reply_with(PEER * 2), ProtocolError),
+    "one reply too many, with fds": (open_, reply_with(OPENED % 0 + OPENED % 0, net), ProtocolError),
+    "garbage": (who, reply_with(b"\xff\xfe garbage\0"), ProtocolError),
+    "garbage with fds": (open_, reply_with(b"\xff\xfe garbage\0", null, null), ProtocolError),
+    "text that is no UTF-8": (who, reply_with(b'{"error":"\xff"}\0'), ProtocolError),
+    "parameters that are no UTF-8": (who, reply_with(b'{"parameters":{"peer":"\xff"}}\0'), ProtocolError),
+    "half a surrogate pair": (list_, reply_with(b'{"parameters":{"namespace":{"type":"\\ud800"}}}\0'), ProtocolError),
+    "a depth without end": (who, reply_with(b'{"parameters":{"x":' + b"[" * 30000 + b"]" * 30000 + b"}}\0"), ProtocolError),
+    "no object": (who, reply_with(b"[]\0"), ProtocolError),
+    "parameters that are no object": (who, reply_with(b'{"parameters":[]}\0'), ProtocolError),
+    "no parameters": (who, reply_with(b"{}\0"), ProtocolError),
+    "an error that goes on": (list_, reply_with(b'{"error":"io.nsbroker.Broker.NameTaken","continues":true}\0'), ProtocolError),
+    "an unknown error": (who, reply_with(b'{"error":"com.example.%s"}\0' % NASTY), ProtocolError),
+    "an error without its parameters": (who, reply_with(b'{"error":"io.nsbroker.Broker.NoSuchTarget"}\0', ), ProtocolError),
     "an error with wrong parameters": (
-        who, answer(b'{"error":"io.nsbroker.Broker.EngineUnavailable","parameters":{"engine":"x","reason":7}}\0'), ProtocolError,
+        who,
+        reply_with(b'{"error":"io.nsbroker.Broker.EngineUnavailable","parameters":{"engine":"x","reason":7}}\0'),
+        ProtocolError,
     ),
     "candidates that are no list": (
-        who, answer(AMBIGUOUS % b'"ab"'), ProtocolError,
+        who, reply_with(AMBIGUOUS % b'"ab"'), ProtocolError,
     ),
     "candidates that are no texts": (
-        who, answer(AMBIGUOUS % b"[1]"), ProtocolError,
+        who, reply_with(AMBIGUOUS % b"[1]"), ProtocolError,
     ),
     "an error full of control characters": (
         who,
-        answer(MISSING % (NASTY, NASTY)),
+        reply_with(MISSING % (NASTY, NASTY)),
         NsbrokerError,
     ),
     "nothing": (who, lambda _: None, ConnectionLost),
-    "silence": (who, answer(b""), Timeout),
-    "silence in a watch": (watch, answer(b""), Timeout),
-    "half a message, then silence": (who, answer(PEER[:20]), Timeout),
-    "half a message with fds, then silence": (open_, answer((OPENED % 0)[:20], net), Timeout),
+    "silence": (who, reply_with(b""), Timeout),
+    "silence in a watch": (watch, reply_with(b""), Timeout),
+    "half a message, then silence": (who, reply_with(PEER[:20]), Timeout),
+    "half a message with fds, then silence": (open_, reply_with((OPENED % 0)[:20], net), Timeout),
     "half a message, then the end": (who, lambda sock: sock.sendall(PEER[:20]), ConnectionLost),
-    "a list that stops": (list_, answer(b'{"continues":true}\0' * 3), Timeout),
+    "a list that stops": (list_, reply_with(b'{"continues":true}\0' * 3), Timeout),
     "half an event after whole ones": (
-        watch, answer(b'{"parameters":{"event":"ready"},"continues":true}\0{"par'), Timeout,
+        watch, reply_with(b'{"parameters":{"event":"ready"},"continues":true}\0{"par'), Timeout,
     ),
     "a slow trickle": (who, trickle, Timeout),
     "a slow trickle in a watch": (watch, trickle, Timeout),
@@ -229,24 +235,26 @@ CASES = {
     "replies without end": (list_, endless(b'{"continues":true}\0'), ProtocolError),
     "long replies without end": (list_, endless(b'{"continues":true,"parameters":{"x":"%b"}}\0' % (b"y" * 9000)), ProtocolError),
     "bytes without end in a watch": (watch, endless(b"x" * 100), ProtocolError),
-    "an event that is none": (watch, answer(b'{"parameters":{"event":"%b"},"continues":true}\0' % NASTY), ProtocolError),
-    "a watch that ends": (watch, answer(b'{"parameters":{"event":"ready"}}\0'), NsbrokerError),
+    "an unknown event": (watch, reply_with(b'{"parameters":{"event":"%b"},"continues":true}\0' % NASTY), ProtocolError),
+    "a watch that ends": (watch, reply_with(b'{"parameters":{"event":"ready"}}\0'), NsbrokerError),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", CASES)
-async def test_it_ends_with_an_error_of_ours_and_leaves_nothing(connect: Front, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_hostile_broker_causes_an_error_of_ours_and_leaks_nothing(
+    connect: Connect, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(transport, "REPLIES_MAX", 1024 * 1024)
     ask, behave, error = CASES[case]
     with impostor(behave) as address:
-        async with connect(address, timeout=PATIENCE) as broker:
+        async with connect(address, timeout=DEFAULT_TIMEOUT) as broker:
             begun = time.monotonic()
             with pytest.raises(error):
                 await ask(broker)
             assert time.monotonic() - begun < 5
 
 
-async def test_what_is_said_between_two_calls_is_no_answer_to_the_second(connect: Front) -> None:
+async def test_data_between_two_calls_is_no_reply_to_the_second(connect: Connect) -> None:
     def behave(sock: socket.socket) -> None:
         read_call(sock)
         sock.sendall(PEER)
@@ -255,21 +263,21 @@ async def test_what_is_said_between_two_calls_is_no_answer_to_the_second(connect
         read_call(sock)
 
     with impostor(behave) as address:
-        async with connect(address, timeout=PATIENCE) as broker:
+        async with connect(address, timeout=DEFAULT_TIMEOUT) as broker:
             assert (await broker.who_am_i()).uid == 1
             time.sleep(0.1)
             with pytest.raises(ProtocolError, match="before anything was asked"):
                 await broker.who_am_i()
-            # And then anew, with a connection that nothing is left on.
+            # After that, the client uses a new connection.
             assert (await broker.who_am_i()).uid == 1
 
 
-async def test_a_full_broker_may_answer_before_it_is_asked(connect: Front) -> None:
+async def test_a_full_broker_may_reply_before_the_first_call(connect: Connect) -> None:
     def behave(sock: socket.socket) -> None:
         sock.sendall(b'{"error":"io.nsbroker.Broker.QuotaExceeded","parameters":{"limit":"connections"}}\0')
 
     with impostor(behave) as address:
-        async with connect(address, timeout=PATIENCE) as broker:
+        async with connect(address, timeout=DEFAULT_TIMEOUT) as broker:
             with pytest.raises(nsbroker.NsbrokerError, match="connections"):
                 await broker.who_am_i()
 
@@ -282,14 +290,14 @@ def few_files() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, old)
 
 
-def test_fds_that_find_no_room_are_said_so(few_files: None) -> None:
+def test_fds_beyond_the_limit_of_open_files_are_reported(few_files: None) -> None:
     def behave(sock: socket.socket) -> None:
         read_call(sock)
         ancillary.send(sock, OPENED % 0, [0] * 100)
 
     with (
         impostor(behave) as address,
-        nsbroker.connect(address, timeout=PATIENCE) as broker,
+        nsbroker.connect(address, timeout=DEFAULT_TIMEOUT) as broker,
         pytest.raises(ConnectionLost, match="too many are open here"),
     ):
         broker.open("self", "net")

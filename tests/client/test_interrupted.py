@@ -1,4 +1,4 @@
-"""An exception that a signal handler raises, at every place where one can: each descriptor has one owner all the same."""
+"""Wherever a signal handler raises an exception, each descriptor has exactly one owner."""
 
 import asyncio
 import gc
@@ -24,7 +24,7 @@ from nsbroker.linux import ancillary
 from nsbroker.namespace import handle
 from nsbroker.varlink import connection, framing
 from tests.client.every_client import impostor_elsewhere
-from tests.client.test_hostile import OPENED, TWO, answer, net
+from tests.client.test_hostile import OPENED, TWO, net, reply_with
 from tests.world import _fds
 
 pytestmark = pytest.mark.once
@@ -40,8 +40,8 @@ NULL_SOCKET = b'{"parameters":{"socketFileDescriptor":0}}\0'
 NULL_DEVICE = b'{"parameters":{"deviceFileDescriptor":0}}\0'
 
 
-# Cleaning up once more, and what runs where nothing can be raised.
-_OTHERS = ("__del__",)
+# Exceptions in these functions are ignored, so none is raised there.
+_NOT_INTERRUPTED = ("__del__",)
 
 
 class Interrupted(BaseException):
@@ -49,7 +49,7 @@ class Interrupted(BaseException):
 
 
 class Injector:
-    """Raises Interrupted at the step `at` of what is traced: a line, or with `fine` an instruction."""
+    """A trace function that raises Interrupted at step `at` of FILES: a step is a line, or with `fine` an instruction."""
 
     def __init__(self, at: int, *, fine: bool) -> None:
         self._left = at
@@ -57,7 +57,7 @@ class Injector:
         self.done = False
 
     def __call__(self, frame: FrameType, event: str, arg: object) -> Any:
-        if frame.f_code.co_filename not in FILES or frame.f_code.co_name in _OTHERS:
+        if frame.f_code.co_filename not in FILES or frame.f_code.co_name in _NOT_INTERRUPTED:
             return None
         if event == "call":
             frame.f_trace_opcodes = self._fine
@@ -75,7 +75,7 @@ def descriptors() -> dict[int, str]:
 
 
 def check(run: Callable[[], Any], close: Callable[[Any], None], injector: Injector, hang_up: Callable[[], object] = int) -> bool:
-    """Run it once; whether it was interrupted.  What it leaves is closed once, and nothing else is."""
+    """Run `run` once, and return whether it was interrupted.  Check that each descriptor was closed exactly once."""
     hang_up()
     before = descriptors()
     canaries: list[int] = []
@@ -87,12 +87,12 @@ def check(run: Callable[[], Any], close: Callable[[Any], None], injector: Inject
             sys.settrace(None)
         close(result)
     except Interrupted as error:
-        # Whoever still closes a number that is closed already now hits one of these.
+        # If anything closes a descriptor a second time, it closes one of these, and that is noticed below.
         canaries.extend(os.open(os.devnull, os.O_RDONLY) for _ in range(20))
         del error
     hang_up()
     with warnings.catch_warnings():
-        # A handle that nobody got is forgotten, and closed for that.
+        # A handle that never reached the caller is closed when it is collected.
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
     for fd in canaries:
@@ -106,9 +106,9 @@ def close_one(thing: Any) -> None:
     thing.close()
 
 
-def close_each(spaces: Any) -> None:
-    for space in spaces.values():
-        space.close()
+def close_each(namespaces: Any) -> None:
+    for ns in namespaces.values():
+        ns.close()
 
 
 def inet() -> int:
@@ -124,21 +124,21 @@ def uts() -> int:
 
 
 CASES: dict[str, tuple[Callable[[Any], Any], Callable[[Any], None], Callable[[socket.socket], None]]] = {
-    "open": (lambda broker: broker.open("self", "net"), close_one, answer(OPENED % 0, net)),
-    "open_all": (lambda broker: broker.open_all("self", ["net", "uts"]), close_each, answer(TWO, net, uts)),
+    "open": (lambda broker: broker.open("self", "net"), close_one, reply_with(OPENED % 0, net)),
+    "open_all": (lambda broker: broker.open_all("self", ["net", "uts"]), close_each, reply_with(TWO, net, uts)),
     "create": (
         lambda broker: broker.create(["net"]),
-        lambda made: close_each(made.namespaces),
-        answer(OPENED[:-3] % 0 + b',"durable":true}}\0', net),
+        lambda created: close_each(created.namespaces),
+        reply_with(OPENED[:-3] % 0 + b',"durable":true}}\0', net),
     ),
-    "socket": (lambda broker: broker.socket("self"), close_one, answer(NULL_SOCKET, inet)),
-    "device": (lambda broker: broker.device("self", "null"), close_one, answer(NULL_DEVICE, null)),
+    "socket": (lambda broker: broker.socket("self"), close_one, reply_with(NULL_SOCKET, inet)),
+    "device": (lambda broker: broker.device("self", "null"), close_one, reply_with(NULL_DEVICE, null)),
 }
 
 
 @pytest.fixture(autouse=True)
 def no_pauses() -> Iterator[None]:
-    """The collector is called after each step: what was there before any of them need not be looked at each time."""
+    """Freeze the objects that exist now, because the garbage collector runs after each step."""
     gc.disable()
     gc.collect()
     gc.freeze()
@@ -155,24 +155,24 @@ def test_a_blocking_call(case: str, fine: bool) -> None:
         close(ask(broker))
 
         def hang_up() -> None:
-            # Where a trace function may raise before the lock is let go of, a signal handler cannot.
+            # A trace function can raise just before the lock is released, where a signal handler cannot.
             broker._lock = threading.Lock()
-            broker._wire.drop()
+            broker._transport.drop()
 
         for at in range(100_000):
             if not check(lambda: ask(broker), close, Injector(at, fine=fine), hang_up):
                 break
         else:
-            raise AssertionError("it never came to an end")
+            raise AssertionError("it did not end")
     assert at > (50 if fine else 20)
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::RuntimeWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("case", ["open_all", "socket"])
-@pytest.mark.parametrize("front", ["trio", "asyncio"])
-def test_a_call_that_is_awaited(front: str, case: str) -> None:
+@pytest.mark.parametrize("client", ["trio", "asyncio"])
+def test_an_async_call(client: str, case: str) -> None:
     ask, close, behave = CASES[case]
-    module: Any = {"trio": nsbroker.client.trio, "asyncio": nsbroker.client.asyncio}[front]
+    module: Any = {"trio": nsbroker.client.trio, "asyncio": nsbroker.client.asyncio}[client]
 
     async def once(at: int) -> bool:
         injector = Injector(at, fine=True)
@@ -190,10 +190,10 @@ def test_a_call_that_is_awaited(front: str, case: str) -> None:
     with impostor_elsewhere(behave) as address:
         before = descriptors()
         for at in range(100_000):
-            going_on = asyncio.run(once(at)) if front == "asyncio" else trio.run(once, at)
+            interrupted = asyncio.run(once(at)) if client == "asyncio" else trio.run(once, at)
             gc.collect()
             assert descriptors() == before, at
-            if not going_on:
+            if not interrupted:
                 break
     assert at > 50
 
@@ -210,7 +210,7 @@ def test_a_call_that_is_awaited(front: str, case: str) -> None:
     ],
     ids=["current", "create", "from_path", "from_fd", "from_fd trusted"],
 )
-def test_a_handle_that_is_made_here(make: Callable[[], nsbroker.Namespace]) -> None:
+def test_a_handle_opened_without_the_broker(make: Callable[[], nsbroker.Namespace]) -> None:
     make().close()
     for at in range(1000):
         injector = InjectorInside(at)
@@ -220,8 +220,9 @@ def test_a_handle_that_is_made_here(make: Callable[[], nsbroker.Namespace]) -> N
 
 
 class InjectorInside(Injector):
-    """At every line of namespace.py but the first two of each function, `try` being one: a number that is an argument is
-    the function's from then on.
+    """Interrupts at every line of namespace/handle.py, except the first two lines of each function, of which `try` is one.
+
+    A function owns the descriptor that is its argument only after these lines.
     """
 
     def __init__(self, at: int) -> None:
@@ -240,8 +241,8 @@ class InjectorInside(Injector):
         return super().__call__(frame, event, arg)
 
 
-def test_real_signals_in_their_thousands() -> None:
-    """Not at every place, but as they really come."""
+def test_thousands_of_real_signals() -> None:
+    """Real signals arrive at random places, not at every one."""
     armed = [False]
 
     def interrupt(*_: object) -> None:
@@ -261,20 +262,20 @@ def test_real_signals_in_their_thousands() -> None:
     before = descriptors()
     firing = threading.Thread(target=fire)
     interrupted = 0
-    with impostor_elsewhere(answer(TWO, net, uts)) as address, warnings.catch_warnings():
+    with impostor_elsewhere(reply_with(TWO, net, uts)) as address, warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         firing.start()
         until = time.monotonic() + 3
         while time.monotonic() < until:
             with nsbroker.connect(address) as broker:
-                spaces: dict[Any, nsbroker.Namespace] = {}
+                namespaces: dict[Any, nsbroker.Namespace] = {}
                 try:
                     armed[0] = True
-                    spaces = broker.open_all("self", ["net", "uts"])
+                    namespaces = broker.open_all("self", ["net", "uts"])
                     armed[0] = False
                 except Interrupted:
                     interrupted += 1
-                close_each(spaces)
+                close_each(namespaces)
         end.set()
         firing.join()
         signal.signal(signal.SIGUSR1, old)

@@ -68,7 +68,7 @@ def test_a_folder_of_somebody_else_is_refused(place: Path) -> None:
         own_socket(place)
 
 
-def test_a_path_that_cannot_be_is_one_error(tmp_path: Path) -> None:
+def test_a_path_that_cannot_exist_is_one_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match="cannot listen there"):
         own_socket(tmp_path / "file" / "socket")

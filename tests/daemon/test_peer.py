@@ -1,4 +1,4 @@
-"""Peers as the kernel describes them: real processes connect, from other users, namespaces and control groups."""
+"""Peers as the kernel describes them: real processes connect, as other users, from other namespaces and control groups."""
 
 import os
 import socket
@@ -28,7 +28,7 @@ sys.stdin.read()
 
 @pytest.fixture(params=["this kernel", "Linux 5.10"])
 def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Features:
-    """What the kernel has: what this one has, and nothing of it."""
+    """The kernel's features: once those of this kernel, and once none of them, as on an old kernel."""
     if request.param == "this kernel":
         return features()
     monkeypatch.setattr(process_module, "features", Features)
@@ -37,7 +37,7 @@ def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> F
 
 
 class Client:
-    """A process that connected and waits."""
+    """A process that has connected and waits."""
 
     def __init__(self, listener: socket.socket, *prefix: str) -> None:
         self._process = subprocess.Popen(
@@ -70,7 +70,7 @@ def listener() -> Iterator[socket.socket]:
 
 
 @pytest.mark.root
-def test_root_is_root_where_the_kernel_shows_it_and_a_user_is_that_user(listener: socket.socket, kernel: Features) -> None:
+def test_root_counts_as_root_only_if_the_kernel_proves_it(listener: socket.socket, kernel: Features) -> None:
     unproved = not kernel.peer_pidfd
     for prefix, uid, anonymous in (((), 0, unproved), (("setpriv", f"--reuid={ALICE}", "--clear-groups"), ALICE, False)):
         client = Client(listener, *prefix)
@@ -83,7 +83,7 @@ def test_root_is_root_where_the_kernel_shows_it_and_a_user_is_that_user(listener
 
 @pytest.mark.root
 def test_uid_0_without_the_right_to_administer_the_host_is_anonymous(listener: socket.socket) -> None:
-    """Such is the root of a container that has no user namespace: the same uid, fewer capabilities."""
+    """Root in a container without a user namespace is like this: it has the same uid, but fewer capabilities."""
     client = Client(listener, "setpriv", "--bounding-set=-sys_admin")
     peer = Peer(client.sock)
     assert (peer.uid, peer.anonymous, peer.user) == (0, True, ANONYMOUS)
@@ -102,7 +102,7 @@ def test_uid_0_of_another_user_namespace_is_not_root(listener: socket.socket, ke
 
 
 @pytest.mark.root
-def test_uid_0_that_is_gone_by_now_proves_nothing(listener: socket.socket, kernel: Features) -> None:
+def test_uid_0_of_a_process_that_has_ended_proves_nothing(listener: socket.socket, kernel: Features) -> None:
     client = Client(listener)
     client.end()
     peer = Peer(client.sock)
@@ -119,11 +119,11 @@ def test_numbers_of_another_pid_namespace_are_translated_or_refused(listener: so
     if kernel.pid_translation:
         ours = peer.translate(1, "pid:1")
         assert ours == peer.pid
-        peer.see_translated(1, ours, "pid:1")
+        peer.check_translated(1, ours, "pid:1")
         with pytest.raises(NoSuchTarget, match="caller's PID namespace"):
             peer.translate(2, "pid:2")
         with pytest.raises(NoSuchTarget):
-            peer.see_translated(1, os.getpid(), "pid:1")
+            peer.check_translated(1, os.getpid(), "pid:1")
     else:
         with pytest.raises(NoSuchTarget, match="send a pidfd"):
             peer.translate(1, "pid:1")
@@ -150,8 +150,8 @@ def test_without_a_pinned_process_there_is_no_unit_and_no_self(listener: socket.
 
 
 @pytest.mark.root
-def test_the_unit_is_read_from_the_pinned_process_and_gone_with_it(listener: socket.socket) -> None:
-    # A control group as systemd makes it; systemd itself is asked in the tests of the units.
+def test_the_unit_is_read_from_the_pinned_process_and_is_none_after_it_ends(listener: socket.socket) -> None:
+    # The control group looks as if systemd had made it.  The tests of the units use a real systemd.
     hierarchy = next(line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if line.split()[2] == "cgroup2")
     group = Path(hierarchy) / f"nsbroker-test-{os.getpid()}.slice" / "web.service"
     named = Path("/sys/fs/cgroup/systemd")

@@ -1,4 +1,4 @@
-"""What holds before Linux 6.5, where the kernel shows the broker the user and the groups of a caller, and not its process."""
+"""The broker before Linux 6.5, where the kernel shows it the user and the groups of a caller, but not the process."""
 
 import os
 import re
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 pytestmark = [
     pytest.mark.root,
-    pytest.mark.skipif(features().peer_pidfd, reason="SO_PEERPIDFD is there: `tests/as-linux 6.4` takes it away"),
+    pytest.mark.skipif(features().peer_pidfd, reason="this kernel has SO_PEERPIDFD: `tests/as-linux 6.4` hides it"),
 ]
 
 
@@ -35,10 +35,10 @@ def ask(daemon: Daemon, uid: int, question: Callable[[Broker], T]) -> T:
     return as_user(uid, connected)
 
 
-def opens(target: str, kind: str = "net") -> Callable[[Broker], bool]:
+def opens(target: str, ns_type: str = "net") -> Callable[[Broker], bool]:
     def question(broker: Broker) -> bool:
         try:
-            broker.open(target, kind).close()
+            broker.open(target, ns_type).close()
         except PermissionDenied:
             return False
         return True
@@ -46,18 +46,18 @@ def opens(target: str, kind: str = "net") -> Callable[[Broker], bool]:
     return question
 
 
-def test_users_get_what_is_theirs_and_what_rules_for_them_and_their_groups_say(daemon: Daemon, sleeper: Sleeper) -> None:
+def test_own_processes_and_rules_for_users_and_groups_work(daemon: Daemon, sleeper: Sleeper) -> None:
     daemon.allow("alice", who=[f"user:{ALICE}"], targets=[f"pid:{sleeper.pid}"], namespaces=["net"])
     daemon.allow("group", who=["group:4242"], targets=[f"pid:{sleeper.pid}"], namespaces=["uts"])
     with Sleeper(uid=ALICE) as hers:
-        for uid, target, kind, expected in (
+        for uid, target, ns_type, expected in (
             (ALICE, hers.pid, "net", True),
             (BOB, hers.pid, "net", False),
             (ALICE, sleeper.pid, "net", True),
             (BOB, sleeper.pid, "net", False),
             (ALICE, sleeper.pid, "uts", False),
         ):
-            assert ask(daemon, uid, opens(f"pid:{target}", kind)) is expected
+            assert ask(daemon, uid, opens(f"pid:{target}", ns_type)) is expected
 
     def with_group() -> bool:
         with connect(daemon.address) as broker:
@@ -66,18 +66,18 @@ def test_users_get_what_is_theirs_and_what_rules_for_them_and_their_groups_say(d
     assert as_user(BOB, with_group, groups=[4242])
 
 
-def test_root_is_nobody_in_particular_and_is_told_why(daemon: Daemon, sleeper: Sleeper) -> None:
+def test_root_is_anonymous_and_gets_the_reason(daemon: Daemon, sleeper: Sleeper) -> None:
     with daemon.connect() as broker:
         assert broker.who_am_i().anonymous
-        with pytest.raises(PermissionDenied, match="only rules for everyone fit"):
+        with pytest.raises(PermissionDenied, match="only rules for everyone apply"):
             broker.open(f"pid:{sleeper.pid}", "net")
-    assert re.search("^user +0 .nobody in particular: before Linux 6.5", run_command("whoami", address=daemon.address).stdout, re.M)
+    assert re.search("^user +0 .anonymous: before Linux 6.5", run_command("whoami", address=daemon.address).stdout, re.M)
     daemon.allow("everyone", who="everyone", targets=[f"pid:{sleeper.pid}"], namespaces=["net"])
     with daemon.connect() as broker:
         broker.open(f"pid:{sleeper.pid}", "net").close()
 
 
-def test_self_says_what_to_write_instead_and_that_works(daemon: Daemon) -> None:
+def test_the_error_for_self_suggests_targets_that_work(daemon: Daemon) -> None:
     def question(broker: Broker) -> str:
         broker.open(f"pid:{os.getpid()}", "net").close()
         with pytest.raises(NoSuchTarget) as caught:
@@ -87,10 +87,10 @@ def test_self_says_what_to_write_instead_and_that_works(daemon: Daemon) -> None:
     assert "pid:NUMBER, or send a pidfd" in ask(daemon, ALICE, question)
 
 
-def test_rules_that_fit_nobody_are_warned_of(daemon: Daemon) -> None:
+def test_rules_that_fit_nobody_cause_warnings(daemon: Daemon) -> None:
     daemon.allow("unit", who=["unit:web.service", "everyone"], targets=["own"], namespaces=["net"])
-    said = run_command("check", "--config", str(daemon.config)).stderr
-    for text in (said, "\n".join(daemon.words())):
+    printed = run_command("check-config", "--config", str(daemon.config)).stderr
+    for text in (printed, "\n".join(daemon.words())):
         assert "rule 'root': user:root fits nobody: before Linux 6.5" in text
         assert "rule 'unit': unit:web.service fits nobody: before Linux 6.5" in text
         assert "everyone fits" not in text

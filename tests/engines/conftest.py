@@ -1,4 +1,4 @@
-"""Engines for tests: those that are here; with ENGINES=all in the environment, all of them or a failure."""
+"""The engines for tests: those that are installed.  With ENGINES=all in the environment, a missing one fails the tests."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ _missing: dict[str, str] = {}
 
 
 def started(kind: type[real.Engine]) -> Iterator[real.Engine]:
-    """The engine, running; skips the test where it is not installed."""
+    """Yield the engine, running.  Skips the test when it is not installed."""
     missing = kind.missing()
     if missing:
         text = f"{kind.__name__} needs {', '.join(missing)}"
@@ -42,12 +42,12 @@ def started(kind: type[real.Engine]) -> Iterator[real.Engine]:
 
 @pytest.fixture(scope="session", params=ENGINES, ids=lambda kind: kind.__name__)
 def engine(request: pytest.FixtureRequest) -> Iterator[real.Engine]:
-    """Each engine in turn."""
+    """Yield each engine, one after the other."""
     yield from started(request.param)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say what was not tested."""
+    """Print what was not tested."""
     if shutil.which("systemd-nspawn") is None:
         _missing["systemd"] = "units and machined need systemd-nspawn"
     for text in _missing.values():

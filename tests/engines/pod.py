@@ -1,8 +1,8 @@
-"""A pod with one container, by Kubernetes' Container Runtime Interface.
+"""Start and stop a pod with one container over Kubernetes' Container Runtime Interface.
 
 usage: pod.py start NAMESPACE POD IMAGE COMMAND... | status sandbox|container ID | stop SANDBOX
 
-Prints what it learns as JSON.
+The results are printed as JSON.
 """
 
 import json
@@ -39,10 +39,10 @@ def _start(runtime: "cri.RuntimeServiceStub", namespace: str, pod: str, image: s
 
 def _status(runtime: "cri.RuntimeServiceStub", kind: str, identifier: str) -> dict[str, str]:
     if kind == "sandbox":
-        answer = runtime.PodSandboxStatus(cri.PodSandboxStatusRequest(pod_sandbox_id=identifier, verbose=True))
+        reply = runtime.PodSandboxStatus(cri.PodSandboxStatusRequest(pod_sandbox_id=identifier, verbose=True))
     else:
-        answer = runtime.ContainerStatus(cri.ContainerStatusRequest(container_id=identifier, verbose=True))
-    return {"pid": json.loads(answer.info["info"])["pid"]}
+        reply = runtime.ContainerStatus(cri.ContainerStatusRequest(container_id=identifier, verbose=True))
+    return {"pid": json.loads(reply.info["info"])["pid"]}
 
 
 def _stop(runtime: "cri.RuntimeServiceStub", sandbox: str) -> dict[str, str]:
@@ -52,11 +52,11 @@ def _stop(runtime: "cri.RuntimeServiceStub", sandbox: str) -> dict[str, str]:
 
 
 def _main() -> None:
-    # grpc takes the path for the authority otherwise, which containerd refuses.
+    # Without this option, grpc sends the path as the authority, which containerd refuses.
     channel = grpc.insecure_channel(_ADDRESS, options=[("grpc.default_authority", "localhost")])
     runtime = cri.RuntimeServiceStub(channel)
-    verb: Any = {"start": _start, "status": _status, "stop": _stop}[sys.argv[1]]
-    json.dump(verb(runtime, *sys.argv[2:]), sys.stdout)
+    command: Any = {"start": _start, "status": _status, "stop": _stop}[sys.argv[1]]
+    json.dump(command(runtime, *sys.argv[2:]), sys.stdout)
 
 
 _main()

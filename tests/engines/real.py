@@ -1,4 +1,4 @@
-"""Container engines, run for real: started once, each with what it takes to run containers that do nothing."""
+"""Real container engines.  Each is started once, with what it needs to run containers that only sleep."""
 
 import errno
 import json
@@ -19,7 +19,7 @@ IMAGE = "localhost/bb:1"
 
 
 def run(*command: str, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
-    """Run a program of the engines'; its output.  What it says when it fails is the failure."""
+    """Run a program and return its output.  When it fails, the test fails with what it printed."""
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=60, cwd=cwd, stdin=subprocess.DEVNULL, env={**os.environ, **(env or {})}
     )
@@ -27,17 +27,17 @@ def run(*command: str, cwd: Path | None = None, env: Mapping[str, str] | None = 
     return done.stdout.strip()
 
 
-def has(*programs: str) -> list[str]:
-    """Which of the programs are missing."""
+def missing_of(*programs: str) -> list[str]:
+    """Return those of the programs that are missing."""
     return [program for program in programs if not Path(program).exists()]
 
 
 def root_file_system() -> Path:
-    """A root file system of one program, two megabytes; and the same as a tar file beside it."""
+    """Return a root file system with one program (two megabytes), and make a tar file of it beside it."""
     tree = WORK / "bb"
     if not tree.exists():
-        for folder in ("bin", "etc", "proc", "sys", "dev", "tmp", "run", "root", "var", "usr", "www"):
-            (tree / folder).mkdir(parents=True)
+        for name in ("bin", "etc", "proc", "sys", "dev", "tmp", "run", "root", "var", "usr", "www"):
+            (tree / name).mkdir(parents=True)
         shutil.copy("/bin/busybox", tree / "bin")
         for name in ("sh", "sleep", "httpd"):
             (tree / "bin" / name).symlink_to("busybox")
@@ -47,15 +47,15 @@ def root_file_system() -> Path:
 
 
 def remove_group(name: str) -> None:
-    """Remove a control group of every hierarchy, and what is below it."""
+    """Remove a control group, and all groups below it, from every hierarchy."""
     for top in (Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").iterdir()):
         if (top / "cgroup.procs").exists():
-            for folder, _, _ in os.walk(top / name, topdown=False):
-                # What watched over a container may take a moment to end.
-                eventually(lambda: _is_removed(Path(folder)), f"{folder} is empty")  # noqa: B023 - called at once
+            for group, _, _ in os.walk(top / name, topdown=False):
+                # The monitor process of a container may take a moment to end.
+                eventually(lambda: _try_to_remove(Path(group)), f"{group} is empty")  # noqa: B023 - called at once
 
 
-def _is_removed(group: Path) -> bool:
+def _try_to_remove(group: Path) -> bool:
     try:
         group.rmdir()
     except OSError as error:
@@ -72,11 +72,11 @@ class Service:
 
     @property
     def pid(self) -> int:
-        """Its process."""
+        """The number of its process."""
         return self._process.pid
 
     def stop(self) -> None:
-        """End it, and whatever it started itself."""
+        """End it: ask it to, and kill it after 15 seconds."""
         self._process.terminate()
         try:
             self._process.wait(15)
@@ -86,23 +86,23 @@ class Service:
 
 
 class Engine:
-    """One engine.  Containers are made by name, sleep, and are removed by `close` at the latest."""
+    """One engine.  Its containers are made by name and only sleep; `close` removes those that are left."""
 
     word = ""
     programs: Sequence[str] = ()
     groups: Sequence[str] = ()
-    """Control groups that it leaves behind."""
+    """The control groups that it leaves behind."""
 
     def __init__(self) -> None:
         self._made: list[str] = []
 
     @classmethod
     def missing(cls) -> list[str]:
-        """The programs that it takes and that are not here."""
-        return has(*cls.programs, "/bin/busybox")
+        """Return the programs that it needs and that are not installed."""
+        return missing_of(*cls.programs, "/bin/busybox")
 
     def start(self) -> None:
-        """Start what has to run before containers can."""
+        """Start what must run before containers can."""
 
     def make(self, name: str) -> None:
         """Run a container."""
@@ -121,11 +121,11 @@ class Engine:
         raise NotImplementedError
 
     def pid(self, name: str) -> int:
-        """Its first process, as the engine itself says."""
+        """Return the number of a container's first process, as the engine itself prints it."""
         raise NotImplementedError
 
     def id(self, name: str) -> str:
-        """Its id."""
+        """Return the id of a container."""
         return name
 
     def rename(self, old: str, new: str) -> None:
@@ -144,7 +144,7 @@ class Engine:
         """End what `start` started."""
 
     def close(self) -> None:
-        """Remove everything."""
+        """Remove all containers, end what was started, and remove the control groups."""
         for name in list(self._made):
             self.remove(name)
         self.stop()
@@ -171,7 +171,7 @@ class Podman(Engine):
         self.podman("import", "-q", str(WORK / "bb.tar"), IMAGE)
 
     def podman(self, *arguments: str) -> str:
-        """A command of podman's."""
+        """Run podman and return its output."""
         return run("/usr/bin/podman", *arguments, env={"CONTAINERS_CONF": str(WORK / "containers.conf")})
 
     def _make(self, name: str) -> None:
@@ -193,11 +193,11 @@ class Podman(Engine):
         self.podman("restart", "-t0", name)
 
     def pause(self, name: str) -> None:
-        """Freeze it."""
+        """Pause a container."""
         self.podman("pause", name)
 
     def unpause(self, name: str) -> None:
-        """Thaw it."""
+        """Let a paused container go on."""
         self.podman("unpause", name)
 
 
@@ -209,13 +209,13 @@ class PodmanWithRunc(Podman):
 
 
 class PodmanWithUserNamespace(Podman):
-    """podman, each container in a user namespace of its own."""
+    """podman, with each container in a user namespace of its own."""
 
     options = ("--uidmap", "0:200000:65536")
 
 
 class Containerd(Engine):
-    """containerd, by its own client."""
+    """containerd, with its own client."""
 
     word = "containerd"
     programs = ("/usr/bin/containerd", "/usr/bin/ctr")
@@ -225,7 +225,7 @@ class Containerd(Engine):
 
     @classmethod
     def begin(cls) -> None:
-        """Start containerd, unless it runs already: docker and Kubernetes go through the same one."""
+        """Start containerd, unless it runs already: docker and Kubernetes use the same one."""
         Containerd._users += 1
         if Containerd._service is None:
             root_file_system()
@@ -243,7 +243,7 @@ class Containerd(Engine):
 
     @classmethod
     def end(cls) -> None:
-        """Stop containerd, when nobody needs it any more."""
+        """Stop containerd when no engine uses it any more."""
         Containerd._users -= 1
         if not Containerd._users and Containerd._service is not None:
             Containerd._service.stop()
@@ -251,7 +251,7 @@ class Containerd(Engine):
 
     @staticmethod
     def load(namespace: str, image: str) -> None:
-        """Give containerd an image that is our one program."""
+        """Give containerd an image with our one program."""
         archive = WORK / f"{image.replace('/', '-').replace(':', '-')}.tar"
         if not archive.exists():
             _write_image(image, archive)
@@ -277,7 +277,7 @@ class Containerd(Engine):
 
 
 def _write_cni() -> None:
-    """A network plugin that gives a pod its loopback only: what a pod's network leads to is no matter here."""
+    """Write a network plugin that gives a pod only its loopback, because the tests need no more of a pod's network."""
     (WORK / "cni").mkdir(exist_ok=True)
     (WORK / "cni-bin").mkdir(exist_ok=True)
     (WORK / "cni/10-none.conflist").write_text('{"cniVersion":"0.4.0","name":"none","plugins":[{"type":"none"}]}')
@@ -295,7 +295,7 @@ def _write_cni() -> None:
 
 
 def _write_image(name: str, archive: Path) -> None:
-    """An image of our one program, in docker's archive format."""
+    """Write an image with our one program, in docker's archive format."""
     import hashlib
     import tarfile
 
@@ -338,7 +338,7 @@ class Docker(Engine):
 
     @staticmethod
     def docker(*arguments: str) -> str:
-        """A command of docker's."""
+        """Run docker's client and return its output."""
         return run("/usr/bin/docker", *arguments, env={"DOCKER_HOST": "unix:///run/docker.sock"})
 
     def _make(self, name: str) -> None:
@@ -360,11 +360,11 @@ class Docker(Engine):
         self.docker("restart", "-t0", name)
 
     def pause(self, name: str) -> None:
-        """Freeze it."""
+        """Pause a container."""
         self.docker("pause", name)
 
     def unpause(self, name: str) -> None:
-        """Thaw it."""
+        """Let a paused container go on."""
         self.docker("unpause", name)
 
     def stop(self) -> None:
@@ -374,7 +374,7 @@ class Docker(Engine):
 
 
 class Cri(Engine):
-    """Kubernetes' interface of containerd: a pod NAMESPACE/POD with one container, c1."""
+    """containerd's interface for Kubernetes.  A pod NAMESPACE/POD has one container, c1."""
 
     word = "cri"
     programs = Containerd.programs
@@ -386,7 +386,7 @@ class Cri(Engine):
 
     @classmethod
     def missing(cls) -> list[str]:
-        """Also a Python package: there is no client among Debian's packages."""
+        """Return what is missing.  It needs a Python package, too, because Debian has no package with a client."""
         found = subprocess.run([sys.executable, "-c", "import cri_api"], capture_output=True).returncode == 0
         return super().missing() + ([] if found else ["the Python package container-runtime-interface-api"])
 
@@ -397,9 +397,9 @@ class Cri(Engine):
 
     @staticmethod
     def _client(*arguments: str) -> dict[str, str]:
-        # A process of its own: grpc leaves threads in the one that uses it.
-        answer: dict[str, str] = json.loads(run(sys.executable, str(Path(__file__).with_name("pod.py")), *arguments))
-        return answer
+        # This runs in a process of its own, because grpc leaves threads behind.
+        result: dict[str, str] = json.loads(run(sys.executable, str(Path(__file__).with_name("pod.py")), *arguments))
+        return result
 
     def _make(self, name: str) -> None:
         namespace, pod, *_ = name.split("/")
@@ -446,13 +446,13 @@ class Runc(Engine):
         path = self._bundle / "config.json"
         config = json.loads(path.read_text())
         config["process"] |= {"terminal": False, "args": list(SLEEP)}
-        # No limits above the hard ones.
+        # The default limits may be above our hard limits.
         config["process"].pop("rlimits", None)
         config["root"] = {"path": str(tree), "readonly": True}
         path.write_text(json.dumps(config))
 
     def _make(self, name: str) -> None:
-        # What it starts keeps its standard output.
+        # The container keeps the standard output open, so it must not be a pipe that is read to its end.
         command = [self._program, *self.options, "run", "-d", "--bundle", str(self._bundle), name]
         null = subprocess.DEVNULL
         assert subprocess.run(command, stdin=null, stdout=null, stderr=null, timeout=20).returncode == 0, command
@@ -471,11 +471,11 @@ class Crun(Runc):
     programs = ("/usr/bin/crun",)
 
     def pause(self, name: str) -> None:
-        """Freeze it."""
+        """Pause a container."""
         run(self._program, "pause", name)
 
     def unpause(self, name: str) -> None:
-        """Thaw it."""
+        """Let a paused container go on."""
         run(self._program, "resume", name)
 
 
@@ -511,7 +511,7 @@ class Lxc(Engine):
 
 
 class Incus(Engine):
-    """incus, started by systemd; PROJECT/NAME is a container of another project than the default one."""
+    """incus, started by systemd.  PROJECT/NAME is a container of a project that is not the default one."""
 
     word = "incus"
     programs = ("/usr/bin/incus", "/usr/libexec/incus/incusd")
@@ -523,19 +523,19 @@ class Incus(Engine):
         run("systemctl", "start", "incus")
         self.incus("storage", "create", "default", "dir")
         self.incus("profile", "device", "add", "default", "root", "disk", "path=/", "pool=default")
-        # What sleeps does not hear that the system shuts down, which need not wait for it then.
+        # The sleeping process ignores the signal to shut down, so the host need not wait long for it.
         self.incus("profile", "set", "default", f"raw.lxc=lxc.init.cmd = {' '.join(SLEEP)}", "boot.host_shutdown_timeout=1")
         self.incus("image", "import", str(WORK / "metadata.tar"), str(WORK / "bb.tar"), "--alias", "bb")
 
     @staticmethod
     def incus(*arguments: str) -> str:
-        """A command of incus'."""
+        """Run incus' client and return its output."""
         return run("/usr/bin/incus", *arguments, env={"INCUS_CONF": str(WORK / "incus")})
 
-    def on(self, name: str, verb: str, *arguments: str) -> str:
-        """A command of incus' about a container."""
+    def on(self, name: str, command: str, *arguments: str) -> str:
+        """Run a command of incus' client about a container, and return its output."""
         project, _, instance = name.rpartition("/")
-        return self.incus(verb, "--project", project or "default", instance, *arguments)
+        return self.incus(command, "--project", project or "default", instance, *arguments)
 
     def _make(self, name: str) -> None:
         project, _, instance = name.rpartition("/")
@@ -557,16 +557,16 @@ class Incus(Engine):
         self.on(name, "restart", "--force")
 
     def pause(self, name: str) -> None:
-        """Freeze it."""
+        """Pause a container."""
         self.on(name, "pause")
 
     def unpause(self, name: str) -> None:
-        """Thaw it."""
+        """Let a paused container go on."""
         self.on(name, "resume")
 
 
 def wait_for_end(pid: int) -> None:
-    """Wait until a process is gone, or a zombie."""
+    """Wait until a process is gone or is a zombie."""
     stat = Path(f"/proc/{pid}/stat")
     end = time.monotonic() + 10
     while stat.exists() and stat.read_text().rpartition(") ")[2][0] != "Z":

@@ -1,4 +1,4 @@
-"""A hundred containers of one runtime; its states and changes."""
+"""Many containers of one runtime, their states and their changes."""
 
 import contextlib
 import os
@@ -41,9 +41,9 @@ def test_a_hundred_containers_are_listed_and_each_opens_by_its_name(crun: Crun, 
         listed = {one.names[0]: one.network_namespace for one in broker.containers().containers}
         assert listed == expected
         for name, inode in expected.items():
-            with broker.open(f"container:{name}", "net") as space:
-                assert space.inode == inode
-    assert len(run_command("ps", address=daemon.address).stdout.splitlines()) == MANY + 1
+            with broker.open(f"container:{name}", "net") as ns:
+                assert ns.inode == inode
+    assert len(run_command("containers", address=daemon.address).stdout.splitlines()) == MANY + 1
     for name in expected:
         crun.remove(name)
     with daemon.connect() as broker:
@@ -51,18 +51,18 @@ def test_a_hundred_containers_are_listed_and_each_opens_by_its_name(crun: Crun, 
     daemon.settles_at(before)
 
 
-def test_replaced_by_another_of_the_same_name_a_hundred_times(crun: Crun, daemon: Daemon) -> None:
+def test_a_container_replaced_by_another_of_the_same_name_a_hundred_times(crun: Crun, daemon: Daemon) -> None:
     with daemon.connect() as broker:
         for _ in range(100):
             crun.make("web")
-            with broker.open("crun:web", "net") as space:
-                assert space.inode == net(crun.pid("web"))
+            with broker.open("crun:web", "net") as ns:
+                assert ns.inode == net(crun.pid("web"))
             crun.remove("web")
             with pytest.raises(NoSuchTarget):
                 broker.open("crun:web", "net")
 
 
-def test_paused_opens_and_is_listed_as_paused(crun: Crun, daemon: Daemon) -> None:
+def test_a_paused_container_opens_and_is_listed_as_paused(crun: Crun, daemon: Daemon) -> None:
     crun.make("web")
     crun.pause("web")
     with daemon.connect() as broker:
@@ -74,11 +74,11 @@ def test_paused_opens_and_is_listed_as_paused(crun: Crun, daemon: Daemon) -> Non
     crun.remove("web")
 
 
-def test_a_number_that_another_process_has_by_now_is_not_believed(crun: Crun, daemon: Daemon) -> None:
+def test_a_process_number_that_was_given_out_again_is_not_trusted(crun: Crun, daemon: Daemon) -> None:
     crun.make("old")
     crun.make("victim")
     old, victim = Path("/run/crun/old/status"), crun.pid("victim")
-    # What a stale state file looks like once its number was given out again.
+    # This is how an outdated state file looks after its process number was given out again.
     text = old.read_text().replace(f'"pid": {crun.pid("old")}', f'"pid": {victim}')
     end_process(crun.pid("old"))
     shutil.copy(old, "/run/engines/status")
@@ -92,7 +92,7 @@ def test_a_number_that_another_process_has_by_now_is_not_believed(crun: Crun, da
     crun.remove("victim")
 
 
-def test_five_thousand_are_nobodys_wait(daemon: Daemon, sleeper: Sleeper) -> None:
+def test_five_thousand_containers_delay_no_other_user(daemon: Daemon, sleeper: Sleeper) -> None:
     place = daemon.folder / "crun"
     with Process.open(sleeper.pid) as process:
         state = f'{{"pid":{sleeper.pid},"process-start-time":{process.start_time()}}}'
@@ -117,7 +117,7 @@ def test_five_thousand_are_nobodys_wait(daemon: Daemon, sleeper: Sleeper) -> Non
         return as_user(uid, ask)
 
     idle = times(BOB, "crun:c4321", 100)
-    # By name, by what nothing is called, and by what five thousand begin with.
+    # One attack is by the name of a container, one by a name that no container has.
     attacks = [
         threading.Thread(target=times, args=(ALICE, target, many)) for target, many in (("crun:c77", 1000), ("crun:missing", 300))
     ]

@@ -1,4 +1,4 @@
-"""docker's own states, names and changes."""
+"""What only docker has: its states, its names, and services of compose."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ def net(pid: int) -> int:
     return os.stat(f"/proc/{pid}/ns/net").st_ino
 
 
-def test_renamed_restarted_replaced_a_hundred_times_and_each_time_it_is_the_right_one(docker: Docker, daemon: Daemon) -> None:
+def test_a_container_is_the_right_one_after_each_of_a_hundred_changes(docker: Docker, daemon: Daemon) -> None:
     docker.make("web")
     docker.make("other")
     name, other = "web", "other"
@@ -49,19 +49,19 @@ def test_renamed_restarted_replaced_a_hundred_times_and_each_time_it_is_the_righ
                 case 4:
                     docker.rename(name, "web")
                     name = "web"
-            with broker.open(f"docker:{name}", "net") as space:
-                assert space.inode == net(docker.pid(name)), turn
+            with broker.open(f"docker:{name}", "net") as ns:
+                assert ns.inode == net(docker.pid(name)), turn
     docker.remove(name)
     docker.remove(other)
 
 
-def test_paused_opens_and_other_states_say_what_they_are(docker: Docker, daemon: Daemon) -> None:
+def test_a_paused_container_opens_and_other_states_are_named_in_the_error(docker: Docker, daemon: Daemon) -> None:
     docker.make("web")
     docker.pause("web")
     try:
         with daemon.connect() as broker:
-            with broker.open("docker:web", "net") as space:
-                assert space.inode == net(docker.pid("web"))
+            with broker.open("docker:web", "net") as ns:
+                assert ns.inode == net(docker.pid("web"))
             assert [one.state for one in broker.containers().containers if "web" in one.names] == ["paused"]
     finally:
         docker.unpause("web")
@@ -85,24 +85,24 @@ def test_paused_opens_and_other_states_say_what_they_are(docker: Docker, daemon:
         docker.docker("rm", "-f", "new", "done", "again")
 
 
-def test_a_service_of_compose_by_project_and_service(docker: Docker, daemon: Daemon) -> None:
-    # Made as compose makes them: its own program is not among Debian 12's packages.
+def test_a_service_of_compose_opens_by_project_and_service(docker: Docker, daemon: Daemon) -> None:
+    # The labels are those of compose, whose own program is not among Debian 12's packages.
     labels = ["--label", "com.docker.compose.project=shop", "--label", "com.docker.compose.service=web"]
     docker.docker("run", "-d", "--network", "none", "--name", "shop-web-1", *labels, IMAGE, *SLEEP)
     try:
         with daemon.connect() as broker:
             for target in ("docker:shop-web-1", "docker:shop/web", "container:shop/web"):
-                with broker.open(target, "net") as space:
-                    assert space.inode == net(docker.pid("shop-web-1"))
+                with broker.open(target, "net") as ns:
+                    assert ns.inode == net(docker.pid("shop-web-1"))
             (listed,) = broker.containers().containers
             assert (listed.names, listed.labels["com.docker.compose.service"]) == (["shop-web-1"], "web")
     finally:
         docker.docker("rm", "-f", "shop-web-1")
 
 
-def test_ps_is_a_table_for_people_and_json_for_programs(docker: Docker, daemon: Daemon) -> None:
+def test_containers_prints_a_table_for_people_and_json_for_programs(docker: Docker, daemon: Daemon) -> None:
     docker.make("web")
-    table = run_command("ps", address=daemon.address)
+    table = run_command("containers", address=daemon.address)
     assert table.returncode == 0, table.stderr
     pid = docker.pid("web")
     assert table.stdout.splitlines()[0].split() == ["ENGINE", "NAME", "ID", "STATE", "PID", "NETWORK"]
@@ -114,11 +114,11 @@ def test_ps_is_a_table_for_people_and_json_for_programs(docker: Docker, daemon: 
         str(pid),
         f"net:[{net(pid)}]",
     ]
-    assert f'"networkNamespace": {net(pid)}' in run_command("ps", "--json", address=daemon.address).stdout
+    assert f'"networkNamespace": {net(pid)}' in run_command("containers", "--json", address=daemon.address).stdout
     docker.remove("web")
 
 
-def test_an_engine_that_is_down_is_named_with_what_is_wrong(docker: Docker, daemon: Daemon) -> None:
+def test_an_engine_that_does_not_answer_is_named_in_the_error(docker: Docker, daemon: Daemon) -> None:
     assert docker.service is not None
     docker.make("web")
     os.kill(docker.service.pid, signal.SIGSTOP)
@@ -126,7 +126,7 @@ def test_an_engine_that_is_down_is_named_with_what_is_wrong(docker: Docker, daem
         with daemon.connect() as broker:
             with pytest.raises(EngineUnavailable, match=r"docker is unavailable: /run/docker.sock: no answer in 2 s"):
                 broker.open("docker:web", "net")
-            # Who asks all engines has waited once, and goes on without it.
+            # A query to all engines waits for it once, and then leaves it out.
             with pytest.raises(EngineUnavailable, match="a moment ago"):
                 broker.open("container:web", "net")
             assert [one.engine for one in broker.containers().unavailable] == ["docker"]

@@ -1,4 +1,4 @@
-"""What holds for containers of every engine, each run for real."""
+"""What holds for containers of every engine.  The engines are real."""
 
 import itertools
 import os
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.root
 
 
 def names(engine: Engine) -> tuple[str, str]:
-    """Names for two containers, as the engine has them."""
+    """Return names for two containers that the engine accepts."""
     return ("default/web1", "default/web2") if isinstance(engine, Cri) else ("web1", "web2")
 
 
@@ -31,18 +31,18 @@ def web1(engine: Engine) -> Iterator[str]:
 
 
 def inodes(pid: int) -> dict[NamespaceType, int]:
-    return {kind: os.stat(f"/proc/{pid}/ns/{kind}").st_ino for kind in NamespaceType}
+    return {ns_type: os.stat(f"/proc/{pid}/ns/{ns_type}").st_ino for ns_type in NamespaceType}
 
 
 def opened(daemon: Daemon, target: str) -> dict[NamespaceType, int]:
     with daemon.connect() as broker:
-        spaces = broker.open_all(target)
-        for space in spaces.values():
-            space.close()
-        return {kind: space.inode for kind, space in spaces.items()}
+        namespaces = broker.open_all(target)
+        for ns in namespaces.values():
+            ns.close()
+        return {ns_type: ns.inode for ns_type, ns in namespaces.items()}
 
 
-def test_by_name_by_id_and_by_the_beginning_of_the_id(engine: Engine, web1: str, daemon: Daemon) -> None:
+def test_a_container_opens_by_name_by_id_and_by_the_beginning_of_its_id(engine: Engine, web1: str, daemon: Daemon) -> None:
     word, identifier = engine.word, engine.id(web1)
     expected = inodes(engine.pid(web1))
     assert expected[NamespaceType.NET] != os.stat("/proc/self/ns/net").st_ino
@@ -52,7 +52,7 @@ def test_by_name_by_id_and_by_the_beginning_of_the_id(engine: Engine, web1: str,
         assert opened(daemon, f"cri:{web1}/c1") == inodes(engine.pid(f"{web1}/c1"))
 
 
-def test_a_rule_names_it_and_only_then_may_others_know_of_it(engine: Engine, web1: str, daemon: Daemon) -> None:
+def test_others_know_of_a_container_only_when_a_rule_names_it(engine: Engine, web1: str, daemon: Daemon) -> None:
     word, identifier, inode = engine.word, engine.id(web1), inodes(engine.pid(web1))[NamespaceType.NET]
     daemon.allow("web", who=[f"user:{ALICE}"], targets=[f"{word}:{web1[:-1]}*"], namespaces=["net"])
     targets = [f"{word}:{web1}", f"container:{web1}", f"{word}:{identifier}", f"{word}:{identifier[:-1]}"]
@@ -62,8 +62,8 @@ def test_a_rule_names_it_and_only_then_may_others_know_of_it(engine: Engine, web
             found: list[object] = []
             for target in (*targets, f"{word}:{web1[:-1]}-missing", f"{word}:missing"):
                 try:
-                    with broker.open(target, "net") as space:
-                        found.append(space.inode)
+                    with broker.open(target, "net") as ns:
+                        found.append(ns.inode)
                 except (NoSuchTarget, PermissionDenied) as error:
                     found.append(type(error).__name__)
             return found, [(one.engine, *one.names, str(one.network_namespace)) for one in broker.containers().containers]
@@ -76,7 +76,7 @@ def test_a_rule_names_it_and_only_then_may_others_know_of_it(engine: Engine, web
         assert {str(inode)} <= {str(one.network_namespace) for one in broker.containers().containers}
 
 
-def test_nobody_fetches_a_page_from_its_loopback_with_one_rule(engine: Engine, web1: str, daemon: Daemon) -> None:
+def test_the_user_nobody_fetches_a_page_from_its_loopback_with_one_rule(engine: Engine, web1: str, daemon: Daemon) -> None:
     daemon.allow("web", who=[f"user:{NOBODY}"], targets=["container:web1", "cri:default/web1"], sockets=["inet:stream"])
     pid = engine.pid(web1)
     inside = ["nsenter", "--net", "--target", str(pid)]
@@ -129,30 +129,30 @@ def test_its_devices_are_listed_and_opened_and_no_others(engine: Engine, web1: s
 def test_its_namespaces_are_listed_under_its_name_and_none_that_lsns_has_is_missing(
     engine: Engine, web1: str, daemon: Daemon
 ) -> None:
-    own = {inode for kind, inode in inodes(engine.pid(web1)).items() if inode != os.stat(f"/proc/self/ns/{kind}").st_ino}
+    own = {inode for ns_type, inode in inodes(engine.pid(web1)).items() if inode != os.stat(f"/proc/self/ns/{ns_type}").st_ino}
     daemon.allow("web", who=[f"user:{ALICE}"], targets=["container:web1", "cri:default/web1"], namespaces=["*"])
 
-    def seen() -> dict[int, list[str] | None]:
+    def list_with_containers() -> dict[int, list[str] | None]:
         with connect(daemon.address) as broker:
             return {one.inode: one.containers for one in broker.list() if one.containers}
 
     assert len(own) >= 4
-    for told in (seen(), as_user(ALICE, seen)):
-        assert {inode for inode, names in told.items() if names and f"{engine.word}:{web1}" in names} >= own
+    for listed in (list_with_containers(), as_user(ALICE, list_with_containers)):
+        assert {inode for inode, names in listed.items() if names and f"{engine.word}:{web1}" in names} >= own
 
     def misses_none() -> bool:
         with daemon.connect() as broker:
             return {int(str(row["ns"])) for row in lsns()} <= {one.inode for one in broker.list()}
 
-    # What ends between the two is in one only.
-    eventually(misses_none, "all that lsns has is there")
+    # A namespace that ends between the two lists is in one of them only.
+    eventually(misses_none, "all namespaces of lsns are listed")
 
 
-def test_one_that_was_killed_is_told_from_one_that_never_was(engine: Engine, web1: str, daemon: Daemon) -> None:
+def test_a_killed_container_is_neither_opened_nor_listed(engine: Engine, web1: str, daemon: Daemon) -> None:
     pid = engine.pid(web1)
     with daemon.connect() as broker:
-        with broker.open(f"{engine.word}:{web1}", "net") as space:
-            assert space.inode == inodes(pid)[NamespaceType.NET]
+        with broker.open(f"{engine.word}:{web1}", "net") as ns:
+            assert ns.inode == inodes(pid)[NamespaceType.NET]
         end_process(pid)
         with pytest.raises(NoSuchTarget):
             broker.open(f"{engine.word}:{web1}", "net")
@@ -161,12 +161,12 @@ def test_one_that_was_killed_is_told_from_one_that_never_was(engine: Engine, web
         assert web1 not in [name for one in broker.containers().containers for name in one.names]
 
 
-def test_what_fits_two_is_refused_and_lists_both(engine: Engine, web1: str, daemon: Daemon) -> None:
+def test_a_target_that_fits_two_containers_is_refused_and_both_are_listed(engine: Engine, web1: str, daemon: Daemon) -> None:
     web2 = names(engine)[1]
     engine.make(web2)
     made = [web1, web2]
     try:
-        # Random ids: make more, until two begin alike.
+        # The ids are random, so more containers are made until two ids begin alike.
         while not (alike := begin_alike(engine, made)):
             made.append(f"{web2}-{len(made)}")
             engine.make(made[-1])
@@ -184,6 +184,6 @@ def test_what_fits_two_is_refused_and_lists_both(engine: Engine, web1: str, daem
 
 
 def begin_alike(engine: Engine, made: list[str]) -> str:
-    """What the ids of two containers begin with, empty when no two do."""
+    """Return a digit that the ids of two containers begin with, empty when no two ids begin alike."""
     ids = sorted(engine.id(name) for name in made)
     return next((one[0] for one, other in itertools.pairwise(ids) if one[0] == other[0]), "")

@@ -1,4 +1,4 @@
-"""podman's changes, what only its API knows, and containers of a user who is not root."""
+"""Changes of podman's containers, what only its API knows, and rootless containers."""
 
 import os
 import pwd
@@ -32,7 +32,7 @@ def net(pid: int) -> int:
     return os.stat(f"/proc/{pid}/ns/net").st_ino
 
 
-def test_renamed_restarted_replaced_and_each_time_it_is_the_right_one(podman: Podman, daemon: Daemon) -> None:
+def test_a_container_is_the_right_one_after_each_change(podman: Podman, daemon: Daemon) -> None:
     podman.make("web")
     name = "web"
     with daemon.connect() as broker:
@@ -47,8 +47,8 @@ def test_renamed_restarted_replaced_and_each_time_it_is_the_right_one(podman: Po
             else:
                 podman.remove(name)
                 podman.make(name)
-            with broker.open(f"podman:{name}", "net") as space:
-                assert space.inode == net(podman.pid(name)), turn
+            with broker.open(f"podman:{name}", "net") as ns:
+                assert ns.inode == net(podman.pid(name)), turn
     podman.remove(name)
 
 
@@ -64,8 +64,8 @@ def test_lists_come_from_the_api_where_it_is_served_and_from_the_files_otherwise
             return {one.names[0]: (one.state, one.labels.get("a")) for one in broker.containers().containers}
 
     try:
-        with daemon.connect() as broker, broker.open("podman:rooted", "net") as space:
-            assert space.inode == net(podman.pid("rooted")), "one without a storage of its own"
+        with daemon.connect() as broker, broker.open("podman:rooted", "net") as ns:
+            assert ns.inode == net(podman.pid("rooted")), "a container without storage of its own"
         assert listed() == {"rooted": ("running", None), "web": ("paused", None)}
         api = real.Service("/usr/bin/podman", "system", "service", "--time=0", f"unix://{path}")
         try:
@@ -73,15 +73,15 @@ def test_lists_come_from_the_api_where_it_is_served_and_from_the_files_otherwise
             assert listed() == {"rooted": ("running", "b"), "web": ("paused", None)}
             (daemon.config / "nsbroker.d/api.toml").write_text(f'[engines]\npodman = ["{path}"]\n')
             daemon.reload()
-            with daemon.connect() as broker, broker.open("podman:web", "net") as space:
-                assert space.inode == net(podman.pid("web")), "by the API alone, where that is configured"
+            with daemon.connect() as broker, broker.open("podman:web", "net") as ns:
+                assert ns.inode == net(podman.pid("web")), "only the API is configured"
             (daemon.config / "nsbroker.d/api.toml").unlink()
             daemon.reload()
         finally:
             api.stop()
         with socket.socket(socket.AF_UNIX) as dead:
             dead.bind(str(path))
-        assert set(listed()) == {"rooted", "web"}, "a socket that nobody serves any more is like none"
+        assert set(listed()) == {"rooted", "web"}, "a socket that nobody serves is like none"
     finally:
         podman.unpause("web")
         podman.remove("web")
@@ -89,7 +89,7 @@ def test_lists_come_from_the_api_where_it_is_served_and_from_the_files_otherwise
         path.unlink(missing_ok=True)
 
 
-def test_the_random_id_under_which_its_runtime_has_it_fits_no_pattern_for_names(podman: Podman, daemon: Daemon) -> None:
+def test_the_random_id_that_podman_gives_its_runtime_fits_no_pattern_for_names(podman: Podman, daemon: Daemon) -> None:
     for digit in "0123456789abcdef":
         targets = [f"{kind}:{digit}*" for kind in ("container", "crun", "runc", "containerd")]
         daemon.allow(f"id-{digit}", who=[f"user:{OTHER}"], targets=targets, namespaces=["net"])
@@ -105,8 +105,8 @@ def test_the_random_id_under_which_its_runtime_has_it_fits_no_pattern_for_names(
         ):
             refused = run_command("show", target, uid=OTHER, address=daemon.address)
             assert (refused.returncode, refused.stdout) == (1, ""), target
-        assert run_command("ps", uid=OTHER, address=daemon.address).stdout.count("\n") == 1
-        # Whoever may open everything finds it by that id all the same, and a rule for the name finds it by any of its ids.
+        assert run_command("containers", uid=OTHER, address=daemon.address).stdout.count("\n") == 1
+        # A user who may open everything still finds it by that id, and a rule for the name allows it by any of its ids.
         assert run_command("show", f"crun:{identifier}", "--type", "net", address=daemon.address).returncode == 0
         daemon.allow("zoo", who=[f"user:{OTHER}"], targets=["podman:zoo"], namespaces=["net"])
         for target in ("container:zoo", f"container:{identifier}", f"podman:{identifier[:12]}"):
@@ -117,7 +117,7 @@ def test_the_random_id_under_which_its_runtime_has_it_fits_no_pattern_for_names(
 
 
 class Rootless(Podman):
-    """podman of a user without any privilege."""
+    """podman, run by a user without any privilege."""
 
     programs = (*Podman.programs, "/usr/bin/newuidmap")
     options = ("--cgroups=disabled",)
@@ -159,34 +159,34 @@ def test_a_users_own_container_is_opened_and_entered_by_that_user_alone(rootless
             shown = run_command("show", target, "--type", "net", uid=ROOTLESS, address=daemon.address)
             assert f"net:[{expected}]" in shown.stdout, shown.stderr
         inside = run_command(
-            "run", "podman:web", "--", "/bin/busybox", "cat", "/www/index.html", uid=ROOTLESS, address=daemon.address
+            "exec", "podman:web", "--", "/bin/busybox", "cat", "/www/index.html", uid=ROOTLESS, address=daemon.address
         )
         assert inside.stdout == "hello from inside\n", inside.stderr
-        # No rule can mean it by name: the name is the user's own word.
+        # No rule can match it by name, because the user chose the name.
         for uid in (OTHER, 0):
             refused = run_command("show", "podman:web", uid=uid, address=daemon.address)
             assert (refused.returncode, refused.stdout) == (1, ""), uid
-        assert "web" not in run_command("ps", uid=OTHER, address=daemon.address).stdout
-        assert "web" in run_command("ps", uid=ROOTLESS, address=daemon.address).stdout
+        assert "web" not in run_command("containers", uid=OTHER, address=daemon.address).stdout
+        assert "web" in run_command("containers", uid=ROOTLESS, address=daemon.address).stdout
         assert {record["target"] for record in daemon.records() if record.get("namespaces")} == {f"podman@{ROOTLESS}:web"}
     finally:
         rootless.remove("web")
 
 
-def test_a_process_that_is_no_root_inside_is_still_the_users_own(rootless: Podman, daemon: Daemon) -> None:
+def test_a_process_that_is_not_root_inside_is_still_the_users_own(rootless: Podman, daemon: Daemon) -> None:
     rootless.podman("run", "-d", "--network", "none", "--user", "1000", "--name", "web", *rootless.options, IMAGE, *SLEEP)
     try:
         pid = rootless.pid("web")
         assert os.stat(f"/proc/{pid}").st_uid not in (0, ROOTLESS)
         shown = run_command("show", "podman:web", "--json", uid=ROOTLESS, address=daemon.address)
-        assert all(f'"{kind}"' in shown.stdout for kind in NamespaceType), shown.stderr
-        # By its number it is nobody's own: the kernel would not let its user look at it without entering first.
+        assert all(f'"{ns_type}"' in shown.stdout for ns_type in NamespaceType), shown.stderr
+        # By its number it is nobody's own: the kernel does not let the user look into it from outside its user namespace.
         assert run_command("show", f"pid:{pid}", uid=ROOTLESS, address=daemon.address).returncode == 1
     finally:
         rootless.podman("rm", "-f", "-t0", "web")
 
 
-def test_what_a_users_engine_says_of_a_process_of_others_is_worth_nothing(rootless: Podman, daemon: Daemon) -> None:
+def test_a_users_engine_cannot_claim_a_process_of_somebody_else(rootless: Podman, daemon: Daemon) -> None:
     rootless.make("web")
     status = Path(f"/run/user/{ROOTLESS}/crun/{rootless.id('web')}/status")
     true = status.read_text()
@@ -198,7 +198,7 @@ def test_what_a_users_engine_says_of_a_process_of_others_is_worth_nothing(rootle
         refused = run_command("show", "podman:web", uid=ROOTLESS, address=daemon.address)
         assert (refused.returncode, refused.stdout) == (1, ""), refused.stdout
         assert daemon.records()[-1]["verdict"] == "denied"
-        assert run_command("ps", uid=ROOTLESS, address=daemon.address).stdout.count("\n") == 1
+        assert run_command("containers", uid=ROOTLESS, address=daemon.address).stdout.count("\n") == 1
     finally:
         victim.kill()
         victim.wait()

@@ -1,6 +1,7 @@
-"""Fuzzing: CALLS=1000000 in all, split over the subjects; FUZZ_SEED=... for other examples; SUBJECT=wire,names for some.
+"""Run the fuzzer.
 
-Each subject runs in a process of its own.  The same seed gives the same examples.
+Environment: CALLS=1000000 is the number of calls of all subjects together, FUZZ_SEED=... chooses other examples, and
+SUBJECT=wire,names chooses subjects.  Each subject runs in its own process.  The same seed gives the same examples.
 """
 
 import collections
@@ -31,36 +32,36 @@ _SIZE = struct.Struct("=I")
 
 
 class Reporter:
-    """Tells the process that counts how far this one is."""
+    """Reports the progress of a subject's process to the parent process."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._file = sock.makefile("wb")
         self._calls = 0
-        self._told = time.monotonic()
+        self._reported_at = time.monotonic()
 
     def count(self, calls: int) -> None:
-        """So many calls more; told now and then."""
+        """Count calls; report them at most once a second."""
         self._calls += calls
-        if time.monotonic() - self._told > 1:
-            self.tell()
+        if time.monotonic() - self._reported_at > 1:
+            self.report()
 
-    def tell(self) -> None:
-        """Tell at once."""
-        self._say("calls", self._calls)
-        self._calls, self._told = 0, time.monotonic()
+    def report(self) -> None:
+        """Report the calls now."""
+        self._send("calls", self._calls)
+        self._calls, self._reported_at = 0, time.monotonic()
 
     def fail(self, text: str) -> None:
-        """Something failed."""
-        self._say("failed", text)
+        """Report a failure."""
+        self._send("failed", text)
 
-    def _say(self, kind: str, value: object) -> None:
+    def _send(self, kind: str, value: object) -> None:
         text = pickle.dumps((kind, value))
         self._file.write(_SIZE.pack(len(text)) + text)
         self._file.flush()
 
 
 def run(subject: Subject, calls: int, start: int, reporter: Reporter) -> None:
-    """Make that many calls of a subject; what fails is told, and does not end it."""
+    """Make that many calls of a subject.  Failures are reported, and the subject goes on."""
     left = calls
     known: collections.Counter[str] = collections.Counter()
     last: Any = None
@@ -68,7 +69,7 @@ def run(subject: Subject, calls: int, start: int, reporter: Reporter) -> None:
 
     def check(example: Any) -> None:
         nonlocal left, last, failing
-        # A round is always ended; what is too much of it costs nothing.  One that fails is made smaller.
+        # Hypothesis always finishes a round, so skip the surplus examples; but let it shrink an example that fails.
         if left <= 0 and not failing:
             return
         last = example
@@ -88,7 +89,7 @@ def run(subject: Subject, calls: int, start: int, reporter: Reporter) -> None:
             place = _place(error)
             known[place] += 1
             if known[place] == 1 and len(known) <= _FAILURES_MAX:
-                reporter.fail(f"{subject.name}: {_described(error)}\n    example: {repr(last)[:1500]}")
+                reporter.fail(f"{subject.name}: {_describe(error)}\n    example: {repr(last)[:1500]}")
 
     for example in subject.kept:
         attempt(lambda example=example: check(example))
@@ -103,14 +104,14 @@ def run(subject: Subject, calls: int, start: int, reporter: Reporter) -> None:
             suppress_health_check=list(HealthCheck),
             phases=[Phase.generate, Phase.shrink],
         )
-        # Not derandomized by hypothesis, which would give each round the same examples: by our own seed.
+        # Use our own seed: with `derandomize`, hypothesis would make the same examples in each round.
         attempt(seed(start * 1_000_003 + number)(rules(given(subject.examples)(check))))
-    reporter.tell()
+    reporter.report()
 
 
 @contextlib.contextmanager
 def _deadline() -> Iterator[None]:
-    """Raises Endless when the block takes too much processor time."""
+    """Raise Endless in the block when it takes too much processor time."""
 
     def end(*_: object) -> None:
         raise Endless(f"an example takes more than {_PROCESSOR_SECONDS:g} s")
@@ -124,19 +125,19 @@ def _deadline() -> Iterator[None]:
 
 
 def _place(error: BaseException) -> str:
-    """Where it was raised: the same fault is told once."""
+    """Return where an error was raised, so that the same fault is reported only once."""
     frame = traceback.extract_tb(_first(error).__traceback__)[-1]
     return f"{type(error).__name__} {frame.filename}:{frame.lineno} {str(error)[:60]}"
 
 
 def _first(error: BaseException) -> BaseException:
-    """What fails now and then only comes together with what failed."""
+    """Return the first error of a group.  Hypothesis raises a group when an example does not fail each time."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
 
 
-def _described(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     first = _first(error)
     frames = traceback.extract_tb(first.__traceback__)[-4:]
     where = " < ".join(f"{os.path.relpath(frame.filename)}:{frame.lineno}" for frame in reversed(frames))
@@ -144,34 +145,34 @@ def _described(error: BaseException) -> str:
 
 
 def messages(sock: socket.socket) -> Iterator[tuple[str, Any]]:
-    """What a subject's process tells, until it ends."""
+    """Yield the reports of a subject's process until it ends."""
     with sock.makefile("rb") as file:
         while head := file.read(_SIZE.size):
             yield pickle.loads(file.read(_SIZE.unpack(head)[0]))
 
 
 class Progress:
-    """What was counted, and a line about it every ten seconds."""
+    """Counts calls and failures, and prints a line every ten seconds."""
 
     def __init__(self, calls: int) -> None:
         self.calls = 0
         self.failures: list[str] = []
         self._all = calls
-        self._start = self._said = time.monotonic()
+        self._start = self._printed_at = time.monotonic()
 
     def take(self, name: str, kind: str, value: Any) -> None:
-        """One message."""
+        """Handle one report."""
         if kind == "failed":
             self.failures.append(value)
             print(f"FAILED {value}", flush=True)
             return
         self.calls += value
-        if time.monotonic() - self._said > _EVERY:
-            self._said = time.monotonic()
+        if time.monotonic() - self._printed_at > _EVERY:
+            self._printed_at = time.monotonic()
             self.say(name)
 
     def say(self, name: str) -> None:
-        """A line."""
+        """Print a line."""
         passed = time.monotonic() - self._start
         print(
             f"... {self.calls:>9,} of {self._all:,} calls, {self.calls / passed:,.0f}/s, {len(self.failures)} failed: {name}",
@@ -180,7 +181,7 @@ class Progress:
 
 
 def fuzz(subject: Subject, calls: int, start: int, progress: Progress) -> None:
-    """Run one subject in a process of its own."""
+    """Run one subject in its own process."""
     ours, theirs = socket.socketpair()
     before = progress.calls
     with contextlib.ExitStack() as stack:
@@ -212,7 +213,7 @@ def fuzz(subject: Subject, calls: int, start: int, progress: Progress) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """All subjects, one after the other."""
+    """Run the chosen subjects, one after the other."""
     calls = int(os.environ.get("CALLS") or _DEFAULT_CALLS)
     start = int(os.environ.get("FUZZ_SEED") or 0)
     chosen = [name.strip() for name in os.environ.get("SUBJECT", "").split(",") if name.strip()]
@@ -220,11 +221,11 @@ def main(arguments: Sequence[str]) -> int:
         print(f"no such subject: {', '.join(unknown)}; there are: {', '.join(one.name for one in SUBJECTS)}", file=sys.stderr)
         return 2
     subjects = [subject for subject in SUBJECTS if subject.name in chosen or not chosen]
-    shares = sum(subject.share for subject in subjects)
+    budget = sum(subject.share for subject in subjects)
     progress = Progress(calls)
     print(f"{calls:,} calls, FUZZ_SEED={start}", flush=True)
     for subject in subjects:
-        fuzz(subject, max(1, round(calls * subject.share / shares)), start, progress)
+        fuzz(subject, max(1, round(calls * subject.share / budget)), start, progress)
     print(f"FUZZ_SEED={start}")
     print(f"{progress.calls} passed, {len(progress.failures)} failed", flush=True)
     return 1 if progress.failures else 0

@@ -1,4 +1,4 @@
-"""What engines say and keep: whatever it is, it gives containers, or an error that names the engine."""
+"""Replies and files of engines: whatever they contain, the result is containers, or an error that names the engine."""
 
 import contextlib
 import errno
@@ -26,27 +26,27 @@ _ID = "ab" * 32
 _HTTP = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nContent-Type: application/json\r\n\r\n%s"
 
 
-# On a private host this is memory, and gone with the host.
+# On a private host, this folder is in memory and ends with the host.
 @functools.cache
 def _folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="fuzz-"))
 
 
-def _encoded(value: Any, chance: Seed, *, spoil: float = 0.5) -> bytes:
+def _encode(value: Any, chance: Seed, *, spoil: float = 0.5) -> bytes:
     text = msgspec.json.encode(value)
     return mutate.data(text, chance) if chance.random() < spoil else text
 
 
-def _see(containers: Sequence[Container]) -> None:
-    """What was said makes a container that can be handled."""
+def _check_containers(containers: Sequence[Container]) -> None:
+    """Check that each container has values of the right types."""
     for one in containers:
-        # Each of these reads what the engine said.
+        # Each of these comes from the engine.
         if not isinstance(one.pid, int) or not isinstance(one.state, State) or not isinstance(one.id, str):
             raise Fault(f"no container: {one!r}")
         if one.start_time is not None and not isinstance(one.start_time, int):
             raise Fault(f"started at {one.start_time!r}")
         if not all(isinstance(name, str) for name in (*one.names, *one.aliases, *one.groups)):
-            raise Fault(f"names that are none: {one!r}")
+            raise Fault(f"a name is no string: {one!r}")
         one.rule_names()
         with contextlib.suppress(NoSuchTarget, EngineUnavailable):
             one.pin().close()
@@ -57,20 +57,20 @@ async def _ask(engine: Engine, words: Sequence[str]) -> int:
     for call in calls:
         try:
             with trio.fail_after(5):
-                _see(await call())
+                _check_containers(await call())
         except (EngineUnavailable, NoSuchTarget):
             pass
         except trio.TooSlowError as error:
             raise Fault("no answer in 5 s") from error
         except OSError as error:
-            # Where nothing is, or nothing listens, the engines' callers know what to do.
+            # The callers of engines handle missing files, and sockets on which nothing listens.
             if error.errno not in (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.ENAMETOOLONG):
                 raise
     return len(calls)
 
 
-def _runs(function: Callable[[Any, Seed], Any]) -> Callable[[tuple[Any, Seed]], int]:
-    """A check that makes variants in one event loop."""
+def _make_check(function: Callable[[Any, Seed], Any]) -> Callable[[tuple[Any, Seed]], int]:
+    """Return a check that tries all variants in one event loop."""
 
     def check(example: tuple[Any, Seed]) -> int:
         drawn, seed = example
@@ -79,14 +79,14 @@ def _runs(function: Callable[[Any, Seed], Any]) -> Callable[[tuple[Any, Seed]], 
         async def main() -> int:
             return sum([await function(drawn if not number else mutate.tree(drawn, chance), chance) for number in range(_VARIANTS)])
 
-        # Nothing is being written while it is read.
+        # Files do not change while they are read, so no pause is needed.
         with mock.patch.object(trusted_directory, "_PAUSE", 0.0):
             return trio.run(main)
 
     return check
 
 
-def _fresh(name: str) -> Path:
+def _make_folder(name: str) -> Path:
     place = _folder() / name
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
@@ -101,39 +101,39 @@ def _put(path: Path, data: bytes) -> None:
 
 
 async def _crun(status: Any, chance: Seed) -> int:
-    place = _fresh("crun")
+    place = _make_folder("crun")
     for name in ("a", "ab", "x y", "é"):
-        _put(place / name / "status", _encoded(status, chance))
+        _put(place / name / "status", _encode(status, chance))
     return await _ask(crun.engine(place, 0), ("a", "x", ""))
 
 
 async def _runc(state: Any, chance: Seed) -> int:
-    place = _fresh("runc")
+    place = _make_folder("runc")
     for name in ("a", "ab", "\udcff"):
-        _put(place / name / "state.json", _encoded(state, chance))
+        _put(place / name / "state.json", _encode(state, chance))
     return await _ask(runc.engine(place, 0), ("a", "b"))
 
 
 async def _podman(stored: Any, chance: Seed) -> int:
-    place = _fresh("podman")
-    _put(place / "overlay-containers/containers.json", _encoded(stored, chance))
-    _put(place / "vfs-containers/volatile-containers.json", _encoded(stored, chance))
+    place = _make_folder("podman")
+    _put(place / "overlay-containers/containers.json", _encode(stored, chance))
+    _put(place / "vfs-containers/volatile-containers.json", _encode(stored, chance))
     return await _ask(podman.engine(place, 0), ("web", _ID[:5]))
 
 
 async def _containerd(specification: Any, chance: Seed) -> int:
-    place = _fresh("containerd")
-    for space in ("default", "k8s.io", "other"):
-        task = place / f"io.containerd.runtime.v2.task/{space}/c1"
-        _put(task / "config.json", _encoded(specification, chance))
+    place = _make_folder("containerd")
+    for ns in ("default", "k8s.io", "other"):
+        task = place / f"io.containerd.runtime.v2.task/{ns}/c1"
+        _put(task / "config.json", _encode(specification, chance))
         _put(task / "init.pid", mutate.data(b"4711", chance) if chance.random() < 0.5 else b"1")
-        _put(place / f"runc/{space}/c1/state.json", _encoded({"init_process_start": 7}, chance, spoil=0.3))
+        _put(place / f"runc/{ns}/c1/state.json", _encode({"init_process_start": 7}, chance, spoil=0.3))
     calls = await _ask(containerd.engine(place, 0), ("c1", "other/c1"))
     return calls + await _ask(cri.engine(place, 0), ("default/pod/web", "c"))
 
 
 class _Server:
-    """An engine's API at a socket; each connection gets the next of `answers`."""
+    """Serves an engine's API at a socket.  Each connection gets the next of `answers`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -155,8 +155,8 @@ class _Server:
 
 
 def _answer(value: Any, chance: Seed) -> bytes:
-    """An answer of HTTP, perhaps a spoilt one."""
-    body = _encoded(value, chance, spoil=0.3)
+    """Return an HTTP response, perhaps a spoilt one."""
+    body = _encode(value, chance, spoil=0.3)
     good = _HTTP % (len(body), body)
     match chance.randrange(10):
         case 0:
@@ -196,16 +196,16 @@ async def _apis(example: Any, chance: Seed) -> int:
 
 
 class _Watched(lxc.Lxc):
-    """Its containers are all watched over, and it has these names."""
+    """An LXC all of whose containers have a monitor."""
 
     async def _is_watched(self, name: str, network: str) -> bool:
         return True
 
 
-async def _lxc(said: Any, chance: Seed) -> int:
-    place = _fresh("lxc")
+async def _lxc(status: Any, chance: Seed) -> int:
+    place = _make_folder("lxc")
     _put(place / "web/config", b"")
-    text = mutate.data(said.encode(errors="replace"), chance) if isinstance(said, str) else str(said).encode()
+    text = mutate.data(status.encode(errors="replace"), chance) if isinstance(status, str) else str(status).encode()
 
     async def run(*_: object, **__: object) -> CompletedProcess[bytes]:
         return CompletedProcess([], chance.choice((0, 0, 0, 1)), text)
@@ -249,7 +249,7 @@ _specification = st.fixed_dictionaries(
 )
 
 SUBJECTS = tuple(
-    Subject(name, share, seeded(examples), _runs(function))
+    Subject(name, share, seeded(examples), _make_check(function))
     for name, share, examples, function in (
         ("crun", 0.01, st.fixed_dictionaries({"pid": _pid(), "process-start-time": _pid()}), _crun),
         ("runc", 0.008, st.fixed_dictionaries({"init_process_pid": _pid(), "init_process_start": _pid()}), _runc),

@@ -1,4 +1,4 @@
-"""Variants: of texts, and of what JSON can hold."""
+"""Make variants of texts, and of values that JSON can represent."""
 
 import random
 from typing import Any
@@ -9,7 +9,7 @@ TOKENS = (
     "2147483647", "2147483648", "4294967295", "4294967296", "18446744073709551616", "9" * 400, "a" * 256, "/" * 300, "-" * 5000,
     "pid", "self", "net", "name:", "container:", "unit:", "path:/", "net:[", ".service", ".slice", "null", "true", "inet:stream",
 )  # fmt: skip
-"""What parsers stumble over."""
+"""Pieces of text that parsers often handle wrongly."""
 
 VALUES: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 2**31, 2**32, 2**63, 2**64, -(2**63), 10**30, 0.5, 1e308, "", "a", "\0", "\ud7ff", "x" * 300,
@@ -18,7 +18,7 @@ VALUES: tuple[Any, ...] = (
 
 
 def text(value: str, chance: random.Random) -> str:
-    """A text that differs in a place or a few."""
+    """Return a text that differs in one place or a few."""
     for _ in range(1 + (chance.random() < 0.3) * chance.randrange(4)):
         at, to = sorted((chance.randint(0, len(value)), chance.randint(0, len(value))))
         match chance.randrange(6):
@@ -38,12 +38,12 @@ def text(value: str, chance: random.Random) -> str:
 
 
 def data(value: bytes, chance: random.Random) -> bytes:
-    """Bytes that differ in a place or a few."""
+    """Return bytes that differ in one place or a few."""
     return text(value.decode("latin-1"), chance).encode("utf-8" if chance.random() < 0.5 else "latin-1", "replace")
 
 
 def tree(value: Any, chance: random.Random) -> Any:
-    """What JSON can hold, with a part of it replaced, removed, added, doubled or put deeper."""
+    """Return a JSON value in which one part was replaced, removed, added, repeated or changed inside."""
     if isinstance(value, dict) and value and chance.random() < 0.7:
         copy = dict(value)
         key = chance.choice(list(copy))

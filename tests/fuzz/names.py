@@ -1,4 +1,4 @@
-"""Targets, ids of namespaces, kinds of sockets, addresses: what is read is written the same, and the rest is refused."""
+"""Targets, namespace ids, socket kinds and addresses: what is accepted is written the same way, and the rest is refused."""
 
 import random
 from collections.abc import Callable
@@ -48,7 +48,7 @@ def _check_target(text: str) -> None:
         raise Fault(f"{text!r} is a target that cannot be printed")
     spec = _specs.decode(msgspec.json.encode(TargetSpec.of(target)))
     if spec.to_target() != target:
-        raise Fault(f"{target} comes through the wire as {spec.to_target()}")
+        raise Fault(f"{target} is sent as {spec.to_target()}")
 
 
 def _check_id(text: str) -> None:
@@ -87,7 +87,7 @@ _CHECKS: dict[str, Callable[[str], None]] = {
 
 
 def _check_spec(chance: random.Random, text: str) -> None:
-    """What a client may write for a target."""
+    """Check a variant of what a client may send as a target."""
     fields = {"pid": 7, "tid": 8, "name": text, "container": text, "engine": "docker", "unit": text, "path": text, "self": True}
     some = {key: fields[key] for key in chance.sample(list(fields), chance.randrange(1, 3))}
     try:
@@ -99,7 +99,7 @@ def _check_spec(chance: random.Random, text: str) -> None:
 
 
 def check(example: tuple[list[tuple[str, str]], Seed]) -> int:
-    """Each text as drawn, and variants of it."""
+    """Check each text as drawn, and variants of it."""
     drawn, seed = example
     chance = seed.again()
     for kind, text in drawn:

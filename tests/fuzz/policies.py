@@ -1,4 +1,4 @@
-"""Policies: files that may be anything, and patterns beside a matcher that is slow and plain."""
+"""Policies: files with arbitrary content, and patterns, which are compared with a slow and simple matcher."""
 
 import functools
 import tempfile
@@ -55,7 +55,7 @@ _document = st.fixed_dictionaries(
 
 
 def toml(document: dict[str, Any]) -> str:
-    """As people write it."""
+    """Return the document as TOML, as people write it."""
     lines = []
     for rule in document.get("allow", ()):
         lines += ["[[allow]]", *(f"{key} = {_value(value)}" for key, value in rule.items())]
@@ -69,7 +69,7 @@ def _value(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
-# On a private host this is memory, and gone with the host.
+# On a private host, this folder is in memory and ends with the host.
 @functools.cache
 def _file() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
@@ -88,7 +88,7 @@ def _load(text: bytes) -> None:
 
 
 def check(example: tuple[dict[str, Any], Seed]) -> int:
-    """The document as drawn, and variants of it and of its text."""
+    """Load the document as drawn, and variants of it and of its text."""
     document, seed = example
     chance = seed.again()
     text = toml(document)
@@ -109,7 +109,7 @@ def _tree(document: dict[str, Any], chance: Seed) -> dict[str, Any]:
 
 
 def check_long(example: tuple[tuple[str, str, str], Seed]) -> int:
-    """The same piece again and again, so that time grows with the length and no faster."""
+    """Repeat the same piece many times, and check that the time grows only linearly with the length."""
     (head, piece, tail), _ = example
     sizes = (2000, 8000, 32000)
     for size in sizes:
@@ -120,7 +120,10 @@ def check_long(example: tuple[tuple[str, str, str], Seed]) -> int:
 
 
 def matches(pattern: str, name: str) -> bool:
-    """The reference: `*` is any characters but '/', `?` is one; step by step, each way of each step looked at once."""
+    """Return whether a name matches: a simple reference implementation.
+
+    `*` stands for any characters but '/', and `?` for one.  All possible positions are tracked, so each step is done once.
+    """
     places = {0}
     for letter in pattern:
         if letter == "*":
@@ -135,20 +138,20 @@ def matches(pattern: str, name: str) -> bool:
     return len(name) in places
 
 
-def compiled(*patterns: str) -> Rule:
-    """A rule with these patterns."""
+def compile_rule(*patterns: str) -> Rule:
+    """Return a compiled rule with these patterns."""
     rule = RuleText("a", "everyone", list(patterns), ["net"])
     return Policy(Configuration((SourcedRule(rule, Path("x")),), Limits(), {}, AuditSettings(), ())).rules[0]
 
 
 def check_patterns(example: tuple[list[str], Seed]) -> int:
-    """Patterns against names that nearly fit."""
+    """Compare the policy with the reference, for names that nearly match."""
     patterns, seed = example
     chance = seed.again()
     globs = [pattern for pattern in patterns if "*" in pattern or "?" in pattern]
     if not globs:
         return 0
-    rule = compiled(*globs)
+    rule = compile_rule(*globs)
     for _ in range(_NAMES):
         pattern = chance.choice(globs)
         name = "".join(
@@ -164,9 +167,9 @@ def check_patterns(example: tuple[list[str], Seed]) -> int:
 
 
 def check_steps(example: tuple[str, str, int]) -> int:
-    """Patterns with many stars against the longest names: no user's name takes the daemon long."""
+    """Match patterns with many stars against the longest names: no name that a user chooses may take the daemon long."""
     pattern, letter, length = example
-    rule = compiled(pattern)
+    rule = compile_rule(pattern)
     kind = pattern.partition(":")[0]
     head = pattern.partition("*")[0] or f"{kind}:"
     names = [head + letter * length, head + letter * length + "x", head + (letter + "b") * (length // 2)]
@@ -177,7 +180,7 @@ def check_steps(example: tuple[str, str, int]) -> int:
 
 
 _glob = st.builds("{}:{}".format, st.sampled_from(("name", "docker", "path", "pid")), st.text("ab*?-./", min_size=1, max_size=10))
-# Where stars are tried one against the other, more of them take longer than anybody waits for.
+# A matcher that backtracks takes far too long with more stars than these.
 _stars = st.builds(
     lambda kind, parts, tail: f"{kind}:" + "*".join(("", *parts, tail)),
     st.sampled_from(("name", "container")),

@@ -1,4 +1,4 @@
-"""What is read of /proc and /etc/subuid: whatever users name their groups, processes and mounts, it is read right."""
+"""Files of /proc and /etc/subuid: they are read correctly, whatever names users give to groups, processes and mounts."""
 
 import bisect
 import functools
@@ -38,7 +38,7 @@ _controllers = st.sampled_from(("", "name=systemd", "freezer", "cpu,cpuacct", "p
 _groups = st.lists(st.tuples(_controllers, _path), max_size=6)
 
 
-# On a private host this is memory, and gone with the host.
+# On a private host, this folder is in memory and ends with the host.
 @functools.cache
 def _folder() -> tuple[Path, int]:
     folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
@@ -49,27 +49,27 @@ def _write(name: str, text: str) -> None:
     (_folder()[0] / name).write_bytes(os.fsencode(text))
 
 
-def _kernels(chance: random.Random, length: int) -> str:
+def _random_text(chance: random.Random, length: int) -> str:
     return "".join(chance.choices(_LETTERS, k=chance.randrange(length)))
 
 
 def check_groups(example: tuple[list[tuple[str, str]], Seed]) -> int:
-    """Control groups."""
+    """Check how files of control groups are read."""
     drawn, seed = example
     chance = seed.again()
     for _ in range(_VARIANTS):
-        _see_groups(drawn)
-        drawn = [(name, path if chance.random() < 0.6 else _renamed(path, chance)) for name, path in drawn]
+        _check_groups(drawn)
+        drawn = [(name, path if chance.random() < 0.6 else _rename(path, chance)) for name, path in drawn]
     return _VARIANTS
 
 
-def _renamed(path: str, chance: random.Random) -> str:
-    """Another path that the kernel could show: no newline is in a group's name, and no NUL."""
+def _rename(path: str, chance: random.Random) -> str:
+    """Return another path that the kernel could show.  The name of a group contains no newline and no NUL."""
     variant = mutate.text(path[1:], chance).replace("\n", "").replace("\0", "")
     return "/" + os.fsdecode(variant.encode(errors="replace"))
 
 
-def _see_groups(drawn: list[tuple[str, str]]) -> None:
+def _check_groups(drawn: list[tuple[str, str]]) -> None:
     expected: dict[str, str] = {}
     lines = []
     for number, (name, path) in enumerate(drawn):
@@ -88,7 +88,7 @@ def _see_groups(drawn: list[tuple[str, str]]) -> None:
 
 
 def _unit(path: str) -> str | None:
-    """The reference."""
+    """Return the unit of a path: a simple reference implementation."""
     parts = path.split("/")[1:]
     while parts and parts[0].endswith(".slice"):
         parts.pop(0)
@@ -98,7 +98,7 @@ def _unit(path: str) -> str | None:
 
 
 def check_process(example: tuple[tuple[str, list[int]], Seed]) -> int:
-    """`stat` and `status` of processes with any name at all."""
+    """Check how `stat` and `status` of processes with arbitrary names are read."""
     (name, numbers), seed = example
     chance = seed.again()
     for _ in range(_VARIANTS):
@@ -107,18 +107,18 @@ def check_process(example: tuple[tuple[str, list[int]], Seed]) -> int:
         _write("stat", f"7 ({comm}) {' '.join(fields)}\n")
         if procfs.start_time(_folder()[1]) != numbers[18]:
             raise Fault(f"{comm!r}: its start time is not {procfs.start_time(_folder()[1])}")
-        # The kernel writes a newline and a backslash of the name as escapes here.
+        # In this file the kernel escapes newlines and backslashes of the name.
         shown = comm.replace("\\", "\\\\").replace("\n", "\\n")
         _write("status", f"Name:\t{shown}\nUmask:\t0022\nUid:\t{numbers[0]}\t1\t2\t3\nCapEff:\t00000000000000ff\n")
         status = procfs.status(_folder()[1])
         if status["Uid"] != f"{numbers[0]}\t1\t2\t3" or status["CapEff"] != "00000000000000ff" or len(status) != 4:
             raise Fault(f"{comm!r}: its status is read as {status}")
-        name = _kernels(chance, 16) + chance.choice(("", ") S 1 1 (", "\nUid:\t0\t0\t0\t0", ")"))
+        name = _random_text(chance, 16) + chance.choice(("", ") S 1 1 (", "\nUid:\t0\t0\t0\t0", ")"))
     return 2 * _VARIANTS
 
 
 def check_mounts(example: tuple[list[tuple[str, bool]], Seed]) -> int:
-    """Tables of mounts, with namespaces among them."""
+    """Check how mount tables with bound namespaces are read."""
     drawn, seed = example
     chance = seed.again()
     for _ in range(_VARIANTS):
@@ -145,11 +145,11 @@ def check_mounts(example: tuple[list[tuple[str, bool]], Seed]) -> int:
 
 
 def check_subordinates(example: tuple[list[tuple[int, int, int]], Seed]) -> int:
-    """/etc/subuid."""
+    """Check how /etc/subuid is read."""
     drawn, seed = example
     chance = seed.again()
     path = _folder()[0] / "subuid"
-    # Ranges of several users may overlap by mistake: then there is no right answer, so here they do not.
+    # Overlapping ranges of several users have no right result, so there are none here.
     ranges: list[tuple[int, int, int]] = []
     for start, count, user in sorted(drawn):
         if not ranges or start >= ranges[-1][0] + ranges[-1][1]:

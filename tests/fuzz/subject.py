@@ -1,7 +1,7 @@
-"""What is fuzzed: a subject draws structure from hypothesis, makes many calls of each example, and counts them.
+"""Subjects of fuzzing: a subject draws examples with hypothesis, makes many calls from each example, and counts them.
 
-An example holds a seed of its own beside what hypothesis drew: from both the subject makes dozens of variants, since
-drawing each single call would take longer than making it.
+An example contains a seed besides what hypothesis drew.  From both, the subject makes dozens of variants, because drawing
+every single call would take longer than making it.
 """
 
 import random
@@ -17,16 +17,18 @@ Check = Callable[[Any], int]
 
 
 class Fault(Exception):
-    """What was fuzzed did what it must not do."""
+    """The fuzzed code did what it must not do."""
 
 
 class Endless(KeyboardInterrupt):
-    """An example takes longer than any should.  Not an Exception: hypothesis would make the example again and again."""
+    """An example takes too long.  Not an Exception, since hypothesis would otherwise repeat the example again and again."""
 
 
 class Subject(NamedTuple):
-    """`check` makes the calls of one example and returns how many; it raises Fault, or what should never have come out.
-    `kept` are examples that failed once, checked first.  `share`: of all calls.
+    """One subject.
+
+    `share`: its share of all calls.  `check` makes the calls of one example and returns how many; it raises Fault, or an error
+    that the fuzzed code must not raise.  `kept`: examples that failed once; they are checked first.
     """
 
     name: str
@@ -37,19 +39,19 @@ class Subject(NamedTuple):
 
 
 def seeded(strategy: SearchStrategy[T]) -> SearchStrategy[tuple[T, random.Random]]:
-    """Examples with a generator of variants."""
+    """Add a random generator to each example, from which variants are made."""
     return st.tuples(strategy, st.integers(0, 2**32).map(Seed))
 
 
 class Seed(random.Random):
-    """A generator that starts anew for each check, and is shown by its seed."""
+    """A random generator that starts anew for each check.  Its repr shows the seed."""
 
     def __init__(self, start: int) -> None:
         self.start = start
         super().__init__(start)
 
     def again(self) -> "Seed":
-        """At its start."""
+        """Return the generator at its start."""
         return Seed(self.start)
 
     def __repr__(self) -> str:
@@ -57,9 +59,9 @@ class Seed(random.Random):
 
 
 def is_linear(work: Callable[[], object], size: int, *, base: float = 0.02, each: float = 20e-6) -> bool:
-    """Whether `work` on an input of so many bytes takes `base` and `each` per byte of processor time at most.
+    """Return whether `work`, on an input of `size` bytes, takes at most `base` plus `each` per byte, in seconds of processor time.
 
-    Asked again when it does not: a pause of the collector's is nobody's fault.
+    It is tried three times, because a run of the garbage collector may come in between.
     """
     for _ in range(3):
         start = time.process_time()

@@ -1,7 +1,8 @@
-"""The wire: sequences of calls, right ones and spoilt ones, with descriptors and without, against a real daemon.
+"""Fuzz the connection: send sequences of correct and spoilt calls, with and without descriptors, to a real daemon.
 
-The client is a user of its own in namespaces of its own.  It knows which descriptors it may get, and how many answers it has
-to get; the process that counts looks after the daemon: that it lives, logs no fault, lets go of everything, and serves others.
+The client is a user of its own, in namespaces of its own.  It knows which descriptors it may receive and how many replies it
+must receive.  The parent process, which counts the calls, checks the daemon: that it runs, logs no fault, releases everything,
+and serves others.
 """
 
 import array
@@ -43,16 +44,16 @@ _RULE = (
     '[[allow]]\nname = "devices"\nwho = ["user:4300"]\ntargets = ["own"]\ndevices = ["null"]\n'
     '[[allow]]\nname = "innocent"\nwho = ["user:4301"]\ntargets = ["name:fuzz"]\nnamespaces = ["net"]\n'
 )
-# A check of the daemon takes some ten milliseconds: not after each example.
+# Checking the daemon takes some ten milliseconds, so it is done after this many batches only.
 _EVERY = 100
 _BATCHES = 6
 _NEW = 0x02000000 | 0x04000000 | 0x08000000 | 0x40000000
 _SO_NETNS_COOKIE = 71
 _PATIENCE = 5.0
 _MOMENT = 0.3
-_KEY = len("it says: nsbroker: fault: RuntimeError: ")
+_KEY = len("it logged: nsbroker: internal error: RuntimeError: ")
 _FDS_MAX = 253
-# Answered on ticks, or after threads and engines were asked: a few of them go a long way.
+# These calls are answered on ticks, or after threads or engines have worked.  They are slow, so only a few are made.
 _SLOW = frozenset(("List", "ListContainers", "Create", "Hold", "OpenSocket", "OpenDevice", "ListDevices"))
 _SLOW_KINDS = frozenset(("container", "unit", "path", "namespace"))
 _SLOW_SHARE = 0.02
@@ -61,21 +62,21 @@ _DESCRIBED = {f"io.nsbroker.Broker.{line.split()[1]}" for line in TEXT.read_text
 
 
 class Piece(NamedTuple):
-    """What is sent in one sendmsg: bytes, and the names of descriptors that ride on the first."""
+    """What one sendmsg(2) sends: bytes, and the names of descriptors that are attached to the first byte."""
 
     data: bytes
     fds: tuple[str, ...] = ()
 
 
 class World(NamedTuple):
-    """What the client knows of the daemon."""
+    """What the client knows about the daemon."""
 
     daemon: Daemon
     victim: int
     cookie: int
     network: int
     forbidden: frozenset[int]
-    """Inodes of namespaces that are nobody's but root's."""
+    """Inodes of namespaces that only root may get."""
     asking: socket.socket
     answering: socket.socket
 
@@ -89,7 +90,7 @@ _count = [0]
 
 @contextlib.contextmanager
 def daemon() -> Iterator[None]:
-    """The daemon and what it has to open; answers the client's questions after it, from a thread."""
+    """Run the daemon and what calls may open.  A thread answers the client's questions about the daemon's state."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         running = Daemon(folder, limits="records-per-user = 1000000\nconnections-per-user = 64")
@@ -97,13 +98,13 @@ def daemon() -> Iterator[None]:
         stack.callback(subprocess.run, ["ip", "netns", "del", "fuzz"], capture_output=True)
         subprocess.run(["ip", "netns", "add", "fuzz"], check=True)
         stack.enter_context(running)
-        victim = stack.enter_context(_victim())
+        victim = stack.enter_context(_run_victim())
         network, cookie = _network("fuzz")
-        others = [f"/proc/{pid}/ns/{kind}" for pid in (victim, running.pid) for kind in ("net", "uts", "ipc", "mnt")]
+        others = [f"/proc/{pid}/ns/{ns_type}" for pid in (victim, running.pid) for ns_type in ("net", "uts", "ipc", "mnt")]
         forbidden = {os.stat(path).st_ino for path in others}
         asking, answering = socket.socketpair()
         _worlds[:] = [World(running, victim, cookie, network, frozenset(forbidden), asking, answering)]
-        thread = threading.Thread(target=_look_after, args=(_worlds[0],), daemon=True)
+        thread = threading.Thread(target=_answer_questions, args=(_worlds[0],), daemon=True)
         thread.start()
         try:
             yield
@@ -115,8 +116,8 @@ def daemon() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _victim() -> Iterator[int]:
-    """A process of root's, in namespaces of its own, that lives as long as it takes."""
+def _run_victim() -> Iterator[int]:
+    """Run a process of root in its own namespaces while the block runs.  Yields its pid."""
     command = ["unshare", "--net", "--uts", "--ipc", "--mount", "sh", "-c", "echo; exec sleep infinity"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -128,8 +129,8 @@ def _victim() -> Iterator[int]:
 
 
 def _network(name: str) -> tuple[int, int]:
-    with Namespace.from_name(name, "net") as space, space.call(lambda: socket.socket(socket.AF_INET)) as sock:
-        return space.inode, _cookie(sock.fileno())
+    with Namespace.from_name(name, "net") as ns, ns.call(lambda: socket.socket(socket.AF_INET)) as sock:
+        return ns.inode, _cookie(sock.fileno())
 
 
 def _cookie(fd: int) -> int:
@@ -138,8 +139,8 @@ def _cookie(fd: int) -> int:
         return cookie
 
 
-def _look_after(world: World) -> None:
-    """As root: answer each question with what is wrong with the daemon."""
+def _answer_questions(world: World) -> None:
+    """As root, answer each question of the client with what is wrong with the daemon."""
     daemon = world.daemon
     before: Snapshot | None = None
     with open(daemon._log, errors="replace") as log:
@@ -148,19 +149,19 @@ def _look_after(world: World) -> None:
                 before = daemon.snapshot()
             wrong = ""
             said = [line for line in log if not line.startswith("{")]
-            if faults := [line for line in said if "fault:" in line or "Traceback" in line]:
-                wrong = f"it says: {faults[0].strip()}"
+            if faults := [line for line in said if "internal error:" in line or "Traceback" in line]:
+                wrong = f"it logged: {faults[0].strip()}"
             assert daemon.process is not None
             if daemon.process.poll() is not None:
                 wrong = f"the daemon has ended: {said[-3:]}"
             else:
                 try:
-                    with daemon.connect() as broker, broker.open(f"pid:{world.victim}", "net") as space:
+                    with daemon.connect() as broker, broker.open(f"pid:{world.victim}", "net") as ns:
                         for name in ("held-1", "held-2"):
                             with contextlib.suppress(NoSuchTarget):
                                 broker.release(name)
-                        if space.inode != os.stat(f"/proc/{world.victim}/ns/net").st_ino:
-                            wrong = f"root got {space}"
+                        if ns.inode != os.stat(f"/proc/{world.victim}/ns/net").st_ino:
+                            wrong = f"root got {ns}"
                     daemon.settles_at(before)
                 except (NsbrokerError, AssertionError, OSError) as error:
                     wrong = wrong or f"{type(error).__name__}: {str(error)[:300]}"
@@ -169,8 +170,8 @@ def _look_after(world: World) -> None:
             world.answering.sendall(wrong.encode()[:60000] + b"\0")
 
 
-def _ask_after() -> str:
-    """What is wrong with the daemon; empty when nothing is."""
+def _ask_for_problem() -> str:
+    """Ask what is wrong with the daemon; the answer is empty when nothing is."""
     asking = _worlds[0].asking
     asking.sendall(b"?")
     said = b""
@@ -180,13 +181,13 @@ def _ask_after() -> str:
 
 
 def become_user() -> None:
-    """From here on this process is the client."""
+    """Turn this process into the client: change its user and namespaces, and open its descriptors."""
     if ctypes.CDLL(None, use_errno=True).unshare(_NEW & ~0x02000000) < 0:
         raise OSError(ctypes.get_errno(), "unshare")
     os.setgroups([])
     os.setresgid(FUZZER, FUZZER, FUZZER)
     os.setresuid(FUZZER, FUZZER, FUZZER)
-    # As a change of the uid makes it another's to look at.
+    # The change of the uid made this process undumpable.
     ctypes.CDLL(None).prctl(4, 1)
     dead = os.fork()
     if dead == 0:
@@ -201,13 +202,13 @@ def become_user() -> None:
     _own["null"] = os.open("/dev/null", os.O_RDWR)
     _own["network"] = os.open("/proc/self/ns/net", os.O_RDONLY)
     _own["socket"] = socket.socket(socket.AF_UNIX).detach()
-    _mine.update(os.stat(f"/proc/self/ns/{kind}").st_ino for kind in _TYPES)
+    _mine.update(os.stat(f"/proc/self/ns/{ns_type}").st_ino for ns_type in _TYPES)
     _mine.add(_worlds[0].network)
-    if problem := _ask_after():
+    if problem := _ask_for_problem():
         raise Fault(problem)
 
 
-# What is sent.
+# What the client sends.
 
 _target = st.one_of(
     st.sampled_from(
@@ -245,13 +246,13 @@ _call = st.fixed_dictionaries(
 _calls = st.lists(_call, min_size=2, max_size=8)
 
 
-def _numbered(target: dict[str, Any]) -> dict[str, Any]:
+def _replace_names(target: dict[str, Any]) -> dict[str, Any]:
     numbers = {"own": os.getpid(), "victim": _worlds[0].victim, "daemon": _worlds[0].daemon.pid}
     return {key: numbers.get(value, value) if isinstance(value, str) else value for key, value in target.items()}
 
 
 def _parameters(call: dict[str, Any], chance: Seed) -> dict[str, Any]:
-    target = _numbered(call["target"])
+    target = _replace_names(call["target"])
     match call["method"]:
         case "Open":
             expect = {"expect": {"inode": 1}} if chance.random() < 0.05 else {}
@@ -278,7 +279,7 @@ def _parameters(call: dict[str, Any], chance: Seed) -> dict[str, Any]:
 
 
 def _piece(call: dict[str, Any], chance: Seed) -> Piece:
-    """One message: mostly a right one, with the descriptors that it speaks of."""
+    """Make one message: mostly a correct one, with the descriptors that it refers to."""
     if (call["method"] in _SLOW or _SLOW_KINDS & set(call["target"])) and chance.random() > _SLOW_SHARE:
         call = {**call, "method": "Open", "target": {"self": True}}
     method = call["method"]
@@ -307,11 +308,11 @@ def _piece(call: dict[str, Any], chance: Seed) -> Piece:
     return Piece(data + b"\0", tuple(fds))
 
 
-# What comes back.
+# What the client receives.
 
 
 class _Conversation:
-    """One connection: sends and reads at once, since either side may have to wait for the other."""
+    """One connection.  It sends and reads at the same time, since either side may have to wait for the other."""
 
     def __init__(self, pieces: Sequence[Piece]) -> None:
         self._waiting = collections.deque(pieces)
@@ -325,7 +326,7 @@ class _Conversation:
         self._sock.setblocking(False)
 
     def run(self, expected: int | None) -> None:
-        """Until `expected` last replies have come (None: until the daemon hangs up)."""
+        """Run until `expected` calls have got their last replies (None: until the daemon hangs up)."""
         poll = select.poll()
         end = time.monotonic() + _PATIENCE
         finals = 0
@@ -333,7 +334,7 @@ class _Conversation:
             wants = select.POLLIN | (select.POLLOUT if self._waiting or self._rest else 0)
             poll.register(self._sock, wants)
             if not poll.poll(max(0, end - time.monotonic()) * 1000):
-                raise Fault(f"no answer in {_PATIENCE:g} s: {len(self.replies)} replies came, {finals} last ones of {expected}")
+                raise Fault(f"no reply in {_PATIENCE:g} s: {len(self.replies)} replies came, {finals} last ones of {expected}")
             if wants & select.POLLOUT:
                 self._send()
             finals += self._receive()
@@ -356,7 +357,7 @@ class _Conversation:
         except BlockingIOError:
             return
         except OSError:
-            # Hung up, or more descriptors are under way than a user may have: what was sent is still answered.
+            # The daemon hung up, or the user has too many descriptors in flight.  What was sent is still answered.
             self._waiting.clear()
             self._rest = None
 
@@ -391,7 +392,7 @@ class _Conversation:
 
 
 def _model(pieces: Sequence[Piece]) -> tuple[int, bool, set[str]]:
-    """How many last replies are due, whether the daemon then hangs up, and the methods that are called until then."""
+    """Return how many last replies are due, whether the daemon then hangs up, and the methods that are called until then."""
     finals = 0
     methods: set[str] = set()
     rest = b""
@@ -413,11 +414,11 @@ def _model(pieces: Sequence[Piece]) -> tuple[int, bool, set[str]]:
     return finals, False, methods
 
 
-def _see_fd(fd: int, methods: set[str]) -> None:
-    """A descriptor that came is one that the policy allows."""
+def _check_fd(fd: int, methods: set[str]) -> None:
+    """Check that the policy allows a descriptor that was received."""
     world = _worlds[0]
     facts = os.fstat(fd)
-    link = os.readlink(f"/proc/self/fd/{fd}")
+    ns_id = os.readlink(f"/proc/self/fd/{fd}")
     if stat.S_ISSOCK(facts.st_mode):
         with socket.socket(fileno=os.dup(fd)) as sock:
             kind = (sock.family, sock.type)
@@ -426,20 +427,20 @@ def _see_fd(fd: int, methods: set[str]) -> None:
         return
     if stat.S_ISCHR(facts.st_mode):
         if (os.major(facts.st_rdev), os.minor(facts.st_rdev)) != (1, 3) or "OpenDevice" not in methods:
-            raise Fault(f"a device came that no rule allows: {link}")
+            raise Fault(f"a device came that no rule allows: {ns_id}")
         return
     try:
         nsfs.namespace_type(fd)
     except OSError as error:
-        raise Fault(f"something came that is no namespace: {link}") from error
-    # What it made itself is new: nobody's but its own.
+        raise Fault(f"something came that is no namespace: {ns_id}") from error
+    # A namespace that the client created is new, so it belongs to nobody else.
     made = facts.st_ino not in world.forbidden and bool(methods & {"Create", "Open"})
     if facts.st_ino in _mine or made:
         return
-    raise Fault(f"a namespace came that no rule allows: {link}")
+    raise Fault(f"a namespace came that no rule allows: {ns_id}")
 
 
-def _see_reply(reply: dict[str, Any]) -> None:
+def _check_reply(reply: dict[str, Any]) -> None:
     error = reply.get("error")
     if not set(reply) <= {"parameters", "error", "continues"}:
         raise Fault(f"a reply with other keys: {reply}")
@@ -451,7 +452,7 @@ def _see_reply(reply: dict[str, Any]) -> None:
         raise Fault(f"an error without its parameters: {reply}")
 
 
-def _talk(pieces: list[Piece], *, hang_up: bool) -> None:
+def _converse(pieces: list[Piece], *, hang_up: bool) -> None:
     finals, broken, methods = _model(pieces)
     talk = _Conversation(pieces)
     try:
@@ -460,21 +461,21 @@ def _talk(pieces: list[Piece], *, hang_up: bool) -> None:
             return
         talk.run(None if broken else finals)
         for reply in talk.replies:
-            _see_reply(reply)
+            _check_reply(reply)
         for fd in talk.fds:
-            _see_fd(fd, methods)
-        said = sum(not reply.get("continues", False) for reply in talk.replies)
+            _check_fd(fd, methods)
+        replied = sum(not reply.get("continues", False) for reply in talk.replies)
         refused = talk.replies and talk.replies[-1].get("error", "").endswith("QuotaExceeded") and talk.ended
-        if said != finals and not refused and not talk.ended:
-            raise Fault(f"{said} last replies came to {finals} calls")
-        if talk.ended and not broken and said != finals and not refused:
-            raise Fault(f"the daemon hung up after {said} of {finals} answers to messages that are all right")
+        if replied != finals and not refused and not talk.ended:
+            raise Fault(f"{replied} last replies came to {finals} calls")
+        if talk.ended and not broken and replied != finals and not refused:
+            raise Fault(f"the daemon hung up after {replied} of {finals} last replies, although all messages are correct")
     finally:
         talk.close()
 
 
 def check(example: tuple[list[dict[str, Any]], Seed]) -> int:
-    """Variants of a sequence, each in a few batches on one connection, cut where the kernel or a client might cut them."""
+    """Send variants of a sequence, each on its own connection, in pieces as the kernel or a client might cut them."""
     drawn, seed = example
     chance = seed.again()
     calls = 0
@@ -488,9 +489,9 @@ def check(example: tuple[list[dict[str, Any]], Seed]) -> int:
             pieces[place : place + 1] = [Piece(data[:cut], fds), Piece(data[cut:])] if cut else [Piece(data, fds)]
         hang_up = chance.random() < 0.1
         if hang_up and chance.random() < 0.3:
-            # Whoever hangs up in the middle of many answers leaves calls behind that nobody waits for.
+            # A client that hangs up in the middle of many replies leaves calls behind for which nobody waits.
             pieces.insert(0, Piece(b'{"method":"io.nsbroker.Broker.List","more":true}\0'))
-        # Without descriptors pieces are glued, as a client that pipelines glues them.
+        # Join pieces without descriptors, as a client that pipelines does.
         glued: list[Piece] = []
         for piece in pieces:
             if glued and not piece.fds and not glued[-1].fds:
@@ -498,32 +499,32 @@ def check(example: tuple[list[dict[str, Any]], Seed]) -> int:
             elif piece.data:
                 glued.append(piece)
         _recent.append(glued)
-        _talk(glued, hang_up=hang_up)
+        _converse(glued, hang_up=hang_up)
         _count[0] += 1
         if _count[0] % _EVERY == 0:
             _check_daemon()
     return calls
 
 
-_told: set[str] = set()
+_reported: set[str] = set()
 
 
 def _check_daemon() -> None:
-    """See how the daemon is; when something is wrong, find the conversation after which it is."""
-    wrong = _ask_after()
-    # The same kind of fault is told once: to find what it comes after takes a minute.
+    """Check the daemon.  When something is wrong, find the conversation that causes it."""
+    wrong = _ask_for_problem()
+    # Report each kind of fault only once, because finding the conversation takes a minute.
     key = wrong[:_KEY]
-    if not wrong or key in _told:
+    if not wrong or key in _reported:
         return
-    _told.add(key)
+    _reported.add(key)
     found = "none of the last ones by itself"
     for pieces in list(_recent):
         for hang_up in (False, True):
             with contextlib.suppress(Fault, OSError):
-                _talk(pieces, hang_up=hang_up)
-            # What the daemon does after a client has gone, it does a moment later.
+                _converse(pieces, hang_up=hang_up)
+            # The daemon handles a hang-up a moment later.
             time.sleep(_MOMENT)
-            if _ask_after():
+            if _ask_for_problem():
                 found = f"{pieces!r:.1500}, {'hanging up at once' if hang_up else 'read to the end'}"
                 break
         else:

@@ -1,4 +1,4 @@
-"""These tests run where `make test-incus` boots a Debian with incus, and nowhere else."""
+"""These tests run only where `make test-incus` boots a Debian with incus."""
 
 import os
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from tests.engines.conftest import started
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave them out elsewhere."""
+    """Leave these tests out elsewhere."""
     if "NSBROKER_BOOTED" not in os.environ or real.Incus.missing():
         here = Path(__file__).parent
         items[:] = [item for item in items if here not in item.path.parents]
@@ -19,5 +19,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[real.Engine]:
-    """Incus, running."""
+    """Yield incus, running."""
     yield from started(real.Incus)

@@ -1,4 +1,4 @@
-"""incus: what holds for containers of every engine, and what only incus has."""
+"""What holds for containers of incus as for those of every engine, and what only incus has."""
 
 import contextlib
 import json
@@ -16,24 +16,24 @@ from tests.engines.real import Engine, Incus, run
 from tests.engines.test_every_engine import (
     inodes,
     opened,
-    test_a_rule_names_it_and_only_then_may_others_know_of_it,
-    test_by_name_by_id_and_by_the_beginning_of_the_id,
-    test_one_that_was_killed_is_told_from_one_that_never_was,
-    test_what_fits_two_is_refused_and_lists_both,
+    test_a_container_opens_by_name_by_id_and_by_the_beginning_of_its_id,
+    test_a_killed_container_is_neither_opened_nor_listed,
+    test_a_target_that_fits_two_containers_is_refused_and_both_are_listed,
+    test_others_know_of_a_container_only_when_a_rule_names_it,
     web1,
 )
 from tests.world import Daemon, eventually, run_command
 
 __all__ = [
-    "test_a_rule_names_it_and_only_then_may_others_know_of_it",
-    "test_by_name_by_id_and_by_the_beginning_of_the_id",
-    "test_one_that_was_killed_is_told_from_one_that_never_was",
-    "test_what_fits_two_is_refused_and_lists_both",
+    "test_a_container_opens_by_name_by_id_and_by_the_beginning_of_its_id",
+    "test_a_killed_container_is_neither_opened_nor_listed",
+    "test_a_target_that_fits_two_containers_is_refused_and_both_are_listed",
+    "test_others_know_of_a_container_only_when_a_rule_names_it",
     "web1",
 ]
 
 pytestmark = pytest.mark.root
-# A container says of itself that it is ready; incus knows it by its PID namespace.
+# A program by which a container reports to incus that it is ready.  incus finds the container by the program's PID namespace.
 SAY_READY = """
 import socket, sys
 with socket.socket(socket.AF_UNIX) as guest:
@@ -79,20 +79,20 @@ def hidden(path: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("privileged", [False, True], ids=["in a user namespace", "privileged"])
-def test_the_command_shows_what_the_kernels_links_show(incus: Incus, web1: str, daemon: Daemon, privileged: bool) -> None:
+def test_the_command_shows_the_same_as_the_links_in_proc(incus: Incus, web1: str, daemon: Daemon, privileged: bool) -> None:
     if privileged:
         incus.incus("config", "set", web1, "security.privileged=true")
         incus.restart(web1)
     pid = incus.pid(web1)
-    links = {str(kind): os.readlink(f"/proc/{pid}/ns/{kind}") for kind in NamespaceType}
+    links = {str(ns_type): os.readlink(f"/proc/{pid}/ns/{ns_type}") for ns_type in NamespaceType}
     assert (links["user"] == os.readlink("/proc/self/ns/user")) is privileged
     shown = run_command("show", f"incus:{web1}", "--json", address=daemon.address)
     assert {row["type"]: f"{row['type']}:[{row['inode']}]" for row in json.loads(shown.stdout)} == links, shown.stderr
-    listed = run_command("ps", address=daemon.address).stdout.splitlines()
+    listed = run_command("containers", address=daemon.address).stdout.splitlines()
     assert [line.split() for line in listed[1:]] == [["incus", web1, web1, "running", str(pid), links["net"]]]
 
 
-def test_a_name_is_of_the_default_project_and_another_project_is_named(incus: Incus, shop: str, web1: str, daemon: Daemon) -> None:
+def test_a_name_alone_is_of_the_default_project(incus: Incus, shop: str, web1: str, daemon: Daemon) -> None:
     made = [f"{shop}/{web1}", f"{shop}/{web1}0", f"{web1}0"]
     for name in made:
         incus.make(name)
@@ -119,7 +119,7 @@ def test_a_name_is_of_the_default_project_and_another_project_is_named(incus: In
             incus.remove(name)
 
 
-def test_stopped_renamed_started_restarted_and_each_time_it_is_the_right_one(incus: Incus, web1: str, daemon: Daemon) -> None:
+def test_a_container_is_the_right_one_after_stop_rename_start_and_restart(incus: Incus, web1: str, daemon: Daemon) -> None:
     incus.make("web2")
     incus.on("web2", "stop", "--force")
     assert "the container has ended: start it first" in refusal(daemon, "incus:web2")
@@ -138,7 +138,7 @@ def test_stopped_renamed_started_restarted_and_each_time_it_is_the_right_one(inc
     assert "no container has that name" in refusal(daemon, f"incus:{name}")
 
 
-def test_one_that_is_paused_and_one_that_says_it_is_ready(incus: Incus, web1: str, daemon: Daemon) -> None:
+def test_a_paused_container_and_one_that_reports_to_be_ready(incus: Incus, web1: str, daemon: Daemon) -> None:
     pid = incus.pid(web1)
     incus.pause(web1)
     assert states(daemon) == {web1: "paused"}
@@ -149,7 +149,7 @@ def test_one_that_is_paused_and_one_that_says_it_is_ready(incus: Incus, web1: st
     assert states(daemon) == {web1: "running"}
 
 
-def test_one_whose_control_group_got_another_name(incus: Incus, daemon: Daemon) -> None:
+def test_a_container_whose_control_group_got_another_name(incus: Incus, daemon: Daemon) -> None:
     left = Path("/sys/fs/cgroup/lxc.payload.web3/left")
     left.mkdir(parents=True)
     with subprocess.Popen(["sleep", "1000"]) as sleep:
@@ -167,10 +167,10 @@ def test_one_whose_control_group_got_another_name(incus: Incus, daemon: Daemon) 
     left.parent.rmdir()
 
 
-def test_its_daemon_may_be_away_and_come_back(incus: Incus, web1: str, daemon: Daemon) -> None:
+def test_the_daemon_of_incus_may_stop_and_come_back(incus: Incus, web1: str, daemon: Daemon) -> None:
     expected = inodes(incus.pid(web1))
     run("systemctl", "stop", "incus.service")
-    # systemd still listens for it, and starts it.
+    # systemd still listens on its socket, and starts it again.
     assert opened(daemon, f"incus:{web1}") == expected == inodes(incus.pid(web1))
     with hidden(Path("/var/lib/incus/unix.socket")), daemon.connect() as broker:
         with pytest.raises(EngineUnavailable, match=r"no /var/lib/incus/unix\.socket"):

@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import fcntl
 import os
@@ -31,7 +32,7 @@ def null() -> Iterator[int]:
 
 
 def pieces(sock: socket.socket, count: int) -> list[tuple[bytes, int]]:
-    """Receive `count` pieces; what came and how many fds with it."""
+    """Receive `count` pieces, and return the data of each and the number of fds that came with it."""
     found = []
     for _ in range(count):
         data, fds = ancillary.receive_piece(sock, bytearray(BUFFER), b"\0")
@@ -40,7 +41,7 @@ def pieces(sock: socket.socket, count: int) -> list[tuple[bytes, int]]:
     return found
 
 
-def test_what_is_received_is_close_on_exec(pair: Pair, null: int) -> None:
+def test_received_fds_are_close_on_exec(pair: Pair, null: int) -> None:
     os.set_inheritable(null, True)
     ancillary.send(pair[0], b"x", [null])
     _, [fd] = ancillary.receive_into(pair[1], memoryview(bytearray(10)))
@@ -48,7 +49,7 @@ def test_what_is_received_is_close_on_exec(pair: Pair, null: int) -> None:
     os.close(fd)
 
 
-def test_fds_belong_to_the_message_they_were_sent_with_although_the_kernel_glues(pair: Pair, null: int) -> None:
+def test_fds_belong_to_the_message_they_were_sent_with_although_the_kernel_joins_messages(pair: Pair, null: int) -> None:
     ancillary.send(pair[0], b"one\0")
     ancillary.send(pair[0], b"two\0")
     ancillary.send(pair[0], b"three\0", [null])
@@ -62,7 +63,7 @@ def test_messages_without_fds_come_in_one_piece(pair: Pair) -> None:
     assert pieces(pair[1], 1) == [(b"one\0two\0thr", 0)]
 
 
-def test_the_glue_that_makes_all_this_necessary_is_still_there(pair: Pair, null: int) -> None:
+def test_the_kernel_still_joins_a_message_with_fds_to_the_bytes_before_it(pair: Pair, null: int) -> None:
     ancillary.send(pair[0], b"one\0")
     ancillary.send(pair[0], b"two\0", [null])
     count, fds = ancillary.receive_into(pair[1], memoryview(bytearray(100)))
@@ -70,7 +71,7 @@ def test_the_glue_that_makes_all_this_necessary_is_still_there(pair: Pair, null:
     assert (count, len(fds)) == (8, 1)
 
 
-def test_fds_of_a_message_in_parts_come_with_its_first_part(pair: Pair, null: int) -> None:
+def test_fds_of_a_message_sent_in_parts_come_with_its_first_part(pair: Pair, null: int) -> None:
     ancillary.send(pair[0], b"one\0")
     ancillary.send(pair[0], b"tw", [null])
     ancillary.send(pair[0], b"o\0")
@@ -105,7 +106,7 @@ def test_at_the_limit_of_open_files_nothing_leaks(pair: Pair, null: int, room: i
     assert caught.value.errno == errno.EMFILE
 
 
-def test_a_foreign_control_message_is_told_apart_and_fds_in_it_are_not_kept(pair: Pair, null: int) -> None:
+def test_a_foreign_control_message_is_returned_separately_and_a_pidfd_in_it_is_closed(pair: Pair, null: int) -> None:
     pair[1].setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
     ancillary.send(pair[0], b"x", [null])
     _, control, _, _ = pair[1].recvmsg(10, 1000, socket.MSG_CMSG_CLOEXEC)
@@ -117,3 +118,11 @@ def test_a_foreign_control_message_is_told_apart_and_fds_in_it_are_not_kept(pair
     assert ancillary.split([(socket.SOL_SOCKET, 4, struct.pack("i", copy))]) == ([], [(socket.SOL_SOCKET, 4)])
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(copy)
+
+
+@pytest.mark.once
+def test_a_control_message_with_half_a_descriptor_gives_no_descriptor() -> None:
+    # The kernel only sends whole integers, but the parser does not rely on that.
+    assert ancillary.split([(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", 7)[:3])]) == ([], [])
+    with contextlib.suppress(ValueError):
+        ancillary.split([(socket.SOL_SOCKET, 99, b"abc")])

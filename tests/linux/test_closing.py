@@ -1,16 +1,14 @@
-"""Closing what others sent: at once where that cannot take long, and on threads of the sender's user otherwise."""
+"""Closing descriptors that others sent: at once when that cannot block, otherwise on threads."""
 
-import contextlib
 import os
 import socket
-import struct
 import threading
 from collections.abc import Iterator
 
 import pytest
 
 from nsbroker.linux.closing import Closer
-from tests.world import eventually
+from tests.world import eventually, slow_to_close
 
 USER = 4001
 
@@ -26,7 +24,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 def closes_at_once(ours: socket.socket) -> bool:
     closing = Closer().hang_up(ours, USER)
     if closing is not None:
-        eventually(lambda: closing.done, "it is closed")
+        eventually(lambda: closing.done, "the descriptor is closed")
     return closing is None
 
 
@@ -36,7 +34,7 @@ def test_a_connection_that_received_all_is_closed_at_once(pair: tuple[socket.soc
         pair[1].send(b"x")
 
 
-def test_so_is_one_with_bytes_alone_left_in_it(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_a_connection_with_only_bytes_left_in_it_is_closed_at_once(pair: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = pair
     for _ in range(5):
         theirs.send(b"x" * 10_000)
@@ -44,7 +42,9 @@ def test_so_is_one_with_bytes_alone_left_in_it(pair: tuple[socket.socket, socket
 
 
 @pytest.mark.parametrize("before", [0, 1, 60_000, 100_000])
-def test_one_with_descriptors_in_it_is_closed_on_a_thread(pair: tuple[socket.socket, socket.socket], before: int) -> None:
+def test_a_connection_with_descriptors_left_in_it_is_closed_on_a_thread(
+    pair: tuple[socket.socket, socket.socket], before: int
+) -> None:
     ours, theirs = pair
     theirs.send(b"x" * before)
     with open(os.devnull) as file:
@@ -52,16 +52,11 @@ def test_one_with_descriptors_in_it_is_closed_on_a_thread(pair: tuple[socket.soc
     assert not closes_at_once(ours)
 
 
-def test_what_lingers_keeps_nobody_waiting(pair: tuple[socket.socket, socket.socket]) -> None:
-    """A connection full of bytes that nobody reads: its last close takes its linger time."""
+def test_a_descriptor_that_lingers_is_closed_on_a_thread(pair: tuple[socket.socket, socket.socket]) -> None:
+    """The last close of a connection with unsent bytes takes as long as its linger time."""
     ours, theirs = pair
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as slow:
-        accepted, _ = server.accept()
-        slow.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                slow.send(bytes(100_000))
-        slow.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 1))
+    slow, accepted = slow_to_close(seconds=1)
+    with slow, accepted:
         socket.send_fds(theirs, [b"y"], [slow.fileno()])
         slow.setblocking(True)
         os.close(slow.detach())
@@ -69,6 +64,5 @@ def test_what_lingers_keeps_nobody_waiting(pair: tuple[socket.socket, socket.soc
         assert closing is not None
         assert not closing.done
         assert any(thread.name == "closing" for thread in threading.enumerate())
-        eventually(lambda: closing.done, "it is closed")
-        accepted.close()
+        eventually(lambda: closing.done, "the descriptor is closed")
     eventually(lambda: all(thread.name != "closing" for thread in threading.enumerate()), "the thread has ended")

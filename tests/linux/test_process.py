@@ -1,4 +1,4 @@
-"""Pinned processes, with what this kernel has and, by fault injection, without it as on Linux 5.10."""
+"""Pinned processes, once with the features of this kernel and once without any of them, as on Linux 5.10."""
 
 import errno
 import os
@@ -25,7 +25,7 @@ def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.fixture
 def thread() -> Iterator[int]:
-    """A thread of ours in a uts namespace of its own."""
+    """The TID of a thread of this process that is in a uts namespace of its own."""
     ready, done = threading.Event(), threading.Event()
 
     def live() -> None:
@@ -42,8 +42,8 @@ def thread() -> Iterator[int]:
     thread.join()
 
 
-def inode(process: Process, kind: str) -> int:
-    fd = process.open_namespace(kind)
+def inode(process: Process, ns_type: str) -> int:
+    fd = process.open_namespace(ns_type)
     try:
         return os.fstat(fd).st_ino
     finally:
@@ -52,33 +52,34 @@ def inode(process: Process, kind: str) -> int:
 
 def test_all_eight_namespaces_are_those_that_proc_shows(sleeper: Sleeper) -> None:
     with Process.open(sleeper.pid) as process:
-        assert {kind: inode(process, kind) for kind in NamespaceType} == {kind: sleeper.inode(kind) for kind in NamespaceType}
+        expected = {ns_type: sleeper.inode(ns_type) for ns_type in NamespaceType}
+        assert {ns_type: inode(process, ns_type) for ns_type in NamespaceType} == expected
 
 
 @pytest.mark.root
-def test_it_knows_number_and_uids() -> None:
+def test_info_has_the_number_and_the_uids() -> None:
     with Sleeper(uid=ALICE) as sleeper, Process.open(sleeper.pid) as process:
         assert process.info() == (sleeper.pid, sleeper.pid, (ALICE,) * 4)
 
 
-def test_one_that_is_gone_is_not_found(sleeper: Sleeper) -> None:
+def test_a_process_that_is_gone_is_not_found(sleeper: Sleeper) -> None:
     sleeper.end()
     with pytest.raises(ProcessLookupError):
         Process.open(sleeper.pid)
 
 
 @pytest.mark.parametrize("reap", [True, False])
-def test_one_that_ends_while_pinned_gives_nothing_more(sleeper: Sleeper, reap: bool) -> None:
+def test_a_process_that_ends_while_pinned_gives_no_namespace(sleeper: Sleeper, reap: bool) -> None:
     with Process.open(sleeper.pid) as process:
         inode(process, "net")
         assert not process.has_ended()
         sleeper.end(reap=reap)
-        eventually(process.has_ended, "the pidfd shows the end")
+        eventually(process.has_ended, "the pidfd shows that the process has ended")
         with pytest.raises(ProcessLookupError):
             process.open_namespace("net")
 
 
-def test_facts_of_one_that_was_reaped_are_refused(sleeper: Sleeper) -> None:
+def test_facts_of_a_process_that_was_reaped_are_refused(sleeper: Sleeper) -> None:
     with Process.open(sleeper.pid) as process:
         process.info()
         sleeper.end()
@@ -87,7 +88,7 @@ def test_facts_of_one_that_was_reaped_are_refused(sleeper: Sleeper) -> None:
                 read()
 
 
-def test_a_thread_is_no_process(thread: int) -> None:
+def test_a_thread_is_refused_as_a_process(thread: int) -> None:
     with pytest.raises(OSError, match="Invalid argument") as caught:
         Process.open(thread)
     assert caught.value.errno == errno.EINVAL
@@ -105,13 +106,13 @@ def test_a_thread_of_another_process_is_not_found(thread: int, sleeper: Sleeper)
         Process.open_thread(sleeper.pid, thread)
 
 
-def test_a_pidfd_knows_its_process(sleeper: Sleeper) -> None:
+def test_from_pidfd_pins_the_process_of_the_pidfd(sleeper: Sleeper) -> None:
     with Process.from_pidfd(os.pidfd_open(sleeper.pid)) as process:
         assert process.pid == sleeper.pid
         assert inode(process, "net") == sleeper.inode("net")
 
 
-def test_a_pidfd_of_a_thread_is_one_of_that_thread(thread: int) -> None:
+def test_from_pidfd_pins_the_thread_of_a_thread_pidfd(thread: int) -> None:
     if not features().pidfd_thread:
         with pytest.raises(OSError, match="Invalid argument"):
             os.pidfd_open(thread, os.O_EXCL)
@@ -120,7 +121,7 @@ def test_a_pidfd_of_a_thread_is_one_of_that_thread(thread: int) -> None:
         assert (process.pid, process.tid) == (os.getpid(), thread)
 
 
-def test_what_is_no_pidfd_is_refused_and_closed() -> None:
+def test_an_fd_that_is_no_pidfd_is_refused_and_closed() -> None:
     fd = os.open(os.devnull, os.O_RDONLY)
     with pytest.raises(OSError, match="not a pidfd"):
         Process.from_pidfd(fd)
@@ -128,7 +129,7 @@ def test_what_is_no_pidfd_is_refused_and_closed() -> None:
         os.fstat(fd)
 
 
-def test_a_pidfd_of_one_that_is_gone_is_refused(sleeper: Sleeper) -> None:
+def test_a_pidfd_of_a_process_that_is_gone_is_refused(sleeper: Sleeper) -> None:
     fd = os.pidfd_open(sleeper.pid)
     sleeper.end()
     with pytest.raises(ProcessLookupError):

@@ -1,4 +1,4 @@
-"""What cannot be opened at once keeps nobody waiting, and leaves no descriptor behind."""
+"""Opening with a timeout: callers do not wait for long, and no descriptor is left open."""
 
 import os
 import threading
@@ -22,7 +22,7 @@ def nothing() -> None:
 
 @pytest.fixture
 def gate() -> Iterator[threading.Event]:
-    """Those who wait for it go on at the end, and are seen off."""
+    """An event that is set at the end of the test; the fixture then waits until all threads have ended."""
     gate = threading.Event()
     before = threading.active_count()
     yield gate
@@ -30,7 +30,7 @@ def gate() -> Iterator[threading.Event]:
     eventually(lambda: threading.active_count() == before, "all threads have ended")
 
 
-def test_what_is_opened_at_once_comes_back_and_an_error_too() -> None:
+def test_the_fd_is_returned_and_an_error_is_raised() -> None:
     def fail() -> NoReturn:
         raise FileNotFoundError
 
@@ -40,7 +40,7 @@ def test_what_is_opened_at_once_comes_back_and_an_error_too() -> None:
         opener.open(fail, nothing)
 
 
-def test_what_takes_long_is_given_up_and_closed_when_it_comes_after_all(gate: threading.Event) -> None:
+def test_an_open_that_takes_too_long_times_out_and_its_fd_is_closed_later(gate: threading.Event) -> None:
     opener = TimedOpener()
 
     def late() -> int:
@@ -52,10 +52,10 @@ def test_what_takes_long_is_given_up_and_closed_when_it_comes_after_all(gate: th
         opener.open(late, nothing)
     os.close(opener.open(null, nothing))
     gate.set()
-    eventually(lambda: len(os.listdir("/proc/self/fd")) == before, "it is closed")
+    eventually(lambda: len(os.listdir("/proc/self/fd")) == before, "the late descriptor is closed")
 
 
-def test_who_asks_again_and_again_makes_others_wait_less_and_less_until_nothing_is_tried(gate: threading.Event) -> None:
+def test_after_many_timeouts_the_wait_is_shorter_and_finally_nothing_is_started(gate: threading.Event) -> None:
     opener = TimedOpener()
     refused: list[None] = []
 
@@ -71,7 +71,7 @@ def test_who_asks_again_and_again_makes_others_wait_less_and_less_until_nothing_
     assert len(refused) == 36
 
 
-def test_it_is_opened_with_the_rights_of_the_thread_that_asks() -> None:
+def test_the_function_runs_in_the_namespaces_of_the_calling_thread() -> None:
     seen: list[int] = []
 
     def look() -> int:

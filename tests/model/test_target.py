@@ -1,7 +1,7 @@
 import pytest
 
 from nsbroker.errors import InvalidTarget
-from nsbroker.model.target import ENGINES, KINDS, Kind, Target
+from nsbroker.model.target import ENGINES, KINDS, Target, TargetKind
 
 pytestmark = pytest.mark.once
 
@@ -18,7 +18,7 @@ def test_a_target_prints_as_it_was_written(text: str) -> None:
 
 
 def test_a_target_knows_its_parts() -> None:
-    assert Target.parse("tid:4711/4715")[:4] == (Kind.TID, "4711/4715", 4711, 4715)
+    assert Target.parse("tid:4711/4715")[:4] == (TargetKind.TID, "4711/4715", 4711, 4715)
     assert Target.parse("podman:web").engine == "podman"
     assert Target.parse("container:web").engine == ""
     assert Target.pidfd(7).value == "7"
@@ -71,14 +71,14 @@ def test_a_target_knows_its_parts() -> None:
         ("unit:" + "x" * 300 + ".service", "with its suffix"),
     ],
 )
-def test_a_bad_target_is_refused_with_what_would_be_right(text: str, says: str) -> None:
+def test_a_bad_target_is_refused_with_the_right_spelling(text: str, says: str) -> None:
     with pytest.raises(InvalidTarget, match=says) as caught:
         Target.parse(text)
-    assert len(str(caught.value)) < 400, "an error does not repeat pages of input"
+    assert len(str(caught.value)) < 400, "an error must not repeat pages of input"
 
 
 @pytest.mark.parametrize("number", [0, -1, True, 1.5, 2**31, "1"])
-def test_numbers_are_integers_in_range_and_nothing_that_python_takes_for_one(number: int) -> None:
+def test_a_number_is_an_integer_in_range_not_a_bool_or_text(number: int) -> None:
     for make in (Target.process, lambda bad: Target.thread(1, bad), lambda bad: Target.thread(bad, 1)):
         with pytest.raises(InvalidTarget):
             make(number)

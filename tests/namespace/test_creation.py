@@ -24,28 +24,28 @@ def is_mount(path: Path) -> bool:
     return any(line.split()[4] == str(path) for line in Path("/proc/self/mountinfo").read_text().splitlines())
 
 
-@pytest.mark.parametrize("kind", ["cgroup", "ipc", "mnt", "net", "time", "uts"])
-def test_a_new_namespace_is_new_and_leaves_the_caller_where_it_is(kind: str) -> None:
+@pytest.mark.parametrize("ns_type", ["cgroup", "ipc", "mnt", "net", "time", "uts"])
+def test_a_new_namespace_is_new_and_leaves_the_caller_where_it_is(ns_type: str) -> None:
     with (
-        Namespace.current(kind) as before,
-        Namespace.create(kind) as one,
-        Namespace.create(kind) as two,
-        Namespace.current(kind) as after,
+        Namespace.current(ns_type) as before,
+        Namespace.create(ns_type) as one,
+        Namespace.create(ns_type) as two,
+        Namespace.current(ns_type) as after,
     ):
-        assert one.type == kind
+        assert one.type == ns_type
         assert len({before, one, two}) == 3
         assert before == after
         assert not os.get_inheritable(one.fileno())
 
 
-@pytest.mark.parametrize(("kind", "instead"), [("user", "unshare --user"), ("pid", "unshare --pid --fork")])
-def test_what_cannot_be_made_says_what_to_do_instead(kind: str, instead: str) -> None:
+@pytest.mark.parametrize(("ns_type", "instead"), [("user", "unshare --user"), ("pid", "unshare --pid --fork")])
+def test_a_type_that_cannot_be_created_says_what_to_do_instead(ns_type: str, instead: str) -> None:
     with pytest.raises(InvalidType, match=instead):
-        Namespace.create(kind)
+        Namespace.create(ns_type)
 
 
 @pytest.mark.root
-def test_making_one_takes_rights_and_says_so() -> None:
+def test_creating_one_takes_cap_sys_admin() -> None:
     def make() -> None:
         with pytest.raises(PermissionDenied, match="CAP_SYS_ADMIN"):
             Namespace.create("net")
@@ -53,40 +53,40 @@ def test_making_one_takes_rights_and_says_so() -> None:
     as_user(ALICE, make)
 
 
-def test_it_goes_with_its_last_descriptor() -> None:
-    space = Namespace.create("net")
-    text = str(space)
-    space.close()
+def test_a_namespace_ends_with_its_last_descriptor() -> None:
+    ns = Namespace.create("net")
+    text = str(ns)
+    ns.close()
     from nsbroker.model.identity import NamespaceId
     from nsbroker.namespace import search
 
     with pytest.raises(NoSuchTarget):
-        search.find(NamespaceId.parse(text))
+        search.find_by_id(NamespaceId.parse(text))
 
 
 def test_ip_netns_sees_what_was_named_here_and_deletes_it() -> None:
-    with Namespace.create("net", name="ours") as space:
+    with Namespace.create("net", name="ours") as ns:
         assert "ours" in ip_netns()
         inside = subprocess.run(
             ["ip", "netns", "exec", "ours", "readlink", "/proc/self/ns/net"], capture_output=True, text=True, check=True
         )
-        assert inside.stdout.strip() == str(space)
+        assert inside.stdout.strip() == str(ns)
     subprocess.run(["ip", "netns", "del", "ours"], check=True)
     assert not (FOLDER / "ours").exists()
 
 
 def test_what_ip_netns_named_is_seen_here_and_deleted() -> None:
     subprocess.run(["ip", "netns", "add", "theirs"], check=True)
-    with Namespace.from_name("theirs") as space:
-        assert space.type == "net"
+    with Namespace.from_name("theirs") as ns:
+        assert ns.type == "net"
         Namespace.delete_named("theirs")
-        # Held, it lives on without its name.
-        assert os.fstat(space.fileno()).st_ino == space.inode
+        # The open handle keeps it alive without its name.
+        assert os.fstat(ns.fileno()).st_ino == ns.inode
     assert "theirs" not in ip_netns()
     assert not (FOLDER / "theirs").exists()
 
 
-def test_the_two_interleaved() -> None:
+def test_ip_netns_and_this_library_interleaved() -> None:
     for number in range(3):
         Namespace.create("net", name=f"a{number}").close()
         subprocess.run(["ip", "netns", "add", f"b{number}"], check=True)
@@ -98,11 +98,11 @@ def test_the_two_interleaved() -> None:
 
 
 def test_a_name_that_is_taken_stays_with_its_owner() -> None:
-    with Namespace.create("net", name="taken") as space:
+    with Namespace.create("net", name="taken") as ns:
         with pytest.raises(NameTaken, match="taken"):
             Namespace.create("net", name="taken")
         with Namespace.from_name("taken") as still:
-            assert still == space
+            assert still == ns
     Namespace.delete_named("taken")
 
 
@@ -115,7 +115,7 @@ def test_a_bad_name_makes_nothing(name: str) -> None:
 
 
 def test_only_networks_get_names() -> None:
-    with pytest.raises(InvalidType, match="no name"):
+    with pytest.raises(InvalidType, match="cannot get a name"):
         Namespace.create("uts", name="host")
     assert not (FOLDER / "host").exists()
 
@@ -146,8 +146,8 @@ def test_deleting_what_is_not_there_or_no_namespace_touches_nothing() -> None:
     plain.unlink()
 
 
-def test_a_thread_elsewhere_does_not_matter() -> None:
-    """Names are given in the mount namespace of the process, from whichever thread."""
+def test_a_name_can_be_given_from_any_thread() -> None:
+    """A name appears in the mount namespace of the process, whichever thread gives it."""
     done: list[bool] = []
 
     def name() -> None:
@@ -161,5 +161,5 @@ def test_a_thread_elsewhere_does_not_matter() -> None:
     Namespace.delete_named("threaded")
 
 
-def test_all_types_are_either_made_or_refused() -> None:
-    assert set(creation._ELSE) == {NamespaceType.USER, NamespaceType.PID}
+def test_every_type_is_either_created_or_refused() -> None:
+    assert set(creation._ADVICE) == {NamespaceType.USER, NamespaceType.PID}

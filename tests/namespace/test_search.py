@@ -1,4 +1,4 @@
-"""An id alone is found wherever something keeps the namespace alive."""
+"""A namespace is found by its id alone, whatever keeps it alive."""
 
 import os
 import signal
@@ -17,8 +17,8 @@ from tests.world import Sleeper, eventually, named_network
 
 
 def found(text: str) -> str:
-    with search.find(NamespaceId.parse(text)) as space:
-        return str(space)
+    with search.find_by_id(NamespaceId.parse(text)) as ns:
+        return str(ns)
 
 
 def test_through_a_process(sleeper: Sleeper) -> None:
@@ -45,12 +45,12 @@ def test_through_a_single_thread() -> None:
 
 
 def test_through_an_open_descriptor_alone(sleeper: Sleeper) -> None:
-    with Namespace.from_pid(sleeper.pid, "net") as space:
+    with Namespace.from_pid(sleeper.pid, "net") as ns:
         sleeper.end()
-        assert found(str(space)) == str(space)
+        assert found(str(ns)) == str(ns)
 
 
-def test_through_what_a_process_keeps_for_its_children() -> None:
+def test_through_the_namespace_for_the_children_of_a_process() -> None:
     code = """
 import ctypes, os, sys
 ctypes.CDLL(None).unshare(0x80)
@@ -76,8 +76,8 @@ def test_through_an_open_file_of_roots_whose_mount_is_gone() -> None:
 @pytest.mark.root
 def test_through_a_mount() -> None:
     with named_network("green") as path:
-        with Namespace.from_path(path) as space:
-            text = str(space)
+        with Namespace.from_path(path) as ns:
+            text = str(ns)
         assert found(text) == text
 
 
@@ -98,19 +98,19 @@ def test_what_nothing_keeps_alive_is_not_found(sleeper: Sleeper) -> None:
     text = os.readlink(f"/proc/{sleeper.pid}/ns/net")
     sleeper.end()
     with pytest.raises(NoSuchTarget, match="keeps it alive"):
-        search.find(NamespaceId.parse(text))
+        search.find_by_id(NamespaceId.parse(text))
 
 
 def test_through_a_socket_alone() -> None:
-    with Namespace.create("net") as space:
-        text = str(space)
-        sock = space.call(socket.socket, socket.AF_UNIX)
+    with Namespace.create("net") as ns:
+        text = str(ns)
+        sock = ns.call(socket.socket, socket.AF_UNIX)
     with sock:
         assert found(text) == text
 
 
-def test_through_one_below_it_alone() -> None:
-    """A user namespace in which nobody is any more."""
+def test_through_a_child_user_namespace_alone() -> None:
+    """Find a user namespace that no process is in any more."""
     command = ["unshare", "--user", "--map-root-user", "unshare", "--user", "--map-root-user", "sleep", "100"]
     with subprocess.Popen(command) as process:
         eventually(lambda: Path(f"/proc/{process.pid}/comm").read_text() == "sleep\n", "it sleeps")
@@ -120,22 +120,20 @@ def test_through_one_below_it_alone() -> None:
         process.kill()
 
 
-def test_a_hint_that_fits_saves_the_search_and_one_that_does_not_is_no_harm(
-    sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_right_location_saves_the_search_and_a_wrong_one_does_no_harm(sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = NamespaceId.parse(os.readlink(f"/proc/{sleeper.pid}/ns/uts"))
-    hints = {str(wanted): f"/proc/{os.getpid()}/ns/uts"}
-    with search.find(wanted, hints) as space:
-        assert space.inode == wanted.inode
-    place = hints[str(wanted)]
+    locations = {str(wanted): f"/proc/{os.getpid()}/ns/uts"}
+    with search.find_by_id(wanted, locations) as ns:
+        assert ns.inode == wanted.inode
+    place = locations[str(wanted)]
     assert place.startswith(f"/proc/{sleeper.pid}/")
     with monkeypatch.context() as patch:
-        patch.setattr("nsbroker.linux.process_table.process_ids", lambda: pytest.fail("everything was looked at"))
-        with search.find(wanted, hints) as space:
-            assert space.inode == wanted.inode
+        patch.setattr("nsbroker.linux.process_table.process_ids", lambda: pytest.fail("/proc was searched"))
+        with search.find_by_id(wanted, locations) as ns:
+            assert ns.inode == wanted.inode
     for nonsense in ("", "socket:1/x", "/nowhere", f"socket:{os.getpid()}/0"):
-        with search.find(wanted, {str(wanted): nonsense}) as space:
-            assert space.inode == wanted.inode
+        with search.find_by_id(wanted, {str(wanted): nonsense}) as ns:
+            assert ns.inode == wanted.inode
 
 
 def test_a_user_namespace_as_the_owner_of_a_network_that_a_descriptor_keeps() -> None:
@@ -155,17 +153,17 @@ def test_a_pid_namespace_as_the_parent_of_one_that_a_descriptor_keeps() -> None:
     with subprocess.Popen(command) as process:
         eventually(lambda: name_of(last_below(process.pid)) == "sleep\n", "it sleeps")
         inner = last_below(process.pid)
-        with Namespace.from_pid(inner, "pid") as space:
+        with Namespace.from_pid(inner, "pid") as ns:
             os.kill(inner, signal.SIGKILL)
             process.wait()
-            with space.parent() as parent:
+            with ns.parent() as parent:
                 text = str(parent)
             assert text != os.readlink("/proc/self/ns/pid")
             assert found(text) == text
 
 
 def last_below(pid: int) -> int:
-    """The child of a child, and so on."""
+    """Return the last descendant of the process `pid`, following first children."""
     while children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
         pid = int(children[0])
     return pid

@@ -1,4 +1,4 @@
-"""The shipped text against the Structs, read by a parser that nobody here wrote."""
+"""The .varlink files and the Structs agree.  The parser is the reference implementation of varlink, not ours."""
 
 import inspect
 import types
@@ -34,7 +34,7 @@ STRUCTS: dict[str, Struct] = {
     "Container": messages.ContainerDescription,
     "UnavailableEngine": messages.UnavailableEngine,
     "HeldNamespace": messages.HeldDescription,
-    "Holder": description.Holder,
+    "Reference": description.Reference,
     "LeadingProcess": description.LeadingProcess,
     "Namespace": description.NamespaceDescription,
     "SocketAddress": messages.SocketAddress,
@@ -43,7 +43,7 @@ STRUCTS: dict[str, Struct] = {
 }
 ENUMERATIONS = {
     "NamespaceType": NamespaceType,
-    "HolderKind": description.HolderKind,
+    "ReferenceKind": description.ReferenceKind,
     "WatchEvent": description.WatchEvent,
     "SocketFamily": SocketFamily,
     "SocketType": SocketType,
@@ -72,7 +72,7 @@ STANDARD_METHODS: dict[str, tuple[Struct, Struct]] = {
 
 
 def written(kind: object) -> object:
-    """A type of the text, as a plain value."""
+    """Return a type from the .varlink file as a plain value."""
     import varlink.scanner as scanner
 
     if isinstance(kind, scanner._Maybe):
@@ -87,7 +87,7 @@ def written(kind: object) -> object:
 
 
 def declared(kind: object) -> object:
-    """A type of a Struct, as the same plain value."""
+    """Return the type of a field of a Struct as the same plain value."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):
         return ("?", declared(next(argument for argument in arguments if argument is not type(None))))
@@ -110,12 +110,12 @@ def fields_in(kind: typing.Any) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("name", STRUCTS)
-def test_a_type_of_the_text_has_the_fields_of_its_struct(name: str) -> None:
+def test_a_type_in_the_varlink_file_has_the_fields_of_its_struct(name: str) -> None:
     assert fields_in(OURS.members[name].type) == fields_of(STRUCTS[name])
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_method_of_the_text_has_the_fields_of_its_structs(name: str) -> None:
+def test_a_method_in_the_varlink_file_has_the_fields_of_its_structs(name: str) -> None:
     method, (request, reply) = OURS.members[name], METHODS[name]
     assert fields_in(method.in_type) == fields_of(request)
     assert fields_in(method.out_type) == fields_of(reply)
@@ -128,7 +128,7 @@ def test_a_standard_method_has_the_fields_of_its_structs(name: str) -> None:
     assert fields_in(method.out_type) == fields_of(reply)
 
 
-def test_every_member_of_the_text_is_checked_here() -> None:
+def test_every_member_of_the_varlink_file_is_checked_here() -> None:
     members = set(OURS.members)
     errors = {name.rpartition(".")[2] for name in WIRE_ERRORS if name.startswith(messages.NAME)}
     assert members == set(STRUCTS) | set(METHODS) | errors | set(ENUMERATIONS)
@@ -142,7 +142,7 @@ def test_an_enumeration_has_all_its_values(name: str) -> None:
 
 
 @pytest.mark.parametrize("error", WIRE_ERRORS.values(), ids=lambda error: error.__name__)
-def test_an_error_carries_the_fields_that_the_text_gives_it(error: type[BrokerError]) -> None:
+def test_an_error_class_has_the_fields_of_the_varlink_file(error: type[BrokerError]) -> None:
     text, _, name = error.wire_name.rpartition(".")
     member = (OURS if text == messages.NAME else STANDARD).members[name]
     assert list(member.type.fields) == list(error.fields)
@@ -153,7 +153,7 @@ def test_an_error_carries_the_fields_that_the_text_gives_it(error: type[BrokerEr
     "text",
     ["pid:4711", "tid:4711/4715", "name:blue", "container:web", "docker:web", "unit:a.service", "net:[17]", "path:/run/x", "self"],
 )
-def test_a_target_crosses_the_wire_unchanged(text: str) -> None:
+def test_a_target_is_the_same_after_encoding_and_decoding(text: str) -> None:
     data = msgspec.json.encode(TargetSpec.of(Target.parse(text)))
     assert str(msgspec.json.decode(data, type=TargetSpec).to_target()) == text
 

@@ -1,7 +1,7 @@
-"""What hostile users do to the broker, and what root's own work does to it; each alone or all at once.
+"""Attacks of hostile users on the broker, and the strain of root's own work; each runs alone, or all at once.
 
-An attack is a generator: each turn does something and yields how much.  It runs as a user of its own, in a process of its
-own, with every other attack on one processor (`crew.ATTACKERS`).
+An attack is a generator: each turn does something and yields how much it did.  It runs as its own user, in its own process,
+and shares one processor with all other attacks (`crew.ATTACKERS`).
 """
 
 import array
@@ -40,7 +40,7 @@ Turns = Callable[[Scene], Iterator[int]]
 
 
 class Attack(NamedTuple):
-    """One attack.  `root`: it is root's own work.  `rules`: beyond what ships, `{user}` stands for the attacker."""
+    """One attack.  `root`: it is root's own work.  `rules`: rules that it needs; `{user}` stands for the attacker's uid."""
 
     name: str
     about: str
@@ -48,28 +48,28 @@ class Attack(NamedTuple):
     root: bool = False
     rules: str = ""
     booted: bool = False
-    """Only where the broker is a unit."""
+    """It needs a broker that runs as a unit."""
     home: bool = False
-    """The user has a home and a place for rootless engines."""
+    """Its user needs a home and a folder for rootless engines."""
 
 
 def message(method: str, parameters: object = None, **flags: bool) -> bytes:
-    """A call."""
+    """Return the message of a call."""
     name = method if "." in method else f"io.nsbroker.Broker.{method}"
     return msgspec.json.encode({"method": name, "parameters": parameters or {}, **flags}) + b"\0"
 
 
-def opened(**target: object) -> bytes:
-    """A call of Open."""
+def open_call(**target: object) -> bytes:
+    """Return the message of a call of Open."""
     return message("Open", {"target": target})
 
 
 WHO = message("WhoAmI")
-SELF = opened(self=True)
+SELF = open_call(self=True)
 
 
 def connection(scene: Scene, *, blocking: bool = True) -> socket.socket:
-    """A connection of the attacker's."""
+    """Open a connection of the attacker.  The caller closes it."""
     sock = socket.socket(socket.AF_UNIX)
     try:
         sock.settimeout(5)
@@ -84,7 +84,7 @@ def connection(scene: Scene, *, blocking: bool = True) -> socket.socket:
 
 
 def read(sock: socket.socket) -> int:
-    """Read what is there, and drop it; how many messages ended in it.  0 at the end: then OSError."""
+    """Read what has arrived, close its fds, and return how many messages ended.  Raises ConnectionResetError at the end."""
     data, control, _, _ = sock.recvmsg(MESSAGE_MAX, 1024 * 4 + 64)
     for level, kind, numbers in control:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
@@ -98,13 +98,13 @@ def read(sock: socket.socket) -> int:
 
 
 def pipelines(scene: Scene, make: Callable[[int], Sequence[bytes]], connections: int = CONNECTIONS) -> Iterator[int]:
-    """Many connections, each with as many calls in flight as find room, all read.  `make` gives the calls of a turn."""
+    """Keep many connections full of calls, and read all replies.  `make` returns the calls of a turn."""
     poll = select.epoll()
     socks: dict[int, tuple[socket.socket, list[int]]] = {}
     try:
         number = 0
         while True:
-            # As many as are let in; the others are tried again in the next turn.
+            # Open as many as the broker accepts, and try the others again in the next turn.
             with contextlib.suppress(OSError):
                 for _ in range(min(_FEW, connections - len(socks))):
                     sock = connection(scene, blocking=False)
@@ -121,7 +121,7 @@ def pipelines(scene: Scene, make: Callable[[int], Sequence[bytes]], connections:
                     if flying[0] < _IN_FLIGHT and events & select.EPOLLOUT:
                         number += 1
                         calls = make(number)
-                        # What does not fit is cut off: half a message ends the connection, and a new one takes its place.
+                        # What does not fit is cut off.  Half a message ends the connection, and a new one replaces it.
                         sock.send(b"".join(calls))
                         flying[0] += len(calls)
                     if flying[0] >= _IN_FLIGHT:
@@ -142,18 +142,18 @@ def pipelines(scene: Scene, make: Callable[[int], Sequence[bytes]], connections:
 
 
 def same(*calls: bytes, connections: int = CONNECTIONS, batch: int = _BATCH) -> Turns:
-    """Pipelines of the same calls again and again."""
+    """Make pipelines of the same calls again and again."""
     many = [calls[number % len(calls)] for number in range(batch)]
     return lambda scene: pipelines(scene, lambda _: many, connections)
 
 
 def fresh(make: Callable[[Scene, int], bytes], connections: int = CONNECTIONS, batch: int = _BATCH) -> Turns:
-    """Pipelines of calls each of which is another one."""
+    """Make pipelines of calls that are all different."""
     return lambda scene: pipelines(scene, lambda turn: [make(scene, turn * batch + number) for number in range(batch)], connections)
 
 
 def connect(scene: Scene) -> Iterator[int]:
-    """Connect and close, as fast as it goes."""
+    """Connect and close as fast as possible."""
     while True:
         for _ in range(_FEW):
             connection(scene).close()
@@ -161,7 +161,7 @@ def connect(scene: Scene) -> Iterator[int]:
 
 
 def crowd(scene: Scene) -> Iterator[int]:
-    """As many connections as are let in, and more tried, that say nothing."""
+    """Open as many silent connections as the broker accepts, and try more."""
     socks: deque[socket.socket] = deque()
     while True:
         with contextlib.suppress(OSError):
@@ -172,7 +172,7 @@ def crowd(scene: Scene) -> Iterator[int]:
 
 
 def deaf(scene: Scene) -> Iterator[int]:
-    """Ask for eight descriptors again and again, and never read one."""
+    """Ask for eight descriptors again and again, and never read a reply."""
     socks: list[socket.socket] = []
     while True:
         with contextlib.suppress(OSError):
@@ -192,7 +192,7 @@ def deaf(scene: Scene) -> Iterator[int]:
 
 
 def halves(scene: Scene) -> Iterator[int]:
-    """Messages that never end: half of one, then a byte now and then."""
+    """Send half a message, and then a byte now and then, so that it never ends."""
     socks: list[socket.socket] = []
     while True:
         with contextlib.suppress(OSError):
@@ -228,7 +228,7 @@ def hangup(scene: Scene) -> Iterator[int]:
 
 
 def lingering(listener: socket.socket, taken: deque[socket.socket]) -> socket.socket:
-    """A connection whose closing takes eight seconds: its peer does not read, and it insists."""
+    """Return a socket whose close takes eight seconds: its peer does not read, and SO_LINGER makes the close wait."""
     sock = socket.create_connection(listener.getsockname())
     other, _ = listener.accept()
     taken.append(other)
@@ -243,7 +243,7 @@ def lingering(listener: socket.socket, taken: deque[socket.socket]) -> socket.so
 
 
 def linger(scene: Scene) -> Iterator[int]:
-    """Send sockets along that take eight seconds to close."""
+    """Send sockets that take eight seconds to close."""
     taken: deque[socket.socket] = deque()
     kinds = (WHO, SELF, b"garbage\0", WHO[:10])
     with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:
@@ -255,13 +255,13 @@ def linger(scene: Scene) -> Iterator[int]:
             with contextlib.suppress(OSError), connection(scene) as sock:
                 for _ in range(4):
                     ancillary.send(sock, kinds[number % 4], [slow.fileno()] * (1 + number % 3))
-            # Non-blocking, ours does not wait.
+            # Our socket is non-blocking, so this close does not wait.
             slow.close()
             yield 1
 
 
 def strangers(scene: Scene) -> Iterator[int]:
-    """Send along whatever is no pidfd, and too much of it."""
+    """Send descriptors that are no pidfds, and too many of them."""
     pair = socket.socketpair()
     fds = [
         *os.pipe(),
@@ -275,7 +275,7 @@ def strangers(scene: Scene) -> Iterator[int]:
     ]
     with contextlib.suppress(OSError):
         fds.append(os.open("/dev/ptmx", os.O_RDWR))
-    ask = opened(pidFileDescriptor=0)
+    ask = open_call(pidFileDescriptor=0)
     while True:
         with contextlib.suppress(OSError), connection(scene) as sock:
             for count in (1, 5, 50, 253):
@@ -287,8 +287,8 @@ def strangers(scene: Scene) -> Iterator[int]:
 
 
 def pidfds(scene: Scene) -> Iterator[int]:
-    """Pidfds of processes that are ending, gone, or not the user's."""
-    ask = opened(pidFileDescriptor=0)
+    """Send pidfds of processes that are ending, that have ended, or that are not the user's."""
+    ask = open_call(pidFileDescriptor=0)
     others = os.pidfd_open(1)
     while True:
         with contextlib.suppress(OSError), connection(scene) as sock:
@@ -309,7 +309,7 @@ def pidfds(scene: Scene) -> Iterator[int]:
 
 
 def garbage(scene: Scene) -> Iterator[int]:
-    """What is no message, or too long a one, or too deep."""
+    """Send data that is no message, or a message that is too long or nested too deeply."""
     rubbish = (
         b"x" * 100 + b"\0",
         b"{" * 60_000 + b"\0",
@@ -333,7 +333,7 @@ def garbage(scene: Scene) -> Iterator[int]:
 
 
 def oob(scene: Scene) -> Iterator[int]:
-    """Out-of-band bytes, of which varlink has none."""
+    """Send out-of-band bytes, which varlink does not have."""
     while True:
         with contextlib.suppress(OSError), connection(scene) as sock:
             for _ in range(10):
@@ -342,35 +342,35 @@ def oob(scene: Scene) -> Iterator[int]:
 
 
 def explain(scene: Scene, number: int) -> bytes:
-    """A question about thousands of kinds of sockets."""
+    """Return a call of Explain about a thousand kinds of sockets."""
     kinds = [f"inet{'6' * (port % 2)}:{kind}:{port}" for port in range(1, 500) for kind in ("stream", "dgram")]
     return message("Explain", {"target": {"name": f"x{number}"}, "sockets": kinds})
 
 
 def longest(scene: Scene, number: int) -> bytes:
-    """Names and paths as long as they may be, each another one."""
+    """Return a call with a name or path of the greatest length, a different one each time."""
     tail = f"{number:08x}"
     return (
-        opened(name="n" * 247 + tail),
-        opened(container="c" * 247 + tail),
-        opened(path="/" + "p/" * 2040 + tail),
-        opened(unit="u" * 239 + tail + ".service"),
+        open_call(name="n" * 247 + tail),
+        open_call(container="c" * 247 + tail),
+        open_call(path="/" + "p/" * 2040 + tail),
+        open_call(unit="u" * 239 + tail + ".service"),
     )[number % 4]
 
 
 def dashes(scene: Scene, number: int) -> bytes:
-    """What takes a pattern with several stars as many steps as can be."""
+    """Return a call whose name takes as many steps as possible to match with a pattern with several stars."""
     tail = f"{number:06x}"
-    return (opened(name="web-" + "-" * 240 + tail), opened(container="web-" + "-" * 240 + tail))[number % 2]
+    return (open_call(name="web-" + "-" * 240 + tail), open_call(container="web-" + "-" * 240 + tail))[number % 2]
 
 
 def dash_paths(scene: Scene, number: int) -> bytes:
-    """The same with a path."""
-    return opened(path="/run/netns/" + "-" * 4000 + f"{number:06x}")
+    """Return such a call with a path."""
+    return open_call(path="/run/netns/" + "-" * 4000 + f"{number:06x}")
 
 
 def own_engines(scene: Scene) -> Iterator[int]:
-    """The user's own engines: a docker that says nothing, a crun with a thousand containers, all of them made up."""
+    """Have own engines: a docker that never replies, and a crun with a thousand made-up containers."""
     place = f"/run/user/{os.getuid()}"
     crun = f"{place}/crun"
     with contextlib.suppress(FileExistsError):
@@ -386,21 +386,21 @@ def own_engines(scene: Scene) -> Iterator[int]:
     listener.listen(100)
     calls = [
         message("ListContainers", more=True),
-        opened(container="c7"),
-        opened(container="c7", engine="crun"),
+        open_call(container="c7"),
+        open_call(container="c7", engine="crun"),
         message("List", more=True),
     ]
     yield from pipelines(scene, lambda _: calls, _FEW)
 
 
 def creations(scene: Scene) -> Iterator[int]:
-    """New namespaces without end."""
-    calls = [message("Create", {"types": [kind]}) for kind in ("net", "ipc", "uts", "mnt", "cgroup")]
+    """Create namespaces without end."""
+    calls = [message("Create", {"types": [ns_type]}) for ns_type in ("net", "ipc", "uts", "mnt", "cgroup")]
     return pipelines(scene, lambda _: calls, _FEW)
 
 
 def holds(scene: Scene) -> Iterator[int]:
-    """Hold, list and release."""
+    """Hold namespaces, list them and release them."""
     calls = []
     for number in range(_FEW):
         name = f"held-{number}"
@@ -413,7 +413,7 @@ def holds(scene: Scene) -> Iterator[int]:
 
 
 def family(scene: Scene) -> Iterator[int]:
-    """Hundreds of processes, with user namespaces of their own, that come and go while lists are asked for."""
+    """Start and end hundreds of processes with their own user namespaces, while listing namespaces."""
     children: deque[int] = deque()
     lists = same(message("List", more=True), connections=2, batch=1)(scene)
     while True:
@@ -433,7 +433,7 @@ def family(scene: Scene) -> Iterator[int]:
 
 
 def ctypes_unshare(flags: int) -> None:
-    """unshare(2), which Python 3.11 has no call for."""
+    """Call unshare(2), for which Python 3.11 has no function."""
     import ctypes
 
     if ctypes.CDLL(None, use_errno=True).unshare(flags) < 0:
@@ -447,7 +447,7 @@ _CHURNED = "soak-"
 
 
 def churn(scene: Scene) -> Iterator[int]:
-    """Containers by dozens, and named networks, made and removed."""
+    """Make and remove dozens of containers and named networks."""
     number = 0
     while True:
         number += 1
@@ -470,7 +470,7 @@ _HUGE = "".join(_SMALL.replace("small", f"huge-{number}").replace("name:x", f"na
 
 
 def reloads(scene: Scene) -> Iterator[int]:
-    """The policy is changed and read again, a few times a second; now and then it is broken."""
+    """Change and reload the policy a few times a second; every second version is broken."""
     try:
         while True:
             for text in (_SMALL, _BROKEN[random.randrange(len(_BROKEN))]):
@@ -483,7 +483,7 @@ def reloads(scene: Scene) -> Iterator[int]:
 
 
 def huge(scene: Scene) -> Iterator[int]:
-    """A policy of five thousand rules comes and goes."""
+    """Add and remove a policy of five thousand rules."""
     while True:
         scene.write_policy("huge", _HUGE)
         scene.host.reload()
@@ -496,7 +496,7 @@ def huge(scene: Scene) -> Iterator[int]:
 
 
 def hangups(scene: Scene) -> Iterator[int]:
-    """Storms of SIGHUP."""
+    """Send storms of SIGHUP."""
     while True:
         for _ in range(50):
             scene.host.reload()
@@ -505,8 +505,8 @@ def hangups(scene: Scene) -> Iterator[int]:
 
 
 def stopped(scene: Scene) -> Iterator[int]:
-    """An engine of root's that is stopped, and root asks it, one question after the other."""
-    questions = (opened(container="web", engine="docker"), opened(container="web"))
+    """Ask for containers of a stopped engine of root, as root, one call after the other."""
+    questions = (open_call(container="web", engine="docker"), open_call(container="web"))
     with connection(scene) as sock:
         while True:
             for question in questions:
@@ -517,7 +517,7 @@ def stopped(scene: Scene) -> Iterator[int]:
 
 
 def journal(scene: Scene) -> Iterator[int]:
-    """Whoever takes the records is stopped for a second, now and then."""
+    """Stop the reader of the audit records for a second now and then."""
     while True:
         time.sleep(4 if scene.alone else 45)
         with scene.interruption():
@@ -526,7 +526,7 @@ def journal(scene: Scene) -> Iterator[int]:
 
 
 def restarts(scene: Scene) -> Iterator[int]:
-    """The daemon is started again every ten seconds, or every minute."""
+    """Restart the daemon every ten seconds, or every minute when other attacks run, too."""
     time.sleep(10)
     while True:
         with scene.interruption():
@@ -550,15 +550,15 @@ ATTACKS = (
     Attack("crowd", "more silent connections than are let in", crowd),
     Attack("whoami", "256 pipelines of WhoAmI", same(WHO)),
     Attack("open", "256 pipelines of Open self, eight types", same(SELF)),
-    Attack("deaf", "256 clients ask and never read", deaf),
+    Attack("deaf", "256 clients call and never read", deaf),
     Attack("halves", "256 messages that never end", halves),
     Attack("garbage", "rubbish: too long, too deep, no JSON", garbage),
     Attack("oob", "out-of-band bytes", oob),
-    Attack("linger", "sockets that take 8 s to close, sent along", linger),
+    Attack("linger", "sockets that take 8 s to close are sent", linger),
     Attack("strangers", "up to 253 descriptors that are no pidfds", strangers),
     Attack("pidfds", "pidfds of the dead and of others", pidfds),
-    Attack("denied", "256 pipelines of what no rule allows", same(opened(pid=1), opened(name="no-such"))),
-    Attack("longest", "targets as long as may be, no two the same", fresh(longest)),
+    Attack("denied", "256 pipelines of what no rule allows", same(open_call(pid=1), open_call(name="no-such"))),
+    Attack("longest", "targets of the greatest length, all different", fresh(longest)),
     Attack(
         "stars",
         "name:web-*-*-prod against 250 dashes",
@@ -573,12 +573,12 @@ ATTACKS = (
     ),
     Attack("explain", "Explain of a thousand kinds of sockets", fresh(explain, _FEW, 2)),
     Attack(
-        "ids", "searches for namespaces by id", fresh(lambda _, number: opened(namespace=f"net:[{4026530000 + number % 9999}]"))
+        "ids", "searches for namespaces by id", fresh(lambda _, number: open_call(namespace=f"net:[{4026530000 + number % 9999}]"))
     ),
     Attack(
         "units",
-        "Open unit:..., each another one",
-        fresh(lambda _, number: opened(unit=f"no{number}.service")),
+        "Open unit:..., a different unit each time",
+        fresh(lambda _, number: open_call(unit=f"no{number}.service")),
         rules=_rule("unit:*.service", namespaces=["net"]),
     ),
     Attack("starts", "Open with a start time, read on threads", same(_STARTED)),
@@ -590,48 +590,48 @@ ATTACKS = (
     Attack("hangup", "List, and hang up", hangup),
     Attack("watch", "256 watches, and more of them", same(message("Watch", more=True), batch=1)),
     Attack("family", "processes come and go while lists are made", family),
-    Attack("engines", "a silent docker and 1000 made-up containers of one's own", own_engines, home=True),
+    Attack("engines", "the user's own silent docker and 1000 made-up containers", own_engines, home=True),
     Attack(
         "docker",
-        "a stopped engine of root's is asked by a user",
-        same(opened(container="web", engine="docker"), connections=_FEW, batch=2),
+        "a user's calls query a stopped engine of root",
+        same(open_call(container="web", engine="docker"), connections=_FEW, batch=2),
         rules=_rule("docker:web*", "container:web*", namespaces=["net"]),
     ),
-    Attack("stopped", "a stopped engine of root's is asked by root", stopped, root=True),
+    Attack("stopped", "root's calls query a stopped engine of root", stopped, root=True),
     Attack("churn", "containers and networks by dozens", churn, root=True),
     Attack("reloads", "policies good and broken", reloads, root=True),
     Attack("huge", "a policy of 5000 rules comes and goes", huge, root=True),
     Attack("hangups", "storms of SIGHUP", hangups, root=True),
-    Attack("journal", "whoever takes the records stops for 1 s", journal, root=True),
+    Attack("journal", "the reader of the records stops for 1 s", journal, root=True),
     Attack("restarts", "the daemon is restarted", restarts, root=True, booted=True),
 )
 """In the order of the table."""
 
 
 def uid_of(attack: Attack) -> int:
-    """Who does it."""
+    """Return the uid of the attacker."""
     return 0 if attack.root else FIRST_ATTACKER + ATTACKS.index(attack)
 
 
 def rules_of(attacks: Sequence[Attack]) -> str:
-    """What the attackers need of the policy."""
+    """Return the rules that the attackers need in the policy."""
     return "\n".join(one.rules.format(name=f"attack-{one.name}", user=uid_of(one)) for one in attacks)
 
 
 def prepare(attack: Attack, scene: Scene, stack: contextlib.ExitStack) -> None:
-    """As root: what the attack needs, until `stack` is closed."""
+    """Set up, as root, what the attack needs, until `stack` is closed."""
     if attack.home:
         add_user(scene, uid_of(attack))
     if attack.name in ("docker", "stopped") and not os.path.lexists(_DOCKER_SOCKET):
         listener = stack.enter_context(socket.socket(socket.AF_UNIX))
         listener.bind(_DOCKER_SOCKET)
         stack.callback(os.unlink, _DOCKER_SOCKET)
-        # Connections wait in its queue and nobody takes them, as with a server that is stopped.
+        # Connections wait in its queue and nobody accepts them, as with a stopped server.
         listener.listen(4)
 
 
 def release(scene: Scene) -> None:
-    """Undo what outlives the attackers: what the broker was told to hold, policies, containers and networks."""
+    """Remove what outlives the attackers: what the broker holds for them, policies, containers and networks."""
     for place, delete in (("/run/crun", delete_container), ("/run/netns", lambda name: run_quietly(["ip", "netns", "del", name]))):
         for name in os.listdir(place) if os.path.isdir(place) else ():
             if name.startswith(_CHURNED):
@@ -647,5 +647,5 @@ def release(scene: Scene) -> None:
 
 
 def turns_of(attack: Attack, scene: Scene) -> Callable[[], Iterator[int]]:
-    """For `crew.attack`."""
+    """Return the function that starts the turns of an attack, for `crew.attack`."""
     return partial(attack.turns, scene)

@@ -1,7 +1,7 @@
-"""Those whose calls are measured: they call steadily, look at each answer, and write down how long it took.
+"""The clients whose calls are measured.  They call at a steady rate, check each reply, and record how long it took.
 
-A call's time runs from the moment at which it was due, when the one before it kept it waiting; otherwise from when it was
-made, so that a late alarm of the kernel's is not taken for the broker's.  How late alarms were is written down beside.
+The time of a call starts when the call was due if the call before it took too long, and otherwise when it was made.  So a
+late wake-up by the kernel is not counted for the broker; it is recorded separately.
 """
 
 import contextlib
@@ -18,19 +18,21 @@ from tests.soak.crew import CLIENTS, Worker
 from tests.soak.scene import INNOCENT, ROOT, Scene, socket_network
 
 KINDS = ("open", "connect", "socket", "container")
-"""What is called: Open and WhoAmI on a connection that stays; the same on a new one; OpenSocket; Open of a container."""
+"""Kinds of calls: Open and WhoAmI on a connection that stays, the same on a new connection, OpenSocket, Open of a container."""
 OUTCOMES = ("right", "refused", "wrong", "lost")
 _RATES = {"open": 10.0, "connect": 4.0, "socket": 4.0, "container": 4.0}
 _TIMEOUT = 10.0
 _BEHIND_MAX = 10.0
 _AGAIN = 0.02
 _SAMPLE = struct.Struct("=dddBBBB")
-_SAID_MAX = 20
+_ERRORS_MAX = 20
 
 
 class Sample(NamedTuple):
-    """One call: who made it, when it was due, the seconds until its answer, those by which the alarm was late, and how often
-    it was made again because the broker hung up.
+    """One call.
+
+    `at` is when it was due, `taken` the seconds until its reply, `late` the seconds by which the kernel woke the client late,
+    and `again` how often it was repeated because the broker hung up.
     """
 
     who: str
@@ -43,14 +45,14 @@ class Sample(NamedTuple):
 
 
 class Wrong(Exception):
-    """An answer that is not right."""
+    """A reply is not right."""
 
 
 Call = Callable[[Broker], None]
 
 
 class Clients:
-    """The innocent user's processes and root's, one for each kind of call."""
+    """The processes of the innocent user and of root, one for each kind of call."""
 
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
@@ -70,7 +72,7 @@ class Clients:
                 os.close(words)
 
     def samples(self) -> list[Sample]:
-        """What was written down since this was asked last."""
+        """Return the calls that were recorded since the last call of this method."""
         found = []
         for who, kind, fd in self._files:
             size = os.fstat(fd).st_size
@@ -81,11 +83,11 @@ class Clients:
         return found
 
     def words(self) -> list[str]:
-        """The first few refusals and faults of each, in words."""
+        """Return the first few errors of each process, as text."""
         return self._words.read_text().splitlines() if self._words.exists() else []
 
     def stop(self) -> None:
-        """End them."""
+        """Stop all processes."""
         for worker in self._workers:
             worker.stop()
         for _, _, fd in self._files:
@@ -99,7 +101,7 @@ class Clients:
 
 
 class _Work:
-    """What one process does."""
+    """The work of one client process."""
 
     def __init__(self, scene: Scene, uid: int, kind: str, rate: float, offset: float, fd: int, words: int) -> None:
         self._scene = scene
@@ -109,7 +111,7 @@ class _Work:
         self._offset = offset
         self._fd = fd
         self._words = words
-        self._said = 0
+        self._reported = 0
         self._broker: Broker | None = None
 
     def run(self, count: Callable[[int], None]) -> None:
@@ -131,7 +133,7 @@ class _Work:
             due = max(due, start - self._interval) + self._interval
 
     def _call(self, call: Call) -> tuple[str, int]:
-        """Make one call, again when the broker hung up meanwhile; what came of it."""
+        """Make one call, and repeat it when the broker hangs up.  Returns the outcome and how often it was repeated."""
         again = 0
         end = time.monotonic() + _TIMEOUT
         while True:
@@ -142,17 +144,17 @@ class _Work:
             except (ConnectionLost, ConnectionFailed) as error:
                 self._drop()
                 if time.monotonic() > end:
-                    self._say(error)
+                    self._report(error)
                     return "lost", again
                 again += 1
                 time.sleep(_AGAIN)
                 continue
             except BrokerError as error:
-                self._say(error)
+                self._report(error)
                 self._drop()
                 return "refused", again
             except (NsbrokerError, Wrong, OSError) as error:
-                self._say(error)
+                self._report(error)
                 self._drop()
                 return "wrong", again
             if self._kind == "connect":
@@ -165,51 +167,53 @@ class _Work:
             with contextlib.suppress(OSError):
                 broker.close()
 
-    def _say(self, error: Exception) -> None:
-        self._said += 1
-        if self._said <= _SAID_MAX:
+    def _report(self, error: Exception) -> None:
+        self._reported += 1
+        if self._reported <= _ERRORS_MAX:
             os.write(self._words, f"uid {self._uid}, {self._kind}: {type(error).__name__}: {error}\n".encode())
 
 
 def _calls(scene: Scene, uid: int, kind: str) -> Iterator[Call]:
-    """Without end: the calls of one kind."""
+    """Yield calls of one kind without end."""
     own = os.stat("/proc/self/ns/net").st_ino
     plain: Sequence[Call] = (
-        lambda broker: _who(broker, uid),
-        lambda broker: _open(broker, "name:innocent", scene.network),
-        lambda broker: _open(broker, "self", own),
-        lambda broker: _open(broker, f"pid:{os.getpid()}", own),
+        lambda broker: _check_peer(broker, uid),
+        lambda broker: _check_open(broker, "name:innocent", scene.network),
+        lambda broker: _check_open(broker, "self", own),
+        lambda broker: _check_open(broker, f"pid:{os.getpid()}", own),
     )
     kinds: dict[str, Sequence[Call]] = {
         "open": plain,
         "connect": plain,
-        "socket": [lambda broker: _socket(broker, scene)],
-        "container": [lambda broker: _open(broker, f"crun:{scene.container_name}", scene.container)] if scene.container else plain,
+        "socket": [lambda broker: _check_socket(broker, scene)],
+        "container": [lambda broker: _check_open(broker, f"crun:{scene.container_name}", scene.container)]
+        if scene.container
+        else plain,
     }
     while True:
         yield from kinds[kind]
 
 
-def _who(broker: Broker, uid: int) -> None:
+def _check_peer(broker: Broker, uid: int) -> None:
     peer = broker.who_am_i()
     if peer.uid != uid or peer.anonymous:
         raise Wrong(f"WhoAmI says {peer}")
 
 
-def _open(broker: Broker, target: str, inode: int) -> None:
-    with broker.open(target, "net") as space:
-        # The handle reads type and inode from the descriptor itself.
-        if space.inode != inode or os.fstat(space.fileno()).st_ino != inode:
-            raise Wrong(f"{target} is {space}, and should be net:[{inode}]")
+def _check_open(broker: Broker, target: str, inode: int) -> None:
+    with broker.open(target, "net") as ns:
+        # The handle reads its type and inode from the descriptor itself.
+        if ns.inode != inode or os.fstat(ns.fileno()).st_ino != inode:
+            raise Wrong(f"{target} is {ns}, and should be net:[{inode}]")
 
 
-def _socket(broker: Broker, scene: Scene) -> None:
+def _check_socket(broker: Broker, scene: Scene) -> None:
     with broker.socket("name:innocent") as sock:
         if sock.family != socket.AF_INET or socket_network(sock) != scene.cookie:
             raise Wrong(f"the socket {sock} is in the network {socket_network(sock)}, and should be in {scene.cookie}")
 
 
 def percentile(values: Iterable[float], share: float) -> float:
-    """The smallest value that so large a share of all is not above; NaN of none."""
+    """Return the value below which the given share of the values lies; NaN if there are no values."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else float("nan")

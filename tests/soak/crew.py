@@ -1,4 +1,4 @@
-"""Processes that work as somebody, on one processor, count what they do, and end when they are told to."""
+"""Worker processes: each runs as a user on one processor, and counts what it does until it is stopped."""
 
 import contextlib
 import ctypes
@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from typing import Self
 
 ATTACKERS = 0
-"""The processor that all attackers share: what they take of the others' time by merely running is the scheduler's doing."""
+"""The processor that all attackers share, so that they do not slow down others merely by running."""
 CLIENTS = 1
-"""The processor of those whose calls are measured."""
+"""The processor of the clients whose calls are measured."""
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
@@ -25,10 +25,10 @@ _PAUSE = 0.01
 
 
 class Worker:
-    """A forked process, the leader of a group of its own, that runs `work` as the user `uid` on the processor `cpu`."""
+    """A forked process that runs `work` as the user `uid` on the processor `cpu`.  It leads a process group of its own."""
 
     def __init__(self, name: str, uid: int, cpu: int, work: Callable[[Callable[[int], None]], None]) -> None:
-        """`work` is called with a function that counts."""
+        """Start the process.  `work` is called with a function that counts what was done."""
         self.name = name
         self._counts = mmap.mmap(-1, _COUNTS.size)
         parent = os.getpid()
@@ -51,16 +51,16 @@ class Worker:
 
     @property
     def counts(self) -> tuple[int, int]:
-        """What it counted: things done, and errors that ended an attempt."""
+        """The numbers of things done, and of errors that ended an attempt."""
         done, failed = _COUNTS.unpack_from(self._counts)
         return done, failed
 
     def has_ended(self) -> bool:
-        """Whether it is gone, which none should be before `stop`."""
+        """Return whether the process has ended.  None should before `stop`."""
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def stop(self) -> None:
-        """Kill it and all that it started."""
+        """Kill the process and its process group."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
@@ -73,7 +73,7 @@ class Worker:
 
 
 def attack(name: str, uid: int, turns: Callable[[], Iterator[int]]) -> Worker:
-    """A worker that goes through `turns`, each a number of things done, for ever.  Errors of the system start them anew."""
+    """Start a worker that iterates over `turns` for ever; each turn yields how much it did.  An OSError starts them anew."""
 
     def work(count: Callable[..., None]) -> None:
         while True:
@@ -93,7 +93,7 @@ def _become(uid: int, cpu: int, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.sched_setaffinity(0, {cpu % (os.cpu_count() or 1)})
     if cpu == CLIENTS:
-        # Those who measure are woken at once, so that what they measure is the broker.
+        # Real-time priority wakes the clients at once, so that they measure the broker and not the scheduler.
         with contextlib.suppress(PermissionError):
             os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -102,7 +102,7 @@ def _become(uid: int, cpu: int, parent: int) -> None:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
-    # A change of the uid takes both away, so they come last.  A program that a user starts is dumpable: users may look into it.
+    # A change of the uid resets both, so they come last.  A program that a user starts is dumpable: the user may look into it.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1)
     if os.getppid() != parent:

@@ -1,4 +1,4 @@
-"""What clients and attackers act on: the broker's address, a network and a container of the innocent user's, users."""
+"""What clients and attackers work with: the broker, a network and a container of the innocent user, and users."""
 
 import contextlib
 import json
@@ -39,7 +39,7 @@ _CUT_SHORT = 2.0
 
 
 class Host(Protocol):
-    """Where the broker runs."""
+    """A running broker, and ways to control it."""
 
     address: str
     config: Path
@@ -47,40 +47,40 @@ class Host(Protocol):
 
     @property
     def pid(self) -> int:
-        """The daemon's process, 0 when there is none right now."""
+        """The pid of the daemon; 0 when it does not run at the moment."""
 
     def reload(self) -> None:
-        """Have the policy read, without waiting for it."""
+        """Make the daemon reload the policy, without waiting for the result."""
 
     def restart(self) -> None:
-        """End the daemon and start it again."""
+        """Restart the daemon."""
 
     def stop_records(self, seconds: float) -> None:
-        """Keep whoever takes the records from reading for a while."""
+        """Stop the reader of the audit records for some seconds."""
 
     def resume_records(self) -> None:
-        """Let them read again, if whoever stopped them was ended before."""
+        """Continue the reader of the audit records, in case the process that stopped it was killed meanwhile."""
 
     def faults(self) -> list[str]:
-        """What the daemon said of faults of its own."""
+        """Return the faults that the daemon logged."""
 
 
 class PlainHost(Daemon):
-    """`nsbroker serve` by itself.  Records go through a program that drops them, so that an hour of them fills no disk."""
+    """`nsbroker serve` without systemd.  A program drops the audit records, so that an hour of them does not fill the disk."""
 
     def __init__(self, folder: Path) -> None:
-        # As systemd starts services: a session of its own, to which the kernel gives the same share of each processor as to
-        # all attackers together (autogroups in sched(7)).
+        # Like a service of systemd, the daemon gets a session of its own.  The kernel gives it the same share of each processor
+        # as all attackers together (autogroups in sched(7)).
         super().__init__(folder, prefix=["setsid"])
         os.mkfifo(self._log)
         self._kept = folder / "said"
         self._reader: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        # What it reads from is opened for writing by `start`, which waits until both ends are open.
+        # The log is a FIFO.  `start` opens it for writing, which blocks until the reader has opened it, too.
         with open(self._kept, "ab") as kept:
             command = ["grep", "--line-buffered", "--invert-match", "^{", str(self._log)]
-            # A share of its own, as the journal has.
+            # It gets a session of its own, too, since the journal also has its own share of the processors.
             self._reader = subprocess.Popen(command, stdout=kept, start_new_session=True)
         super().start()
 
@@ -103,7 +103,7 @@ class PlainHost(Daemon):
 
     def stop_records(self, seconds: float) -> None:
         assert self._reader is not None
-        # Who calls this is no parent of it.
+        # The caller may be a forked process that is not the parent of the reader, so use the pid.
         os.kill(self._reader.pid, signal.SIGSTOP)
         time.sleep(seconds)
         self.resume_records()
@@ -113,11 +113,11 @@ class PlainHost(Daemon):
             os.kill(self._reader.pid, signal.SIGCONT)
 
     def faults(self) -> list[str]:
-        return [line for line in self.words() if "fault:" in line]
+        return [line for line in self.words() if "internal error:" in line]
 
 
 class UnitHost:
-    """The unit as it ships, in a booted systemd."""
+    """The unit that ships with nsbroker, in a booted systemd."""
 
     def __init__(self) -> None:
         self.address = ADDRESS
@@ -161,29 +161,30 @@ class UnitHost:
         return int(self._unit.run("systemctl", "show", "--property", "MainPID", "--value", "systemd-journald.service"))
 
     def faults(self) -> list[str]:
-        command = ["journalctl", "-u", "nsbroker.service", "-o", "cat", "--since", self._since, "--grep", "fault:", "--no-pager"]
+        since = ["--since", self._since, "--grep", "internal error:"]
+        command = ["journalctl", "-u", "nsbroker.service", "-o", "cat", *since, "--no-pager"]
         said = subprocess.run(command, capture_output=True, text=True).stdout
-        return [line for line in said.splitlines() if "fault:" in line]
+        return [line for line in said.splitlines() if "internal error:" in line]
 
 
 @dataclass
 class Scene:
-    """All that clients and attackers need to know."""
+    """Everything that clients and attackers need to know."""
 
     host: Host
     folder: Path
     network: int = 0
     """The inode of the innocent user's network."""
     cookie: int = 0
-    """The same network, as sockets in it know it."""
+    """The cookie of the same network (SO_NETNS_COOKIE), by which its sockets are recognized."""
     container: int = 0
     """The inode of the network of the innocent user's container; 0 without one."""
     container_name: str = f"innocent-{os.getpid()}"
-    """On a host of its own it still shares control groups, which are named for containers, with others."""
+    """It has the pid in it, because even private hosts share the control groups, which are named after containers."""
     alone: bool = True
-    """Whether one attack runs alone: then root's own work leaves shorter pauses."""
+    """Whether only one attack runs.  Root's own work then has shorter pauses."""
     bundle: Path | None = None
-    """What crun makes containers of."""
+    """The bundle from which crun makes containers."""
     homes: dict[int, Path] = field(default_factory=dict)
 
     @property
@@ -197,48 +198,48 @@ class Scene:
 
     @contextlib.contextmanager
     def interruption(self) -> Iterator[None]:
-        """Around what makes every call wait for as long as root takes: a restart, a journal that is stopped."""
+        """Record the time of the block, in which all calls wait for root's work: a restart, or a stopped journal."""
         with open(self.folder / _INTERRUPTIONS, "a", buffering=1) as file:
             print(time.monotonic(), file=file)
             yield
             print(time.monotonic(), file=file)
 
     def interruptions(self) -> list[tuple[float, float]]:
-        """The seconds around the beginning and the end of each, of which one that was cut short has only the first."""
+        """Return the seconds after the beginning and after the end of each interruption; one that was cut short has no end."""
         path = self.folder / _INTERRUPTIONS
         times = sorted(map(float, path.read_text().split())) if path.exists() else []
         return [(moment, moment + _CUT_SHORT) for moment in times]
 
     def write_policy(self, name: str, text: str) -> None:
-        """A drop-in of the policy, in force once it is read."""
+        """Write a drop-in of the policy.  It is in force after the next reload."""
         path = self.host.config / "nsbroker.d" / f"{name}.toml"
         partial = path.with_suffix(".partial")
         partial.write_text(text)
         partial.rename(path)
 
     def remove_policy(self, name: str) -> None:
-        """Take a drop-in away."""
+        """Remove a drop-in of the policy."""
         (self.host.config / "nsbroker.d" / f"{name}.toml").unlink(missing_ok=True)
 
 
 def socket_network(sock: socket.socket) -> int:
-    """What the kernel knows a socket's network namespace by; anybody may ask."""
+    """Return the cookie of the network namespace of a socket.  Any user may ask for it."""
     cookie: int = struct.unpack("=Q", sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8))[0]
     return cookie
 
 
 @contextlib.contextmanager
 def scene(host: Host, folder: Path, rules: str) -> Iterator[Scene]:
-    """The scene around a running broker, with `rules` in its policy beside the innocent user's."""
+    """Set up the scene around a running broker, with `rules` in its policy beside the innocent user's rule."""
     made = Scene(host, folder)
     with contextlib.ExitStack() as stack:
         stack.callback(subprocess.run, ["ip", "netns", "del", "innocent"], capture_output=True)
         subprocess.run(["ip", "netns", "add", "innocent"], check=True)
-        with Namespace.from_name("innocent", "net") as space:
-            made.network = space.inode
-            with space.call(lambda: socket.socket(socket.AF_INET)) as sock:
+        with Namespace.from_name("innocent", "net") as ns:
+            made.network = ns.inode
+            with ns.call(lambda: socket.socket(socket.AF_INET)) as sock:
                 made.cookie = socket_network(sock)
-        made.bundle = _bundle(folder)
+        made.bundle = _make_bundle(folder)
         if made.bundle is not None:
             stack.callback(delete_container, made.container_name)
             run_container(made.bundle, made.container_name)
@@ -248,13 +249,13 @@ def scene(host: Host, folder: Path, rules: str) -> Iterator[Scene]:
         made.write_policy("soak", RULE + rules)
         stack.callback(made.remove_policy, "soak")
         host.reload()
-        # There is no answer to a reload: the rules are in force when the innocent user's calls are answered.
+        # A reload has no reply, so give the daemon time to put the rules in force.
         time.sleep(0.5)
         yield made
 
 
-def _bundle(folder: Path) -> Path | None:
-    """A bundle of one program for crun; None when there is no crun."""
+def _make_bundle(folder: Path) -> Path | None:
+    """Make a bundle with one program for crun; None when crun or busybox is not installed."""
     if not shutil.which("crun") or not Path("/bin/busybox").exists():
         return None
     bundle = folder / "bundle"
@@ -271,19 +272,19 @@ def _bundle(folder: Path) -> Path | None:
 
 
 def run_container(bundle: Path, name: str) -> None:
-    """Start a container, without control groups: not every test machine lets crun make them."""
+    """Start a container without control groups, because not every test machine lets crun make them."""
     null = subprocess.DEVNULL
     command = ["crun", "--cgroup-manager=disabled", "run", "--detach", "--bundle", str(bundle), name]
     subprocess.run(command, stdin=null, stdout=null, stderr=null, check=True, timeout=30)
 
 
 def delete_container(name: str) -> None:
-    """End and remove a container, if there is one."""
+    """Stop and remove a container, if it exists."""
     subprocess.run(["crun", "--cgroup-manager=disabled", "delete", "--force", name], capture_output=True, timeout=30)
 
 
 def add_user(scene: Scene, uid: int) -> None:
-    """Give a user a name, a home, and a place where rootless engines run."""
+    """Give a user a name, a home, and a folder where rootless engines run."""
     home = scene.folder.parent / f"home-{uid}"
     for place in (home, Path(f"/run/user/{uid}")):
         place.mkdir(parents=True, exist_ok=True)
@@ -298,7 +299,7 @@ def add_user(scene: Scene, uid: int) -> None:
 
 @dataclass(frozen=True)
 class Measure:
-    """What the daemon holds."""
+    """The fds, threads and memory (bytes) of the daemon."""
 
     pid: int
     fds: int
@@ -307,7 +308,7 @@ class Measure:
 
     @classmethod
     def of(cls, pid: int) -> "Measure | None":
-        """Of the daemon `pid`; None when it is gone."""
+        """Measure the daemon `pid`; None when it is gone."""
         try:
             snapshot = Snapshot.of(pid)
             memory = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
@@ -316,8 +317,8 @@ class Measure:
         return cls(pid, len(snapshot.fds), len(snapshot.threads), memory)
 
 
-def least(host: Host, seconds: float, enough: Callable[[Measure], bool] = lambda _: False) -> Measure:
-    """The least that the daemon holds at any moment of the next `seconds`: calls come and go.  Ends early with `enough`."""
+def measure_least(host: Host, seconds: float, enough: Callable[[Measure], bool] = lambda _: False) -> Measure:
+    """Return the smallest numbers of the next `seconds`, since calls come and go.  Stops early when `enough` is true."""
     end = time.monotonic() + seconds
     found: list[Measure] = []
     while time.monotonic() < end:

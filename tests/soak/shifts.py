@@ -1,4 +1,4 @@
-"""Who attacks when all attacks come at once: what root does goes on all the time, users take turns, a few at a time."""
+"""Schedule the attackers: root's own work goes on all the time, and users take turns, a few at a time."""
 
 import itertools
 import time
@@ -12,17 +12,17 @@ from tests.soak.crew import Worker
 from tests.soak.scene import Scene
 
 SECONDS = 10.0
-"""How long a user attacks before it is another's turn."""
+"""How long a user attacks before the next one takes over."""
 
 
 class Shifts:
-    """The attackers.  A context manager; `change` has to be called again and again."""
+    """The attackers, as a context manager.  Call `change` again and again while they run."""
 
     def __init__(self, chosen: Sequence[Attack], made: Scene, at_once: int) -> None:
         self._made = made
         self._lasting = [one for one in chosen if one.root]
         users = [one for one in chosen if not one.root]
-        # Their numbers differ, so that each round brings others together.
+        # The slots have different numbers of users, so that other users meet in each round.
         self._turns = [itertools.cycle(users[slot::at_once]) for slot in range(min(at_once, len(users)))]
         self._root: list[Worker] = []
         self._users: list[Worker] = []
@@ -40,25 +40,27 @@ class Shifts:
         self._stop(self._root)
 
     def change(self) -> None:
-        """Let others have their turn when it is time."""
+        """Replace the users who attack when their time is over."""
         if time.monotonic() >= self._due:
             self._stop(self._users)
             self._users = [self._start(next(turn)) for turn in self._turns]
             self._due = time.monotonic() + SECONDS
 
     def end(self, name: str) -> None:
-        """Have one of root's stop for good."""
+        """Stop one of root's attacks for good."""
         ending = [worker for worker in self._root if worker.name == name]
         self._root = [worker for worker in self._root if worker.name != name]
         self._stop(ending)
 
     def names(self) -> list[str]:
-        """Who attacks now."""
+        """Return the names of the attacks that run now."""
         return [worker.name for worker in (*self._users, *self._root)]
 
     def totals(self) -> list[tuple[str, int, int, bool]]:
-        """What each has done, for use at the end: its name, how often, how often it was broken off, and whether it has ended
-        by itself, which none should.
+        """Return the totals of each attack; call it at the end.
+
+        Each entry is the name, how often it was done, how often it was broken off by an error, and whether the process ended by
+        itself, which none should.
         """
         names = dict.fromkeys(name for name, _ in self._counts)
         return [(name, self._counts[name, 0], self._counts[name, 1], name in self._ended) for name in names]

@@ -12,7 +12,7 @@ from tests.systemd.unit import Unit
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave them out elsewhere: `make test` calls them where they belong."""
+    """Leave these tests out elsewhere.  `make test` runs them in a booted systemd."""
     if "NSBROKER_BOOTED" not in os.environ:
         here = Path(__file__).parent
         items[:] = [item for item in items if here not in item.path.parents]
@@ -20,7 +20,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def unit() -> Iterator[Unit]:
-    """The units, installed and listening; nothing is started before somebody calls."""
+    """The units, installed and listening.  The service starts with the first connection."""
     nsbroker = str(Path(sys.executable).with_name("nsbroker"))
     installed = Unit(nsbroker)
     installed.run(nsbroker, "install-units")

@@ -1,4 +1,4 @@
-"""Many questions to systemd at once, over one connection to the bus, and a bus that goes away."""
+"""Many calls for units at once, which share one connection to the bus, and a bus that goes away."""
 
 import contextlib
 import json
@@ -31,13 +31,13 @@ def web() -> Iterator[str]:
 
 
 def connections(daemon: Daemon) -> int:
-    """How many the daemon has to the bus."""
+    """Return the number of connections that the daemon has to the bus."""
     rows = [row.split() for row in run("busctl", "list", "--unique", "--no-legend").splitlines()]
     return sum(row[1] == str(daemon.pid) for row in rows)
 
 
-def flood(address: Path) -> int:
-    """Keep 250 calls in flight; how many of them failed."""
+def keep_calls_in_flight(address: Path) -> int:
+    """Keep 250 calls in flight, and return how many calls failed."""
     with contextlib.ExitStack() as held:
         socks = [held.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(IN_FLIGHT)]
         for sock in socks:
@@ -56,7 +56,7 @@ def flood(address: Path) -> int:
 
 
 def times(daemon: Daemon, target: str, until: Callable[[], bool]) -> list[float]:
-    """How long each of one caller's calls takes, in seconds, until `until`; at least fifty."""
+    """Call until `until` returns True, but at least fifty times.  Return the seconds that each call took, sorted."""
     found: list[float] = []
     with daemon.connect() as broker:
         while len(found) < 50 or not until():
@@ -66,7 +66,7 @@ def times(daemon: Daemon, target: str, until: Callable[[], bool]) -> list[float]
     return sorted(found)
 
 
-def test_one_users_250_calls_in_flight_are_nobody_elses_wait(web: str, daemon: Daemon) -> None:
+def test_250_calls_of_one_user_in_flight_delay_no_other_user(web: str, daemon: Daemon) -> None:
     daemon.allow("web", who=[f"user:{ALICE}", f"user:{BOB}"], targets=["unit:web.service"], namespaces=["net"])
     before = daemon.snapshot()
     idle = times(daemon, f"unit:{web}", lambda: True)
@@ -75,7 +75,7 @@ def test_one_users_250_calls_in_flight_are_nobody_elses_wait(web: str, daemon: D
 
     def attack() -> None:
         try:
-            failed.append(as_user(ALICE, lambda: flood(daemon.socket)))
+            failed.append(as_user(ALICE, lambda: keep_calls_in_flight(daemon.socket)))
         finally:
             ended.touch()
 
@@ -97,11 +97,11 @@ def test_one_users_250_calls_in_flight_are_nobody_elses_wait(web: str, daemon: D
         ended.unlink()
     assert failed == [0]
     assert bobs
-    # Of a machine that does nothing else; on a busy one a process waits for a processor alone for some milliseconds.
+    # `idle` was measured on an idle machine.  On a busy one, a process waits some milliseconds only for a processor.
     limit = 20 * max(statistics.median(idle), 0.005)
     for found in (roots, bobs):
         assert found[int(len(found) * 0.99)] < limit
-    # Nobody asks any more: the connection is given back.
+    # The connection to the bus is closed when nobody needs it any more.
     daemon.settles_at(before)
     assert connections(daemon) == 0
 
@@ -110,7 +110,7 @@ BUS = Path("/run/dbus/system_bus_socket")
 
 
 class Proxy:
-    """In the place of the bus: passes on what is said, until it is told to hang up or to be silent."""
+    """Stands between the daemon and the bus, and forwards messages.  It can hang up, and it can be silent."""
 
     def __init__(self) -> None:
         BUS.rename("/run/dbus/away")
@@ -176,9 +176,7 @@ def test_a_bus_that_hangs_up_is_asked_over_a_new_connection(web: str, proxy: Pro
         proxy.hang_up()
 
 
-def test_a_bus_that_is_silent_costs_a_caller_the_deadline_and_is_asked_again_once_it_speaks(
-    web: str, proxy: Proxy, daemon: Daemon
-) -> None:
+def test_a_silent_bus_delays_a_call_up_to_the_deadline_and_is_used_again_afterwards(web: str, proxy: Proxy, daemon: Daemon) -> None:
     with daemon.connect() as broker:
         broker.open(f"unit:{web}", "net").close()
         proxy.is_silent = True
@@ -218,9 +216,9 @@ def test_callers_who_hang_up_half_way_disturb_nobody(web: str, daemon: Daemon) -
     assert counts[0] > 100
 
 
-def test_a_rule_for_every_unit_shows_them_and_slices_count_for_nothing(web: str, daemon: Daemon) -> None:
+def test_a_rule_for_every_unit_lists_units_and_ignores_slices(web: str, daemon: Daemon) -> None:
     daemon.allow("units", who=[f"user:{ALICE}"], targets=["unit:*"], namespaces=["net"])
-    # More than there is room for, if each counted: they come first by name, and have no processes.
+    # These units sort before web.service and have no processes.  If each of them counted, there would be no room for web.service.
     made = [f"aaa{number:03}.service" for number in range(100)]
     for name in made:
         run("systemd-run", f"--unit={name}", "--remain-after-exit", "--no-block", "true")
@@ -230,7 +228,7 @@ def test_a_rule_for_every_unit_shows_them_and_slices_count_for_nothing(web: str,
     try:
         eventually(lambda: prop(made[-1], "SubState") == "exited", "they are done")
         inode = inodes(int(prop(web, "MainPID")))
-        net = next(number for kind, number in inode.items() if kind == "net")
+        net = next(number for ns_type, number in inode.items() if ns_type == "net")
 
         def look() -> dict[int, list[str] | None]:
             with daemon.connect() as broker:

@@ -1,4 +1,4 @@
-"""Many clients of one user at once, with targets of every kind, under the shipped limits: what takes time waits in turn."""
+"""Many clients of one user at once, with every kind of target, under the default limits: slow calls wait their turn."""
 
 import os
 import socket
@@ -34,7 +34,7 @@ def web() -> Iterator[None]:
     """A container."""
     WORK.mkdir(exist_ok=True)
     crun = Crun()
-    # What test machines lack the right to (CAP_SYS_RESOURCE), crun needs for control groups here.
+    # To manage control groups, crun would need CAP_SYS_RESOURCE here, which test machines may lack.
     crun.options = ["--cgroup-manager=disabled"]
     crun.start()
     crun.make("web")
@@ -45,7 +45,7 @@ def web() -> Iterator[None]:
 
 
 def one_of_each(sleeper: Sleeper) -> list[Callable[[Broker], object]]:
-    """A call for each kind of target, and of each kind of what can be asked of one."""
+    """Return a call for each kind of target, and one for each other method that has a target."""
     targets = [
         "self",
         f"pid:{sleeper.pid}",
@@ -79,7 +79,7 @@ def one_of_each(sleeper: Sleeper) -> list[Callable[[Broker], object]]:
 
 
 def call_all(work: list[Callable[[Broker], object]]) -> Counter[str]:
-    """Make the calls, from as many threads as there are clients; what came of them, in words."""
+    """Make all calls, on one thread for each client, and count the outcomes."""
     outcomes: Counter[str] = Counter()
     counting = threading.Lock()
 

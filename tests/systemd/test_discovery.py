@@ -1,18 +1,18 @@
-"""List and Watch under everything that the unit forbids the broker."""
+"""List and Watch in the hardened service."""
 
 import os
 import socket
 from pathlib import Path
 
 from nsbroker.client.blocking import Broker, connect
-from nsbroker.model.description import HolderKind, NamespaceDescription
+from nsbroker.model.description import NamespaceDescription, ReferenceKind
 from nsbroker.namespace import Namespace
 from tests.systemd.unit import Unit
 from tests.world import ALICE, Sleeper, as_user, named_network
 
 
-def found(broker: Broker, kind: str, inode: int) -> NamespaceDescription:
-    return next(one for one in broker.list([kind]) if one.inode == inode)
+def find(broker: Broker, ns_type: str, inode: int) -> NamespaceDescription:
+    return next(ns for ns in broker.list([ns_type]) if ns.inode == inode)
 
 
 def test_namespaces_are_found_by_processes_sockets_descriptors_and_mounts(unit: Unit) -> None:
@@ -27,15 +27,15 @@ def test_namespaces_are_found_by_processes_sockets_descriptors_and_mounts(unit: 
         inode = left.inode
         left.close()
         with sock:
-            assert found(broker, "net", process.inode("net")).processes == 1
+            assert find(broker, "net", process.inode("net")).processes == 1
             for number, kind in (
-                (held.inode, HolderKind.DESCRIPTOR),
-                (inode, HolderKind.SOCKET),
-                (Path("/run/netns/lab").stat().st_ino, HolderKind.MOUNT),
+                (held.inode, ReferenceKind.DESCRIPTOR),
+                (inode, ReferenceKind.SOCKET),
+                (Path("/run/netns/lab").stat().st_ino, ReferenceKind.MOUNT),
             ):
-                assert kind in {holder.kind for holder in found(broker, "net", number).holders or ()}, kind
-            with broker.open(f"net:[{inode}]", "net") as space:
-                assert space.inode == inode
+                assert kind in {reference.kind for reference in find(broker, "net", number).references or ()}, kind
+            with broker.open(f"net:[{inode}]", "net") as ns:
+                assert ns.inode == inode
 
 
 def test_units_are_named_and_a_rule_for_one_shows_it(unit: Unit) -> None:
@@ -46,7 +46,7 @@ def test_units_are_named_and_a_rule_for_one_shows_it(unit: Unit) -> None:
         unit.configure(f'[[allow]]\nname = "x"\nwho = ["user:{ALICE}"]\ntargets = ["unit:lone*"]\nnamespaces = ["net"]\n')
         unit.run("systemctl", "try-restart", "nsbroker.service")
         with connect() as broker:
-            assert found(broker, "net", inode).units == ["lonely.service"]
+            assert find(broker, "net", inode).units == ["lonely.service"]
 
         def look() -> list[tuple[int, int]]:
             with connect() as broker:
@@ -57,7 +57,7 @@ def test_units_are_named_and_a_rule_for_one_shows_it(unit: Unit) -> None:
         unit.run("systemctl", "stop", "lonely.service")
 
 
-def test_what_begins_and_ends_is_told(unit: Unit) -> None:
+def test_namespaces_that_begin_and_end_are_reported(unit: Unit) -> None:
     with connect() as broker, broker.watch(["uts"]) as events:
         for event in events:
             if event.event == "ready":

@@ -1,4 +1,4 @@
-"""Held namespaces in systemd's fd store: through restarts, crashes and a new installation."""
+"""Held namespaces in systemd's fd store survive restarts, crashes and a new installation."""
 
 import os
 import signal
@@ -16,27 +16,27 @@ pytestmark = pytest.mark.root
 
 
 def interfaces() -> tuple[int, str]:
-    """The inode of the held network, and the interfaces in it, as the kernel tells who enters."""
-    with connect(ADDRESS, timeout=10) as broker, broker.open("name:lab", "net") as space:
+    """Return the inode of the held network, and the interfaces that a process inside it sees."""
+    with connect(ADDRESS, timeout=10) as broker, broker.open("name:lab", "net") as ns:
         seen = subprocess.run(
-            ["nsenter", f"--net=/proc/self/fd/{space.fileno()}", "ip", "-brief", "link"],
-            pass_fds=[space.fileno()],
+            ["nsenter", f"--net=/proc/self/fd/{ns.fileno()}", "ip", "-brief", "link"],
+            pass_fds=[ns.fileno()],
             capture_output=True,
             text=True,
             check=True,
         )
-        return space.inode, seen.stdout
+        return ns.inode, seen.stdout
 
 
 def test_a_held_network_with_an_interface_survives_restart_kill_and_a_new_installation(unit: Unit) -> None:
     with connect(ADDRESS, timeout=10) as broker:
         made = broker.create(["net", "uts"], name="lab")
         assert made.durable
-        net = made.namespaces[next(kind for kind in made.namespaces if kind == "net")]
+        net = made.namespaces[next(ns_type for ns_type in made.namespaces if ns_type == "net")]
         command = ["nsenter", f"--net=/proc/self/fd/{net.fileno()}", "ip", "link", "add", "kept0", "type", "veth", "peer", "kept1"]
         subprocess.run(command, pass_fds=[net.fileno()], check=True)
-        for space in made.namespaces.values():
-            space.close()
+        for ns in made.namespaces.values():
+            ns.close()
     before = interfaces()
     assert "kept0" in before[1]
 
@@ -61,11 +61,11 @@ def test_a_held_network_with_an_interface_survives_restart_kill_and_a_new_instal
     assert unit.prop("NFileDescriptorStore") == "0"
 
 
-def test_it_does_not_leave_as_long_as_something_is_held(unit: Unit) -> None:
+def test_the_broker_does_not_exit_while_it_holds_namespaces(unit: Unit) -> None:
     unit.serve("--idle-timeout", "0.3")
     with connect(ADDRESS, timeout=10) as broker:
-        for space in broker.create(["net"], name="lab").namespaces.values():
-            space.close()
+        for ns in broker.create(["net"], name="lab").namespaces.values():
+            ns.close()
     time.sleep(1)
     assert unit.prop("ActiveState") == "active"
     with connect(ADDRESS, timeout=10) as broker:

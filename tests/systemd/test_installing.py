@@ -1,4 +1,4 @@
-"""install-units and remove-units: what is written, whom root shall not run, and a service that cannot start."""
+"""install-units and remove-units: the files that they write, programs that they refuse, and a service that cannot start."""
 
 import os
 import shutil
@@ -32,7 +32,7 @@ def exec_start() -> str:
 
 
 def installed_in(folder: Path) -> Path:
-    """A copy of this installation's command below `folder`; the package is the same."""
+    """Copy this installation's command to `folder`, and return the copy.  It uses the same package."""
     folder.mkdir(parents=True)
     return Path(shutil.copy(SCRIPT, folder / "nsbroker"))
 
@@ -48,14 +48,14 @@ def opt() -> Iterator[Path]:
 
 @pytest.fixture
 def hidden() -> Iterator[Path]:
-    """Where others may write, and the service does not look."""
+    """A directory where everyone may write, and which the service cannot see."""
     place = Path("/tmp/test-installing")
     place.mkdir()
     yield place
     shutil.rmtree(place)
 
 
-def answers() -> bool:
+def broker_answers() -> bool:
     run("systemctl", "start", "nsbroker.socket")
     try:
         with connect(ADDRESS, timeout=10) as broker:
@@ -64,23 +64,23 @@ def answers() -> bool:
         run("systemctl", "stop", "nsbroker.socket", "nsbroker.service")
 
 
-def test_started_as_a_module_it_is_started_as_a_module(opt: Path) -> None:
+def test_units_installed_by_the_module_start_the_module(opt: Path) -> None:
     run(sys.executable, "-m", "nsbroker", "install-units")
     assert exec_start() == f"ExecStart={sys.executable} -m nsbroker serve --idle-timeout 300"
-    assert answers()
+    assert broker_answers()
 
 
 @pytest.mark.parametrize("name", ["with space", "100%n", "a$HOME b", 'quo"te', "apo'strophe", "back\\slash;#=:{}", "größe"])
-def test_paths_of_any_characters_are_written_as_systemd_reads_them(opt: Path, name: str) -> None:
+def test_paths_with_special_characters_are_escaped_for_systemd(opt: Path, name: str) -> None:
     script = installed_in(opt / name)
     run(str(script), "install-units")
-    assert answers(), exec_start()
+    assert broker_answers(), exec_start()
 
 
-def test_a_path_that_a_unit_file_has_no_room_for_is_refused(opt: Path) -> None:
+def test_a_path_that_a_unit_file_cannot_contain_is_refused(opt: Path) -> None:
     script = installed_in(opt / "new\nline")
-    said = run(str(script), "install-units", code=1)
-    assert "a unit file has no room for paths with such characters" in said
+    output = run(str(script), "install-units", code=1)
+    assert "a unit file cannot contain a path with such characters" in output
     assert not SERVICE.exists()
 
 
@@ -113,18 +113,18 @@ def test_a_program_that_others_could_replace_is_refused(opt: Path, hidden: Path)
         (sticky, f"{sticky.parent} can be written by everyone"),
         (opt / "link/nsbroker", f"{theirs.parent} belongs to uid {ALICE}"),
         (file, f"{file} belongs to uid {ALICE}"),
-        (installed_in(hidden / "bin"), "is below /tmp, of which the service has one of its own"),
+        (installed_in(hidden / "bin"), "is below /tmp, which the service cannot see"),
     ):
-        said = run(str(program), "install-units", code=1)
-        assert reason in said
-        assert said.count("\n") == 0, said
+        output = run(str(program), "install-units", code=1)
+        assert reason in output
+        assert output.count("\n") == 0, output
         assert not SERVICE.exists()
     run(str(ours), "install-units")
     assert exec_start().startswith(f"ExecStart={ours} serve")
 
 
 def make_venv(place: Path, *packages: str) -> Path:
-    """A Python with nsbroker and some of the packages that it needs; its interpreter."""
+    """Make a virtual environment with nsbroker and some of the packages that it needs, and return its interpreter."""
     run(sys.executable, "-m", "venv", "--without-pip", str(place))
     here, there = (Path(sysconfig.get_path("purelib")), next((place / "lib").glob("python*/site-packages")))
     shutil.copytree(Path(__file__).parents[2] / "nsbroker", there / "nsbroker")
@@ -138,15 +138,15 @@ def make_venv(place: Path, *packages: str) -> Path:
 
 def test_an_installation_that_cannot_serve_or_whose_parts_others_could_replace_is_refused(opt: Path, hidden: Path) -> None:
     python = make_venv(opt / "venv", "msgspec*")
-    said = run(str(python), "-m", "nsbroker", "install-units", code=1)
-    assert said.endswith("this installation lacks trio, httpcore2, jeepney, systemd-python: pip install 'nsbroker[daemon]'")
-    # Found by the folder where one happens to be.
+    output = run(str(python), "-m", "nsbroker", "install-units", code=1)
+    assert output.endswith("this installation lacks trio, httpcore2, jeepney, systemd-python: pip install 'nsbroker[daemon]'")
+    # Python finds the package only because it is in the current folder.
     python = make_venv(opt / "elsewhere", "msgspec*")
     package = next((opt / "elsewhere/lib").glob("python*/site-packages/nsbroker"))
     package.rename(opt / "nsbroker")
-    said = run(str(python), "-m", "nsbroker", "install-units", code=1, cwd=str(opt))
-    assert "finds nsbroker in this folder only" in said
-    # Everything is there, but for the folder of the package, or the interpreter behind the link.
+    output = run(str(python), "-m", "nsbroker", "install-units", code=1, cwd=str(opt))
+    assert "finds nsbroker only in the current folder" in output
+    # All packages are there, but another user owns the folder of nsbroker, and then the interpreter behind the link.
     packages = ("msgspec*", "trio*", "httpcore2*", "jeepney*", "systemd*", "h11*", "anyio*", "attr*", "outcome*", "sniffio*",
                 "sortedcontainers*", "idna*", "truststore*", "typing_extensions*")  # fmt: skip
     python = make_venv(opt / "whole", *packages)
@@ -168,7 +168,7 @@ def test_removing_twice_is_harmless_and_says_so(opt: Path) -> None:
     run(str(SCRIPT), "install-units")
     assert f"removed {SERVICE}" in run(str(SCRIPT), "remove-units")
     assert "there was nothing to remove" in run(str(SCRIPT), "remove-units")
-    # Half of it is gone, and what was enabled leads nowhere.
+    # The unit files are gone, and the link that enables the socket is dangling.
     run(str(SCRIPT), "install-units")
     run("systemctl", "enable", "nsbroker.socket")
     shutil.rmtree("/usr/local/lib/systemd")
@@ -176,7 +176,7 @@ def test_removing_twice_is_harmless_and_says_so(opt: Path) -> None:
     assert not os.path.lexists("/etc/systemd/system/sockets.target.wants/nsbroker.socket")
 
 
-def test_it_is_removed_also_when_its_unit_files_are_gone_from_the_installation(opt: Path) -> None:
+def test_remove_units_works_without_the_unit_files_of_the_installation(opt: Path) -> None:
     python = make_venv(opt / "venv", "msgspec*")
     run(str(SCRIPT), "install-units")
     shutil.rmtree(opt / "venv/share")
@@ -185,7 +185,7 @@ def test_it_is_removed_also_when_its_unit_files_are_gone_from_the_installation(o
 
 
 @pytest.mark.parametrize("fault", ["a broken policy", "no program"])
-def test_one_that_cannot_start_refuses_its_clients_soon_and_is_started_again_when_mended(unit: Unit, fault: str) -> None:
+def test_a_service_that_cannot_start_refuses_clients_soon_and_starts_when_repaired(unit: Unit, fault: str) -> None:
     if fault == "no program":
         unit.set(ExecStart="/opt/missing serve")
     else:
@@ -197,7 +197,7 @@ def test_one_that_cannot_start_refuses_its_clients_soon_and_is_started_again_whe
             broker.who_am_i()
         return time.monotonic() - start
 
-    # It hangs while it is tried, and from then on nobody listens.
+    # The client hangs while systemd keeps trying to start the service.  After that, nobody listens any more.
     waited = as_user(ALICE, ask)
     assert waited < 30
     eventually(lambda: run("systemctl", "show", "-P", "ActiveState", "nsbroker.socket") == "failed", "the socket fails")
@@ -205,7 +205,7 @@ def test_one_that_cannot_start_refuses_its_clients_soon_and_is_started_again_whe
     unit.wait_for("failed")
     started = int(unit.prop("NRestarts"))
     time.sleep(2)
-    assert int(unit.prop("NRestarts")) == started <= 10, "it is not tried for ever"
+    assert int(unit.prop("NRestarts")) == started <= 10, "systemd does not try for ever"
     print(f"{fault}: a client waited for {waited:.1f} s, {started} restarts")
     unit.clear()
     unit.run("systemctl", "restart", "nsbroker.socket")
@@ -213,7 +213,7 @@ def test_one_that_cannot_start_refuses_its_clients_soon_and_is_started_again_whe
         assert broker.who_am_i().uid == 0
 
 
-def test_crashes_and_starts_on_demand_are_no_reason_to_give_up(unit: Unit) -> None:
+def test_crashes_and_idle_exits_do_not_make_systemd_give_up(unit: Unit) -> None:
     unit.serve("--idle-timeout", "0.3")
     for _ in range(3):
         with connect(ADDRESS, timeout=10) as broker:
@@ -224,4 +224,4 @@ def test_crashes_and_starts_on_demand_are_no_reason_to_give_up(unit: Unit) -> No
             assert broker.who_am_i().uid == 0
             first = unit.pid
             os.kill(first, 11)
-            eventually(lambda: unit.pid not in (0, first), "it is there again")  # noqa: B023 - called at once
+            eventually(lambda: unit.pid not in (0, first), "the broker runs again")  # noqa: B023 - called at once

@@ -1,4 +1,4 @@
-"""The units at work: started on demand, gone when idle, restarted, watched, reloaded, hardened, and taken away again."""
+"""The units in use: start on demand, exit when idle, restart, watchdog, reload, hardening and removal."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def ask() -> int:
         return broker.who_am_i().uid
 
 
-def test_the_first_call_starts_it_and_when_idle_it_leaves_and_comes_back(unit: Unit) -> None:
+def test_a_call_starts_the_broker_and_it_exits_when_idle(unit: Unit) -> None:
     unit.serve("--idle-timeout", "0.5")
     assert unit.prop("ActiveState") == "inactive"
     for _ in range(3):
@@ -40,21 +40,21 @@ def test_the_first_call_starts_it_and_when_idle_it_leaves_and_comes_back(unit: U
         assert unit.prop("Result") == "success"
 
 
-def test_not_one_call_is_lost_or_wrong_over_idle_exits_and_restarts(unit: Unit, sleeper: Sleeper) -> None:
-    # Sixty times a minute, which nobody else does.
+def test_idle_exits_and_restarts_lose_no_call(unit: Unit, sleeper: Sleeper) -> None:
+    # The test starts the service sixty times a minute, which the limits of the units would not allow.
     unit.start_always()
     unit.serve("--idle-timeout", "0.2")
     wrong: list[object] = []
     right = [0] * CLIENTS
 
     def work(number: int) -> None:
-        # One connection for all of its calls, or one for each: both must live through a restart.
+        # Half of the clients use one connection for all calls, the others one for each.  Both must survive a restart.
         for turn in range(CALLS if number % 2 else 1):
             with connect(ADDRESS, timeout=20) as broker:
                 for _ in range(1 if number % 2 else CALLS):
                     try:
-                        with broker.open(f"pid:{sleeper.pid}", "net") as space:
-                            right[number] += space.inode == sleeper.inode("net")
+                        with broker.open(f"pid:{sleeper.pid}", "net") as ns:
+                            right[number] += ns.inode == sleeper.inode("net")
                     except NsbrokerError as error:
                         wrong.append((number, turn, error))
                     time.sleep(0.01)
@@ -71,7 +71,7 @@ def test_not_one_call_is_lost_or_wrong_over_idle_exits_and_restarts(unit: Unit, 
     assert right == [CALLS * ROUNDS] * CLIENTS
 
 
-def test_it_says_how_it_is_and_a_broken_policy_leaves_the_old_one_in_force(unit: Unit) -> None:
+def test_the_status_shows_the_rules_and_a_failed_reload(unit: Unit) -> None:
     ask()
     assert "rules: 2" in unit.prop("StatusText")
     unit.configure('[[allow]]\nname = "more"\nwho = "everyone"\ntargets = ["name:*"]\nnamespaces = ["net"]\n')
@@ -85,25 +85,25 @@ def test_it_says_how_it_is_and_a_broken_policy_leaves_the_old_one_in_force(unit:
     assert ask() == 0
 
 
-def test_one_that_hangs_is_restarted_by_the_watchdog(unit: Unit) -> None:
+def test_a_broker_that_hangs_is_restarted_by_the_watchdog(unit: Unit) -> None:
     unit.set(WatchdogSec="1s")
     ask()
     first = unit.pid
     time.sleep(2)
-    assert unit.pid == first, "one that does not hang stays"
+    assert unit.pid == first, "a broker that does not hang is not restarted"
     os.kill(first, signal.SIGSTOP)
-    assert as_user(ALICE, ask) == ALICE, "answered by the next one"
+    assert as_user(ALICE, ask) == ALICE, "the new process answers"
     assert unit.pid not in (0, first)
     assert int(unit.prop("NRestarts")) == 1
 
 
-def test_one_that_is_killed_comes_back_by_itself(unit: Unit) -> None:
+def test_a_broker_that_is_killed_is_restarted(unit: Unit) -> None:
     with connect(ADDRESS, timeout=10) as broker:
         broker.who_am_i()
         for _ in range(5):
             first = unit.pid
             os.kill(first, signal.SIGKILL)
-            # A call that it had read already would be lost with it.
+            # A call that the old process had already read would be lost.
             wait_for_end(first)
             assert broker.who_am_i().uid == 0
 
@@ -116,27 +116,27 @@ def test_every_verdict_is_found_in_the_journal_and_explained(unit: Unit, sleeper
     as_user(ALICE, refused)
     with connect(ADDRESS, timeout=10) as broker:
         broker.open(f"pid:{sleeper.pid}", "net").close()
-    about = f"NSBROKER_PEER_UID={ALICE}", f"NSBROKER_TARGET=pid:{sleeper.pid}"
-    (denied,) = unit.entries(*about)
-    assert (denied["NSBROKER_VERB"], denied["NSBROKER_TARGET"], denied["NSBROKER_VERDICT"]) == (
+    matches = f"NSBROKER_PEER_UID={ALICE}", f"NSBROKER_TARGET=pid:{sleeper.pid}"
+    (denied,) = unit.entries(*matches)
+    assert (denied["NSBROKER_METHOD"], denied["NSBROKER_TARGET"], denied["NSBROKER_VERDICT"]) == (
         "Open",
         f"pid:{sleeper.pid}",
         "denied",
     )
     (allowed,) = unit.entries("NSBROKER_VERDICT=allowed", f"NSBROKER_TARGET=pid:{sleeper.pid}")
     assert allowed["NSBROKER_NAMESPACES"] == f"net:[{sleeper.inode('net')}]"
-    explained = unit.run("journalctl", "-x", "-t", "nsbroker", *about, "--no-pager")
+    explained = unit.run("journalctl", "-x", "-t", "nsbroker", *matches, "--no-pager")
     assert f"Subject: Open of pid:{sleeper.pid} was denied to uid {ALICE}" in explained
     assert "systemctl reload nsbroker" in explained
 
 
 def test_the_record_names_the_unit_that_asked(unit: Unit) -> None:
-    unit.run("systemd-run", "--wait", "--quiet", "--unit=asker", "-p", "User=nobody", unit.program, "show", "self")
-    (entry,) = unit.entries("NSBROKER_PEER_UNIT=asker.service")
+    unit.run("systemd-run", "--wait", "--quiet", "--unit=caller", "-p", "User=nobody", unit.program, "show", "self")
+    (entry,) = unit.entries("NSBROKER_PEER_UNIT=caller.service")
     assert entry["NSBROKER_VERDICT"] == "allowed"
 
 
-def test_a_journal_that_hangs_is_refused_within_the_deadline(unit: Unit, sleeper: Sleeper) -> None:
+def test_calls_fail_within_the_deadline_while_the_journal_hangs(unit: Unit, sleeper: Sleeper) -> None:
     with connect(ADDRESS, timeout=10) as broker:
         broker.who_am_i()
         unit.run("systemctl", "kill", "-s", "STOP", "systemd-journald.service")
@@ -166,8 +166,8 @@ def test_a_journal_that_hangs_is_refused_within_the_deadline(unit: Unit, sleeper
                 time.sleep(0.05)
 
 
-def test_nobody_hides_calls_among_their_own(unit: Unit, sleeper: Sleeper) -> None:
-    """What journald would drop at its rate limit is taken in full."""
+def test_a_user_cannot_hide_calls_among_many_others(unit: Unit, sleeper: Sleeper) -> None:
+    """All records are in the journal, although journald's own rate limit would drop most of them."""
     settings = Path("/run/systemd/journald.conf.d/test.conf")
     settings.parent.mkdir(parents=True, exist_ok=True)
     settings.write_text("[Journal]\nRateLimitIntervalSec=30s\nRateLimitBurst=10\n")
@@ -182,20 +182,20 @@ def test_nobody_hides_calls_among_their_own(unit: Unit, sleeper: Sleeper) -> Non
         unit.run("systemctl", "restart", "systemd-journald.service")
 
 
-def test_it_is_hardened_and_its_verbs_work_all_the_same(unit: Unit, sleeper: Sleeper) -> None:
+def test_all_methods_work_in_the_hardened_service(unit: Unit, sleeper: Sleeper) -> None:
     score = unit.run("systemd-analyze", "security", "--no-pager", "nsbroker.service").splitlines()[-1]
     assert float(score.split(":")[1].split()[0]) <= 3.5, score
     subprocess.run(["ip", "netns", "add", "blue"], check=True)
     WORK.mkdir(exist_ok=True)
     crun = Crun()
-    # What test machines lack the right to (CAP_SYS_RESOURCE), crun needs for control groups here.
+    # To manage control groups, crun would need CAP_SYS_RESOURCE here, which test machines may lack.
     crun.options = ["--cgroup-manager=disabled"]
     crun.start()
     crun.make("web")
     unit.run("systemctl", "start", "systemd-machined")
     try:
         ask()
-        # Made while it runs: it has to reach the mount namespace of the unit.
+        # This is mounted while the broker runs, and has to become visible in the mount namespace of the service.
         subprocess.run(["ip", "netns", "add", "green"], check=True)
         probes = ["self", f"pid:{sleeper.pid}", "name:blue", "name:green", "path:/run/netns/blue", f"net:[{sleeper.inode('net')}]",
                   "unit:dbus.service",
@@ -203,17 +203,17 @@ def test_it_is_hardened_and_its_verbs_work_all_the_same(unit: Unit, sleeper: Sle
         for target in probes:
             shown = run_command("show", target, "--type", "net", "--json", address=ADDRESS)
             assert shown.returncode == 0, f"{target}: {shown.stderr}"
-        for verb in (("ps",), ("status",), ("whoami",), ("explain", "self")):
-            assert run_command(*verb, address=ADDRESS).returncode == 0, verb
-        for kind in NamespaceType:
-            assert run_command("show", f"pid:{sleeper.pid}", "--type", kind, address=ADDRESS).returncode == 0, kind
+        for command in (("containers",), ("status",), ("whoami",), ("explain", "self")):
+            assert run_command(*command, address=ADDRESS).returncode == 0, command
+        for ns_type in NamespaceType:
+            assert run_command("show", f"pid:{sleeper.pid}", "--type", ns_type, address=ADDRESS).returncode == 0, ns_type
     finally:
         crun.close()
         for name in ("blue", "green"):
             subprocess.run(["ip", "netns", "del", name])
 
 
-def test_a_users_own_engine_is_asked_under_the_hardening_too(unit: Unit) -> None:
+def test_a_rootless_engine_is_queried_by_the_hardened_service_too(unit: Unit) -> None:
     session = Path(f"/run/user/{ALICE}")
     users = Path("/etc/passwd")
     known = users.read_text()
@@ -231,7 +231,7 @@ def test_a_users_own_engine_is_asked_under_the_hardening_too(unit: Unit) -> None
             shown = run_command("show", "crun:mine", "--type", "net", uid=ALICE, address=ADDRESS)
             assert shown.returncode == 0, shown.stderr
             assert run_command("show", "crun:theirs", "--type", "net", uid=ALICE, address=ADDRESS).returncode == 1
-            listed = run_command("ps", uid=ALICE, address=ADDRESS).stdout
+            listed = run_command("containers", uid=ALICE, address=ADDRESS).stdout
             assert "mine" in listed
             assert "theirs" not in listed
     finally:
@@ -239,7 +239,7 @@ def test_a_users_own_engine_is_asked_under_the_hardening_too(unit: Unit) -> None
         shutil.rmtree(session, ignore_errors=True)
 
 
-def test_removed_it_leaves_no_trace(unit: Unit) -> None:
+def test_remove_units_leaves_no_trace(unit: Unit) -> None:
     ask()
     unit.run(unit.program, "remove-units")
     assert subprocess.run(["systemctl", "cat", "nsbroker.service"], capture_output=True).returncode != 0
@@ -251,13 +251,13 @@ def test_removed_it_leaves_no_trace(unit: Unit) -> None:
     unit.run(unit.program, "install-units")
 
 
-def test_varlinkctl_of_systemd_speaks_with_it(unit: Unit) -> None:
+def test_varlinkctl_can_call_the_broker(unit: Unit) -> None:
     if not Path("/usr/bin/varlinkctl").exists():
         pytest.skip("this systemd has no varlinkctl: Debian 13's has")
     introspected = unit.run("varlinkctl", "introspect", ADDRESS, "io.nsbroker.Broker")
     assert "method ListContainers" in introspected
-    answer = json.loads(unit.run("varlinkctl", "call", ADDRESS, "io.nsbroker.Broker.WhoAmI", "{}"))
-    assert answer["peer"]["uid"] == 0
+    reply = json.loads(unit.run("varlinkctl", "call", ADDRESS, "io.nsbroker.Broker.WhoAmI", "{}"))
+    assert reply["peer"]["uid"] == 0
     assert "PermissionDenied" in subprocess.run(
         ["varlinkctl", "call", ADDRESS, "io.nsbroker.Broker.Open", '{"target":{"unit":"x.service"}}'],
         capture_output=True, text=True, user=ALICE, group=ALICE, extra_groups=[],

@@ -1,4 +1,4 @@
-"""Sockets and devices under everything that the unit forbids the broker."""
+"""Sockets and devices in the hardened service."""
 
 import os
 import socket
@@ -22,19 +22,19 @@ KINDS = [
 
 
 def test_every_kind_of_socket_is_made_and_bytes_go_through(unit: Unit) -> None:
-    with named_network("lab"), connect() as broker, Namespace.from_name("lab") as space:
+    with named_network("lab"), connect() as broker, Namespace.from_name("lab") as ns:
         subprocess.run(["ip", "-n", "lab", "link", "set", "lo", "up"], check=True)
         for family, kind, protocol in KINDS:
             broker.socket("name:lab", family, kind, protocol).close()
         with broker.socket("name:lab", bind=("127.0.0.1", 80)) as server:
             server.listen()
-            # The socket is under the rules of the unit's control group: they must let its bytes pass.
+            # The socket stays in the unit's control group, whose rules must let its traffic pass.
             with broker.create_connection("name:lab", ("127.0.0.1", 80), 5) as sock:
                 peer, _ = server.accept()
                 with peer:
                     peer.sendall(b"through")
                 assert sock.recv(100) == b"through"
-        with space.call(socket.socket, socket.AF_INET) as ours:
+        with ns.call(socket.socket, socket.AF_INET) as ours:
             assert ours.connect_ex(("127.0.0.1", 80)) != 0
 
 

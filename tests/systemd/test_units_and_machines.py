@@ -1,4 +1,4 @@
-"""`unit:` and `machined:`, against the systemd that runs them."""
+"""`unit:` and `machined:` targets with a real systemd."""
 
 import os
 import subprocess
@@ -23,15 +23,15 @@ def run(*command: str) -> str:
 
 
 def inodes(pid: int) -> dict[NamespaceType, int]:
-    return {kind: os.stat(f"/proc/{pid}/ns/{kind}").st_ino for kind in NamespaceType}
+    return {ns_type: os.stat(f"/proc/{pid}/ns/{ns_type}").st_ino for ns_type in NamespaceType}
 
 
 def opened(daemon: Daemon, target: str) -> dict[NamespaceType, int]:
     with daemon.connect() as broker:
-        spaces = broker.open_all(target)
-        for space in spaces.values():
-            space.close()
-        return {kind: space.inode for kind, space in spaces.items()}
+        namespaces = broker.open_all(target)
+        for ns in namespaces.values():
+            ns.close()
+        return {ns_type: ns.inode for ns_type, ns in namespaces.items()}
 
 
 def prop(unit: str, name: str) -> str:
@@ -39,13 +39,16 @@ def prop(unit: str, name: str) -> str:
 
 
 def wait_for_program(unit: str, program: str) -> None:
-    """systemd counts a service as started before its process is where it shall be, and is what it shall be."""
+    """Wait until the unit's main process runs `program`.
+
+    systemd counts a service as started before its process has entered its namespaces and executed its program.
+    """
     eventually(lambda: Path(f"/proc/{prop(unit, 'MainPID')}/comm").read_text() == f"{program}\n", f"{unit} is {program}")
 
 
 @pytest.fixture
 def web() -> Iterator[str]:
-    """A service with namespaces of its own, and a child that it left in others."""
+    """A service with its own network and UTS namespace."""
     run(
         "systemd-run",
         "--collect",
@@ -76,7 +79,7 @@ def machines() -> Iterator[list[str]]:
         run("systemd-run", "--collect", f"--unit={name}", *options, *nspawn, "--read-only", "/bin/busybox", "sleep", "1000")
     yield names
     for name in names:
-        # A test may have stopped it.
+        # The test may have stopped the machine already.
         subprocess.run(["systemctl", "stop", name], capture_output=True)
         eventually(lambda: not Path("/run/systemd/machines", name).exists(), "machined forgets it")  # noqa: B023 - called at once
 
@@ -109,7 +112,7 @@ def test_a_unit_restarted_is_the_new_process(web: str, daemon: Daemon) -> None:
         before = now
 
 
-def test_units_that_do_not_run_and_units_that_are_not(daemon: Daemon) -> None:
+def test_units_that_do_not_run_or_do_not_exist_are_errors(daemon: Daemon) -> None:
     run("systemd-run", "--unit=done", "--remain-after-exit", "true")
     eventually(lambda: prop("done.service", "SubState") == "exited", "it is done")
     with daemon.connect() as broker:
@@ -181,9 +184,9 @@ def test_without_a_bus_units_are_unavailable_and_nothing_else_is(web: str, daemo
         os.rename("/run/dbus/away", "/run/dbus/system_bus_socket")
 
 
-def test_signals_that_anybody_sends_over_the_bus_hold_up_nobody(web: str, daemon: Daemon) -> None:
-    # To every connection that the daemon makes, of whatever name: the bus hands out numbers one after the other.
-    flood = (
+def test_signals_that_anybody_sends_over_the_bus_delay_nobody(web: str, daemon: Daemon) -> None:
+    # The signals go to every connection that the daemon makes.  The bus numbers its connections, so their names can be guessed.
+    send_signals = (
         "import subprocess, sys\n"
         "for number in range(int(sys.argv[1]), int(sys.argv[1]) + 200):\n"
         "    subprocess.run(['busctl', 'emit', f'--destination=:1.{number}', '/x', 'x.y', 'Z', 'ay', '40000', *['7'] * 40000],"
@@ -191,7 +194,7 @@ def test_signals_that_anybody_sends_over_the_bus_hold_up_nobody(web: str, daemon
     )
     names = run("busctl", "list", "--unique", "--no-legend").split()
     newest = max(int(name[3:]) for name in names if name.startswith(":1."))
-    sender = subprocess.Popen(["python3", "-c", flood, str(newest)])
+    sender = subprocess.Popen(["python3", "-c", send_signals, str(newest)])
     try:
         slowest = 0.0
         with daemon.connect() as broker:

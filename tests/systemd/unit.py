@@ -1,4 +1,4 @@
-"""The installed units, as an administrator handles them."""
+"""The installed units, used in the way an administrator uses them."""
 
 import json
 import shutil
@@ -21,13 +21,13 @@ class Unit:
 
     @staticmethod
     def run(*command: str, code: int = 0) -> str:
-        """Run something that ends with `code`; its output."""
+        """Run a command that must exit with `code`, and return its output."""
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert done.returncode == code, f"{' '.join(command)}: {done.stdout}{done.stderr}"
         return done.stdout.strip()
 
     def set(self, **settings: str) -> None:
-        """Override settings of the service; it is started again with them."""
+        """Override settings of the service, and restart it if it runs."""
         DROP_INS.mkdir(parents=True, exist_ok=True)
         lines = "".join(
             f"{name}=\n{name}={value}\n" if name == "ExecStart" else f"{name}={value}\n" for name, value in settings.items()
@@ -37,7 +37,7 @@ class Unit:
         self.run("systemctl", "try-restart", "nsbroker.service")
 
     def start_always(self) -> None:
-        """Have it start as often as a test likes."""
+        """Remove the limits on how often the service may start."""
         for unit, settings in (
             ("service", "[Unit]\nStartLimitIntervalSec=0\n"),
             ("socket", "[Socket]\nTriggerLimitIntervalSec=0\n"),
@@ -57,27 +57,27 @@ class Unit:
         (CONFIG / "nsbroker.d/test.toml").write_text(text)
 
     def clear(self) -> None:
-        """Take away what `set` and `configure` wrote."""
+        """Remove the files that `set`, `start_always` and `configure` wrote."""
         for folder in (DROP_INS, DROP_INS.with_name("nsbroker.socket.d")):
             shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(CONFIG, ignore_errors=True)
         self.run("systemctl", "daemon-reload")
 
     def prop(self, name: str) -> str:
-        """A property of the service."""
+        """Return a property of the service."""
         return self.run("systemctl", "show", "--property", name, "--value", "nsbroker.service")
 
     @property
     def pid(self) -> int:
-        """Its main process, 0 when it does not run."""
+        """The service's main process, 0 when it does not run."""
         return int(self.prop("MainPID"))
 
     def wait_for(self, state: str) -> None:
-        """Wait until it is `active` or `inactive`."""
+        """Wait until the service's ActiveState is `state`."""
         eventually(lambda: self.prop("ActiveState") == state, f"nsbroker.service is {state}")
 
     def entries(self, *matches: str) -> list[dict[str, Any]]:
-        """Journal entries of its records."""
+        """Return the journal entries of nsbroker that match."""
         self.run("journalctl", "--sync")
         lines = self.run("journalctl", "-t", "nsbroker", "-o", "json", "--no-pager", *matches, code=0)
         return [json.loads(line) for line in lines.splitlines()]

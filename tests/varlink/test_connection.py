@@ -25,7 +25,7 @@ def open_among(fds: list[int]) -> list[int]:
     return [fd for fd in fds if os.path.exists(f"/proc/self/fd/{fd}")]
 
 
-def test_a_call_and_its_reply_cross_both_machines() -> None:
+def test_a_call_and_its_reply_pass_through_both_sides() -> None:
     client = ClientConnection()
     server, call = receive(client.call("a.b.C", {"x": 1}))
     client.receive(server.reply(call, {"y": 2}) or b"", [])
@@ -45,16 +45,16 @@ def test_oneway_gets_no_reply_not_even_an_error() -> None:
 def test_more_gets_replies_until_one_without_continues() -> None:
     client = ClientConnection()
     server, call = receive(client.call("a.b.C", None, more=True))
-    for number, goes_on in ((1, True), (2, True), (3, False)):
-        client.receive(server.reply(call, {"n": number}, continues=goes_on) or b"", [])
+    for number, continues in ((1, True), (2, True), (3, False)):
+        client.receive(server.reply(call, {"n": number}, continues=continues) or b"", [])
         reply = client.next_reply()
         assert reply
-        assert reply.last is not goes_on
+        assert reply.last is not continues
     with pytest.raises(RuntimeError, match="twice"):
         server.reply(call, None)
 
 
-def test_continues_goes_only_to_more_and_never_with_an_error() -> None:
+def test_continues_is_allowed_only_for_more_and_never_with_an_error() -> None:
     server, call = receive(b'{"method":"a.B"}\0')
     with pytest.raises(RuntimeError, match="continues"):
         server.reply(call, None, continues=True)
@@ -73,7 +73,7 @@ def test_replies_come_in_the_order_of_calls() -> None:
     server.reply(second, None)
 
 
-def test_calls_that_came_before_a_fault_are_served() -> None:
+def test_calls_before_a_fault_are_still_returned() -> None:
     server, call = receive(b'{"method":"a.B"}\0[null]\0')
     assert server.reply(call, None) == b"{}\0"
     with pytest.raises(ProtocolError):
@@ -81,19 +81,19 @@ def test_calls_that_came_before_a_fault_are_served() -> None:
 
 
 @pytest.mark.parametrize(
-    ("calls", "replies", "says"),
+    ("calls", "replies", "text"),
     [
         ([], b"{}\0", "no call"),
         ([False], b"{}\0{}\0", "no call"),
         ([False], b'{"continues":true}\0', "asked for one"),
     ],
 )
-def test_a_client_refuses_replies_out_of_order(calls: list[bool], replies: bytes, says: str) -> None:
+def test_a_client_refuses_replies_out_of_order(calls: list[bool], replies: bytes, text: str) -> None:
     client = ClientConnection()
     for more in calls:
         client.call("a.B", None, more=more)
     client.receive(replies, [])
-    with pytest.raises(ProtocolError, match=says):
+    with pytest.raises(ProtocolError, match=text):
         [client.next_reply() for _ in range(3)]
 
 
@@ -103,7 +103,7 @@ BAD_INDICES = st.one_of(
 
 
 @given(BAD_INDICES)
-def test_an_index_is_a_number_of_a_descriptor_and_nothing_that_python_takes_for_one(index: object) -> None:
+def test_only_an_int_in_the_range_is_accepted_as_the_index_of_a_descriptor(index: object) -> None:
     fds = nulls(3)
     call = IncomingCall(Call("a.B"), list(fds))
     with pytest.raises(InvalidParameter, match="where"):
@@ -112,7 +112,7 @@ def test_an_index_is_a_number_of_a_descriptor_and_nothing_that_python_takes_for_
 
 
 @pytest.mark.parametrize("indices", [{}, {"a": 0}, {"a": 0, "b": 0}, {"a": 0, "b": 1, "c": 1}, {"a": 0, "b": 1, "c": 2, "d": 3}])
-def test_each_descriptor_is_used_once_and_none_is_left(indices: dict[str, int]) -> None:
+def test_the_indices_must_use_each_descriptor_exactly_once(indices: dict[str, int]) -> None:
     fds = nulls(3)
     with pytest.raises(InvalidParameter):
         IncomingCall(Call("a.B"), list(fds)).take_fds(indices)
@@ -126,7 +126,7 @@ def test_descriptors_are_taken_in_the_order_of_their_names() -> None:
         os.close(fd)
 
 
-def test_closing_the_connection_closes_what_nobody_took() -> None:
+def test_closing_the_connection_closes_fds_that_were_not_taken() -> None:
     fds = nulls(2)
     server, _ = receive(b'{"method":"a.B"}\0', fds[:1])
     server.receive(b'{"meth', fds[1:])

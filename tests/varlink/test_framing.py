@@ -29,7 +29,7 @@ def is_open(fd: int) -> bool:
 
 
 @given(st.lists(st.binary(max_size=50).filter(lambda data: b"\0" not in data)), st.data())
-def test_any_cutting_of_the_stream_gives_the_same_messages(messages: list[bytes], data: st.DataObject) -> None:
+def test_the_messages_do_not_depend_on_how_the_stream_is_cut(messages: list[bytes], data: st.DataObject) -> None:
     stream = b"".join(message + b"\0" for message in messages)
     cuts = sorted(data.draw(st.sets(st.integers(0, len(stream)))) | {0, len(stream)})
     inbox = Inbox()
@@ -74,7 +74,7 @@ def test_a_message_of_the_greatest_length_passes_and_one_more_byte_does_not(cut:
         inbox.next_frame()
 
 
-def test_a_piece_of_thousands_costs_as_much_as_is_taken_of_it_and_leaves_nothing() -> None:
+def test_thousands_of_messages_in_one_piece_are_returned_one_by_one_and_leave_nothing() -> None:
     inbox = Inbox()
     inbox.feed(b"{}\0" * 20_000, [])
     assert inbox.ready
@@ -84,7 +84,7 @@ def test_a_piece_of_thousands_costs_as_much_as_is_taken_of_it_and_leaves_nothing
     assert not inbox.ready
 
 
-def test_what_came_whole_before_a_fault_is_still_given_out() -> None:
+def test_complete_messages_before_a_fault_are_still_returned() -> None:
     inbox = Inbox()
     inbox.feed(b"good\0" + b"x" * (MESSAGE_MAX + 1), [])
     assert inbox.next_frame() == Frame(b"good", [])
@@ -92,7 +92,7 @@ def test_what_came_whole_before_a_fault_is_still_given_out() -> None:
         inbox.next_frame()
 
 
-def test_after_a_fault_nothing_is_taken_and_fds_are_closed() -> None:
+def test_after_a_fault_new_data_is_dropped_and_its_fds_are_closed() -> None:
     inbox = Inbox()
     inbox.feed(b"x" * (MESSAGE_MAX + 1), [])
     fd = null()
@@ -102,7 +102,7 @@ def test_after_a_fault_nothing_is_taken_and_fds_are_closed() -> None:
         inbox.next_frame()
 
 
-def test_closing_closes_what_was_not_given_out() -> None:
+def test_closing_closes_fds_that_were_not_returned() -> None:
     inbox = Inbox()
     whole, part = null(), null()
     inbox.feed(b"whole\0", [whole])

@@ -39,7 +39,7 @@ def test_vendor_keys_are_ignored_beside_valid_ones() -> None:
         b'{"method":"a.B","parameters":{"x":' + b"[" * 16 + b"]" * 16 + b"}}", b"[" * 60000,
     ],
 )  # fmt: skip
-def test_what_is_no_call_ends_the_connection(data: bytes) -> None:
+def test_data_that_is_no_call_is_a_protocol_error(data: bytes) -> None:
     with pytest.raises(ProtocolError):
         decode_call(data)
 
@@ -59,12 +59,12 @@ def test_no_bytes_raise_anything_but_protocol_error(data: bytes) -> None:
             continue
 
 
-def test_a_call_that_is_too_long_is_not_made() -> None:
+def test_a_call_that_is_too_long_is_not_encoded() -> None:
     with pytest.raises(ProtocolError, match="longer than 65536"):
         encode_call("a.B", {"x": "y" * 65536})
 
 
-def test_replies_leave_out_what_is_not_set_and_ignore_what_is_unknown() -> None:
+def test_replies_leave_out_unset_keys_and_ignore_unknown_ones() -> None:
     assert encode_reply(None) == b"{}\0"
     assert encode_reply({"x": 1}, continues=True) == b'{"parameters":{"x":1},"continues":true}\0'
     assert encode_reply({}, error="a.B") == b'{"parameters":{},"error":"a.B"}\0'

@@ -1,1 +1,5 @@
-"""The subcommands, a file each: HELP, `configure` (adds its arguments) and `run` (returns the exit code)."""
+"""The subcommands, one file for each.
+
+Each module has HELP (its first line is the summary that `nsbroker --help` lists), EXAMPLE (a command line), `configure` (adds
+the arguments to a parser) and `run` (runs the command and returns the exit code).
+"""

@@ -1,4 +1,4 @@
-"""`nsbroker check`."""
+"""`nsbroker check-config`."""
 
 import argparse
 
@@ -8,25 +8,27 @@ from nsbroker.cli import arguments, terminal
 from nsbroker.cli.output import add_json, print_json, print_table
 
 HELP = """\
-Check the configuration, and show the rules that it amounts to.
+Check the configuration, and show its rules.
 
-Exit code 1 and one line that names file and key when it is wrong; warnings go to standard error."""
+If the configuration is wrong, one line names the file and the key, and the exit code is 1.  Warnings are printed on standard
+error."""
+EXAMPLE = "nsbroker check-config --config ./nsbroker.toml"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Its arguments."""
+    """Add its arguments."""
     arguments.add_config(parser)
     add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Read the configuration as the daemon would."""
+    """Load the configuration as the daemon does, and print the table of rules or the JSON."""
     with arguments.daemon_installed():
         from nsbroker.daemon import configuration
         from nsbroker.daemon.policy import rules
     settings = configuration.load(options.config)
     for warning in rules.Policy(settings).warnings:
-        terminal.say(f"warning: {warning}")
+        terminal.print_message(f"warning: {warning}")
     if options.json:
         print_json(
             {
@@ -37,12 +39,16 @@ def run(options: argparse.Namespace) -> int:
         )
         return 0
     rows = [
-        [text.name, *map(_words, (text.who, text.targets, text.namespaces, text.sockets, text.devices)), origin]
+        [
+            text.name,
+            *map(_join_words, (text.who, text.targets, text.namespaces, text.sockets, text.devices, text.create, text.hold)),
+            origin,
+        ]
         for text, origin in settings.rules
     ]
-    print_table(["RULE", "WHO", "TARGETS", "NAMESPACES", "SOCKETS", "DEVICES", "FILE"], rows)
+    print_table(["RULE", "WHO", "TARGETS", "NAMESPACES", "SOCKETS", "DEVICES", "CREATE", "HOLD", "FILE"], rows)
     return 0
 
 
-def _words(words: list[str] | str) -> str:
+def _join_words(words: list[str] | str) -> str:
     return words if isinstance(words, str) else " ".join(words) or "-"

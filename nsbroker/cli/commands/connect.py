@@ -12,23 +12,24 @@ from nsbroker.errors import CommandFailed, NsbrokerError
 HELP = """\
 Connect standard input and output to a port inside a target's network.
 
-Serves as ProxyCommand of ssh(1): `ssh -o ProxyCommand="nsbroker connect container:web %h %p" ...`.  A name given as HOST
-is looked up here, not inside."""
+You can use it as the ProxyCommand of ssh(1): `ssh -o ProxyCommand="nsbroker connect container:web %h %p" ...`.  A host name
+is looked up where you run the command, not inside the target."""
+EXAMPLE = "nsbroker connect container:web 127.0.0.1 80"
 
-_SOME = 65536
+_READ_SIZE = 65536
 _PORT_MAX = 65535
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Its arguments."""
+    """Add its arguments."""
     arguments.add_target(parser)
-    parser.add_argument("host", metavar="HOST", help="an address inside, such as 127.0.0.1")
-    parser.add_argument("port", metavar="PORT", type=_port, help="a TCP port")
+    parser.add_argument("host", metavar="HOST", help="connect to this address inside, such as 127.0.0.1")
+    parser.add_argument("port", metavar="PORT", type=_parse_port, help="connect to this TCP port")
     connection.add_timeout(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Connect, and move bytes until the other side ends."""
+    """Connect, and copy bytes in both directions until the other side ends."""
     target, address = arguments.target(options), (options.host, options.port)
     with connection.connect(options) as broker:
         try:
@@ -36,15 +37,15 @@ def run(options: argparse.Namespace) -> int:
         except (OSError, UnicodeError) as error:
             if isinstance(error, NsbrokerError):
                 raise
-            # UnicodeError: what cannot be a host's name.
+            # UnicodeError: the text cannot be a host name.
             reason = getattr(error, "strerror", None) or error
             raise CommandFailed(f"cannot connect to {options.host} port {options.port} in {target}: {reason}") from error
     with sock:
-        # Whoever writes has decided what goes at once.
+        # Send each piece at once, as it was written: do not collect small writes (Nagle's algorithm).
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        threading.Thread(target=_send, args=(sock,), daemon=True).start()
+        threading.Thread(target=_send_input, args=(sock,), daemon=True).start()
         try:
-            while data := memoryview(sock.recv(_SOME)):
+            while data := memoryview(sock.recv(_READ_SIZE)):
                 while data:
                     data = data[os.write(1, data) :]
         except ConnectionResetError as error:
@@ -52,22 +53,22 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _send(sock: socket.socket) -> None:
+def _send_input(sock: socket.socket) -> None:
     with contextlib.suppress(OSError):
-        while data := _read():
+        while data := _read_input():
             sock.sendall(data)
         sock.shutdown(socket.SHUT_WR)
-    # Otherwise the other side has ended; what it had to say is being read.
+    # An OSError means that the other side has ended.  The main thread still reads what it sent.
 
 
-def _read() -> bytes:
+def _read_input() -> bytes:
     try:
-        return os.read(0, _SOME)
+        return os.read(0, _READ_SIZE)
     except OSError:
-        return b""  # Standard input is closed, which is its end.
+        return b""  # Standard input is closed: treat that as its end.
 
 
-def _port(text: str) -> int:
+def _parse_port(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) <= _PORT_MAX):
-        raise argparse.ArgumentTypeError(f"{text[:80]!r} is no port: write a number from 1 to {_PORT_MAX}")
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} is not a port: write a number from 1 to {_PORT_MAX}")
     return int(text)

@@ -1,30 +1,29 @@
-"""`nsbroker ps`."""
+"""`nsbroker containers`."""
 
 import argparse
 
 from nsbroker.cli import connection, terminal
-from nsbroker.cli.output import add_json, print_json, print_table
+from nsbroker.cli.output import print_json, print_table
+from nsbroker.model.identity import format_id
 
 HELP = """\
-List the containers of which the broker opens something for you.
+List the containers that you may open.
 
-Engines that could not be asked are named on standard error; exit code 1 when none could be."""
+Engines that could not be asked are named on standard error.  The exit code is 1 when there is no container to list and an
+engine could not be asked.  `nsbroker ps` is the same command."""
+EXAMPLE = "nsbroker containers --json"
 
-_SHORT = 12
+_SHORT_ID = 12
 
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Its arguments."""
-    connection.add_timeout(parser)
-    add_json(parser)
+configure = connection.add_options
 
 
 def run(options: argparse.Namespace) -> int:
-    """Ask, print."""
+    """Print the table or the JSON, and name the engines that could not be asked."""
     with connection.connect(options) as broker:
         containers, unavailable = broker.containers()
     for engine in unavailable:
-        terminal.say(f"the engine {engine.engine} is not listed: {engine.reason}")
+        terminal.print_message(f"the containers of {engine.engine} are not listed: {engine.reason}")
     if options.json:
         print_json(containers)
     else:
@@ -32,10 +31,10 @@ def run(options: argparse.Namespace) -> int:
             [
                 one.engine,
                 one.names[0] if one.names else one.id,
-                one.id[:_SHORT],
+                one.id[:_SHORT_ID],
                 one.state,
                 one.pid,
-                f"net:[{one.network_namespace}]" if one.network_namespace else "-",
+                format_id("net", one.network_namespace) if one.network_namespace else "-",
             ]
             for one in sorted(containers, key=lambda one: (one.engine, one.names))
         ]

@@ -5,30 +5,32 @@ import argparse
 from nsbroker.cli import arguments, connection
 from nsbroker.cli.output import print_held
 from nsbroker.model.identity import NamespaceType
-from nsbroker.namespace.creation import see_makeable
+from nsbroker.namespace.creation import check_creatable
 
 HELP = """\
-Have the broker make namespaces, and hold them under a name.
+Create namespaces that the broker holds under a name.
 
-A rule has to allow it for name:NAME.  `nsbroker open name:NAME` opens them, `nsbroker release NAME` lets them go."""
+The policy must allow you to create and to hold these types under name:NAME.  `nsbroker open name:NAME` opens the namespaces,
+`nsbroker release NAME` releases them."""
+EXAMPLE = "nsbroker create lab --type net --type uts"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Its arguments."""
+    """Add its arguments."""
     arguments.add_name(parser)
     arguments.add_types(parser, "net")
     connection.add_timeout(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Make, say what."""
+    """Create the namespaces, and print which ones the broker holds now."""
     types = arguments.types(options) or [NamespaceType.NET]
     name = arguments.name(options)
-    for kind in types:
-        see_makeable(kind)
+    for ns_type in types:
+        check_creatable(ns_type)
     with connection.connect(options) as broker:
-        made = broker.create(types, name=name)
-        for space in made.namespaces.values():
-            space.close()
-    print_held(name, [str(space) for space in made.namespaces.values()], durable=made.durable)
+        created = broker.create(types, name=name)
+        for ns in created.namespaces.values():
+            ns.close()
+    print_held(name, [str(ns) for ns in created.namespaces.values()], durable=created.durable)
     return 0

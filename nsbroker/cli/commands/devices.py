@@ -5,18 +5,19 @@ import argparse
 from nsbroker.cli import arguments, connection
 from nsbroker.cli.output import add_json, print_json, print_table
 
-HELP = "List the character devices of a target that the broker opens for you, by their names below its /dev."
+HELP = "List the character devices below a target's /dev that you may open."
+EXAMPLE = "nsbroker devices container:web"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Its arguments."""
+    """Add its arguments."""
     arguments.add_target(parser)
     connection.add_timeout(parser)
     add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Ask, print."""
+    """Print the table or the JSON."""
     target = arguments.target(options)
     with connection.connect(options) as broker:
         devices = broker.devices(target)

@@ -1,4 +1,4 @@
-"""`nsbroker run`."""
+"""`nsbroker exec`."""
 
 import argparse
 import contextlib
@@ -13,45 +13,47 @@ from nsbroker.model.identity import NamespaceType
 from nsbroker.namespace import Namespace
 
 HELP = """\
-Run a command inside a target's namespaces, where the kernel lets you.
+Run a command inside a target's namespaces.
 
-The broker opens them; entering is between you and the kernel: it wants CAP_SYS_ADMIN, or that your uid owns the user
-namespace that owns them, as with every rootless container.  Then the user namespace is entered first."""
+The broker opens the namespaces, and your process enters them itself.  For this the kernel requires CAP_SYS_ADMIN.  For a
+rootless container of your own you need no privilege: its user namespace is entered first and gives you the rights.  If you
+use --type, name `user` too."""
+EXAMPLE = "nsbroker exec pid:4711 --type net -- ip addr"
 
-# The user namespace first, it gives the rights over the others; mnt last, it takes /proc and the paths away.
-_ORDER = [NamespaceType(name) for name in ("user", "cgroup", "ipc", "uts", "net", "pid", "time", "mnt")]
+# Enter user first, because it gives the rights to enter the others, and mnt last, because all paths change then, also /proc.
+_ENTER_ORDER = [NamespaceType(name) for name in ("user", "cgroup", "ipc", "uts", "net", "pid", "time", "mnt")]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Its arguments."""
+    """Add its arguments."""
     arguments.add_target(parser)
-    arguments.add_types(parser, "all that the target has and you are not in")
+    arguments.add_types(parser, "every type; a namespace that you are already in is not entered again")
     connection.add_timeout(parser)
     arguments.set_usage_of_command(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Open, enter, become the command."""
+    """Open the namespaces, enter those that this process is not in, and run the command."""
     target, types = arguments.target(options), arguments.types(options)
     with connection.connect(options) as broker, contextlib.ExitStack() as handles:
-        spaces = broker.open_all(target, types)
-        for space in spaces.values():
-            handles.enter_context(space)
-        foreign = [spaces[kind] for kind in _ORDER if kind in spaces and not is_ours(spaces[kind])]
-        for space in foreign:
-            _enter(space)
-        kinds = {space.type for space in foreign}
-    if kinds & {NamespaceType.PID, NamespaceType.TIME}:
-        # Only children of who enters these are inside.
+        namespaces = broker.open_all(target, types)
+        for ns in namespaces.values():
+            handles.enter_context(ns)
+        foreign = [namespaces[ns_type] for ns_type in _ENTER_ORDER if ns_type in namespaces and not is_ours(namespaces[ns_type])]
+        for ns in foreign:
+            _enter(ns)
+        entered = {ns.type for ns in foreign}
+    if entered & {NamespaceType.PID, NamespaceType.TIME}:
+        # setns(2) moves only later children into these, not the calling process.
         return _wait(_fork_and_execute(options.command))
     return execute(options.command, {})
 
 
-def _enter(space: Namespace) -> None:
+def _enter(ns: Namespace) -> None:
     try:
-        move(space.fileno(), space.type)
+        move(ns.fileno(), ns.type)
     except EnterFailed as error:
-        raise EnterFailed(f"{error}; `nsbroker open` gives you descriptors of it all the same") from error
+        raise EnterFailed(f"{error}; `nsbroker open` can still give you a descriptor of it") from error
 
 
 def _fork_and_execute(command: list[str]) -> int:
@@ -60,7 +62,7 @@ def _fork_and_execute(command: list[str]) -> int:
         try:
             execute(command, {})
         except CommandFailed as error:
-            terminal.say(str(error))
+            terminal.print_message(str(error))
         finally:
             os._exit(1)
     return child

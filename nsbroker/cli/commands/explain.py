@@ -9,9 +9,11 @@ from nsbroker.errors import InvalidTarget
 from nsbroker.model.socket_kind import SocketKind
 
 HELP = """\
-Show what the policy says to opening a target, without opening it: its namespaces type by type, sockets, devices.
+Show what the policy lets you open in a target, and which rule allows it.
 
-Exit code 1 when all of what was asked for would not be allowed."""
+Nothing is opened.  Without options it answers for every namespace type of the target.  --socket and --device ask about a socket
+or a device.  The exit code is 1 unless everything that you asked for is allowed."""
+EXAMPLE = "nsbroker explain container:web --socket inet:stream"
 
 _DEVICE = re.compile("[A-Za-z0-9_.:@-]+(/[A-Za-z0-9_.:@-]+){0,7}")
 _DEVICE_MAX = 255
@@ -19,37 +21,40 @@ _DEVICE_RULE = "write its name below /dev, such as null or net/tun: letters, dig
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Its arguments."""
+    """Add its arguments."""
     arguments.add_target(parser)
-    arguments.add_types(parser, "all that the target has, unless sockets or devices are asked for")
+    arguments.add_types(parser, "all that the target has; with --socket or --device: none")
     parser.add_argument(
-        "--socket", metavar="F:T", action="append", help="a kind of socket: inet:stream, packet:raw, inet:stream:80 ..."
+        "--socket",
+        metavar="FAMILY:TYPE[:PORT]",
+        action="append",
+        help="ask about this kind of socket: inet:stream, packet:raw, inet:stream:80, ...; PORT only to bind to a port below 1024",
     )
-    parser.add_argument("--device", metavar="NAME", action="append", help="a device below /dev: null, net/tun ...")
+    parser.add_argument("--device", metavar="NAME", action="append", help="ask about this device below /dev: null, net/tun, ...")
     connection.add_timeout(parser)
     add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Ask, print."""
+    """Print the table or the JSON, and return 0 only when everything is allowed."""
     target, types = arguments.target(options), arguments.types(options)
     for kind in options.socket or ():
         SocketKind.parse(kind)
     for device in options.device or ():
-        _see_device(device)
+        _check_device(device)
     with connection.connect(options) as broker:
-        answer = broker.explain(target, types, sockets=options.socket, devices=options.device)
+        explanation = broker.explain(target, types, sockets=options.socket, devices=options.device)
     if options.json:
-        print_json(answer)
+        print_json(explanation)
     else:
-        said = [(verdict.type, verdict) for verdict in answer.verdicts]
-        others = [(verdict.name, verdict) for verdict in (*(answer.sockets or ()), *(answer.devices or ()))]
-        rows = [[name, "allowed" if verdict.allowed else "denied", verdict.rule or "-"] for name, verdict in (*said, *others)]
+        namespaces = [(verdict.type, verdict) for verdict in explanation.verdicts]
+        others = [(verdict.name, verdict) for verdict in (*(explanation.sockets or ()), *(explanation.devices or ()))]
+        rows = [[name, "allowed" if verdict.allowed else "denied", verdict.rule or "-"] for name, verdict in (*namespaces, *others)]
         print_table(["WHAT", "VERDICT", "RULE"], rows)
-    return 0 if answer.allowed else 1
+    return 0 if explanation.allowed else 1
 
 
-def _see_device(name: str) -> None:
-    """Raises InvalidTarget for what can be the name of no device.  What there is, and for whom, the broker knows."""
+def _check_device(name: str) -> None:
+    """Raise InvalidTarget when `name` cannot be the name of a device.  The broker checks whether it exists and is allowed."""
     if len(name) > _DEVICE_MAX or not _DEVICE.fullmatch(name) or {".", ".."} & set(name.split("/")):
-        raise InvalidTarget(f"{name[:80]!r} is no device: {_DEVICE_RULE}")
+        raise InvalidTarget(f"{name[:80]!r} is not a device: {_DEVICE_RULE}")

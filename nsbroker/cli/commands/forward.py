@@ -17,23 +17,24 @@ from nsbroker.cli.relay import Relay, reset
 from nsbroker.errors import CommandFailed, NsbrokerError, PermissionDenied
 
 HELP = """\
-Forward local ports into a target's network: to what listens on its loopback.
+Forward local ports to ports on the loopback inside a target's network.
 
-Each connection is made anew from inside, so a target that was restarted is found again.  It runs until it is
-interrupted."""
+The target is looked up again for each connection, so the command still works after the target was restarted.  It runs until
+you interrupt it."""
+EXAMPLE = "nsbroker forward container:web 8080:80"
 
-# Possessive: each character is looked at once, however long what somebody writes is.
+# The possessive quantifiers (*+, ++) prevent backtracking, so that a very long argument takes no time.
 _SPEC = re.compile(
     r"(?:(?P<address>\[[0-9A-Fa-f:.%]+\]|[0-9]*+[^:\[\]0-9][^:\[\]]*+):)?(?:(?P<local>[0-9]{1,5}):)?(?P<port>[0-9]{1,5})"
 )
 _PORT_MAX = 65535
 _BACKLOG = 1024
 _PAUSE = 0.1
-_INSIDE = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
+_LOOPBACKS = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 
 
 class Spec(NamedTuple):
-    """A local address and port (0: any that is free), and the port inside."""
+    """What to forward: the local address, the local port (0: any free port) and the port inside."""
 
     address: str
     local: int
@@ -41,7 +42,7 @@ class Spec(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Spec":
-        """`[ADDRESS:][LOCAL:]PORT`.  Raises ArgumentTypeError."""
+        """Parse `[ADDRESS:][LOCAL:]PORT`.  Raises ArgumentTypeError."""
         match = _SPEC.fullmatch(text)
         if match is None:
             raise argparse.ArgumentTypeError(f"{text[:80]!r} is not [ADDRESS:][LOCAL:]PORT, such as 8080 or 127.0.0.1:9000:80")
@@ -49,32 +50,33 @@ class Spec(NamedTuple):
         local = port if match["local"] is None else int(match["local"])
         if not 0 < port <= _PORT_MAX or local > _PORT_MAX:
             raise argparse.ArgumentTypeError(
-                f"{text[:80]!r}: a port is a number from 1 to {_PORT_MAX} (LOCAL may be 0: any that is free)"
+                f"{text[:80]!r}: a port is a number from 1 to {_PORT_MAX} (LOCAL may be 0: any free port)"
             )
         return cls((match["address"] or "127.0.0.1").strip("[]"), local, port)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Its arguments."""
+    """Add its arguments."""
     arguments.add_target(parser)
     parser.add_argument(
         "specs",
         metavar="[ADDRESS:][LOCAL:]PORT",
         nargs="+",
         type=Spec.parse,
-        help="where to listen (127.0.0.1, the same port; LOCAL 0: any that is free) and the port inside",
+        help="forward port LOCAL of ADDRESS to PORT inside; default ADDRESS: 127.0.0.1, default LOCAL: same as PORT, "
+        "LOCAL 0: any free port",
     )
     connection.add_timeout(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Listen, forward."""
+    """Listen on all local ports, and forward connections until SIGINT or SIGTERM."""
     target = arguments.target(options)
-    # Two files for each connection.
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    with contextlib.ExitStack() as held:
-        listeners = [held.enter_context(_listen(spec)) for spec in options.specs]
+    # Each connection takes two descriptors, so raise the soft limit to the hard limit.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with contextlib.ExitStack() as sockets:
+        listeners = [sockets.enter_context(_listen(spec)) for spec in options.specs]
         asyncio.run(_forward(str(target), options.specs, listeners, options.timeout))
     return 0
 
@@ -84,7 +86,7 @@ def _listen(spec: Spec) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(spec.address, spec.local, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         sock = socket.create_server(address, family=family, backlog=_BACKLOG)
     except (OSError, UnicodeError) as error:
-        # UnicodeError: what cannot be a host's name.
+        # UnicodeError: the text cannot be a host name.
         reason = getattr(error, "strerror", None) or error
         raise CommandFailed(f"cannot listen on {spec.address} port {spec.local}: {reason}") from error
     sock.setblocking(False)
@@ -97,11 +99,11 @@ async def _forward(target: str, specs: Sequence[Spec], listeners: Sequence[socke
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     async with nsbroker.client.asyncio.connect(timeout=timeout) as broker:
-        await _see_allowed(broker, target)
+        await _check_allowed(broker, target)
         relay = Relay()
         tasks = []
         for spec, listener in zip(specs, listeners, strict=True):
-            print(terminal.printable(f"{_printed(listener.getsockname())} leads to {target} port {spec.port}"), flush=True)
+            print(terminal.printable(f"{_format_address(listener.getsockname())} leads to {target} port {spec.port}"), flush=True)
             tasks.append(asyncio.ensure_future(_accept_all(broker, relay, target, spec.port, listener)))
         stopping = asyncio.ensure_future(stop.wait())
         done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -113,8 +115,8 @@ async def _forward(target: str, specs: Sequence[Spec], listeners: Sequence[socke
             task.result()
 
 
-async def _see_allowed(broker: nsbroker.client.asyncio.Broker, target: str) -> None:
-    """Whoever is not allowed to shall learn it now, not from the first connection."""
+async def _check_allowed(broker: nsbroker.client.asyncio.Broker, target: str) -> None:
+    """Raise PermissionDenied now, not only at the first connection, when no socket to forward to is allowed."""
     try:
         (await broker.socket(target)).close()
     except PermissionDenied as error:
@@ -134,8 +136,8 @@ async def _accept_all(
             try:
                 local, _ = await loop.sock_accept(listener)
             except OSError as error:
-                # Out of files: those who wait stay in the queue until a connection ends.
-                terminal.say(f"cannot accept a connection: {error.strerror}")
+                # No descriptors are left.  New connections wait in the kernel's queue until others end.
+                terminal.print_message(f"cannot accept a connection: {error.strerror}")
                 await asyncio.sleep(_PAUSE)
                 continue
             task = asyncio.create_task(_serve(broker, relay, target, port, local))
@@ -156,16 +158,18 @@ async def _serve(broker: nsbroker.client.asyncio.Broker, relay: Relay, target: s
         local.close()
         if not isinstance(error, NsbrokerError | OSError):
             raise
-        # What asyncio writes into an OSError is no sentence.
-        terminal.say(f"{target} port {port}: {error if isinstance(error, NsbrokerError) else os.strerror(error.errno or 0)}")
+        # The text of an OSError that asyncio raises is not fit for users, so print the text of its errno.
+        terminal.print_message(
+            f"{target} port {port}: {error if isinstance(error, NsbrokerError) else os.strerror(error.errno or 0)}"
+        )
         return
     await relay.run(local, inside)
 
 
 async def _connect(broker: nsbroker.client.asyncio.Broker, target: str, port: int) -> socket.socket:
-    """A connection to the loopback inside, of either family."""
+    """Connect to the loopback inside, over IPv4 or else IPv6.  The socket is the caller's to close."""
     first: Exception | None = None
-    for family, address in _INSIDE:
+    for family, address in _LOOPBACKS:
         sock = None
         try:
             sock = await broker.socket(target, family)
@@ -181,5 +185,5 @@ async def _connect(broker: nsbroker.client.asyncio.Broker, target: str, port: in
     raise first or AssertionError
 
 
-def _printed(address: tuple[str, int] | tuple[str, int, int, int]) -> str:
+def _format_address(address: tuple[str, int] | tuple[str, int, int, int]) -> str:
     return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"

@@ -4,16 +4,17 @@ import argparse
 
 from nsbroker.cli import arguments, connection
 from nsbroker.cli.output import print_held
-from nsbroker.model.identity import NamespaceType
+from nsbroker.model.identity import NamespaceType, format_id
 
 HELP = """\
-Have the broker hold a target's namespaces under a name, so that they outlive the target.
+Make the broker hold a target's namespaces under a name, so that they outlive the target.
 
-A rule has to allow opening them, and name:NAME."""
+A rule must allow you to open them, and a rule must allow you to hold them under name:NAME."""
+EXAMPLE = "nsbroker hold container:web kept --type net"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Its arguments."""
+    """Add its arguments."""
     arguments.add_target(parser)
     arguments.add_name(parser)
     arguments.add_types(parser, "net")
@@ -21,11 +22,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Hold, say what."""
+    """Make the broker hold the namespaces, and print which ones it holds now."""
     types = arguments.types(options) or [NamespaceType.NET]
     target, name = arguments.target(options), arguments.name(options)
     with connection.connect(options) as broker:
         durable = broker.hold(target, name, types)
-        spaces = [f"{one.type}:[{one.inode}]" for one in broker.held() if one.name == name]
-    print_held(name, spaces, durable=durable)
+        namespaces = [format_id(one.type, one.inode) for one in broker.held() if one.name == name]
+    print_held(name, namespaces, durable=durable)
     return 0

@@ -5,20 +5,21 @@ import argparse
 from nsbroker.cli import units
 
 HELP = """\
-Install systemd's units of the broker, for this installation of nsbroker; as root.
+Install systemd units that run this installation of nsbroker; needs root.
 
-They go below /usr/local/lib, where systemd looks for what did not come in a package.  Then:
-systemctl enable --now nsbroker.socket
+The units go below /usr/local/lib, where systemd looks for units that were installed by hand.  To start the broker, run
+afterwards: systemctl enable --now nsbroker.socket
 
-It refuses an installation that systemd could not run, or that others than root could change."""
+The command refuses an installation that systemd could not run, or that anybody but root could change."""
+EXAMPLE = "nsbroker install-units"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """It has no arguments."""
+    """Add nothing: the command has no arguments."""
 
 
 def run(options: argparse.Namespace) -> int:  # noqa: ARG001 - commands have one signature
-    """Install, say what is there and what to do next."""
+    """Install the units, and print their paths and what to do next."""
     units.install()
     for _, place in units.unit_files():
         print(place)

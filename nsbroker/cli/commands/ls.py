@@ -9,15 +9,16 @@ from nsbroker.cli.output import add_json, print_json, print_table
 from nsbroker.model.description import NamespaceDescription
 
 HELP = """\
-List the namespaces that the broker opens for you: of the whole host, or of a target.
+List the namespaces that you may open, of the whole host or of one target.
 
-Processes and files are counted and named as far as you may have a namespace opened by them.  HELD BY names the containers
-or units whose processes are in a namespace; when there is no process, what else keeps it alive."""
+PROCESSES counts only the processes through which you may open the namespace.  USED BY names the containers or units that have
+processes in the namespace.  If there is no process, it names what else keeps the namespace alive."""
+EXAMPLE = "nsbroker ls --type net --without-process"
 
-_HEAD = ("NAMESPACE", "TYPE", "PROCESSES", "PID", "USER", "HELD BY", "COMMAND")
+_HEAD = ("NAMESPACE", "TYPE", "PROCESSES", "PID", "USER", "USED BY", "COMMAND")
 _GAP = 2
 
-# What is missing comes last.
+# Namespaces without a process come last.
 _KEYS: Mapping[str, Callable[[NamespaceDescription], Any]] = {
     "inode": lambda one: one.inode,
     "type": lambda one: one.type,
@@ -29,47 +30,55 @@ _KEYS: Mapping[str, Callable[[NamespaceDescription], Any]] = {
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Its arguments."""
-    parser.add_argument("target", metavar="TARGET", nargs="?", help="only those of a target: pid:4711, docker:web, ...")
+    """Add its arguments."""
+    parser.add_argument(
+        "target", metavar="TARGET", nargs="?", help="list only the namespaces of this target: pid:4711, docker:web, ..."
+    )
     arguments.add_types(parser, "all")
     parser.add_argument(
-        "--sort", metavar="KEY", choices=_KEYS, default="inode", help=f"{', '.join(_KEYS)} (default: inode; most processes first)"
+        "--sort",
+        metavar="KEY",
+        choices=_KEYS,
+        default="inode",
+        help=f"sort by one of {', '.join(_KEYS)} (default: inode); `processes` puts the highest count first",
     )
-    parser.add_argument("--without-process", action="store_true", help="only those that something else keeps alive")
+    parser.add_argument(
+        "--without-process", action="store_true", help="list only namespaces without a process, which something else keeps alive"
+    )
     connection.add_timeout(parser)
     add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Ask, choose, sort, print."""
+    """Print the table or the JSON."""
     target = None if options.target is None else arguments.target(options)
     types = arguments.types(options)
     with connection.connect(options) as broker:
-        spaces = broker.list(types, target=target)
+        namespaces = broker.list(types, target=target)
     if options.without_process:
-        spaces = [one for one in spaces if not one.processes]
-    spaces = arranged(spaces, options.sort)
+        namespaces = [one for one in namespaces if not one.processes]
+    namespaces = sort_namespaces(namespaces, options.sort)
     if options.json:
-        print_json(spaces)
+        print_json(namespaces)
     else:
-        print_namespaces(spaces)
+        print_namespaces(namespaces)
     return 0
 
 
-def arranged(spaces: Sequence[NamespaceDescription], key: str) -> list[NamespaceDescription]:
-    """Sorted by one of the keys; what is equal, by inode."""
-    return sorted(sorted(spaces, key=_KEYS["inode"]), key=_KEYS[key])
+def sort_namespaces(namespaces: Sequence[NamespaceDescription], key: str) -> list[NamespaceDescription]:
+    """Sort by one of the keys of --sort, and those that are equal by inode."""
+    return sorted(sorted(namespaces, key=_KEYS["inode"]), key=_KEYS[key])
 
 
-def print_namespaces(spaces: Sequence[NamespaceDescription]) -> None:
-    """One line each, no longer than a terminal is wide."""
+def print_namespaces(namespaces: Sequence[NamespaceDescription]) -> None:
+    """Print a table, one line for each namespace, with lines no longer than the terminal is wide."""
     width = terminal.width()
-    rows = [_row(one, width) for one in spaces]
+    rows = [_row(one, width) for one in namespaces]
     if width is not None:
-        # However narrow it is: some of the command.
+        # Show part of the command even on a very narrow terminal, where the lines then wrap.
         taken = sum(_GAP + max(map(len, column)) for column in list(zip(_HEAD, *rows, strict=True))[:-1])
         room = max(width - taken, len(_HEAD[-1]))
-        rows = [[*row[:-1], terminal.cut(row[-1], room)] for row in rows]
+        rows = [[*row[:-1], terminal.truncate(row[-1], room)] for row in rows]
     print_table(_HEAD, rows)
 
 
@@ -81,6 +90,6 @@ def _row(one: NamespaceDescription, width: int | None) -> list[str]:
         str(one.processes),
         str(process.pid) if process else formatting.NOTHING,
         formatting.user_name(process.uid) if process else formatting.NOTHING,
-        terminal.cut(formatting.keepers(one) or formatting.NOTHING, width and width // 3),
+        terminal.truncate(formatting.used_by(one) or formatting.NOTHING, width and width // 3),
         formatting.command(process),
     ]

@@ -15,27 +15,29 @@ from nsbroker.cli.terminal import printable
 from nsbroker.errors import CommandFailed
 
 HELP = """\
-Draw who shares which namespaces: containers and units beside each other, a bar for each namespace.
+Draw which containers and units share which namespaces.
 
-FILE.svg is a picture, FILE.html a page with it that can be searched; it opens anywhere, and loads nothing."""
+FILE.svg is written as a picture.  FILE.html is written as a page that shows the same picture and can be searched.  The page
+loads nothing from anywhere else."""
+EXAMPLE = "nsbroker map containers.html"
 
 _FORMATS = {".svg": picture, ".html": page}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Its arguments."""
-    parser.add_argument("file", metavar="FILE", type=_file, help="what to write: FILE.svg or FILE.html")
-    arguments.add_types(parser, default="all")
+    """Add its arguments."""
+    parser.add_argument("file", metavar="FILE", type=_parse_file, help="write this file: FILE.svg or FILE.html")
+    arguments.add_types(parser, "all")
     connection.add_timeout(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Ask, draw, write."""
+    """Ask the broker for all namespaces, draw the chart, and write the file."""
     types = arguments.types(options)
     with connection.connect(options) as broker:
-        # All: by what else is there columns are told apart, and keep their names whichever types are drawn.
-        spaces = broker.list()
-    chart = chart_of(spaces, types)
+        # Ask for all types, also when only some are drawn: the columns and their names are worked out from all of them.
+        namespaces = broker.list()
+    chart = chart_of(namespaces, types)
     size = f"{len(chart.bars)} namespaces, {len(chart.columns)} columns"
     text = _FORMATS[options.file.suffix](chart, f"{size}, {datetime.now().astimezone():%Y-%m-%d %H:%M %Z}")
     _write(options.file, text)
@@ -43,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _file(text: str) -> Path:
+def _parse_file(text: str) -> Path:
     path = Path(text)
     if path.suffix not in _FORMATS:
         raise argparse.ArgumentTypeError(f"{text!r} ends neither in .svg nor in .html")
@@ -51,7 +53,7 @@ def _file(text: str) -> Path:
 
 
 def _write(path: Path, text: str) -> None:
-    """Replace the file as a whole.  Where `path` is a link, it is the link that is replaced."""
+    """Replace the file in one step.  A symbolic link at `path` is replaced, not followed."""
     temporary = path.with_name(f".nsbroker-{secrets.token_hex(8)}")
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)

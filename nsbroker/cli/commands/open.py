@@ -12,14 +12,15 @@ from nsbroker.model.identity import NamespaceType
 HELP = """\
 Run a command that inherits a target's namespaces as file descriptors.
 
-They are passed as systemd passes sockets (sd_listen_fds(3)): from descriptor 3 on, in the order of the --type options,
-counted in $LISTEN_FDS and named in $LISTEN_FDNAMES."""
+They are passed as systemd passes sockets (sd_listen_fds(3)): as descriptors 3, 4, ... in the order of the --type options.
+$LISTEN_FDS is how many there are, and $LISTEN_FDNAMES lists their types, separated by ':'."""
+EXAMPLE = "nsbroker open name:blue --type net -- sh -c 'readlink /proc/self/fd/3'"
 
-_FIRST = 3
+_FIRST_FD = 3
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Its arguments."""
+    """Add its arguments."""
     arguments.add_target(parser)
     arguments.add_types(parser, "net")
     connection.add_timeout(parser)
@@ -27,11 +28,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Open, then become the command."""
+    """Open the namespaces, and replace this process by the command."""
     target, types = arguments.target(options), arguments.types(options) or [NamespaceType.NET]
     with connection.connect(options) as broker:
-        spaces = broker.open_all(target, types)
-    _pass([spaces[kind].detach() for kind in types])
+        namespaces = broker.open_all(target, types)
+    _place([namespaces[ns_type].detach() for ns_type in types])
     environment = {
         "LISTEN_PID": str(os.getpid()),
         "LISTEN_FDS": str(len(types)),
@@ -40,9 +41,9 @@ def run(options: argparse.Namespace) -> int:
     return execute(options.command, environment)
 
 
-def _pass(fds: Sequence[int]) -> None:
-    """Move `fds` (owned) to where the command expects them, open across exec."""
-    # First out of the way of the places where they go.
-    above = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST + len(fds)) for fd in fds]
-    for place, fd in enumerate(above, _FIRST):
-        os.dup2(fd, place, inheritable=True)
+def _place(fds: Sequence[int]) -> None:
+    """Move `fds` (taken) to the numbers from 3 on, where the command expects them, and let it inherit them."""
+    # First duplicate them to higher numbers, because some of them may have the numbers that others need.
+    above = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_FD + len(fds)) for fd in fds]
+    for number, fd in enumerate(above, _FIRST_FD):
+        os.dup2(fd, number, inheritable=True)

@@ -4,15 +4,19 @@ import argparse
 
 from nsbroker.cli import units
 
-HELP = "Stop the broker, and take away all that install-units wrote; as root.  The configuration in /etc stays."
+HELP = """\
+Stop the broker, and remove what install-units installed; needs root.
+
+The configuration in /etc/nsbroker stays."""
+EXAMPLE = "nsbroker remove-units"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """It has no arguments."""
+    """Add nothing: the command has no arguments."""
 
 
 def run(options: argparse.Namespace) -> int:  # noqa: ARG001 - commands have one signature
-    """Remove, and say what was there."""
+    """Remove the units, and print the files that were removed."""
     removed = units.remove()
     for place in removed:
         print(f"removed {place}")

@@ -14,29 +14,30 @@ from nsbroker.namespace import Namespace
 HELP = """\
 Show the namespaces of a target.
 
-Without --type: all that the policy lets you open; what it does not is named on standard error."""
+Without --type it shows every namespace that you may open, and lists the types that it left out on standard error."""
+EXAMPLE = "nsbroker show pid:4711 --type net"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Its arguments."""
+    """Add its arguments."""
     arguments.add_target(parser)
-    arguments.add_types(parser, "all that the target has and you may open")
+    arguments.add_types(parser, "all of the target's that you may open")
     connection.add_timeout(parser)
     add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Open, look, print, close."""
+    """Open the namespaces, and print the table or the JSON."""
     target, types = arguments.target(options), arguments.types(options)
     with connection.connect(options) as broker, contextlib.ExitStack() as handles:
-        spaces = [handles.enter_context(space) for space in _open(broker, target, types).values()]
-        rows = [_describe(space) for space in spaces]
+        namespaces = [handles.enter_context(ns) for ns in _open(broker, target, types).values()]
+        rows = [_describe(ns) for ns in namespaces]
     if options.json:
         print_json(rows)
     else:
         table = [
-            [row["type"], str(space), "-" if row["ownerUid"] is None else row["ownerUid"], "yes" if row["yours"] else "no"]
-            for row, space in zip(rows, spaces, strict=True)
+            [row["type"], str(ns), "-" if row["ownerUid"] is None else row["ownerUid"], "yes" if row["yours"] else "no"]
+            for row, ns in zip(rows, namespaces, strict=True)
         ]
         print_table(["TYPE", "NAMESPACE", "OWNER", "YOURS"], table)
     return 0
@@ -52,22 +53,22 @@ def _open(broker: Broker, target: Target, types: list[NamespaceType] | None) -> 
         allowed = [verdict.type for verdict in verdicts if verdict.allowed]
         if not allowed or len(allowed) == len(verdicts):
             raise
-    spaces = broker.open_all(target, allowed)
+    namespaces = broker.open_all(target, allowed)
     denied = ", ".join(verdict.type for verdict in verdicts if not verdict.allowed)
-    terminal.say(f"not shown, the policy does not allow it: {denied}")
-    return spaces
+    terminal.print_message(f"not shown, because the policy does not allow it: {denied}")
+    return namespaces
 
 
-def _describe(space: Namespace) -> dict[str, object]:
+def _describe(ns: Namespace) -> dict[str, object]:
     try:
-        owner = space.owner_uid()
+        owner = ns.owner_uid()
     except PermissionDenied:
         owner = None
     return {
-        "type": space.type,
-        "inode": space.inode,
-        "device": space.device,
-        "id": space.id.unique,
+        "type": ns.type,
+        "inode": ns.inode,
+        "device": ns.device,
+        "id": ns.id.unique,
         "ownerUid": owner,
-        "yours": is_ours(space),
+        "yours": is_ours(ns),
     }

@@ -4,19 +4,16 @@ import argparse
 import datetime
 
 from nsbroker.cli import connection
-from nsbroker.cli.output import add_json, print_json, print_table
+from nsbroker.cli.output import print_json, print_table
 
-HELP = "Show how the broker is doing, and what its kernel can do."
+HELP = "Show the state of the broker, and which features of the kernel are there (+) or missing (-)."
+EXAMPLE = "nsbroker status"
 
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Its arguments."""
-    connection.add_timeout(parser)
-    add_json(parser)
+configure = connection.add_options
 
 
 def run(options: argparse.Namespace) -> int:
-    """Ask, print."""
+    """Print the table or the JSON."""
     with connection.connect(options) as broker:
         status = broker.status()
     if options.json:
@@ -25,7 +22,7 @@ def run(options: argparse.Namespace) -> int:
     features = " ".join(f"{'+' if has else '-'}{name}" for name, has in status.features.items())
     rows: list[list[object]] = [
         ["version", status.version],
-        ["rules", f"{status.rules}, read {_moment(status.loaded)}"],
+        ["rules", f"{status.rules}, read {_format_time(status.loaded)}"],
         ["connections", status.connections],
         ["calls", status.calls],
         ["descriptors", status.file_descriptors],
@@ -37,8 +34,8 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _moment(seconds: float) -> str:
+def _format_time(seconds: float) -> str:
     try:
         return datetime.datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "seconds")
     except (OverflowError, OSError, ValueError):
-        return f"at {seconds:g} s, which is no date"
+        return f"at {seconds:g} s, which is not a date"

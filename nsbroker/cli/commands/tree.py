@@ -11,15 +11,16 @@ from nsbroker.model.description import NamespaceDescription
 from nsbroker.model.identity import NamespaceType
 
 HELP = """\
-Show the trees of user namespaces, with all that each owns, and of PID namespaces.
+Show user namespaces as a tree, with the namespaces that each owns, and PID namespaces as a tree.
 
-At the root stands what has no parent, or none that the broker opens for you."""
+A namespace whose parent you may not open is shown as a root."""
+EXAMPLE = "nsbroker tree --type user"
 
-_KINDS = (NamespaceType.USER, NamespaceType.PID)
+_TYPES = (NamespaceType.USER, NamespaceType.PID)
 
 
 class Node(Struct):
-    """A namespace, the namespaces that it owns (user namespaces alone do), and those that it is the parent of."""
+    """A namespace of a tree, the namespaces that it owns (only user namespaces own others), and its child namespaces."""
 
     namespace: NamespaceDescription
     owns: list[NamespaceDescription] = field(default_factory=list)
@@ -27,17 +28,22 @@ class Node(Struct):
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Its arguments."""
-    parser.add_argument("--type", metavar="T", choices=[*map(str, _KINDS)], help=f"{' or '.join(_KINDS)} (default: both)")
+    """Add its arguments."""
+    parser.add_argument(
+        "--type",
+        metavar="T",
+        choices=[*map(str, _TYPES)],
+        help=f"show only the tree of this type: {' or '.join(_TYPES)} (default: both)",
+    )
     connection.add_timeout(parser)
     add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Ask, put together, draw."""
+    """Draw the trees or print the JSON, and say how many namespaces are in no tree."""
     with connection.connect(options) as broker:
-        spaces = broker.list()
-    trees = {kind: grown(spaces, kind) for kind in _KINDS if options.type in (None, kind)}
+        namespaces = broker.list()
+    trees = {ns_type: build_tree(namespaces, ns_type) for ns_type in _TYPES if options.type in (None, ns_type)}
     if options.json:
         print_json(trees)
         return 0
@@ -45,52 +51,52 @@ def run(options: argparse.Namespace) -> int:
         if index:
             print()
         draw(roots)
-    known = {one.inode for one in spaces if one.type is NamespaceType.USER}
-    stray = sum(one.type is not NamespaceType.USER and one.owner not in known for one in spaces)
-    if stray and NamespaceType.USER in trees:
-        left = f"{stray} of {len(spaces)} namespaces, whose owners are not open to you"
-        terminal.say(f"not shown: {left}; `nsbroker ls` does")
+    known = {one.inode for one in namespaces if one.type is NamespaceType.USER}
+    without_owner = sum(one.type is not NamespaceType.USER and one.owner not in known for one in namespaces)
+    if without_owner and NamespaceType.USER in trees:
+        left_out = f"{without_owner} of {len(namespaces)} namespaces, whose owners you may not open"
+        terminal.print_message(f"not shown: {left_out}; `nsbroker ls` shows them")
     return 0
 
 
-def grown(spaces: Sequence[NamespaceDescription], kind: NamespaceType) -> list[Node]:
-    """The roots of the trees of that type, everything by inode."""
-    ordered = sorted(spaces, key=lambda one: one.inode)
-    nodes = {one.inode: Node(one) for one in ordered if one.type is kind}
+def build_tree(namespaces: Sequence[NamespaceDescription], ns_type: NamespaceType) -> list[Node]:
+    """Build the tree of the namespaces of `ns_type`, and return its roots.  Everything is sorted by inode."""
+    ordered = sorted(namespaces, key=lambda one: one.inode)
+    nodes = {one.inode: Node(one) for one in ordered if one.type is ns_type}
     roots: list[Node] = []
     for one in ordered:
-        if one.type is kind:
+        if one.type is ns_type:
             parent = nodes.get(one.parent or 0)
             (roots if parent is None else parent.children).append(nodes[one.inode])
-        elif kind is NamespaceType.USER and (owner := nodes.get(one.owner or 0)) is not None:
+        elif ns_type is NamespaceType.USER and (owner := nodes.get(one.owner or 0)) is not None:
             owner.owns.append(one)
     return roots
 
 
 def draw(roots: Sequence[Node]) -> None:
-    """One line each, no longer than a terminal is wide."""
+    """Print the trees, one line for each namespace, no longer than the terminal is wide."""
     width = terminal.width()
     for root in roots:
-        for lines, one in _lines("", "", root):
+        for lines, one in _walk("", "", root):
             name = formatting.namespace_id(one)
             room = None if width is None else max(width - len(lines) - len(name), 0)
-            text = terminal.cut("".join(f"  {part}" for part in _parts(one)), room)
-            print(lines + terminal.painted(name, terminal.BOLD) + terminal.painted(text, "" if one.processes else terminal.YELLOW))
+            text = terminal.truncate("".join(f"  {part}" for part in _describe(one)), room)
+            print(lines + terminal.paint(name, terminal.BOLD) + terminal.paint(text, "" if one.processes else terminal.YELLOW))
 
 
-def _lines(first: str, rest: str, node: Node) -> Iterator[tuple[str, NamespaceDescription]]:
-    """What is drawn before each namespace, `first` before the node itself and `rest` before all below it."""
+def _walk(first: str, rest: str, node: Node) -> Iterator[tuple[str, NamespaceDescription]]:
+    """Yield each namespace of the tree and the lines to draw before it: `first` before `node`, `rest` before all below it."""
     yield first, node.namespace
     below = [*map(Node, node.owns), *node.children]
     for one in below:
         if one is below[-1]:
-            yield from _lines(rest + terminal.drawn("└─ ", "`- "), rest + "   ", one)
+            yield from _walk(rest + terminal.if_encodable("└─ ", "`- "), rest + "   ", one)
         else:
-            yield from _lines(rest + terminal.drawn("├─ ", "|- "), rest + terminal.drawn("│  ", "|  "), one)
+            yield from _walk(rest + terminal.if_encodable("├─ ", "|- "), rest + terminal.if_encodable("│  ", "|  "), one)
 
 
-def _parts(one: NamespaceDescription) -> Iterator[str]:
+def _describe(one: NamespaceDescription) -> Iterator[str]:
     if one.type is NamespaceType.USER and one.owner_uid is not None:
         yield f"owner {formatting.user_name(one.owner_uid)}"
     yield formatting.process_count(one)
-    yield from filter(None, (formatting.keepers(one), formatting.leader(one)))
+    yield from filter(None, (formatting.used_by(one), formatting.leader(one)))

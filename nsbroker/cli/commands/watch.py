@@ -12,28 +12,29 @@ from nsbroker.model.description import NamespaceDescription, WatchEvent
 from nsbroker.protocol.messages import WatchReply
 
 HELP = """\
-Watch namespaces come (+) and go (-), a line each, until it is interrupted.
+Show namespaces as they appear (+) and disappear (-), one line for each, until you interrupt it.
 
-What is there already is shown with --all.  With --json: all that the broker tells, one JSON document in each line."""
+With --all, the namespaces that exist at the start are shown first (=).  With --json, each line is one JSON document."""
+EXAMPLE = "nsbroker watch --type net --all"
 
 _SIGNS = {WatchEvent.PRESENT: "=", WatchEvent.ADDED: "+", WatchEvent.GONE: "-"}
 _TEXTS = {
-    WatchEvent.READY: "  that is all there is now",
-    WatchEvent.MISSED: "! changes went by unseen: run `nsbroker ls` to see what is there",
+    WatchEvent.READY: "  that is all that exists now",
+    WatchEvent.MISSED: "! some changes were missed: run `nsbroker ls` to see what exists now",
 }
 _FOR_ALL = (WatchEvent.PRESENT, WatchEvent.READY)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Its arguments."""
+    """Add its arguments."""
     arguments.add_types(parser, "all")
-    parser.add_argument("--all", action="store_true", help="what is there already, too (=)")
-    connection.add_timeout(parser)
+    parser.add_argument("--all", action="store_true", help="show also what exists at the start (=)")
+    connection.add_timeout(parser, "; waiting for the next event has no limit")
     add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print what comes, until a signal."""
+    """Print events until SIGINT or SIGTERM."""
     types = arguments.types(options)
     with contextlib.suppress(KeyboardInterrupt):
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -42,17 +43,17 @@ def run(options: argparse.Namespace) -> int:
                 if options.json:
                     print_json(event, indent=None)
                 elif options.all or event.event not in _FOR_ALL:
-                    print(terminal.cut(line(event), terminal.width()))
+                    print(terminal.truncate(line(event), terminal.width()))
                 sys.stdout.flush()
     return 0
 
 
 def line(event: WatchReply) -> str:
-    """What is printed of one event, now."""
+    """Return the line that is printed for one event, with the time of now."""
     one = event.namespace
-    text = _TEXTS.get(event.event) or f"{_SIGNS[event.event]} {_said(one) if one else formatting.NOTHING}"
+    text = _TEXTS.get(event.event) or f"{_SIGNS[event.event]} {_describe(one) if one else formatting.NOTHING}"
     return f"{time.strftime('%H:%M:%S')} {text}"
 
 
-def _said(one: NamespaceDescription) -> str:
-    return "  ".join(filter(None, (formatting.namespace_id(one), formatting.keepers(one), formatting.leader(one))))
+def _describe(one: NamespaceDescription) -> str:
+    return "  ".join(filter(None, (formatting.namespace_id(one), formatting.used_by(one), formatting.leader(one))))

@@ -1,1 +1,1 @@
-"""The picture that `nsbroker map` draws: which namespaces are shared by whom."""
+"""The chart that `nsbroker map` draws: which containers, units and processes share which namespaces."""

@@ -1,4 +1,8 @@
-"""From descriptions of namespaces to a chart of who shares what: columns in an order, and bars across them."""
+"""Turn descriptions of namespaces into a chart of who shares what.
+
+A chart has a column for each container, unit or process, a row for each namespace type, and a bar for each namespace that
+reaches across the columns that share it.
+"""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -11,111 +15,119 @@ from nsbroker.model.identity import NamespaceType
 COLOURS = 6
 LANES = 3
 ROWS = tuple(NamespaceType(name) for name in ("net", "ipc", "uts", "pid", "mnt", "cgroup", "user", "time"))
-"""From top to bottom: what a pod shares, what each container has of its own, what is mostly the host's."""
+"""The rows from top to bottom: first what a pod shares, then what each container has alone, then what is mostly the host's."""
 
-# Beside a namespace that two share, one that everything shares says little; but it decides where nothing else does.
+# The host's namespaces say little about which columns belong together, so they only decide between columns that are otherwise
+# equal.
 _HOSTS_WEIGHT = 0.001
 _EARLIER_WEIGHT = 0.1
-_SAME_NAME = 10.0
-_WORDS = re.compile(r"([^0-9]*)([0-9]*)", re.DOTALL)
+_SAME_NAME_WEIGHT = 10.0
+_NAME_PARTS = re.compile(r"([^0-9]*)([0-9]*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A namespace: the columns that are in it, in runs of neighbours (first, last)."""
+    """A namespace, with the columns that share it.  `runs` groups neighbouring columns as pairs (first, last)."""
 
-    space: NamespaceDescription
+    ns: NamespaceDescription
     row: int
     columns: tuple[int, ...]
     runs: tuple[tuple[int, int], ...]
     is_host: bool
     colour: int | None
-    """Of what several share: those with the same sharers have the same."""
+    """The number of its colour, or None for the host's namespaces and those that are not shared.
+
+    Namespaces that are shared by the same columns have the same colour.
+    """
     lane: int
-    """Where the line runs that connects the runs: lines of one row that overlap have different ones."""
+    """The position of the line that connects the runs.  Lines in one row that overlap get different lanes."""
 
 
 @dataclass(frozen=True)
 class Chart:
-    """What is drawn."""
+    """All that is drawn: columns, rows and bars."""
 
     columns: tuple[Column, ...]
     rows: tuple[NamespaceType, ...]
     bars: tuple[Bar, ...]
 
 
-def chart_of(spaces: Sequence[NamespaceDescription], types: Iterable[NamespaceType] | None = None) -> Chart:
-    """The chart of these namespaces, of `types` (None: all) alone.
+def chart_of(namespaces: Sequence[NamespaceDescription], types: Iterable[NamespaceType] | None = None) -> Chart:
+    """Return the chart of these namespaces, with the rows of `types` (None: all).
 
-    Columns are made of all that is given, so that leaving out types changes no column's name.
+    The columns are worked out from all given namespaces, so that choosing types does not change the names of columns.
     """
     rows = tuple(row for row in ROWS if types is None or row in frozenset(types))
-    columns = _ordered(columns_of(spaces, rows))
-    return Chart(tuple(columns), rows, tuple(_bars(columns, rows)))
+    columns = _order_columns(columns_of(namespaces, rows))
+    return Chart(tuple(columns), rows, tuple(_build_bars(columns, rows)))
 
 
-def _ordered(columns: Sequence[Column]) -> list[Column]:
-    """The host first, and then always the one that shares the most with the one before it."""
+def _order_columns(columns: Sequence[Column]) -> list[Column]:
+    """Put the host first, and then after each column the one that shares the most with it."""
     hosts = frozenset(one for column in columns if column.is_host for one in column.keys)
     with_host = [column.keys & hosts for column in columns]
-    groups = _groups(columns, hosts)
-    rest = sorted(range(len(columns)), key=lambda one: (not columns[one].is_host, _natural(columns[one].label), one))
+    groups = _find_groups(columns, hosts)
+    rest = sorted(range(len(columns)), key=lambda one: (not columns[one].is_host, _natural_key(columns[one].label), one))
     order: list[int] = []
-    near = [0.0] * len(columns)
-    likeness = near
+    # The most that each column shares with any one column that already has its place.
+    shared_before = [0.0] * len(columns)
+    likeness = shared_before
     while rest:
-        # Of equals the first in the order of names, which `rest` keeps.
+        # max() returns the first of equals, and `rest` is sorted by name.
         last = max(rest, key=likeness.__getitem__)
         rest.remove(last)
         order.append(last)
-        beside = [0.0] * len(columns)
+        shared_with_last = [0.0] * len(columns)
         for members, weight in groups[last]:
             for one in members:
-                beside[one] += weight
-        near = [max(pair) for pair in zip(near, beside, strict=True)]
+                shared_with_last[one] += weight
+        shared_before = [max(pair) for pair in zip(shared_before, shared_with_last, strict=True)]
         likeness = [
-            beside[one] + _EARLIER_WEIGHT * near[one] + _HOSTS_WEIGHT * len(with_host[last] & with_host[one])
+            shared_with_last[one] + _EARLIER_WEIGHT * shared_before[one] + _HOSTS_WEIGHT * len(with_host[last] & with_host[one])
             for one in range(len(columns))
         ]
     return [columns[one] for one in order]
 
 
-def _natural(name: str) -> list[tuple[str, int, str]]:
-    """For sorting: pod-2 before pod-10, however many digits there are."""
-    plain = ((word, number.lstrip("0")) for word, number in _WORDS.findall(name))
+def _natural_key(name: str) -> list[tuple[str, int, str]]:
+    """Return a key that sorts numbers in names by value: pod-2 comes before pod-10, with any number of digits."""
+    plain = ((word, number.lstrip("0")) for word, number in _NAME_PARTS.findall(name))
     return [(word, len(digits), digits) for word, digits in plain]
 
 
-def _groups(columns: Sequence[Column], hosts: frozenset[Key]) -> list[list[tuple[list[int], float]]]:
-    """For each column those that share something with it, thing by thing; what few share counts for more."""
+def _find_groups(columns: Sequence[Column], hosts: frozenset[Key]) -> list[list[tuple[list[int], float]]]:
+    """Return for each column the groups of columns that share a namespace or the name with it, each with its weight.
+
+    A namespace that few columns share weighs more than one that many share.
+    """
     sharers: dict[Key, list[int]] = {}
     names: dict[str, list[int]] = {}
     for number, column in enumerate(columns):
         names.setdefault(column.label, []).append(number)
         for one in column.keys - hosts:
             sharers.setdefault(one, []).append(number)
-    weighed = [(members, 1 / len(members)) for members in sharers.values()]
-    weighed += [(members, _SAME_NAME) for members in names.values()]
+    weighted = [(members, 1 / len(members)) for members in sharers.values()]
+    weighted += [(members, _SAME_NAME_WEIGHT) for members in names.values()]
     groups: list[list[tuple[list[int], float]]] = [[] for _ in columns]
-    for members, weight in weighed:
+    for members, weight in weighted:
         if len(members) > 1:
             for number in members:
                 groups[number].append((members, weight))
     return groups
 
 
-def _bars(columns: Sequence[Column], rows: Sequence[NamespaceType]) -> Iterable[Bar]:
+def _build_bars(columns: Sequence[Column], rows: Sequence[NamespaceType]) -> Iterable[Bar]:
     colours: dict[tuple[int, ...], int] = {}
     for number, row in enumerate(rows):
         members: dict[Key, list[int]] = {}
-        spaces: dict[Key, NamespaceDescription] = {}
+        namespaces: dict[Key, NamespaceDescription] = {}
         for place, column in enumerate(columns):
-            if (space := column.cells.get(row)) is not None:
-                members.setdefault(key(space), []).append(place)
-                spaces[key(space)] = space
+            if (ns := column.cells.get(row)) is not None:
+                members.setdefault(key(ns), []).append(place)
+                namespaces[key(ns)] = ns
         ends = [-1] * LANES
         for one, places in members.items():
-            runs = _runs(places)
+            runs = _find_runs(places)
             is_host = columns[places[0]].is_host
             colour = None
             if len(places) > 1 and not is_host:
@@ -124,10 +136,10 @@ def _bars(columns: Sequence[Column], rows: Sequence[NamespaceType]) -> Iterable[
             if len(runs) > 1:
                 lane = next((lane for lane, end in enumerate(ends) if end < places[0]), LANES - 1)
                 ends[lane] = max(ends[lane], places[-1])
-            yield Bar(spaces[one], number, tuple(places), runs, is_host, colour, lane)
+            yield Bar(namespaces[one], number, tuple(places), runs, is_host, colour, lane)
 
 
-def _runs(places: Sequence[int]) -> tuple[tuple[int, int], ...]:
+def _find_runs(places: Sequence[int]) -> tuple[tuple[int, int], ...]:
     runs: list[tuple[int, int]] = []
     for place in places:
         if runs and runs[-1][1] == place - 1:

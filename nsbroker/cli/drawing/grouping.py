@@ -1,7 +1,8 @@
-"""Whose namespaces they are: the columns of a map.
+"""Group namespaces by who uses them: the columns of a chart.
 
-The host, each container, each systemd unit; and what belongs to none of them, by what keeps it alive.  Units that are
-where the host is are folded into its column; into that of a container its unit, and what the runtime calls it.
+There is a column for the host, for each container and for each systemd unit.  Namespaces that none of them uses get columns
+named after what keeps them alive.  Units in the same namespaces as the host are listed in the host's column.  The column of
+a container also lists the container's unit and the names that its runtime gives it.
 """
 
 from collections import Counter, defaultdict
@@ -10,15 +11,15 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from nsbroker.cli.formatting import namespace_id
-from nsbroker.model.description import Holder, HolderKind, NamespaceDescription
+from nsbroker.model.description import NamespaceDescription, Reference, ReferenceKind
 from nsbroker.model.identity import NamespaceType
 
 Key: TypeAlias = tuple[NamespaceType, int]
 Cells: TypeAlias = dict[NamespaceType, NamespaceDescription]
 
 _INIT = 1
-# What the kernel makes first has numbers of its own (linux/nsfs.h); net and mnt since Linux 6.18.
-_INITIAL = {
+# The inode numbers of the initial namespaces are fixed (linux/nsfs.h); those of net and mnt since Linux 6.18.
+_INITIAL_INODES = {
     NamespaceType.IPC: 0xEFFFFFFF,
     NamespaceType.UTS: 0xEFFFFFFE,
     NamespaceType.USER: 0xEFFFFFFD,
@@ -28,25 +29,25 @@ _INITIAL = {
     NamespaceType.NET: 0xEFFFFFF9,
     NamespaceType.MNT: 0xEFFFFFF8,
 }
-# They run the containers of engines; each is asked by the ones before it.
+# Engines run their containers with these runtimes, and containerd runs its containers with runc or crun.
 _RUNTIMES = ("containerd", "runc", "crun")
-# A descriptor with a path is the broker's own: what it holds under a name.
-_WITH_PATHS = {
-    HolderKind.MOUNT: "bound file",
-    HolderKind.DESCRIPTOR: "held as",
-    HolderKind.NAMESPACE: "what is above",
+# A descriptor with a path is the broker's own: it belongs to a namespace that the broker holds under a name.
+_KINDS_WITH_PATH = {
+    ReferenceKind.MOUNT: "bound file",
+    ReferenceKind.DESCRIPTOR: "held as",
+    ReferenceKind.NAMESPACE: "parent or owner of",
 }
-_OTHER_HOLDERS = {
-    HolderKind.THREAD: "threads",
-    HolderKind.CHILDREN: "children to come",
-    HolderKind.DESCRIPTOR: "open files",
-    HolderKind.SOCKET: "sockets",
+_KINDS_WITHOUT_PATH = {
+    ReferenceKind.THREAD: "threads",
+    ReferenceKind.CHILDREN: "future children",
+    ReferenceKind.DESCRIPTOR: "open files",
+    ReferenceKind.SOCKET: "sockets",
 }
 
 
 @dataclass
 class Column:
-    """One column: `kind` stands above `name`; `also` are labels of what else is in the very same namespaces."""
+    """A column.  `kind` is printed above `name`; `also` has the labels of units and containers in exactly the same namespaces."""
 
     kind: str
     name: str
@@ -55,87 +56,91 @@ class Column:
 
     @property
     def is_host(self) -> bool:
-        """Whether it is the host's."""
+        """Whether this is the host's column."""
         return self.kind == ""
 
     @property
     def label(self) -> str:
-        """Kind and name, in one line."""
+        """Kind and name in one line, such as `docker:web`."""
         return f"{self.kind}{' ' if ' ' in self.kind else ':'}{self.name}" if self.kind else self.name
 
     @property
     def keys(self) -> frozenset[Key]:
-        """Which namespaces it has."""
+        """The keys of its namespaces."""
         return frozenset(map(key, self.cells.values()))
 
 
-def key(space: NamespaceDescription) -> Key:
-    """What tells a namespace from others."""
-    return space.type, space.inode
+def key(ns: NamespaceDescription) -> Key:
+    """Return the type and inode, which identify a namespace."""
+    return ns.type, ns.inode
 
 
-def columns_of(spaces: Sequence[NamespaceDescription], types: Iterable[NamespaceType]) -> list[Column]:
-    """The columns, of these types alone; the host's is the first, where there is one."""
-    host = Column("", "host", _host(spaces))
-    containers = _named(spaces, lambda space: space.containers, lambda space: _is_of(host, space))
-    units = _named(spaces, lambda space: space.units, lambda space: 2 if space.containers else _is_of(host, space))
-    made = _merged([_container(name, cells) for name, cells in containers.items()], host)
+def columns_of(namespaces: Sequence[NamespaceDescription], types: Iterable[NamespaceType]) -> list[Column]:
+    """Return the columns, with namespaces of `types` only.  The host's column, if there is one, is the first."""
+    host = Column("", "host", _host_namespaces(namespaces))
+    containers = _group_by_name(namespaces, lambda ns: ns.containers, lambda ns: _is_in(host, ns))
+    units = _group_by_name(namespaces, lambda ns: ns.units, lambda ns: 2 if ns.containers else _is_in(host, ns))
+    columns = _merge_containers([_container_column(name, cells) for name, cells in containers.items()], host)
     for name, cells in units.items():
         unit = Column("unit", name, cells)
-        same = [column for column in made if column.keys == unit.keys and column.kind != "unit"]
+        same = [column for column in columns if column.keys == unit.keys and column.kind != "unit"]
         if len(same) == 1:
             same[0].also.append(unit.label)
         else:
-            made.append(unit)
-    made += _rest(spaces, {one for column in (host, *made) for one in column.keys})
-    return _shown(host, made, frozenset(types))
+            columns.append(unit)
+    columns += _group_rest(namespaces, {one for column in (host, *columns) for one in column.keys})
+    return _select(host, columns, frozenset(types))
 
 
-def _host(spaces: Iterable[NamespaceDescription]) -> Cells:
-    """Where the first process is; where nobody may look at that, what the kernel made first."""
+def _host_namespaces(namespaces: Iterable[NamespaceDescription]) -> Cells:
+    """Return the namespaces of process 1, or the initial namespaces for types of which process 1 cannot be seen."""
     cells: Cells = {}
-    for space in spaces:
-        if space.process is not None and space.process.pid == _INIT:
-            cells[space.type] = space
-    for space in spaces:
-        if _INITIAL[space.type] == space.inode:
-            cells.setdefault(space.type, space)
+    for ns in namespaces:
+        if ns.process is not None and ns.process.pid == _INIT:
+            cells[ns.type] = ns
+    for ns in namespaces:
+        if _INITIAL_INODES[ns.type] == ns.inode:
+            cells.setdefault(ns.type, ns)
     return cells
 
 
-def _is_of(column: Column, space: NamespaceDescription) -> int:
-    return int(space.type in column.cells and key(column.cells[space.type]) == key(space))
+def _is_in(column: Column, ns: NamespaceDescription) -> int:
+    return int(ns.type in column.cells and key(column.cells[ns.type]) == key(ns))
 
 
-def _named(
-    spaces: Iterable[NamespaceDescription],
+def _group_by_name(
+    namespaces: Iterable[NamespaceDescription],
     names: Callable[[NamespaceDescription], Iterable[str] | None],
     rank: Callable[[NamespaceDescription], int],
 ) -> Mapping[str, Cells]:
-    """One namespace of each type for each name: of the lowest rank, and of these the one whose leader came first."""
+    """Choose one namespace of each type for each name: the one of the lowest rank, or of equals the one with the lowest pid."""
     found: dict[str, Cells] = {}
-    for space in sorted(spaces, key=lambda space: (rank(space), _leader(space))):
-        for name in names(space) or ():
-            found.setdefault(name, {}).setdefault(space.type, space)
+    for ns in sorted(namespaces, key=lambda ns: (rank(ns), _leader(ns))):
+        for name in names(ns) or ():
+            found.setdefault(name, {}).setdefault(ns.type, ns)
     return found
 
 
-def _leader(space: NamespaceDescription) -> tuple[float, int]:
-    return space.process.pid if space.process else float("inf"), space.inode
+def _leader(ns: NamespaceDescription) -> tuple[float, int]:
+    return ns.process.pid if ns.process else float("inf"), ns.inode
 
 
-def _container(name: str, cells: Cells) -> Column:
+def _container_column(name: str, cells: Cells) -> Column:
     engine, _, own = name.partition(":")
     return Column(engine, own, cells) if own else Column("container", name, cells)
 
 
-def _merged(containers: Iterable[Column], host: Column) -> list[Column]:
-    """Each once: runtimes know the containers of engines, too.  Two containers never have the same mounts."""
+def _merge_containers(containers: Iterable[Column], host: Column) -> list[Column]:
+    """Return each container once, although an engine and its runtime both list it.
+
+    Columns are the same container when all their namespaces are, and the mnt namespace is not the host's: two containers never
+    share that one.
+    """
     made: list[Column] = []
     known: dict[frozenset[Key], Column] = {}
     for column in sorted(containers, key=lambda column: _RUNTIMES.index(column.kind) if column.kind in _RUNTIMES else -1):
         mounts = column.cells.get(NamespaceType.MNT)
-        has_own = mounts is not None and not _is_of(host, mounts)
+        has_own = mounts is not None and not _is_in(host, mounts)
         if has_own and column.kind in _RUNTIMES and column.keys in known:
             known[column.keys].also.append(column.label)
         else:
@@ -145,61 +150,67 @@ def _merged(containers: Iterable[Column], host: Column) -> list[Column]:
     return made
 
 
-def _rest(spaces: Iterable[NamespaceDescription], placed: set[Key]) -> list[Column]:
-    """Columns of what has none yet.  Several of a type under one name get one each."""
+def _group_rest(namespaces: Iterable[NamespaceDescription], placed: set[Key]) -> list[Column]:
+    """Return columns for namespaces that are in no column yet.
+
+    Namespaces with the same heading share a column; a second one of the same type starts a new column.
+    """
     made: list[Column] = []
     by_name: dict[tuple[str, str], list[Column]] = defaultdict(list)
-    # How many columns of a name have a namespace of a type: the first ones.
+    # For each name and type: how many columns, counted from the first, already have a namespace of that type.
     taken: Counter[tuple[str, str, str]] = Counter()
-    for space in sorted(spaces, key=_leader):
-        if key(space) in placed:
+    for ns in sorted(namespaces, key=_leader):
+        if key(ns) in placed:
             continue
-        kind, name = _keeper(space)
+        kind, name = _choose_heading(ns)
         columns = by_name[kind, name]
-        place = taken[kind, name, space.type]
-        taken[kind, name, space.type] += 1
+        place = taken[kind, name, ns.type]
+        taken[kind, name, ns.type] += 1
         if place == len(columns):
             columns.append(Column(kind, name))
             made.append(columns[place])
-        columns[place].cells[space.type] = space
+        columns[place].cells[ns.type] = ns
     return made
 
 
-def _keeper(space: NamespaceDescription) -> tuple[str, str]:
-    """By what a namespace is called that is not the host's."""
-    if space.containers:
-        one = _container(space.containers[0], {})
+def _choose_heading(ns: NamespaceDescription) -> tuple[str, str]:
+    """Return the kind and name of the column for a namespace: its container, unit, process or reference."""
+    if ns.containers:
+        one = _container_column(ns.containers[0], {})
         return one.kind, one.name
-    if space.units:
-        return "unit", space.units[0]
-    holders = sorted(space.holders or (), key=_nearness)
-    if space.process is not None and not (holders and _nearness(holders[0])[0] == 0):
-        return f"process {space.process.pid}", _program(space.process.command)
-    if not holders:
-        return "of others", namespace_id(space)
-    first = holders[0]
+    if ns.units:
+        return "unit", ns.units[0]
+    references = sorted(ns.references or (), key=_reference_rank)
+    if ns.process is not None and not (references and _reference_rank(references[0])[0] == 0):
+        return f"process {ns.process.pid}", _program(ns.process.command)
+    if not references:
+        return "used by others", namespace_id(ns)
+    first = references[0]
     if first.path is not None:
-        return _WITH_PATHS.get(first.kind, first.kind), first.path
-    return f"process {first.pid}", _OTHER_HOLDERS.get(first.kind, first.kind)
+        return _KINDS_WITH_PATH.get(first.kind, first.kind), first.path
+    return f"process {first.pid}", _KINDS_WITHOUT_PATH.get(first.kind, first.kind)
 
 
 def _program(command: str) -> str:
-    """`sleep` of `/usr/bin/sleep 100`."""
+    """Return the name of the program in a command line: `sleep` of `/usr/bin/sleep 100`."""
     first, *_ = command.split(maxsplit=1) or [""]
     return first.rstrip("/").rpartition("/")[2] or command
 
 
-def _nearness(holder: Holder) -> tuple[int, int, str, int]:
-    """What names a namespace best comes first: a name that all know, a file that one process sees, a process."""
-    rank = 3 if holder.kind is HolderKind.NAMESPACE else 2 if holder.path is None else 0 if holder.pid is None else 1
-    path = holder.path or ""
-    return rank, len(path), path, holder.pid or 0
+def _reference_rank(reference: Reference) -> tuple[int, int, str, int]:
+    """Return a sort key that puts the most informative reference first.
+
+    The order is: a path that the broker sees, a path that only one process sees, a process, a child namespace.
+    """
+    rank = 3 if reference.kind is ReferenceKind.NAMESPACE else 2 if reference.path is None else 0 if reference.pid is None else 1
+    path = reference.path or ""
+    return rank, len(path), path, reference.pid or 0
 
 
-def _shown(host: Column, others: Iterable[Column], types: frozenset[NamespaceType]) -> list[Column]:
+def _select(host: Column, others: Iterable[Column], types: frozenset[NamespaceType]) -> list[Column]:
     shown = []
     for column in (host, *others):
-        column.cells = {kind: space for kind, space in column.cells.items() if kind in types}
+        column.cells = {ns_type: ns for ns_type, ns in column.cells.items() if ns_type in types}
         if column.kind == "unit" and column.keys <= host.keys:
             host.also += [column.label] if column.cells else []
         elif column.cells:

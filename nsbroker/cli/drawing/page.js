@@ -1,5 +1,5 @@
 "use strict";
-// What is drawn carries all that is told here; names are only ever set as text.
+// All details come from the elements of the drawing.  Names are only ever set as text, never as markup.
 const plot = document.getElementById("plot");
 const map = document.getElementById("map");
 const labels = document.getElementById("labels");
@@ -25,7 +25,7 @@ for (const thing of things) {
     columns: members.split(" ").map(Number),
     find: thing.dataset.find.toLowerCase(),
   });
-  // The panel takes the place of the browser's own tip.
+  // The panel shows the details, so remove the title: the browser would show it as a tooltip.
   title.remove();
   thing.setAttribute("role", "button");
   thing.setAttribute("aria-label", lines.join(", "));
@@ -111,7 +111,7 @@ function step(thing, down, right) {
 
 const MOVES = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
-// Not on the plot: where something drawn hears of the focus, Chromium lets Tab stop there.
+// Listen on the map and not on the plot: Chromium lets Tab stop at an SVG element that listens to focus events.
 map.addEventListener("keydown", (event) => {
   const thing = event.target.closest(".bar, .column");
   if (!thing || event.ctrlKey || event.metaKey || event.altKey) return;

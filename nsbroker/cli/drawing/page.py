@@ -1,4 +1,4 @@
-"""A chart as a page that needs nothing but itself: the picture, a search, and a panel with what is pointed at."""
+"""Write a chart as one self-contained HTML page, with a search and a panel that shows details."""
 
 import base64
 import hashlib
@@ -7,23 +7,23 @@ from pathlib import Path
 
 from nsbroker.cli.drawing import svg
 from nsbroker.cli.drawing.chart import Chart
-from nsbroker.cli.terminal import escaped
+from nsbroker.model.text import escaped
 
 _STYLE = "\n" + svg.STYLE + Path(__file__).with_name("page.css").read_text()
 _SCRIPT = "\n" + Path(__file__).with_name("page.js").read_text()
 
-# Outlines reach over the left edge.
+# Leave room at the left edge for outlines, which are drawn outside their elements.
 _EDGE = 6
 
 
 def page(chart: Chart, summary: str) -> str:
-    """The whole file."""
+    """Return the HTML page.  `summary` is shown below its title."""
     tall = svg.height(chart) + 8
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{escape(_policy())}">
+<meta http-equiv="Content-Security-Policy" content="{escape(_content_security_policy())}">
 <meta name="referrer" content="no-referrer">
 <meta name="viewport" content="width=device-width">
 <title>Who shares which namespaces</title>
@@ -38,27 +38,28 @@ def page(chart: Chart, summary: str) -> str:
 <output id="found" for="search"></output>
 </header>
 <main id="map">
-{_part("labels", svg.row_labels(chart), svg.GUTTER, tall)}
-{_part("plot", svg.plot(chart), svg.plot_width(chart), tall, "Columns and namespaces; arrow keys move")}
+{_svg_part("labels", svg.row_labels(chart), svg.GUTTER, tall)}
+{_svg_part("plot", svg.plot(chart), svg.plot_width(chart), tall, "Columns and namespaces; move with the arrow keys")}
 </main>
 <section id="panel" aria-live="polite" aria-label="Details"><p>Point at a namespace or a column to see what it is and who \
-shares it. A click, or Enter, keeps it; Escape lets go. <kbd>/</kbd> searches, the arrow keys move.</p></section>
-<footer>{_part("legend", svg.legend(), svg.LEGEND_WIDTH, 16, "What the colours mean")}</footer>
+shares it. Click it or press Enter to keep the details here; press Escape to clear them. Press <kbd>/</kbd> to search. The arrow \
+keys move.</p></section>
+<footer>{_svg_part("legend", svg.legend(), svg.LEGEND_WIDTH, 16, "What the colours mean")}</footer>
 <script>{_SCRIPT}</script>
 </body>
 </html>
 """
 
 
-def _part(name: str, content: str, width: int, tall: int, label: str = "What the rows are") -> str:
+def _svg_part(name: str, content: str, width: int, tall: int, label: str = "What the rows are") -> str:
     return (
         f'<svg id="{name}" class="chart" role="group" aria-label="{label}" data-column-width="{svg.COLUMN}" '
         f'width="{width + _EDGE}" height="{tall}" viewBox="{-_EDGE} 0 {width + _EDGE} {tall}">\n{content}\n</svg>'
     )
 
 
-def _policy() -> str:
-    """Nothing from anywhere; this very style and script; and no text ever becomes markup."""
+def _content_security_policy() -> str:
+    """Return a content security policy: load nothing, use only this style and script, and never turn text into markup."""
     return (
         f"default-src 'none'; style-src '{_hash(_STYLE)}'; script-src '{_hash(_SCRIPT)}'; base-uri 'none'; form-action 'none'; "
         "require-trusted-types-for 'script'; trusted-types 'none'"

@@ -1,21 +1,21 @@
-"""Drawing a chart: one SVG that stands alone, or the parts that a page puts together."""
+"""Draw a chart as SVG: as one picture for a file, or as the parts that a page is made of."""
 
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
 from nsbroker.cli.drawing.chart import LANES, Bar, Chart
-from nsbroker.cli.drawing.details import about_column, about_namespace, counted_units, wrapped
+from nsbroker.cli.drawing.details import about_column, about_namespace, unit_count, wrap_name
 from nsbroker.cli.drawing.grouping import Column
 from nsbroker.cli.formatting import namespace_id
-from nsbroker.cli.terminal import escaped
 from nsbroker.model.identity import NamespaceType
+from nsbroker.model.text import escaped
 
 STYLE = Path(__file__).with_name("chart.css").read_text()
 COLUMN = 120
-"""How wide a column is, the gap beside it included."""
+"""The width of a column in pixels, with the gap beside it."""
 GUTTER = 132
-"""How wide the row labels are."""
+"""The width of the row labels in pixels."""
 
 _GAP = 8
 _BAR = 30
@@ -25,12 +25,12 @@ _LINE = 16
 _LETTERS = 13
 _NAME_LINES = 4
 _MARGIN = 20
-# A long bar says its number again and again: it is never seen whole.
+# A long bar shows its inode once for this many columns, because it may not fit on the screen as a whole.
 _LABEL_EVERY = 6
 _LEGEND = (
     ("host", "the host's"),
-    ("alone", "of one alone"),
-    ("shared c0", "shared; one colour: the same sharers"),
+    ("alone", "used by one"),
+    ("shared c0", "shared (one colour: by the same columns)"),
 )
 _LEGEND_WIDTHS = (104, 118, 250)
 LEGEND_WIDTH = sum(_LEGEND_WIDTHS)
@@ -47,14 +47,14 @@ _MEANINGS = {
 
 
 def picture(chart: Chart, summary: str) -> str:
-    """The whole, for a file of its own."""
+    """Return the whole picture as an SVG file.  `summary` is printed at the bottom."""
     width = _MARGIN + GUTTER + max(plot_width(chart), LEGEND_WIDTH - GUTTER) + _MARGIN - _GAP
     tall = height(chart)
     total = tall + 2 * _MARGIN + 44
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + _tag(
         "svg",
         _tag("title", "Who shares which Linux namespaces", id="title"),
-        _tag("desc", f"{summary}. {_prose(chart)}", id="desc"),
+        _tag("desc", f"{summary}. {_describe_in_words(chart)}", id="desc"),
         f"<style>{escape(STYLE, quote=False)}</style>",
         _tag("rect", cls="paper", width=width, height=total, rx=10),
         _tag("g", row_labels(chart), transform=f"translate({_MARGIN} {_MARGIN})"),
@@ -67,18 +67,18 @@ def picture(chart: Chart, summary: str) -> str:
 
 
 def height(chart: Chart) -> int:
-    """Of the plot, and of the row labels beside it."""
-    return _head(chart) + len(chart.rows) * _ROW
+    """Return the height of the plot, which is also that of the row labels, in pixels."""
+    return _heading_height(chart) + len(chart.rows) * _ROW
 
 
 def plot_width(chart: Chart) -> int:
-    """Of the columns."""
+    """Return the width of all columns in pixels."""
     return len(chart.columns) * COLUMN
 
 
 def row_labels(chart: Chart) -> str:
-    """What each row is, from the left edge."""
-    top = _head(chart)
+    """Return the labels of the rows: the namespace types and what they are for."""
+    top = _heading_height(chart)
     return "\n".join(
         _tag(
             "g",
@@ -90,11 +90,11 @@ def row_labels(chart: Chart) -> str:
 
 
 def plot(chart: Chart) -> str:
-    """Columns and bars, from the left edge."""
+    """Return the columns and bars.  Their left edge is at x = 0."""
     if not chart.columns:
-        return _tag("text", "nothing here that you may have opened", cls="small", y=_LINE)
-    top, bottom = _head(chart), height(chart)
-    # First what other things are drawn upon.
+        return _tag("text", "There is no namespace that you may open.", cls="small", y=_LINE)
+    top, bottom = _heading_height(chart), height(chart)
+    # SVG draws in document order, so the background comes first.
     parts = [
         _tag("rect", cls="stripe", x=number * COLUMN - _GAP / 2, width=COLUMN, height=bottom)
         for number in range(0, len(chart.columns), 2)
@@ -106,7 +106,7 @@ def plot(chart: Chart) -> str:
 
 
 def legend() -> str:
-    """What the colours mean, from the left edge."""
+    """Return the explanation of the colours.  Its left edge is at x = 0."""
     parts, x = [], 0
     for (look, meaning), width in zip(_LEGEND, _LEGEND_WIDTHS, strict=True):
         swatch = _tag("rect", x=x + 0.5, y=0.5, width=18, height=12, rx=3)
@@ -115,8 +115,10 @@ def legend() -> str:
     return "".join(parts)
 
 
-def _head(chart: Chart) -> int:
-    lines = [len(wrapped(column.name, _LETTERS, _NAME_LINES)) + (column.is_host and bool(column.also)) for column in chart.columns]
+def _heading_height(chart: Chart) -> int:
+    lines = [
+        len(wrap_name(column.name, _LETTERS, _NAME_LINES)) + (column.is_host and bool(column.also)) for column in chart.columns
+    ]
     return 14 + _LINE * (1 + max(lines, default=1))
 
 
@@ -124,11 +126,11 @@ def _heading(column: Column, number: int) -> str:
     x = number * COLUMN + 2
     lines = [_tag("text", escaped(column.kind), cls="kind", x=x, y=14)]
     y = 14
-    for line in wrapped(column.name, _LETTERS, _NAME_LINES):
+    for line in wrap_name(column.name, _LETTERS, _NAME_LINES):
         y += _LINE
         lines.append(_tag("text", line, cls="name", x=x, y=y))
     if column.is_host and column.also:
-        lines.append(_tag("text", counted_units(column), cls="small", x=x, y=y + _LINE))
+        lines.append(_tag("text", unit_count(column), cls="small", x=x, y=y + _LINE))
     return _tag(
         "g",
         _title(about_column(column)),
@@ -139,36 +141,36 @@ def _heading(column: Column, number: int) -> str:
 
 
 def _bar(bar: Bar, sharers: Sequence[str], y: int) -> str:
-    parts = [_title(about_namespace(bar.space, sharers))]
+    parts = [_title(about_namespace(bar.ns, sharers))]
     if len(bar.runs) > 1:
-        parts.append(_connection(bar, y))
+        parts.append(_connecting_line(bar, y))
     for first, last in bar.runs:
         x, width = first * COLUMN, (last - first + 1) * COLUMN - _GAP
         parts.append(_tag("rect", x=x + 0.5, y=y + 0.5, width=width - 1, height=_BAR - 1, rx=5))
         labels = -(-(last - first + 1) // _LABEL_EVERY)
         for number in range(labels):
             middle = x + width * (2 * number + 1) / (2 * labels)
-            parts.append(_tag("text", str(bar.space.inode), x=f"{middle:g}", y=y + 20))
+            parts.append(_tag("text", str(bar.ns.inode), x=f"{middle:g}", y=y + 20))
     look = "host" if bar.is_host else "alone" if bar.colour is None else f"shared c{bar.colour}"
-    command = bar.space.process.command if bar.space.process else ""
+    command = bar.ns.process.command if bar.ns.process else ""
     return _tag(
         "g", *parts, cls=f"bar {look}", data_row=bar.row, data_columns=" ".join(map(str, bar.columns)),
-        data_find=escaped(f"{namespace_id(bar.space)} {command}"),
+        data_find=escaped(f"{namespace_id(bar.ns)} {command}"),
     )  # fmt: skip
 
 
-def _connection(bar: Bar, y: int) -> str:
-    """A line below the bars, with a stem to each run."""
+def _connecting_line(bar: Bar, y: int) -> str:
+    """Return a line below the bars, with a short vertical line up to each run."""
     low = y + _BAR + (bar.lane + 1) * _LANE
     stems = [(first + last + 1) * COLUMN / 2 - _GAP / 2 for first, last in bar.runs]
     path = "".join(f"M{x:g} {y + _BAR}V{low}" for x in stems) + f"M{stems[0]:g} {low}H{stems[-1]:g}"
     return _tag("path", d=path)
 
 
-def _prose(chart: Chart) -> str:
-    """For those who do not see it: what several share that is not the host's."""
+def _describe_in_words(chart: Chart) -> str:
+    """Return the picture in words, for people who cannot see it: which namespaces that are not the host's are shared by whom."""
     shared = [
-        f"{namespace_id(bar.space)} is shared by {', '.join(escaped(chart.columns[place].label) for place in bar.columns)}."
+        f"{namespace_id(bar.ns)} is shared by {', '.join(escaped(chart.columns[place].label) for place in bar.columns)}."
         for bar in chart.bars
         if bar.colour is not None
     ]
@@ -180,11 +182,11 @@ def _title(lines: Iterable[str]) -> str:
 
 
 def _tag(name: str, *content: str, **attributes: object) -> str:
-    """An element.  The content of text and title is text, escaped here as attributes are; that of others is markup."""
-    words = "".join(f' {_attribute(word)}="{escape(str(value))}"' for word, value in attributes.items())
-    inside = "".join(escape(str(one)) if name in ("text", "title", "desc") else one for one in content)
+    """Return an element.  Attributes and the content of text, title and desc are escaped; other content must be markup."""
+    words = "".join(f' {_attribute_name(word)}="{escape(str(value))}"' for word, value in attributes.items())
+    inside = "".join(escape(str(part)) if name in ("text", "title", "desc") else part for part in content)
     return f"<{name}{words}>{inside}</{name}>" if content else f"<{name}{words}/>"
 
 
-def _attribute(word: str) -> str:
+def _attribute_name(word: str) -> str:
     return {"cls": "class"}.get(word, word.replace("_", "-"))

@@ -1,3 +1,1 @@
-"""What is there: one pass over the host (census), how namespaces are related, what of it a peer may see, and the verbs
-List and Watch.
-"""
+"""Scanning the host for namespaces, finding how they are related, and deciding which of them a peer may see."""

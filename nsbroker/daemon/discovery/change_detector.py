@@ -1,11 +1,11 @@
-"""Noticing that something may have changed, for next to nothing.
+"""Notice at little cost that something on the host may have changed.
 
-The kernel has no event for namespaces.  Five times a second two things are looked at that change whenever a process or
-thread begins or ends (/proc/loadavg: how many there are, and the last number given), or a mount does (poll(2) of
-/proc/self/mountinfo): some ten microseconds.  Only then is a pass made.  The process connector of netlink would tell of
-each fork, but takes the host's own network and PID namespace, and on a busy host wakes us for every one of them.  What
-begins without any of that (unshare(2) in a process that goes on, a socket, a descriptor) is found by a full pass, which comes
-within ten seconds.
+The kernel has no event for namespaces.  Five times a second we check two things, which takes some ten microseconds:
+/proc/loadavg, whose number of tasks and last pid change whenever a process or thread begins or ends, and poll(2) on
+/proc/self/mountinfo, which reports changed mounts.  Only when one of them has changed is a scan made.  The process connector
+of netlink would report each fork, but it requires the host's own network and PID namespaces, and on a busy host it would wake
+us for every fork.  What begins without any of these signs (unshare(2) in a process that keeps running, a socket, a
+descriptor) is found by a full scan, which comes within ten seconds.
 """
 
 import os
@@ -14,22 +14,24 @@ from typing import NamedTuple
 
 import trio
 
-_LOOK = 0.2
+# Seconds between two checks.
+_INTERVAL = 0.2
+# Seconds after which a change is assumed even if nothing shows one.
 _ANYWAY = 5.0
-# Of the time, passes may take so much at most; and they are so many seconds apart.
+# Scans may take this share of the time at most, and are at least this many seconds apart.
 _SHARE = 0.2
 _APART = 0.25
 
 
 class _Signs(NamedTuple):
-    """How many tasks there are, and the last number given to one, as far as it was not by us."""
+    """The number of tasks and the last pid that was given to one, both without the broker's own threads."""
 
     tasks: int
     last: int
 
 
-class Changes:
-    """Tells when to look again.  Owns two files while somebody watches."""
+class ChangeDetector:
+    """Tells when to scan again.  Keeps two files open while somebody watches."""
 
     def __init__(self) -> None:
         self._lock = trio.Lock()
@@ -39,21 +41,21 @@ class Changes:
         self._mounts = -1
         self._poll = select.poll()
         self._signs = _Signs(0, 0)
-        self._looked = 0.0
-        self._mounted = False
+        self._last_change = 0.0
+        self._mounts_changed = False
 
-    def __enter__(self) -> "Changes":
-        """Somebody watches."""
+    def __enter__(self) -> "ChangeDetector":
+        """Add a watcher.  The first one opens the files."""
         if not self._watchers:
             self._load = os.open("/proc/loadavg", os.O_RDONLY | os.O_CLOEXEC)
             self._mounts = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
             self._poll.register(self._mounts, select.POLLPRI)
-            self._signs = self._read()
+            self._signs = self._read_signs()
         self._watchers += 1
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Somebody watches no more."""
+        """Remove a watcher.  The last one closes the files."""
         self._watchers -= 1
         if not self._watchers:
             self._poll.unregister(self._mounts)
@@ -62,30 +64,30 @@ class Changes:
 
     @property
     def number(self) -> int:
-        """How many changes there have been: what was seen before the number was read is of that change or an earlier one."""
+        """How many changes there have been.  Read it before a scan: later changes get a higher number, so `wait` reports them."""
         return self._number
 
     async def wait(self, seen: int, took: float) -> None:
-        """Wait until there has been a change after the one numbered `seen`.  `took`: seconds that a pass takes."""
-        # Whoever has the lock looks for all.
+        """Wait for a change after the one numbered `seen`.  `took`: the seconds that a scan takes."""
+        # The task that has the lock checks for all others, too.
         async with self._lock:
             while self._number <= seen:
-                await trio.sleep(_LOOK)
-                self._look(took)
+                await trio.sleep(_INTERVAL)
+                self._check(took)
 
-    def _look(self, took: float) -> None:
-        now, signs = trio.current_time(), self._read()
-        # The kernel tells it once.
-        self._mounted = self._mounted or bool(self._poll.poll(0))
-        if self._mounted or signs != self._signs or now > self._looked + _ANYWAY:
+    def _check(self, took: float) -> None:
+        now, signs = trio.current_time(), self._read_signs()
+        # poll(2) reports a change only once, so remember it until it counts.
+        self._mounts_changed = self._mounts_changed or bool(self._poll.poll(0))
+        if self._mounts_changed or signs != self._signs or now > self._last_change + _ANYWAY:
             pause = max(_APART, took / _SHARE)
-            if now >= self._looked + pause:
-                self._looked, self._signs, self._mounted = now, signs, False
+            if now >= self._last_change + pause:
+                self._last_change, self._signs, self._mounts_changed = now, signs, False
                 self._number += 1
 
-    def _read(self) -> _Signs:
+    def _read_signs(self) -> _Signs:
         fields = os.pread(self._load, 100, 0).split()
         ours = os.listdir("/proc/self/task")
         last = int(fields[4])
-        # The thread of our own pass is no change.
+        # Our own threads, such as the one that scans, are no change.
         return _Signs(int(fields[3].partition(b"/")[2]) - len(ours), self._signs.last if str(last) in ours else last)

@@ -1,8 +1,9 @@
-"""What processes run, read without trusting them.
+"""Read the command lines of processes without trusting these processes.
 
-A command line lies in the process's own memory, and reading it waits for whatever that is made of: a page of a file system
-that never answers, say (ps(1) hangs on such a process).  So it is read on threads that can be spared, with a deadline; who
-has held one up is, until that thread is free again, told by the name that the kernel keeps.
+A command line lies in the process's own memory.  Reading it blocks until that memory is loaded, which never happens for a
+page of a file system that does not answer (ps(1) hangs on such a process).  So command lines are read on abandonable threads,
+with a deadline.  When a process has blocked a thread, only the names that the kernel keeps are reported for the processes of
+its user, until that thread is free again.
 """
 
 import threading
@@ -11,104 +12,109 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import trio
 
-from nsbroker.daemon.discovery.scan_result import Member
+from nsbroker.daemon.discovery.scan_result import ScannedProcess
 from nsbroker.linux import process_table
 from nsbroker.linux.process import real_user
 from nsbroker.model.description import LeadingProcess
 
 _COMMAND_MAX = 1024
 _DEADLINE = 0.5
-# Threads that may be held up; if all are, only root's processes are asked.
+# Threads that may be blocked at once.  When all are, only the command lines of root's processes are read.
 _THREADS_MAX = 16
 
 
-class Commands:
-    """Reads command lines."""
+class CommandLines:
+    """Reads command lines, and remembers which users have blocked threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._held_up: Counter[int] = Counter()
+        self._blocked: Counter[int] = Counter()
         self._threads = trio.CapacityLimiter(_THREADS_MAX + 4)
 
-    async def of(self, members: Iterable[Member]) -> Mapping[int, LeadingProcess]:
-        """These processes by their numbers, as far as they let themselves be looked at."""
-        waiting = list(members)
+    async def read(self, processes: Iterable[ScannedProcess]) -> Mapping[int, LeadingProcess]:
+        """Return a description of each of these processes by pid, without those that blocked the reading."""
+        waiting = list(processes)
         found: dict[int, LeadingProcess] = {}
         while waiting:
-            reading = _Reading(waiting, self._may_ask, self._release)
-            # Shielded: whoever asks and hangs up must not leave a thread behind that counts for nobody.
+            reading = _Reading(waiting, self._may_read, self._unblock)
+            # Shielded: a caller that hangs up must not leave a blocked thread behind that is counted for nobody.
             with trio.move_on_after(_DEADLINE, shield=True):
                 await trio.to_thread.run_sync(reading.run, abandon_on_cancel=True, limiter=self._threads)
-            waiting = reading.leave(self._hold)
+            waiting = reading.abandon(self._block)
             found |= reading.found
         return found
 
-    def _may_ask(self, uid: int) -> bool:
+    def _may_read(self, uid: int) -> bool:
         with self._lock:
-            return not self._held_up[uid] and (uid == 0 or self._held_up.total() < _THREADS_MAX)
+            return not self._blocked[uid] and (uid == 0 or self._blocked.total() < _THREADS_MAX)
 
-    def _hold(self, uid: int) -> None:
+    def _block(self, uid: int) -> None:
         with self._lock:
-            self._held_up[uid] += 1
+            self._blocked[uid] += 1
 
-    def _release(self, uid: int) -> None:
+    def _unblock(self, uid: int) -> None:
         with self._lock:
-            self._held_up[uid] -= 1
+            self._blocked[uid] -= 1
 
 
-def look_at(member: Member) -> LeadingProcess:
-    """Who a process is and what it runs, if it is still the one that was seen."""
-    facts = member.facts
+def read_process(process: ScannedProcess) -> LeadingProcess:
+    """Return the uid and the command line of a process; if it is no longer the one that was scanned, only its name."""
+    facts = process.facts
     uid, command = process_table.owner(facts.pid), process_table.command_line(facts.pid)
     now = process_table.read_facts(facts.pid)
     if uid is None or now is None or now.start_time != facts.start_time:
-        # It has ended since, and its number may be another's.
-        return name_of(member)
+        # The process has ended since, and its pid may belong to another process by now.
+        return name_of(process)
     return LeadingProcess(facts.pid, (command or facts.name)[:_COMMAND_MAX], uid)
 
 
-def name_of(member: Member) -> LeadingProcess:
-    """A process of which no more is known than its name."""
-    return LeadingProcess(member.facts.pid, member.facts.name[:_COMMAND_MAX])
+def name_of(process: ScannedProcess) -> LeadingProcess:
+    """Describe a process by its name alone."""
+    return LeadingProcess(process.facts.pid, process.facts.name[:_COMMAND_MAX])
 
 
 class _Reading:
-    """One thread's work.  When it takes too long it is left alone with the process that it waits for."""
+    """The work of one thread.  When it takes too long, the thread is abandoned with the process that blocks it."""
 
-    def __init__(self, members: Sequence[Member], may_ask: Callable[[int], bool], release: Callable[[int], None]) -> None:
-        self._members = members
-        self._may_ask = may_ask
-        self._release = release
+    def __init__(
+        self, processes: Sequence[ScannedProcess], may_read: Callable[[int], bool], unblock: Callable[[int], None]
+    ) -> None:
+        self._processes = processes
+        self._may_read = may_read
+        self._unblock = unblock
         self._lock = threading.Lock()
         self._at = -1
         self._uid = -1
-        self._left = False
+        self._abandoned = False
         self.found: dict[int, LeadingProcess] = {}
 
     def run(self) -> None:
-        for place, member in enumerate(self._members):
-            uid = real_user(member.facts.pid)
+        for place, process in enumerate(self._processes):
+            uid = real_user(process.facts.pid)
             with self._lock:
-                if self._left:
+                if self._abandoned:
                     return
                 self._at, self._uid = place, uid
-            leading = look_at(member) if self._may_ask(uid) else name_of(member)
+            leading = read_process(process) if self._may_read(uid) else name_of(process)
             with self._lock:
-                if self._left:
-                    self._release(uid)
+                if self._abandoned:
+                    self._unblock(uid)
                     return
-                self.found[member.facts.pid] = leading
+                self.found[process.facts.pid] = leading
         with self._lock:
-            self._at = len(self._members)
+            self._at = len(self._processes)
 
-    def leave(self, hold: Callable[[int], None]) -> list[Member]:
-        """What is still to be read, but for the process that held it up."""
+    def abandon(self, block: Callable[[int], None]) -> list[ScannedProcess]:
+        """Abandon the thread; return the processes that are still to be read, without the one that blocked it.
+
+        `block` is called with the real uid of the process that blocked the thread.
+        """
         with self._lock:
-            if self._at == len(self._members):
+            if self._at == len(self._processes):
                 return []
-            self._left = True
+            self._abandoned = True
             if self._at < 0:
-                # There was no thread for it.
+                # No thread was free, so nothing was read.
                 return []
-            hold(self._uid)
-            return list(self._members[self._at + 1 :])
+            block(self._uid)
+            return list(self._processes[self._at + 1 :])

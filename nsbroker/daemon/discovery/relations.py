@@ -1,6 +1,7 @@
-"""How namespaces are related: parents, owners, and the ids that the kernel gives them.
+"""Find the relations of namespaces: their parents and owners, and the unique ids that the kernel gives them.
 
-Asked of a descriptor of each; what is found so may be a namespace that nothing else keeps alive.
+The kernel is asked through a descriptor of each namespace.  A namespace that is found this way may have nothing else that
+keeps it alive.
 """
 
 import os
@@ -12,16 +13,16 @@ from nsbroker.errors import InvalidType, NsbrokerError
 from nsbroker.linux import nsfs
 from nsbroker.linux.ancillary import close_all
 from nsbroker.linux.features import features
-from nsbroker.model.identity import NamespaceType
+from nsbroker.model.identity import NamespaceType, format_id
 from nsbroker.namespace.search import open_place
 
 _WITH_PARENTS = ("user", "pid")
 _PROCESS = re.compile("(?:/proc/|socket:)([0-9]+)/")
-_OWN_LINK = re.compile("/proc/[0-9]+/(task/[0-9]+/)?ns/[a-z_]+")
+_PROCESS_LINK = re.compile("/proc/[0-9]+/(task/[0-9]+/)?ns/[a-z_]+")
 
 
 class Relations(NamedTuple):
-    """Of one namespace; None is what cannot be seen from here."""
+    """The relations of one namespace.  What cannot be seen from here is None."""
 
     id: int | None
     owner: str | None
@@ -29,7 +30,7 @@ class Relations(NamedTuple):
     parent: str | None
 
 
-_NOTHING = Relations(None, None, None, None)
+_UNKNOWN = Relations(None, None, None, None)
 
 
 def relations_of(
@@ -38,17 +39,17 @@ def relations_of(
     may_look: Callable[[int], bool],
     known: Mapping[str, Relations],
 ) -> dict[str, Relations]:
-    """The relations of the namespaces at these places (links and paths), and of those that are found by them.
+    """Return the relations of the namespaces at these places (by their ids), and of the namespaces that are found through them.
 
-    `others`: more places of one, for when nothing is at the first any more.  `may_look`: whether a process may be looked at.
-    `known`: relations that need not be asked for; those with which nothing is at its place are in what is returned, too.
+    `others`: returns more places of a namespace, in case it is no longer at the first.  `may_look`: whether a process may be
+    looked at.  `known`: relations that need not be looked up again; they are returned even when they have no place.
     """
-    found = {link: relations for link, relations in known.items() if relations is not _NOTHING}
-    for link, place in places.items():
-        if link not in found and not (_may_open(place, may_look) and _ask_at(link, place, found)):
-            found[link] = _NOTHING
-            for other in others(link):
-                if _may_open(other, may_look) and _ask_at(link, other, found):
+    found = {ns_id: relations for ns_id, relations in known.items() if relations is not _UNKNOWN}
+    for ns_id, place in places.items():
+        if ns_id not in found and not (_may_open(place, may_look) and _look_up_place(ns_id, place, found)):
+            found[ns_id] = _UNKNOWN
+            for other in others(ns_id):
+                if _may_open(other, may_look) and _look_up_place(ns_id, other, found):
                     break
     return found
 
@@ -58,76 +59,79 @@ def _may_open(place: str, may_look: Callable[[int], bool]) -> bool:
     return pid is None or may_look(int(pid[1]))
 
 
-def _ask_at(link: str, place: str, found: dict[str, Relations]) -> bool:
-    """Whether it was there, and could be asked."""
+def _look_up_place(ns_id: str, place: str, found: dict[str, Relations]) -> bool:
+    """Look up the namespace at a place.  Returns False if it is not there or cannot be opened."""
     try:
         fd = _open(place)
     except (OSError, NsbrokerError, ValueError):
         return False
     try:
-        is_there = _link(fd) == link
+        is_there = _ns_id(fd) == ns_id
     except (OSError, InvalidType):
         is_there = False
     if not is_there:
-        # What was there is somewhere else by now.
+        # Something else is at this place by now.
         os.close(fd)
         return False
-    _ask(link, fd, found)
+    _look_up(ns_id, fd, found)
     return True
 
 
-def _ask(link: str, fd: int, found: dict[str, Relations]) -> None:
-    """Ask of `fd` (taken), and of what it leads to."""
-    waiting = [(link, fd)]
+def _look_up(ns_id: str, fd: int, found: dict[str, Relations]) -> None:
+    """Look up the namespace of `fd` (taken), and its owners and parents."""
+    waiting = [(ns_id, fd)]
     try:
-        _ask_all(waiting, found)
+        _look_up_all(waiting, found)
     finally:
         close_all(fd for _, fd in waiting)
 
 
-def _ask_all(waiting: list[tuple[str, int]], found: dict[str, Relations]) -> None:
-    """Ask of the last, with what it leads to after it, until none is left.  Closes each that it takes from the list."""
+def _look_up_all(waiting: list[tuple[str, int]], found: dict[str, Relations]) -> None:
+    """Look up the namespaces in `waiting` until it is empty, and append the owners and parents that are found.
+
+    Each entry is taken from the end of the list, and its fd is closed.
+    """
     while waiting:
-        link, fd = waiting.pop()
+        ns_id, fd = waiting.pop()
         try:
-            if found.get(link, _NOTHING) is not _NOTHING:
+            if found.get(ns_id, _UNKNOWN) is not _UNKNOWN:
                 continue
-            kind = link.partition(":")[0]
-            owner = _related(fd, nsfs.owning_user_namespace, waiting)
-            parent = _related(fd, nsfs.parent, waiting) if kind in _WITH_PARENTS else None
+            ns_type = ns_id.partition(":")[0]
+            owner = _find_relative(fd, nsfs.owning_user_namespace, waiting)
+            parent = _find_relative(fd, nsfs.parent, waiting) if ns_type in _WITH_PARENTS else None
             unique = nsfs.unique_id(fd) if features().namespace_id else None
-            found[link] = Relations(unique, owner, _owner_uid(fd, kind), parent)
+            found[ns_id] = Relations(unique, owner, _owner_uid(fd, ns_type), parent)
         finally:
             os.close(fd)
 
 
 def _open(place: str) -> int:
-    if _OWN_LINK.fullmatch(place):
-        # Nothing else can be there.
+    if _PROCESS_LINK.fullmatch(place):
+        # Nothing but a namespace can be at such a path.
         return os.open(place, os.O_RDONLY | os.O_CLOEXEC)
     return open_place(place).detach()
 
 
-def _link(fd: int) -> str:
-    # Not the descriptor's own link: of one that was opened through a bind mount, that is the mount's path.
-    return f"{NamespaceType.of_flag(nsfs.namespace_type(fd))}:[{os.fstat(fd).st_ino}]"
+def _ns_id(fd: int) -> str:
+    # Not from the link of the fd: when it was opened through a bind mount, the link is the path of the mount.
+    return format_id(NamespaceType.of_flag(nsfs.namespace_type(fd)), os.fstat(fd).st_ino)
 
 
-def _related(fd: int, ask: Callable[[int], int], waiting: list[tuple[str, int]]) -> str | None:
+def _find_relative(fd: int, ask: Callable[[int], int], waiting: list[tuple[str, int]]) -> str | None:
     try:
         relative = ask(fd)
     except OSError:
         return None
-    # From here on it is closed whatever happens.
+    # It is in the list from here on, so it is closed whatever happens.
     waiting.append(("", relative))
-    link = _link(relative)
-    waiting[-1] = (link, relative)
-    return link
+    ns_id = _ns_id(relative)
+    waiting[-1] = (ns_id, relative)
+    return ns_id
 
 
-def _owner_uid(fd: int, kind: str) -> int | None:
+def _owner_uid(fd: int, ns_type: str) -> int | None:
     try:
-        if kind == "user":
+        if ns_type == "user":
             return nsfs.owner_uid(fd)
         user = nsfs.owning_user_namespace(fd)
         try:

@@ -1,7 +1,7 @@
-"""How much of what each user has a pass looks at: nobody can make it last by having a million of something.
+"""Limit how much a scan looks at for each user, so that nobody can slow it down by having a million of something.
 
-The first few of everything that a process has are free; what is beyond is charged to the process's real user, in looks: one
-is a call to the kernel, some microseconds.  What a user has beyond that is left out of the pass.
+The first few items of everything that a process has are free.  The rest is charged to the real user of the process, in looks:
+one look is a system call, which takes some microseconds.  What exceeds the user's budget is left out of the scan.
 """
 
 from collections import Counter
@@ -12,34 +12,36 @@ from nsbroker.linux.process import real_user
 
 T = TypeVar("T")
 
-_FREE = 128
-_OF_A_USER = 100_000
-_OF_ROOT = 2_000_000
+_FREE_LOOKS = 128
+_LOOKS_PER_USER = 100_000
+_LOOKS_FOR_ROOT = 2_000_000
 
 
-class Shares:
-    """The shares of one pass."""
+class ScanBudget:
+    """The budgets of all users for one scan."""
 
     def __init__(self) -> None:
         self._used: Counter[int] = Counter()
         self._uids: dict[int, int] = {}
 
     def limited(self, pid: int, looks: int, items: Iterable[T]) -> Iterator[T]:
-        """As many of the `items` that the process has, each of which costs `looks`, as are free or the user's share allows."""
-        free = _FREE
+        """Yield as many of the process's `items`, at `looks` each, as are free or within the budget of its user."""
+        free = _FREE_LOOKS
         for item in items:
             free -= looks
-            if free < 0 and not self._draw(pid, looks):
+            if free < 0 and not self._charge(pid, looks):
                 return
             yield item
 
     def drawing(self, pid: int, looks: int) -> Callable[[], bool]:
-        """Something to call before each step that costs `looks`: whether the user's share allows it."""
-        return lambda: self._draw(pid, looks)
+        """Return a function that charges `looks` to the user; call it before each step.  It returns whether the budget allows
+        the step.
+        """
+        return lambda: self._charge(pid, looks)
 
-    def _draw(self, pid: int, looks: int) -> bool:
+    def _charge(self, pid: int, looks: int) -> bool:
         uid = self._uids.get(pid)
         if uid is None:
             uid = self._uids[pid] = real_user(pid)
         self._used[uid] += looks
-        return self._used[uid] <= (_OF_ROOT if uid == 0 else _OF_A_USER)
+        return self._used[uid] <= (_LOOKS_FOR_ROOT if uid == 0 else _LOOKS_PER_USER)

@@ -1,39 +1,45 @@
-"""What a pass over the host finds (`scan`)."""
+"""The result of a scan of the host (`scan`)."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from nsbroker.daemon.discovery.relations import Relations
 from nsbroker.linux.process_table import Facts
-from nsbroker.model.description import Holder
+from nsbroker.model.description import Reference
 from nsbroker.model.identity import NamespaceType
 
 TYPES = tuple(NamespaceType)
 
 
-class Member(NamedTuple):
-    """A process, and the namespaces that it is in: `net:[4026531840]` and so on, in the order of TYPES."""
+class ScannedProcess(NamedTuple):
+    """A process, and the ids of the namespaces that it is in, like `net:[4026531840]`, in the order of TYPES."""
 
     facts: Facts
-    links: tuple[str, ...]
+    ns_ids: tuple[str, ...]
 
 
-class Sighting(NamedTuple):
-    """Something else that keeps the namespace `link` alive; `members` are the process's own namespaces."""
+class ScannedReference(NamedTuple):
+    """Something other than the processes in it that keeps the namespace `ns_id` alive.
 
-    link: str
-    holder: Holder
-    member: Member | None
+    `process` is the process through which it was found.  It is None for a mount that the broker itself sees, for another
+    namespace, and for what the broker holds under a name.
+    """
+
+    ns_id: str
+    reference: Reference
+    process: ScannedProcess | None
 
 
 @dataclass(slots=True)
-class Census:
-    """What one pass found.  `places`: where each can be opened (`lookup.open_place`).  `own_mounts`: the mount namespace
-    whose paths the broker itself sees.  `at`: the seconds since boot when it began.
+class ScanResult:
+    """What one scan found.
+
+    `places`: for each namespace, a place at which it can be opened (`search.open_place`).  `own_mounts`: the id of the mount
+    namespace whose paths the broker itself sees.  `at`: the seconds since boot when the scan began.
     """
 
-    members: list[Member] = field(default_factory=list)
-    sightings: list[Sighting] = field(default_factory=list)
+    processes: list[ScannedProcess] = field(default_factory=list)
+    references: list[ScannedReference] = field(default_factory=list)
     places: dict[str, str] = field(default_factory=dict)
     relations: dict[str, Relations] = field(default_factory=dict)
     own_mounts: str = ""

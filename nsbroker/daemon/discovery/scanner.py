@@ -1,4 +1,4 @@
-"""Passes, one at a time, shared by all who ask meanwhile."""
+"""Run scans one at a time, and share each with all who asked before it began."""
 
 import contextlib
 import math
@@ -7,56 +7,61 @@ from collections.abc import Iterator
 import trio
 
 from nsbroker.daemon.discovery import scan
-from nsbroker.daemon.discovery.scan_result import Census
-from nsbroker.daemon.discovery.stall_guard import Progress, Stalled, Stalls
-from nsbroker.daemon.targets.location_cache import Hints
-from nsbroker.errors import QuotaExceeded
+from nsbroker.daemon.discovery.scan_result import ScanResult
+from nsbroker.daemon.discovery.stall_guard import Progress, Stalled, StallGuard
+from nsbroker.daemon.targets.location_cache import LocationCache
+from nsbroker.errors import TimedOut
 
-# Threads that may be held up by processes that do not let themselves be looked at.
+# Threads that may be blocked at once by processes whose entries in /proc cannot be read.
 _THREADS_MAX = 16
-# Seconds without getting on.
+# Seconds without progress after which a scan is given up.
 _STALLED = 1.0
-# Of the time of those who watch, full passes take so much at most; quick ones come in between.
-_SHARE = 0.1
-_FULL_AT_LEAST = 5.0
+# While somebody watches, the pause after a full scan is its duration divided by the share, but at most five seconds.  Scans
+# that are made in the pause are quick ones.
+_FULL_SHARE = 0.1
+_FULL_PAUSE_MAX = 5.0
 
 
-class Passes:
-    """Makes passes on a thread.  `took`: the seconds that the last one took."""
+class Scanner:
+    """Runs scans on a thread.  `took`: the seconds that the last scan took."""
 
-    def __init__(self, hints: Hints) -> None:
-        self._hints = hints
-        self._stalls = Stalls()
+    def __init__(self, locations: LocationCache) -> None:
+        self._locations = locations
+        self._guard = StallGuard()
         self._lock = trio.Lock()
-        self._begun = 0
-        self._made = 0
-        self._made_fully = 0
-        self._shared: Census | None = None
+        self._started = 0
+        self._completed = 0
+        self._completed_full = 0
+        self._shared: ScanResult | None = None
         self._threads = trio.CapacityLimiter(_THREADS_MAX)
         self._ended = -math.inf
         self.took = 0.0
-        # What quick passes build on, as long as somebody wants them, and when a full one is due.
+        # What quick scans build on while somebody follows, and when the next full scan is due.
         self._followers = 0
-        self._last: Census | None = None
+        self._last: ScanResult | None = None
         self._full_due = 0.0
 
-    async def fresh(self, *, patient: bool = False) -> Census:
-        """A census that was begun after this was called.  Passes for the `patient` take half of the time at most, so that
-        users who ask again and again leave some of it to everybody else.
+    async def fresh(self, *, patient: bool = False) -> ScanResult:
+        """Return a full scan that begins after this call.
+
+        With `patient`, first wait for as long as the last scan took.  Scans for patient callers thus take half of the time at
+        most, so that users who ask again and again leave some of it to everybody else.
         """
         if patient:
             await trio.sleep_until(self._ended + self.took)
-        return await self._begun_from_now(quick=False)
+        return await self._scan_from_now(quick=False)
 
-    async def quick(self) -> Census:
-        """The same, for those within `following`: mostly what has changed since the last one (`Earlier` says what that
-        misses), and a full one within ten seconds, or more often where it takes little.
+    async def quick(self) -> ScanResult:
+        """Return a scan that begins after this call.  Call it within `following`.
+
+        Most of these scans look only at what has changed since the last one; `earlier_scan` says what they can miss.  A full
+        scan comes within ten seconds, or more often where it takes little time.
         """
-        return await self._begun_from_now(quick=True)
+        return await self._scan_from_now(quick=True)
 
     @contextlib.contextmanager
     def following(self) -> Iterator[None]:
-        """For calling `quick` again and again: meanwhile the last census is kept."""
+        """Keep the last scan while the block runs, so that `quick` can build on it."""
         self._followers += 1
         try:
             yield
@@ -65,43 +70,43 @@ class Passes:
             if not self._followers:
                 self._last = None
 
-    async def _begun_from_now(self, *, quick: bool) -> Census:
-        before = self._begun
+    async def _scan_from_now(self, *, quick: bool) -> ScanResult:
+        before = self._started
         async with self._lock:
-            if self._shared is None or (self._made if quick else self._made_fully) <= before:
-                taken = self._shared = await self._next(quick=quick)
+            if self._shared is None or (self._completed if quick else self._completed_full) <= before:
+                result = self._shared = await self._scan_once(quick=quick)
             else:
-                taken = self._shared
+                result = self._shared
             if not self._lock.statistics().tasks_waiting:
-                # It is large on large hosts; whoever asked keeps it as long as they need it.
+                # Nobody waits for it any more.  It is large on large hosts, so only the callers keep it now.
                 self._shared = None
-            return taken
+            return result
 
-    async def _next(self, *, quick: bool) -> Census:
-        self._begun += 1
+    async def _scan_once(self, *, quick: bool) -> ScanResult:
+        self._started += 1
         began = trio.current_time()
         known = self._last if quick and began < self._full_due else None
-        # Whoever asks and hangs up must not leave a thread behind that nobody blames anyone for.
+        # Shielded: a caller that hangs up must not leave a blocked thread behind for which no process is blamed.
         with trio.CancelScope(shield=True):
-            taken = await self._make(known)
+            result = await self._scan_until_done(known)
         self._ended = now = trio.current_time()
         self.took = now - began
-        self._made = self._begun
+        self._completed = self._started
         if known is None:
-            self._made_fully = self._made
-            self._full_due = now + min(self.took / _SHARE, _FULL_AT_LEAST)
+            self._completed_full = self._completed
+            self._full_due = now + min(self.took / _FULL_SHARE, _FULL_PAUSE_MAX)
         if self._followers:
-            self._last = taken
-        self._hints.learn(taken.places)
-        return taken
+            self._last = result
+        self._locations.learn(result.places)
+        return result
 
-    async def _make(self, known: Census | None) -> Census:
+    async def _scan_until_done(self, known: ScanResult | None) -> ScanResult:
         while True:
-            progress = Progress(self._stalls)
-            made: list[Census] = []
+            progress = Progress(self._guard)
+            made: list[ScanResult] = []
             failed: list[Exception] = []
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._run, progress, known, made, failed, nursery.cancel_scope)
+                nursery.start_soon(self._run_on_thread, progress, known, made, failed, nursery.cancel_scope)
                 count = -1
                 while count != progress.count:
                     count = progress.count
@@ -113,19 +118,19 @@ class Passes:
             if made:
                 return made[0]
             if not self._threads.available_tokens:
-                raise QuotaExceeded("processes that do not let themselves be looked at")
+                raise TimedOut("processes blocked every attempt to scan the host")
 
-    async def _run(
+    async def _run_on_thread(
         self,
         progress: Progress,
-        known: Census | None,
-        made: list[Census],
+        known: ScanResult | None,
+        made: list[ScanResult],
         failed: list[Exception],
         scope: trio.CancelScope,
     ) -> None:
         def work() -> None:
             try:
-                made.append(scan.take(progress, known))
+                made.append(scan.scan_host(progress, known))
             except Stalled:
                 pass
             except Exception as error:

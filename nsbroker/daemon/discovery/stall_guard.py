@@ -1,8 +1,8 @@
-"""Whom a pass leaves alone: processes that have held one up.
+"""Skip processes that have stalled a scan.
 
-Almost anything that /proc tells of a process waits while that process is in the midst of execve(2), and what that waits for
-can be a file system of its user's making.  A pass says which process it looks at; when it does not get on, its thread is left
-where it is, and until that is free again passes leave out what is that user's (of root only that process).
+Reading almost anything about a process in /proc blocks while that process is inside execve(2), and execve(2) can wait for a
+file system that the process's user made.  A scan records which process it is looking at.  When it makes no progress, its
+thread is abandoned.  Until that thread is free again, scans skip all processes of that user (of root, only that process).
 """
 
 import threading
@@ -12,14 +12,14 @@ from nsbroker.linux.process import real_user
 
 
 class Stalled(Exception):
-    """The pass has been given up meanwhile."""
+    """The scan has been given up."""
 
 
 class Progress:
-    """How far a pass is.  Shared between its thread and who waits for it."""
+    """How far a scan has got.  Shared between the thread that scans and the task that waits for it."""
 
-    def __init__(self, stalls: "Stalls") -> None:
-        self._stalls = stalls
+    def __init__(self, guard: "StallGuard") -> None:
+        self._guard = guard
         self._blamed: tuple[str, int] | None = None
         self._lock = threading.Lock()
         self._ended = False
@@ -27,46 +27,46 @@ class Progress:
         self.count = 0
 
     def may_look(self, pid: int) -> bool:
-        """Whether to look at the process; it is what the pass is at from now on.  Raises Stalled."""
+        """Return whether the scan may look at the process, and if so record that it does.  Raises Stalled when given up."""
         if self._blamed is not None:
             raise Stalled
-        if self._stalls.leaves_out(pid):
+        if self._guard.skips(pid):
             return False
         self.pid = pid
         self.count += 1
         return True
 
     def give_up(self) -> None:
-        """Blame whom the pass is at."""
+        """Give the scan up, and blame the process that it is looking at."""
         with self._lock:
-            # One that has looked at nothing yet waits for a thread.
+            # A scan that has looked at nothing yet is still waiting for a thread: no process is to blame.
             if self.count and not self._ended:
-                self._blamed = self._stalls.blame(self.pid)
+                self._blamed = self._guard.blame(self.pid)
 
     def end(self) -> None:
-        """The thread is free again."""
+        """Record that the thread is free again, and take the blame back."""
         with self._lock:
             self._ended = True
             if self._blamed is not None:
-                self._stalls.forgive(self._blamed)
+                self._guard.forgive(self._blamed)
 
 
-class Stalls:
-    """Who is blamed now."""
+class StallGuard:
+    """Knows which users and processes are blamed for a stalled scan at present."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._blamed: Counter[tuple[str, int]] = Counter()
 
-    def leaves_out(self, pid: int) -> bool:
-        """Whether the process is to be left alone."""
+    def skips(self, pid: int) -> bool:
+        """Return whether scans must skip the process."""
         if not self._blamed:
             return False
         with self._lock:
             return ("pid", pid) in self._blamed or ("uid", real_user(pid)) in self._blamed
 
     def blame(self, pid: int) -> tuple[str, int]:
-        """Leave its user alone, or if that is root, the process."""
+        """Skip the processes of its user, or only this process if the user is root or unknown.  Returns what `forgive` takes."""
         uid = real_user(pid)
         whom = ("uid", uid) if uid > 0 else ("pid", pid)
         with self._lock:
@@ -74,7 +74,7 @@ class Stalls:
         return whom
 
     def forgive(self, whom: tuple[str, int]) -> None:
-        """Take one blame back."""
+        """Take one blame back, given what `blame` returned."""
         with self._lock:
             self._blamed[whom] -= 1
             if not self._blamed[whom]:

@@ -1,155 +1,127 @@
-"""What a peer may see of a census: what it may open, and of that only the holders by which it may open it.
+"""What a peer may see of a scan: the namespaces that it may open, and only the references that let it open them.
 
-Counts, leading processes and holders are made of those alone, so an answer says nothing of the rest.
+Counts, leading processes and references are taken from these alone, so a reply reveals nothing about the rest.
 """
 
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 from msgspec import structs
 
 from nsbroker.daemon.discovery.command_lines import name_of
-from nsbroker.daemon.discovery.scan_result import TYPES, Census, Member, Sighting
+from nsbroker.daemon.discovery.scan_result import TYPES, ScannedProcess, ScannedReference, ScanResult
+from nsbroker.daemon.discovery.visibility import NamedProcess, Visibility
 from nsbroker.daemon.peer import unit_of
 from nsbroker.linux import nsfs, process_table
-from nsbroker.model.description import Holder, HolderKind, LeadingProcess, NamespaceDescription
+from nsbroker.model.description import LeadingProcess, NamespaceDescription, Reference, ReferenceKind
 from nsbroker.model.identity import NamespaceType
 
-_HOLDERS_MAX = 16
+_REFERENCES_MAX = 16
 _NAMES_MAX = 200
-# Of the 65536 bytes of a message, in which a character may take six.
+# In characters.  A message has 65536 bytes at most, and a character can take six of them.
 _PATHS_MAX = 4096
 _NAMES_TEXT_MAX = 4096
 
 
-class Named(NamedTuple):
-    """A process that has a name of its own: a container's first, a unit's."""
-
-    pid: int
-    name: str
-
-
-class Sight:
-    """What one peer may see.  `everything`: the types of which it may see all; else `sees_process` and `sees_sighting` tell
-    which types it sees by them.
-    """
-
-    def __init__(
-        self,
-        everything: frozenset[NamespaceType],
-        sees_process: Callable[[Member], frozenset[NamespaceType]],
-        sees_sighting: Callable[[Sighting], bool],
-        containers: Sequence[Named],
-        more: Iterable[Sighting] = (),
-        number_of: Callable[[int], int | None] = lambda pid: pid,
-    ) -> None:
-        """`more`: what it sees beside the census.  `number_of`: what the peer calls a process, if it can see it at all."""
-        self.everything = everything
-        self.sees_process = sees_process
-        self.sees_sighting = sees_sighting
-        self.containers = containers
-        self.more = tuple(more)
-        self.number_of = number_of
-
-
 class View:
-    """The namespaces of `census` that `sight` shows, of `types`."""
+    """The namespaces of the scan, of the given types, that `visibility` shows."""
 
-    def __init__(self, census: Census, sight: Sight, types: Iterable[NamespaceType]) -> None:
-        self._relations = census.relations
-        self._number_of = sight.number_of
+    def __init__(self, scan: ScanResult, visibility: Visibility, types: Iterable[NamespaceType]) -> None:
+        self._relations = scan.relations
+        self._number_of = visibility.number_of
         self._device = nsfs.device()
         self._counts: Counter[str] = Counter()
-        self._leaders: dict[str, Member] = {}
+        self._leaders: dict[str, ScannedProcess] = {}
         self._containers: dict[str, list[str]] = defaultdict(list)
         self._units: dict[str, dict[str, None]] = defaultdict(dict)
-        self._holders: dict[str, list[Holder]] = defaultdict(list)
+        self._references: dict[str, list[Reference]] = defaultdict(list)
         wanted = frozenset(types)
-        seen = _seen(census, sight, wanted)
-        self._add_members(seen)
-        self._add_sightings(census, sight, wanted)
-        self._add_names(seen, sight.containers)
+        seen = _visible_processes(scan, visibility, wanted)
+        self._add_processes(seen)
+        self._add_references(scan, visibility, wanted)
+        self._add_names(seen, visibility.containers)
 
-    def _add_members(self, seen: Mapping[NamespaceType, Sequence[Member]]) -> None:
-        for kind, members in seen.items():
-            place = TYPES.index(kind)
-            self._counts.update([member.links[place] for member in members])
-            self._leaders.update({member.links[place]: member for member in reversed(members)})
+    def _add_processes(self, seen: Mapping[NamespaceType, Sequence[ScannedProcess]]) -> None:
+        for ns_type, processes in seen.items():
+            place = TYPES.index(ns_type)
+            self._counts.update([process.ns_ids[place] for process in processes])
+            self._leaders.update({process.ns_ids[place]: process for process in reversed(processes)})
 
-    def _add_sightings(self, census: Census, sight: Sight, wanted: frozenset[NamespaceType]) -> None:
-        for sighting in census.sightings:
-            kind = NamespaceType(sighting.link.partition(":")[0])
-            if kind in wanted and (kind in sight.everything or sight.sees_sighting(sighting)):
-                self._add_holder(sighting)
-        for sighting in sight.more:
-            if sighting.link.partition(":")[0] in wanted:
-                self._add_holder(sighting)
+    def _add_references(self, scan: ScanResult, visibility: Visibility, wanted: frozenset[NamespaceType]) -> None:
+        for scanned in scan.references:
+            ns_type = NamespaceType(scanned.ns_id.partition(":")[0])
+            if ns_type in wanted and (ns_type in visibility.everything or visibility.sees_reference(scanned)):
+                self._add_reference(scanned)
+        for scanned in visibility.more:
+            if scanned.ns_id.partition(":")[0] in wanted:
+                self._add_reference(scanned)
 
-    def _add_holder(self, sighting: Sighting) -> None:
-        link, holder, _ = sighting
-        if holder.kind is HolderKind.NAMESPACE and (link in self._counts or _has_others(self._holders.get(link, ()))):
-            # Of what lives by itself, whatever it owns would go on without end.
+    def _add_reference(self, scanned: ScannedReference) -> None:
+        ns_id, reference, _ = scanned
+        if reference.kind is ReferenceKind.NAMESPACE and (
+            ns_id in self._counts or _has_other_kinds(self._references.get(ns_id, ()))
+        ):
+            # It is alive without this reference, and it may own any number of namespaces.
             return
-        holders = self._holders[link]
-        if len(holders) < _HOLDERS_MAX and holder not in holders:
-            holders.append(holder)
+        references = self._references[ns_id]
+        if len(references) < _REFERENCES_MAX and reference not in references:
+            references.append(reference)
 
-    def _add_names(self, seen: Mapping[NamespaceType, Sequence[Member]], containers: Sequence[Named]) -> None:
+    def _add_names(self, seen: Mapping[NamespaceType, Sequence[ScannedProcess]], containers: Sequence[NamedProcess]) -> None:
         names: dict[int, list[str]] = defaultdict(list)
         for named in containers:
             names[named.pid].append(named.name)
         units = _Units()
-        for kind, members in seen.items():
-            place = TYPES.index(kind)
-            for member in members:
-                pid, link = member.facts.pid, member.links[place]
+        for ns_type, processes in seen.items():
+            place = TYPES.index(ns_type)
+            for process in processes:
+                pid, ns_id = process.facts.pid, process.ns_ids[place]
                 if pid in names:
-                    self._containers[link] += names[pid]
-                if not member.facts.is_kernels and (unit := units.of(pid)) is not None:
-                    self._units[link][unit] = None
+                    self._containers[ns_id] += names[pid]
+                if not process.facts.is_kernels and (unit := units.of(pid)) is not None:
+                    self._units[ns_id][unit] = None
 
-    def links(self) -> list[str]:
-        """All of them, by their inodes."""
-        return sorted(self._counts.keys() | self._holders.keys(), key=_inode)
+    def ids(self) -> list[str]:
+        """Return the ids of all namespaces in the view, in the order of their inodes."""
+        return sorted(self._counts.keys() | self._references.keys(), key=_inode)
 
-    def key(self, link: str) -> tuple[str, int | None]:
-        """What tells a namespace from one that has its number later, as far as the kernel does."""
-        relations = self._relations.get(link)
-        return link, relations and relations.id
+    def key(self, ns_id: str) -> tuple[str, int | None]:
+        """Return what tells a namespace apart from a later one with the same inode, as far as the kernel can."""
+        relations = self._relations.get(ns_id)
+        return ns_id, relations and relations.id
 
-    def leaders(self, links: Iterable[str]) -> list[Member]:
-        """The leading processes of these."""
-        return [self._leaders[link] for link in links if link in self._leaders]
+    def leaders(self, ns_ids: Iterable[str]) -> list[ScannedProcess]:
+        """Return the leading processes of these namespaces."""
+        return [self._leaders[ns_id] for ns_id in ns_ids if ns_id in self._leaders]
 
-    def describe(self, link: str, commands: Mapping[int, LeadingProcess]) -> NamespaceDescription:
-        """One of them, with what is known of leading processes, by their numbers."""
-        relations = self._relations.get(link)
-        leader = self._leaders.get(link)
+    def describe(self, ns_id: str, commands: Mapping[int, LeadingProcess]) -> NamespaceDescription:
+        """Describe one namespace.  `commands`: what is known of leading processes, by pid."""
+        relations = self._relations.get(ns_id)
+        leader = self._leaders.get(ns_id)
         return NamespaceDescription(
-            type=NamespaceType(link.partition(":")[0]),
-            inode=_inode(link),
+            type=NamespaceType(ns_id.partition(":")[0]),
+            inode=_inode(ns_id),
             device=self._device,
-            processes=self._counts[link],
+            processes=self._counts[ns_id],
             id=relations and relations.id,
             owner=None if relations is None or relations.owner is None else _inode(relations.owner),
             owner_uid=relations and relations.owner_uid,
             parent=None if relations is None or relations.parent is None else _inode(relations.parent),
-            process=None if leader is None else self._numbered(commands.get(leader.facts.pid) or name_of(leader)),
-            holders=_told(self._holders.get(link), self._number_of),
-            containers=_trimmed(self._containers.get(link)),
-            units=_trimmed(self._units.get(link)),
+            process=None if leader is None else self._translate_process(commands.get(leader.facts.pid) or name_of(leader)),
+            references=_prepare_references(self._references.get(ns_id), self._number_of),
+            containers=_truncate(self._containers.get(ns_id)),
+            units=_truncate(self._units.get(ns_id)),
         )
 
-    def _numbered(self, process: LeadingProcess) -> LeadingProcess | None:
-        """The process by the number that the peer has for it; None when it has none."""
+    def _translate_process(self, process: LeadingProcess) -> LeadingProcess | None:
+        """Return `process` with its pid translated into the peer's PID namespace; None when it has none there."""
         number = self._number_of(process.pid)
         return None if number is None else structs.replace(process, pid=number)
 
 
 class _Units:
-    """The units of processes.  Most have their control groups in common with others."""
+    """Finds the units of processes.  Most processes share their control groups with others, so results are cached."""
 
     def __init__(self) -> None:
         self._by_process: dict[int, str | None] = {}
@@ -165,46 +137,50 @@ class _Units:
         return self._by_process[pid]
 
 
-def _seen(census: Census, sight: Sight, wanted: frozenset[NamespaceType]) -> dict[NamespaceType, list[Member]]:
-    seen: dict[NamespaceType, list[Member]] = dict.fromkeys(wanted & sight.everything, census.members)
-    rest = wanted - sight.everything
+def _visible_processes(
+    scan: ScanResult, visibility: Visibility, wanted: frozenset[NamespaceType]
+) -> dict[NamespaceType, list[ScannedProcess]]:
+    seen: dict[NamespaceType, list[ScannedProcess]] = dict.fromkeys(wanted & visibility.everything, scan.processes)
+    rest = wanted - visibility.everything
     if rest:
-        seen |= {kind: [] for kind in rest}
-        for member in census.members:
-            for kind in sight.sees_process(member) & rest:
-                seen[kind].append(member)
+        seen |= {ns_type: [] for ns_type in rest}
+        for process in scan.processes:
+            for ns_type in visibility.sees_process(process) & rest:
+                seen[ns_type].append(process)
     return seen
 
 
-def _has_others(holders: Sequence[Holder]) -> bool:
-    return any(holder.kind is not HolderKind.NAMESPACE for holder in holders)
+def _has_other_kinds(references: Sequence[Reference]) -> bool:
+    return any(reference.kind is not ReferenceKind.NAMESPACE for reference in references)
 
 
-def _told(holders: Sequence[Holder] | None, number_of: Callable[[int], int | None]) -> list[Holder] | None:
-    """As they go on the wire, which takes text alone, and so much of it: what a path has in it that is none is written as
-    escapes, and of long ones not all are told.  Processes have the numbers that the peer has for them, or none.
+def _prepare_references(references: Sequence[Reference] | None, number_of: Callable[[int], int | None]) -> list[Reference] | None:
+    """Return the references as a reply can carry them.
+
+    Bytes of a path that are not text become escapes.  When the paths become too long for a reply, the rest of the references
+    is left out.  Processes get the pids that they have for the peer; if the peer cannot see the process, only the kind is left.
     """
-    if holders is None:
+    if references is None:
         return None
-    told = []
+    prepared = []
     left = _PATHS_MAX
-    for holder in holders:
-        if holder.pid is not None:
-            number = number_of(holder.pid)
-            holder = Holder(holder.kind) if number is None else structs.replace(holder, pid=number)
-        path = None if holder.path is None else os.fsencode(holder.path).decode(errors="backslashreplace")
+    for reference in references:
+        if reference.pid is not None:
+            number = number_of(reference.pid)
+            reference = Reference(reference.kind) if number is None else structs.replace(reference, pid=number)
+        path = None if reference.path is None else os.fsencode(reference.path).decode(errors="backslashreplace")
         left -= len(path or "")
         if left >= 0:
-            told.append(structs.replace(holder, path=path))
-    return told
+            prepared.append(structs.replace(reference, path=path))
+    return prepared
 
 
-def _inode(link: str) -> int:
-    return int(link.partition("[")[2][:-1])
+def _inode(ns_id: str) -> int:
+    return int(ns_id.partition("[")[2][:-1])
 
 
-def _trimmed(names: Iterable[str] | None) -> list[str] | None:
-    """As many names as fit into a reply."""
+def _truncate(names: Iterable[str] | None) -> list[str] | None:
+    """Return as many of the names as fit into a reply."""
     if names is None:
         return None
     kept: list[str] = []

@@ -1,52 +1,90 @@
-"""Which of the things of a census a peer's rules let it see."""
+"""Decide which processes and references of a scan the rules let a peer see."""
 
 import errno
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
-from nsbroker.daemon.discovery.scan_result import TYPES, Member, Sighting
-from nsbroker.daemon.discovery.view import Named, Sight
+from nsbroker.daemon.discovery.scan_result import TYPES, ScannedProcess, ScannedReference
 from nsbroker.daemon.engines.container import Container
 from nsbroker.daemon.engines.registry import distinct
 from nsbroker.daemon.peer import Peer
 from nsbroker.daemon.policy.grants import Grants
-from nsbroker.daemon.targets.held_store import Holder as Held
+from nsbroker.daemon.targets.held_store import HeldStore
 from nsbroker.daemon.targets.pinned import PinnedContainer
 from nsbroker.linux.credentials import Credentials
 from nsbroker.linux.process import Process
-from nsbroker.model.description import Holder, HolderKind
-from nsbroker.model.identity import NamespaceType
+from nsbroker.model.description import Reference, ReferenceKind
+from nsbroker.model.identity import NamespaceType, format_id
 from nsbroker.namespace.opening import NAME_DIRECTORIES
 
 _NONE: frozenset[NamespaceType] = frozenset()
 
 
-def sight_of(
-    grants: Grants, peer: Peer, containers: Mapping[Container, frozenset[NamespaceType]], units: Sequence[Named], held: Held
-) -> Sight:
-    """What `peer`, whose rules these are, may see.  `containers`: those of which it may open something, and what; `units`:
-    main processes of units that a rule names.
+class NamedProcess(NamedTuple):
+    """A process with a name: the first process of a container, or the main process of a unit."""
+
+    pid: int
+    name: str
+
+
+class Visibility:
+    """What one peer may see.
+
+    `everything`: the types of which it may see all namespaces.  For the other types, `sees_process` returns the types that it
+    may see through a process, and `sees_reference` whether it may see the namespace of a reference.
+    """
+
+    def __init__(
+        self,
+        everything: frozenset[NamespaceType],
+        sees_process: Callable[[ScannedProcess], frozenset[NamespaceType]],
+        sees_reference: Callable[[ScannedReference], bool],
+        containers: Sequence[NamedProcess],
+        more: Iterable[ScannedReference] = (),
+        number_of: Callable[[int], int | None] = lambda pid: pid,
+    ) -> None:
+        """`more`: what it sees beside the scan.  `number_of`: the pid that a process has for the peer, None if it cannot see it."""
+        self.everything = everything
+        self.sees_process = sees_process
+        self.sees_reference = sees_reference
+        self.containers = containers
+        self.more = tuple(more)
+        self.number_of = number_of
+
+
+def visibility_for(
+    grants: Grants,
+    peer: Peer,
+    containers: Mapping[Container, frozenset[NamespaceType]],
+    units: Sequence[NamedProcess],
+    held: HeldStore,
+) -> Visibility:
+    """Return what `peer`, who has `grants`, may see.
+
+    `containers`: the containers of which it may open something, with the types that it may open.  `units`: the main processes
+    of the units that a rule names.
     """
     everything = grants.everywhere()
     by_pid: dict[int, frozenset[NamespaceType]] = {}
     for container, types in containers.items():
         by_pid[container.pid] = by_pid.get(container.pid, _NONE) | types
-    # One that several engines know has the name by which people know it.
-    labels = [Named(container.pid, container.target) for container in distinct(containers)]
+    # A container that several engines list gets the name of the engine that people run it with.
+    labels = [NamedProcess(container.pid, container.target) for container in distinct(containers)]
     for unit in units:
         by_pid[unit.pid] = by_pid.get(unit.pid, _NONE) | grants.types((unit.name,), own=False)
-    return Sight(
+    return Visibility(
         everything,
-        _Processes(grants, peer, by_pid).types,
-        _Sightings(grants, peer).sees,
+        _ProcessRules(grants, peer, by_pid).types,
+        _ReferenceRules(grants, peer).sees,
         labels,
-        _held(grants, peer, held),
+        _held_references(grants, peer, held),
         peer.number_of,
     )
 
 
-class _Processes:
-    """Processes: by number, as the peer's own, and as what containers and units begin with."""
+class _ProcessRules:
+    """Decides about processes: by pid, as the peer's own, and as the named processes of containers and units."""
 
     def __init__(self, grants: Grants, peer: Peer, by_pid: dict[int, frozenset[NamespaceType]]) -> None:
         self._grants = grants
@@ -54,41 +92,42 @@ class _Processes:
         self._named = grants.has_kind("pid")
         self._by_pid = by_pid
 
-    def types(self, member: Member) -> frozenset[NamespaceType]:
-        pid = member.facts.pid
+    def types(self, process: ScannedProcess) -> frozenset[NamespaceType]:
+        pid = process.facts.pid
         types = self._by_pid.get(pid, _NONE)
-        own = self._user is not None and _is_own(member, self._user)
+        own = self._user is not None and _is_own(process, self._user)
         if own or self._named:
             types |= self._grants.types((f"pid:{pid}",), own=own)
         return types
 
 
-class _Sightings:
-    """Threads, names and paths that rules name; and namespaces, by their ids."""
+class _ReferenceRules:
+    """Decides about references: by the threads, names and paths in rules, and by the ids of namespaces in rules."""
 
     def __init__(self, grants: Grants, peer: Peer) -> None:
         self._grants = grants
         self._user = None if peer.anonymous or not grants.has_own else peer.credentials
-        self._ids = [kind for kind in NamespaceType if grants.has_kind(kind)]
+        self._ids = [ns_type for ns_type in NamespaceType if grants.has_kind(ns_type)]
 
-    def sees(self, sighting: Sighting) -> bool:
-        link, holder, member = sighting
-        kind = NamespaceType(link.partition(":")[0])
-        if kind in self._ids and kind in self._grants.types((link,), own=False):
+    def sees(self, scanned: ScannedReference) -> bool:
+        ns_id, reference, process = scanned
+        ns_type = NamespaceType(ns_id.partition(":")[0])
+        if ns_type in self._ids and ns_type in self._grants.types((ns_id,), own=False):
             return True
-        if holder.kind is HolderKind.THREAD and member is not None:
-            own = self._user is not None and _is_own(member, self._user, holder.number)
-            return kind in self._grants.types((f"tid:{holder.pid}/{holder.number}",), own=own)
-        if holder.kind is HolderKind.MOUNT and holder.pid is None:
-            return any(kind in self._grants.types((name,), own=False) for name in _names_of_file(holder.path or ""))
+        if reference.kind is ReferenceKind.THREAD and process is not None:
+            own = self._user is not None and _is_own(process, self._user, reference.number)
+            return ns_type in self._grants.types((f"tid:{reference.pid}/{reference.number}",), own=own)
+        if reference.kind is ReferenceKind.MOUNT and reference.pid is None:
+            return any(ns_type in self._grants.types((name,), own=False) for name in _names_of_file(reference.path or ""))
         return False
 
 
-def _is_own(member: Member, user: Credentials, tid: int | None = None) -> bool:
-    """Whether the process (or one of its threads) is the user's own, and still the one that was seen: all its uids are the
-    user's, and the kernel lets that user look into it.
+def _is_own(scanned: ScannedProcess, user: Credentials, tid: int | None = None) -> bool:
+    """Return whether the process (or its thread `tid`) is the user's own and still the one that was scanned.
+
+    It is the user's own when all its uids are the user's and the kernel lets that user look into it.
     """
-    facts = member.facts
+    facts = scanned.facts
     if facts.is_kernels:
         return False
     try:
@@ -96,26 +135,26 @@ def _is_own(member: Member, user: Credentials, tid: int | None = None) -> bool:
             if process.info().uids != (user.uid,) * 4:
                 return False
             if user.uid == os.geteuid() != 0:
-                return _is_in(process, member, tid)
+                return _is_in_same_namespaces(process, scanned, tid)
             process.prepare()
             with user:
-                return _is_in(process, member, tid)
+                return _is_in_same_namespaces(process, scanned, tid)
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):
             raise
         return False
 
 
-def _is_in(process: Process, member: Member, tid: int | None) -> bool:
-    """Whether it is where the one was that was seen, so that it makes no difference if it is another.
+def _is_in_same_namespaces(process: Process, scanned: ScannedProcess, tid: int | None) -> bool:
+    """Return whether the process is in the namespaces of the scanned process, so that it does not matter if it is another one.
 
-    Not its start time is compared: reading that can wait for the process.  Of a thread only whether it lets itself be
-    looked at.  Raises OSError when it does not.
+    Its start time is not compared, because reading it can block.  Of a thread, only whether its namespaces can be opened is
+    checked.  Raises OSError when they cannot.
     """
-    for kind, link in zip(TYPES, member.links, strict=True):
-        fd = process.open_namespace(kind)
+    for ns_type, ns_id in zip(TYPES, scanned.ns_ids, strict=True):
+        fd = process.open_namespace(ns_type)
         try:
-            if tid is None and link != f"{kind}:[{os.fstat(fd).st_ino}]":
+            if tid is None and ns_id != format_id(ns_type, os.fstat(fd).st_ino):
                 return False
         finally:
             os.close(fd)
@@ -127,24 +166,20 @@ def _names_of_file(path: str) -> list[str]:
     return [f"path:{path}", *([f"name:{name}"] if folder in NAME_DIRECTORIES else [])]
 
 
-def types_of(container: Container, process: Process, grants: Grants, peer: Peer) -> frozenset[NamespaceType]:
-    """What the peer may open of a container, whose first process this takes.  Raises BrokerError, OSError."""
-    pinned = PinnedContainer(container, process)
-    try:
-        own = not peer.anonymous and pinned.is_of(peer.uid) and pinned.is_open_to(peer.credentials)
-        return grants.types(pinned.names, own=own)
-    finally:
-        pinned.close()
+def openable_types(pinned: PinnedContainer, grants: Grants, peer: Peer) -> frozenset[NamespaceType]:
+    """Return the types that the peer may open of the container `pinned` (borrowed)."""
+    own = pinned.belongs_to(peer) and pinned.is_open_to(peer.credentials)
+    return grants.types(pinned.names, own=own)
 
 
-def _held(grants: Grants, peer: Peer, held: Held) -> list[Sighting]:
+def _held_references(grants: Grants, peer: Peer, held: HeldStore) -> list[ScannedReference]:
     found = []
     for one in held:
         name = f"name:{one.name}"
         types = grants.types_of_held(name, own=peer.owns(one.uid))
         found += [
-            Sighting(str(space), Holder(HolderKind.DESCRIPTOR, path=name), None)
-            for kind, space in one.spaces.items()
-            if kind in types
+            ScannedReference(str(ns), Reference(ReferenceKind.DESCRIPTOR, path=name), None)
+            for ns_type, ns in one.namespaces.items()
+            if ns_type in types
         ]
     return found

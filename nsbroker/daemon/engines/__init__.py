@@ -1,1 +1,1 @@
-"""Container engines: one file for each, what they share, and the registry that asks them."""
+"""Container engines: one file for each, what they share, and the registry that queries them."""

@@ -1,7 +1,7 @@
-"""What an engine says of a container, and how that is held against the process it names.
+"""A container as its engine describes it, and the proof that the process it names really is the container's.
 
-No number that an engine gives is believed alone: the process is pinned first, and then shown to be the container's, by
-the time it started or the control group it is in.
+A process number from an engine is never trusted alone.  The process is pinned first.  Then its start time or its control
+group must show that it belongs to the container.
 """
 
 import enum
@@ -15,14 +15,14 @@ from nsbroker.linux.process import Process
 from nsbroker.model.target import PID_MAX
 
 _RANDOM_ID = "[0-9a-f]{64}"
-# What engines make up: ids, which some use as names, too (also cut off by those that register containers with machined), and
-# what podman and docker compose call their own helpers and leftovers, which begins with a part of an id.
+# Words that an engine made up.  Some engines use the id as the name, and some that register containers with machined shorten it.
+# podman and docker compose name their own helpers and leftovers after the first 12 digits of an id.
 _NO_NAME = re.compile(rf"([^/]+/)?({_RANDOM_ID}|[0-9a-f]{{32}}|[0-9a-f]{{12}}(-infra|-service|_.*))")
 _ANY_CONTAINER = re.compile(rf"lxc\.payload\..*|((docker|cri-containerd|libpod)-)?{_RANDOM_ID}(\.scope)?")
 
 
 class State(enum.StrEnum):
-    """What a container does; the engines' own words, brought down to these."""
+    """The state of a container.  The words that the engines use are mapped to these."""
 
     CREATED = "created"
     RUNNING = "running"
@@ -32,7 +32,7 @@ class State(enum.StrEnum):
 
     @classmethod
     def of(cls, word: str) -> "State":
-        """What an engine calls `word`, in any case."""
+        """Return the state that an engine calls `word`, in upper or lower case; ENDED for any unknown word."""
         return _STATES.get(word.lower(), cls.ENDED)
 
 
@@ -52,7 +52,7 @@ _STATES = {
     "opening": State.RESTARTING,
 }
 _WITHOUT_PROCESS = {
-    State.CREATED: "the container was created, and not started yet",
+    State.CREATED: "the container was created but is not started yet",
     State.RESTARTING: "the container is (re)starting and has no process right now: try again",
     State.ENDED: "the container has ended: start it first",
 }
@@ -65,59 +65,66 @@ class Container:
     engine: str
     id: str
     names: tuple[str, ...]
-    """How people call it, and rules; the first is the one that answers use.  None where it has only a random id."""
+    """The names that people and rules use; replies use the first.  Empty when the container has only a random id."""
     state: State
     pid: int = 0
-    """Its first process, 0 without one: a number, to be pinned and proved."""
+    """The number of its first process, 0 without one.  It is not proved yet: see `pin`."""
     start_time: int | None = None
-    """When that process started, in clock ticks since boot, where the engine says so."""
+    """When that process started, in clock ticks since boot; None when the engine does not say."""
     groups: tuple[str, ...] = ()
-    """Otherwise: names that a component of its control group has one of."""
+    """The proof when there is no start time: a component of the process's control group path must be one of these names."""
     is_init: bool = False
-    """Whether that process has to be the first of a PID namespace of its own."""
+    """Whether that process must also be the first process of its own PID namespace."""
     user: int = 0
-    """Who runs the engine."""
+    """The uid of the user who runs the engine; for machined, of the user who registered the container."""
     aliases: tuple[str, ...] = ()
-    """What it is found by, too, but what others than its engine's users gave: no names for rules."""
+    """Extra names from labels, for lookup only: rules never match them."""
     pod: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def target(self) -> str:
-        """How answers and records name it.  What a user's own engine says is told apart: no rule can mean it by name."""
+        """The target by which replies and records name it.
+
+        A container of a user's rootless engine is marked with the uid (podman@1000:web): no rule can match it by name.
+        """
         engine = f"{self.engine}@{self.user}" if self.user else self.engine
         return f"{engine}:{self.word}"
 
     @property
     def word(self) -> str:
-        """What people call it: its first name, or its id where it has none."""
+        """Its first name, or its id when it has no name."""
         return self.names[0] if self.names else self.id
 
     def rule_names(self) -> tuple[str, ...]:
-        """The targets by which a rule may name it: none where anybody but root gives the names."""
+        """Return the targets that rules match against: none when another user than root chose the names."""
         if self.user:
             return ()
-        # Not by id: ids are random, and a pattern for names would fit some of them by chance.
+        # Ids are left out: they are random, so a pattern that is meant for names would match some of them by chance.
         words = [word for word in self.names if not is_random(word)]
         return tuple(f"{kind}:{word}" for word in words for kind in (self.engine, "container"))
 
     def pin(self) -> Process:
-        """Its first process, proved to be that (the caller's to close).  Raises NoSuchTarget, EngineUnavailable."""
+        """Pin its first process and prove that it is the container's.  The caller closes it.  Can block.
+
+        Raises NoSuchTarget when the container has no process, or another one than its engine names; EngineUnavailable when
+        what the engine says cannot be right.
+        """
         if not self.pid:
             if self.state in _WITHOUT_PROCESS:
                 raise NoSuchTarget(self.target, _WITHOUT_PROCESS[self.state])
-            raise EngineUnavailable(self.engine, f"says that {self.word} is {self.state}, but not as which process")
+            raise EngineUnavailable(self.engine, f"it says that {self.word} is {self.state}, but does not name its process")
         if not 0 < self.pid <= PID_MAX:
-            raise EngineUnavailable(self.engine, f"says that {self.word} is process {self.pid}, which cannot be")
+            raise EngineUnavailable(self.engine, f"it names process {self.pid} for {self.word}, which is no valid process number")
         try:
             process = Process.open(self.pid)
         except OSError as error:
             raise NoSuchTarget(self.target, "the container's process has ended") from error
         try:
-            if not self._is(process):
+            if not self._is_proved(process):
                 raise NoSuchTarget(
                     self.target,
-                    f"process {self.pid}, which the engine names, is not the container's: it has ended, or the engine errs",
+                    f"process {self.pid}, which the engine names, is not the container's: that has ended, or the engine is wrong",
                 )
         except OSError as error:
             process.close()
@@ -127,7 +134,7 @@ class Container:
             raise
         return process
 
-    def _is(self, process: Process) -> bool:
+    def _is_proved(self, process: Process) -> bool:
         if self.is_init and not process.is_init():
             return False
         if self.start_time is not None:
@@ -135,37 +142,42 @@ class Container:
         return any(self._is_group(path) for path in process.cgroups().values())
 
     def _is_group(self, path: str) -> bool:
-        # Below a container's group its own processes give the names, and below a user's slice the user does: only the
-        # first counts that looks like a container's.
-        form = "|".join(re.escape(group).replace(self.id, _RANDOM_ID) for group in self.groups)
+        # Only the first component that looks like a container's group counts.  Below it, the container's own processes can
+        # make groups with any name; and below a user's slice, that user can.
+        pattern = "|".join(re.escape(group).replace(self.id, _RANDOM_ID) for group in self.groups)
         for part in path.split("/"):
             if part in self.groups:
                 return True
-            if re.fullmatch(form, part) or _ANY_CONTAINER.fullmatch(part) or (part == "user.slice" and not self.user):
+            if re.fullmatch(pattern, part) or _ANY_CONTAINER.fullmatch(part) or (part == "user.slice" and not self.user):
                 return False
         return False
 
 
 def is_random(word: str) -> bool:
-    """Whether an engine made `word` up, so that it is an id and no name: `web*` must not fit it by chance."""
+    """Return whether an engine made `word` up, so that it counts as an id and not as a name.
+
+    A rule's pattern such as `web*` must not match it by chance.
+    """
     return _NO_NAME.fullmatch(word) is not None
 
 
 class Engine(Protocol):
-    """One engine, at one place.  Both methods ask anew each time, and raise EngineUnavailable or OSError when it cannot
-    be asked; whoever calls sets the deadline.
+    """One engine at one path.
+
+    Both methods query the engine anew on each call, and raise EngineUnavailable or OSError when it cannot be queried.  They
+    have no deadline of their own: the caller sets one.
     """
 
     @property
     def name(self) -> str:
-        """Its word in a target."""
+        """The engine's word in a target, such as `docker` in docker:web."""
 
     @property
     def place(self) -> str:
-        """Where it is, for people."""
+        """The path of its socket or state directory, for messages."""
 
     async def find(self, word: str) -> list[Container]:
-        """The containers whose name or id is `word`, or whose id begins with it, with or without a process."""
+        """Return the containers whose name or id is `word`, or whose id begins with it, with or without a process."""
 
     async def containers(self) -> list[Container]:
-        """All that have a process."""
+        """Return all containers that have a process."""

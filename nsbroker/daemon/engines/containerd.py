@@ -1,10 +1,12 @@
-"""containerd: a folder for each task, with the number of its first process and the specification it was made from.
+"""containerd, read from its state directory.
 
-Its gRPC API would need a library that runs on threads of its own; the tasks' folders say the same, and are what its
-shims themselves go by.  The namespaces of docker and of Kubernetes are left to the engines docker and cri, which know
-those containers by the names that people give them.
+Each task has a directory there with the number of its first process and the specification it was made from.  containerd's
+gRPC API would need a library that runs threads of its own; the directories say the same, and containerd's shims use them, too.
+containerd's namespaces of docker and of Kubernetes are left to the engines docker and cri, which know those containers by the
+names that people give them.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -14,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from nsbroker.daemon.engines.container import Container, State, is_random
-from nsbroker.daemon.engines.trusted_directory import Folder, in_thread, read_each
+from nsbroker.daemon.engines.trusted_directory import TrustedDirectory, in_thread, read_each
 from nsbroker.model.target import is_container_name
 
 PLACES = ("/run/containerd",)
@@ -40,7 +42,7 @@ class _RuncState(Struct):
 
 
 class Task(NamedTuple):
-    """What is constant about a task: the annotations and the control groups of its specification."""
+    """What never changes about a task: the annotations and the control groups of its specification."""
 
     annotations: Mapping[str, str]
     groups: tuple[str, ...]
@@ -51,60 +53,70 @@ _runc_states = msgspec.json.Decoder(_RuncState)
 
 
 class Tasks:
-    """The tasks of one containerd.  A specification is read once: it is kept as long as its file is the very same."""
+    """The tasks of one containerd.  A specification is read once, and kept in a cache as long as its file stays unchanged."""
 
     def __init__(self, place: Path, engine: str) -> None:
         self.place = place
         self._engine = engine
-        self._read: dict[str, tuple[tuple[int, ...], Task]] = {}
+        self._cache: dict[str, tuple[tuple[int, ...], Task]] = {}
 
-    def open(self) -> Folder:
-        """The folder that the functions below look in.  Raises as `Folder`."""
-        return Folder(self.place, 0, self._engine)
+    def open(self) -> TrustedDirectory:
+        """Open the state directory for the methods below; the caller closes it.  Raises like TrustedDirectory."""
+        return TrustedDirectory(self.place, 0, self._engine)
 
     @staticmethod
-    def namespaces(folder: Folder) -> list[str]:
-        """The namespaces in which something runs."""
-        return folder.names(_TASKS)
+    def namespaces(directory: TrustedDirectory) -> list[str]:
+        """Return the namespaces of containerd in which something runs."""
+        return directory.names(_TASKS)
 
-    def ids(self, folder: Folder, namespace: str) -> list[str]:
-        """The tasks of a namespace; what was read of those that are gone is forgotten."""
-        ids = folder.names(f"{_TASKS}/{namespace}")
-        there = {f"{namespace}/{name}" for name in ids}
-        # Replaced as a whole: other threads may be reading it.
-        self._read = {key: value for key, value in list(self._read.items()) if key in there or not key.startswith(f"{namespace}/")}
+    def ids(self, directory: TrustedDirectory, namespace: str) -> list[str]:
+        """Return the ids of a namespace's tasks; specifications of tasks that are gone leave the cache."""
+        ids = directory.names(f"{_TASKS}/{namespace}")
+        existing = {f"{namespace}/{name}" for name in ids}
+        # Replace the dictionary as a whole: other threads may be reading it.
+        self._cache = {
+            key: value for key, value in list(self._cache.items()) if key in existing or not key.startswith(f"{namespace}/")
+        }
         return ids
 
-    def task(self, folder: Folder, namespace: str, id: str) -> Task | None:
-        """A task, None when it is gone."""
+    def task(self, directory: TrustedDirectory, namespace: str, id: str) -> Task | None:
+        """Return a task, or None when it is gone."""
         key = f"{namespace}/{id}"
         file = f"{_TASKS}/{key}/config.json"
-        facts = folder.facts(file)
+        facts = directory.facts(file)
         if facts is None:
             return None
         version = (facts.st_ino, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_size)
-        known = self._read.get(key)
+        known = self._cache.get(key)
         if known is not None and known[0] == version:
             return known[1]
-        read = folder.load(file, _specifications)
+        read = directory.load(file, _specifications)
         if read is None:
             return None
         task = Task(read.annotations or {}, _groups(read.linux.cgroups_path))
-        self._read[key] = version, task
+        self._cache[key] = version, task
         return task
 
     @staticmethod
     def container(
-        folder: Folder, namespace: str, id: str, task: Task, engine: str, names: tuple[str, ...], *, shown: str, pod: str = ""
+        directory: TrustedDirectory,
+        namespace: str,
+        id: str,
+        task: Task,
+        engine: str,
+        names: tuple[str, ...],
+        *,
+        shown_id: str,
+        pod: str = "",
     ) -> Container:
-        """The task as a container of `engine` with the id `shown`, and with the process it has now."""
+        """Return the task as a container of `engine` with the id `shown_id` and the process that it has now."""
         key = f"{namespace}/{id}"
-        number = folder.read(f"{_TASKS}/{key}/init.pid") or b""
-        state = folder.load(f"runc/{key}/state.json", _runc_states)
-        created = folder.facts(f"runc/{key}/exec.fifo") is not None
+        number = directory.read(f"{_TASKS}/{key}/init.pid") or b""
+        state = directory.load(f"runc/{key}/state.json", _runc_states)
+        created = directory.facts(f"runc/{key}/exec.fifo") is not None
         return Container(
             engine=engine,
-            id=shown,
+            id=shown_id,
             names=names,
             state=State.CREATED if created else State.RUNNING if number else State.ENDED,
             pid=int(number) if number.isdigit() and len(number) <= _DIGITS_MAX else 0,
@@ -116,58 +128,75 @@ class Tasks:
 
 
 def _groups(path: str) -> tuple[str, ...]:
-    """The last component of the control group: of /PARENT/ID, or of systemd's form SLICE:PREFIX:ID."""
+    """Return the last component of a control group, which is written as /PARENT/ID or in systemd's form SLICE:PREFIX:ID."""
     parts = path.split(":")
     if len(parts) == 3:
         return (f"{parts[1]}-{parts[2]}.scope",)
     return tuple(path.rsplit("/", 1)[-1:]) if path else ()
 
 
-class Containerd:
-    """All tasks that are not docker's or Kubernetes': ID in containerd's namespace `default`, NAMESPACE/ID in others."""
+class TaskEngine(ABC):
+    """An engine whose containers are tasks of containerd."""
 
-    name = "containerd"
+    name: str
 
     def __init__(self, place: Path) -> None:
         self.place = str(place)
         self._tasks = Tasks(place, self.name)
 
     async def find(self, word: str) -> list[Container]:
-        """By id, NAMESPACE/ID, the name that nerdctl gives, or the beginning of an id."""
+        """Find containers by name, by id, or by the beginning of an id."""
         return await in_thread(self._find, word)
 
     async def containers(self) -> list[Container]:
-        """All that have a task."""
+        """List all containers that have a task."""
         return await in_thread(self._find, "")
 
     def _find(self, word: str) -> list[Container]:
-        with self._tasks.open() as folder:
-            return list(self._fitting(folder, word))
+        with self._tasks.open() as directory:
+            return list(self._match(directory, word))
 
-    def _fitting(self, folder: Folder, word: str) -> Iterator[Container]:
+    @abstractmethod
+    def _match(self, directory: TrustedDirectory, word: str) -> Iterator[Container]:
+        """Return the containers that match `word`; all for an empty word."""
+
+
+class Containerd(TaskEngine):
+    """All tasks but those of docker and Kubernetes.
+
+    A container is called ID in containerd's namespace `default`, and NAMESPACE/ID in others.  The name that nerdctl gave it can
+    stand in the place of the id.
+    """
+
+    name = "containerd"
+
+    def _match(self, directory: TrustedDirectory, word: str) -> Iterator[Container]:
         only = word.rpartition("/")[0]
-        for namespace in self._tasks.namespaces(folder):
+        for namespace in self._tasks.namespaces(directory):
             if namespace in _OTHERS or only not in ("", namespace):
                 continue
             prefix = "" if namespace == _DEFAULT else f"{namespace}/"
-            read = partial(self._read, folder, namespace, prefix, word)
+            read = partial(self._read, directory, namespace, prefix, word)
             wanted = word.removeprefix(prefix) if word.startswith(prefix) else ""
-            yield from read_each(read, self._tasks.ids(folder, namespace), wanted)
+            yield from read_each(read, self._tasks.ids(directory, namespace), wanted)
 
-    def _read(self, folder: Folder, namespace: str, prefix: str, word: str, id: str) -> Container | None:
-        """The task `id`, when `word` fits it.  What process it has is read of those alone."""
-        shown = prefix + id
-        task = self._tasks.task(folder, namespace, id)
+    def _read(self, directory: TrustedDirectory, namespace: str, prefix: str, word: str, id: str) -> Container | None:
+        """Return the container of task `id`; None when there is no such task or `word` does not match.
+
+        The process is read only after a match.
+        """
+        shown_id = prefix + id
+        task = self._tasks.task(directory, namespace, id)
         if task is None:
             return None
-        # nerdctl's ids are random; those of others are what people call it.
-        said = (task.annotations.get(_NERDCTL_NAME, ""), "" if is_random(id) else id)
-        names = tuple(dict.fromkeys(prefix + name for name in said if is_container_name(name)))
-        if word not in names and not shown.startswith(word):
+        # nerdctl makes up random ids, and keeps the name in an annotation.  Other clients let people choose the id.
+        words = (task.annotations.get(_NERDCTL_NAME, ""), "" if is_random(id) else id)
+        names = tuple(dict.fromkeys(prefix + name for name in words if is_container_name(name)))
+        if word not in names and not shown_id.startswith(word):
             return None
-        return self._tasks.container(folder, namespace, id, task, self.name, names, shown=shown)
+        return self._tasks.container(directory, namespace, id, task, self.name, names, shown_id=shown_id)
 
 
-def engine(place: Path, user: int) -> Containerd:  # noqa: ARG001 - users' own are in mount namespaces of theirs
-    """Containerd with its state at `place`."""
+def engine(place: Path, user: int) -> Containerd:  # noqa: ARG001 - a rootless containerd is in a mount namespace of its user's
+    """Return containerd with its state directory at `place`."""
     return Containerd(place)

@@ -1,4 +1,4 @@
-"""crun: ID/status in its folder."""
+"""crun, read from the file ID/status of each container in its state directory."""
 
 from pathlib import Path
 
@@ -20,5 +20,5 @@ _decoder = msgspec.json.Decoder(_Status)
 
 
 def engine(place: Path, user: int) -> OciRuntime[_Status]:
-    """Crun with its state at `place` (`crun --root`)."""
+    """Return crun with its state directory at `place` (`crun --root`)."""
     return OciRuntime("crun", place, user, "status", _decoder, lambda status: FirstProcess(status.pid, status.process_start_time))

@@ -1,4 +1,4 @@
-"""docker, by the Engine API on its socket; podman serves the same API."""
+"""docker, queried over the Engine API on its socket; podman serves the same API."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from nsbroker.daemon.engines import http
 from nsbroker.daemon.engines.container import Container, State
-from nsbroker.daemon.engines.query import ask_each
+from nsbroker.daemon.engines.query import query_each
 from nsbroker.errors import EngineUnavailable
 from nsbroker.model.target import is_container_name
 
@@ -18,7 +18,7 @@ PLACES = ("/run/docker.sock",)
 USER_PLACES = ("{runtime}/docker.sock",)
 _PROJECT = "com.docker.compose.project"
 _SERVICE = "com.docker.compose.service"
-_MANY = 5000
+_CONTAINERS_MAX = 5000
 T = TypeVar("T")
 
 
@@ -47,7 +47,10 @@ _many = msgspec.json.Decoder(list[_Listed])
 
 
 class Api:
-    """The Engine API at `place`, served by `user`.  `groups` are the control groups it makes for the container `{id}`."""
+    """The Engine API on the socket `place`, served by the uid `user`.
+
+    `groups` are the names of the control groups that the engine makes for a container, with `{id}` for the container's id.
+    """
 
     def __init__(self, name: str, place: Path, user: int, groups: tuple[str, ...]) -> None:
         self.name = name
@@ -57,57 +60,57 @@ class Api:
         self._groups = groups
 
     async def find(self, word: str) -> list[Container]:
-        """By name, id or prefix, as the engine itself finds it; `PROJECT/SERVICE` by the labels that compose gives."""
+        """Find containers by name, id or the beginning of an id, as the engine does; PROJECT/SERVICE by the labels of compose."""
         if "/" in word:
             project, _, service = word.partition("/")
             return await self._inspect_all(await self._list({"label": [f"{_PROJECT}={project}", f"{_SERVICE}={service}"]}))
-        answer = await self._get(f"/containers/{quote(word)}/json")
-        if answer.status == 200:
-            return [self._container(answer)]
-        if answer.status == 404:
+        response = await self._get(f"/containers/{quote(word)}/json")
+        if response.status == 200:
+            return [self._container(response)]
+        if response.status == 404:
             return []
-        # More than one id begins so: each engine has its own number for that error.
+        # Several ids may begin with the word.  The engines report that with different statuses.
         several = [found for found in await self._list({}) if found.startswith(word)]
         if len(several) < 2:
-            raise EngineUnavailable(self.name, f"{self.place} answers with status {answer.status}")
+            raise EngineUnavailable(self.name, f"{self.place} answered with status {response.status}")
         return await self._inspect_all(several)
 
     async def containers(self) -> list[Container]:
-        """All that run, the paused ones among them."""
+        """List all running containers, including the paused ones."""
         running = await self._list({"status": ["running", "paused"]})
         return [container for container in await self._inspect_all(running) if container.pid]
 
     async def _list(self, filters: Mapping[str, list[str]]) -> list[str]:
         query = quote(msgspec.json.encode(filters).decode())
-        answer = await self._get(f"/containers/json?all=1&filters={query}")
-        if answer.status != 200:
-            raise EngineUnavailable(self.name, f"{self.place} answers with status {answer.status}")
-        return [listed.id for listed in self._decode(_many, answer)]
+        response = await self._get(f"/containers/json?all=1&filters={query}")
+        if response.status != 200:
+            raise EngineUnavailable(self.name, f"{self.place} answered with status {response.status}")
+        return [listed.id for listed in self._decode(_many, response)]
 
     async def _inspect_all(self, ids: list[str]) -> list[Container]:
-        if len(ids) > _MANY:
-            raise EngineUnavailable(self.name, f"{self.place} has more than {_MANY} containers")
-        found = await ask_each(self._inspect, ids)
+        if len(ids) > _CONTAINERS_MAX:
+            raise EngineUnavailable(self.name, f"{self.place} has more than {_CONTAINERS_MAX} containers")
+        found = await query_each(self._inspect, ids)
         return [container for container in found if container is not None]
 
     async def _inspect(self, identifier: str) -> Container | None:
-        answer = await self._get(f"/containers/{quote(identifier)}/json")
-        # One that is gone by now is no error.
-        return self._container(answer) if answer.status == 200 else None
+        response = await self._get(f"/containers/{quote(identifier)}/json")
+        # The container may have ended since its id was listed, which is no error.
+        return self._container(response) if response.status == 200 else None
 
-    async def _get(self, path: str) -> http.Answer:
+    async def _get(self, path: str) -> http.Response:
         return await http.get(self._socket, self._user, self.name, path)
 
-    def _decode(self, decoder: msgspec.json.Decoder[T], answer: http.Answer) -> T:
+    def _decode(self, decoder: msgspec.json.Decoder[T], response: http.Response) -> T:
         try:
-            return decoder.decode(answer.body)
+            return decoder.decode(response.body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise EngineUnavailable(self.name, f"{self.place} answers what makes no sense: {error}") from error
+            raise EngineUnavailable(self.name, f"{self.place} sent an answer that makes no sense: {error}") from error
 
-    def _container(self, answer: http.Answer) -> Container:
-        found = self._decode(_one, answer)
+    def _container(self, response: http.Response) -> Container:
+        found = self._decode(_one, response)
         labels = found.config.labels or {}
-        # An image can have any labels: what they say is good for finding it, not for being allowed.
+        # An image can set any labels, so these are good enough to find the container, but not to allow access to it.
         service = f"{labels.get(_PROJECT, '')}/{labels.get(_SERVICE, '')}"
         return Container(
             engine=self.name,
@@ -123,5 +126,5 @@ class Api:
 
 
 def engine(place: Path, user: int) -> Api:
-    """Docker at the socket `place`."""
+    """Return docker with its API on the socket `place`."""
     return Api("docker", place, user, ("{id}", "docker-{id}.scope"))

@@ -1,4 +1,4 @@
-"""incus: its REST API on a Unix socket; lxd speaks the same."""
+"""incus, queried over its REST API on a Unix socket; lxd has the same API."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from nsbroker.daemon.engines import http
 from nsbroker.daemon.engines.container import Container, State
-from nsbroker.daemon.engines.query import ask_each
+from nsbroker.daemon.engines.query import query_each
 from nsbroker.daemon.engines.trusted_directory import beginning_with
 from nsbroker.errors import EngineUnavailable
 
@@ -51,7 +51,7 @@ _links = msgspec.json.Decoder(_Links)
 
 
 class Incus:
-    """NAME is a container of the project `default`, PROJECT/NAME one of another.  Virtual machines are not containers."""
+    """The containers of incus: NAME in the project `default`, PROJECT/NAME in another.  Virtual machines are left out."""
 
     name = "incus"
 
@@ -61,33 +61,33 @@ class Incus:
         self._user = user
 
     async def find(self, word: str) -> list[Container]:
-        """By name, or the beginning of one in its project: incus has no other ids."""
+        """Find containers by name, or by the beginning of a name in its project: incus has no other ids."""
         project, _, beginning = word.rpartition("/")
-        where = f"project={quote(project or _DEFAULT, safe='')}"
-        # Names cost incus nothing; what it says of the state of one container takes it 20 ms.
-        links = await self._get(_links, f"?{where}")
+        parameter = f"project={quote(project or _DEFAULT, safe='')}"
+        # incus lists names at once, but takes 20 ms for the state of each container: only those that match are read.
+        links = await self._get(_links, f"?{parameter}")
         names = [link.partition("?")[0].rpartition("/")[2] for link in (links and links.metadata) or ()]
-        found = await ask_each(
-            lambda name: self._get(_one, f"/{quote(name)}?recursion=1&{where}"), beginning_with(names, beginning)
+        found = await query_each(
+            lambda name: self._get(_one, f"/{quote(name)}?recursion=1&{parameter}"), beginning_with(names, beginning)
         )
-        # One that is gone by now is no error.
-        return self._containers(answer.metadata for answer in found if answer)
+        # A container may have been removed since its name was listed, which is no error.
+        return self._containers(response.metadata for response in found if response)
 
     async def containers(self) -> list[Container]:
-        """All that run."""
-        answer = await self._get(_many, "?recursion=2&all-projects=true")
-        return [container for container in self._containers((answer and answer.metadata) or ()) if container.pid]
+        """List all running containers."""
+        response = await self._get(_many, "?recursion=2&all-projects=true")
+        return [container for container in self._containers((response and response.metadata) or ()) if container.pid]
 
     async def _get(self, decoder: msgspec.json.Decoder[T], rest: str) -> T | None:
-        answer = await http.get(self._socket, self._user, self.name, f"/1.0/instances{rest}")
-        if answer.status == 404:
+        response = await http.get(self._socket, self._user, self.name, f"/1.0/instances{rest}")
+        if response.status == 404:
             return None
-        if answer.status != 200:
-            raise EngineUnavailable(self.name, f"{self.place} answers with status {answer.status}")
+        if response.status != 200:
+            raise EngineUnavailable(self.name, f"{self.place} answered with status {response.status}")
         try:
-            return decoder.decode(answer.body)
+            return decoder.decode(response.body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise EngineUnavailable(self.name, f"{self.place} answers what makes no sense: {error}") from error
+            raise EngineUnavailable(self.name, f"{self.place} sent an answer that makes no sense: {error}") from error
 
     def _containers(self, instances: Iterable[_Instance]) -> list[Container]:
         return [self._container(instance) for instance in instances if instance.type == "container"]
@@ -103,12 +103,12 @@ class Incus:
             names=(name,),
             state=State.of(state.status or instance.status),
             pid=max(state.pid, 0),
-            # Where a group of that name was left behind, the next one gets a number behind it.
+            # When a control group of that name was left behind, the new one gets a number at the end of its name.
             groups=(group, f"{group}-1"),
             user=self._user,
         )
 
 
 def engine(place: Path, user: int) -> Incus:
-    """Incus by the socket `place`."""
+    """Return incus with its API on the socket `place`."""
     return Incus(place, user)

@@ -1,4 +1,4 @@
-"""lxc: `lxc-info`, which asks the process that watches over the container."""
+"""lxc, queried with `lxc-info`, which asks the monitor process of the container."""
 
 import os
 import re
@@ -11,8 +11,8 @@ import trio
 
 import nsbroker.inside.trio
 from nsbroker.daemon.engines.container import Container, State
-from nsbroker.daemon.engines.query import ask_each
-from nsbroker.daemon.engines.trusted_directory import Folder, beginning_with, in_thread, read_each
+from nsbroker.daemon.engines.query import query_each
+from nsbroker.daemon.engines.trusted_directory import TrustedDirectory, beginning_with, in_thread, read_each
 from nsbroker.errors import EngineUnavailable
 from nsbroker.linux.socket_options import peer_credentials
 from nsbroker.model.identity import NamespaceType
@@ -20,17 +20,17 @@ from nsbroker.namespace import Namespace
 
 PLACES = ("/var/lib/lxc",)
 USER_PLACES = ()
-_PROGRAM = "/usr/bin/lxc-info"
+_LXC_INFO = "/usr/bin/lxc-info"
 _FACT = re.compile(r"(State|PID):\s*(\w+)")
 _PATIENCE = 1.0
-_ENTER = "/usr/bin/nsenter"
-_OURS = "/proc/self/ns/net"
-_HOSTS = "/proc/1/ns/net"
+_NSENTER = "/usr/bin/nsenter"
+_OWN_NETWORK = "/proc/self/ns/net"
+_HOST_NETWORK = "/proc/1/ns/net"
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 
 
 class Lxc:
-    """The containers with a folder at `place` (`lxc-create --lxcpath`)."""
+    """The containers that have a directory below `place` (`lxc-create --lxcpath`)."""
 
     name = "lxc"
 
@@ -40,21 +40,21 @@ class Lxc:
         self._user = user
 
     async def find(self, word: str) -> list[Container]:
-        """By name, or the beginning of one: lxc has no other ids."""
+        """Find containers by name, or by the beginning of a name: lxc has no other ids."""
         names = await in_thread(self._read_names, ".")
         if word in names:
             return [await self._container(word, names)]
-        found = await ask_each(lambda name: self._listed(name, names), beginning_with(names, word))
+        found = await query_each(lambda name: self._try_container(name, names), beginning_with(names, word))
         return [container for container in found if container is not None]
 
     async def containers(self) -> list[Container]:
-        """All that run."""
+        """List all running containers."""
         names = await in_thread(self._read_names, ".")
-        found = await ask_each(lambda name: self._listed(name, names), names)
+        found = await query_each(lambda name: self._try_container(name, names), names)
         return [container for container in found if container is not None and container.pid]
 
-    async def _listed(self, name: str, names: Collection[str]) -> Container | None:
-        # One that cannot be asked, because somebody keeps its socket busy, hides no other, and does not hold it up for long.
+    async def _try_container(self, name: str, names: Collection[str]) -> Container | None:
+        # A container may not answer because somebody keeps its socket busy.  It must not hide the others, or delay them for long.
         with trio.move_on_after(_PATIENCE):
             try:
                 return await self._container(name, names)
@@ -63,16 +63,17 @@ class Lxc:
         return None
 
     def _read_names(self, below: str) -> list[str]:
-        with Folder(self._place, self._user, self.name) as folder:
-            return list(read_each(lambda name: name if folder.facts(f"{name}/config") else None, folder.names(below)))
+        with TrustedDirectory(self._place, self._user, self.name) as directory:
+            return list(read_each(lambda name: name if directory.facts(f"{name}/config") else None, directory.names(below)))
 
     async def _container(self, name: str, names: Collection[str]) -> Container:
         state, pid = "STOPPED", 0
-        for network in (_OURS, _HOSTS) if _is_apart() else (_OURS,):
+        for network in (_OWN_NETWORK, _HOST_NETWORK) if _has_private_network() else (_OWN_NETWORK,):
             if await self._is_watched(name, network):
-                state, pid = await self._ask(name, network)
+                state, pid = await self._run_lxc_info(name, network)
                 break
-        # Where a group was left behind, the next one gets a number behind its name; which must not be another's name.
+        # When a control group was left behind, the new one gets a number at the end of its name.  That name must not be the one
+        # of another container.
         second = f"{name}-1"
         return Container(
             engine=self.name,
@@ -85,9 +86,12 @@ class Lxc:
         )
 
     async def _is_watched(self, name: str, network: str) -> bool:
-        """Whether a process of root's watches over it.  The address is open to all: a user may listen in its place."""
+        """Return whether a monitor process of the right user runs for the container.
+
+        The address of its socket is abstract, so any user may listen on it in the monitor's place.
+        """
         address = f"\0{self._place}/{name}/command"
-        with await _socket(network) as sock:
+        with await _make_socket(network) as sock:
             sock.setblocking(False)
             try:
                 sock.connect(address)
@@ -97,37 +101,40 @@ class Lxc:
                 raise EngineUnavailable(self.name, f"{name}: {error.strerror or error}") from error
             return peer_credentials(sock).uid == self._user
 
-    async def _ask(self, name: str, network: str) -> tuple[str, int]:
-        enter = [] if network == _OURS else [_ENTER, f"--net={network}"]
-        command = [*enter, _PROGRAM, f"--lxcpath={self._place}", f"--name={name}", "--state", "--pid", "--no-humanize"]
+    async def _run_lxc_info(self, name: str, network: str) -> tuple[str, int]:
+        enter = [] if network == _OWN_NETWORK else [_NSENTER, f"--net={network}"]
+        command = [*enter, _LXC_INFO, f"--lxcpath={self._place}", f"--name={name}", "--state", "--pid", "--no-humanize"]
         try:
-            answer = await trio.run_process(
+            done = await trio.run_process(
                 command, capture_stdout=True, stderr=subprocess.DEVNULL, check=False, env=_ENVIRONMENT, stdin=subprocess.DEVNULL
             )
         except OSError as error:
-            raise EngineUnavailable(self.name, f"{_PROGRAM}: {error.strerror}") from error
-        said = dict(_FACT.findall(answer.stdout.decode(errors="replace")))
-        if answer.returncode or "State" not in said:
-            raise EngineUnavailable(self.name, f"{_PROGRAM} ends with {answer.returncode} and does not tell the state of {name}")
-        pid = said.get("PID", "0")
-        return said["State"], int(pid) if pid.isascii() and pid.isdigit() and len(pid) < 10 else 0
+            raise EngineUnavailable(self.name, f"{_LXC_INFO}: {error.strerror}") from error
+        facts = dict(_FACT.findall(done.stdout.decode(errors="replace")))
+        if done.returncode or "State" not in facts:
+            raise EngineUnavailable(self.name, f"{_LXC_INFO} could not print the state of {name}: exit status {done.returncode}")
+        pid = facts.get("PID", "0")
+        return facts["State"], int(pid) if pid.isascii() and pid.isdigit() and len(pid) < 10 else 0
 
 
-def _is_apart() -> bool:
-    """Whether the service manager gave us a network of our own: containers' command sockets are in the host's."""
+def _has_private_network() -> bool:
+    """Return whether the broker is in another network namespace than the host, as with PrivateNetwork= (systemd.exec(5)).
+
+    The command sockets of the containers are in the host's network namespace.
+    """
     try:
-        return os.stat(_OURS).st_ino != os.stat(_HOSTS).st_ino
+        return os.stat(_OWN_NETWORK).st_ino != os.stat(_HOST_NETWORK).st_ino
     except OSError:
         return False
 
 
-async def _socket(network: str) -> socket.socket:
-    if network == _OURS:
+async def _make_socket(network: str) -> socket.socket:
+    if network == _OWN_NETWORK:
         return socket.socket(socket.AF_UNIX)
-    with Namespace.from_path(network, NamespaceType.NET) as space:
-        return await nsbroker.inside.trio.call([space], socket.socket, socket.AF_UNIX)
+    with Namespace.from_path(network, NamespaceType.NET) as ns:
+        return await nsbroker.inside.trio.call([ns], socket.socket, socket.AF_UNIX)
 
 
 def engine(place: Path, user: int) -> Lxc:
-    """Lxc with its containers at `place`."""
+    """Return lxc with its containers below `place`."""
     return Lxc(place, user)

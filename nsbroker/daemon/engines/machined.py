@@ -1,4 +1,4 @@
-"""systemd-machined, over D-Bus: containers of systemd-nspawn, and of whoever else registers with it."""
+"""systemd-machined, queried over D-Bus: containers of systemd-nspawn, and others that are registered with machined."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ from nsbroker.daemon.engines.container import Container, State
 from nsbroker.daemon.engines.dbus import Bus, NoService, NotThere
 
 PLACES = ("/run/systemd/machines",)
-# systemd makes the folder also on hosts without D-Bus, and where that is down machined cannot know of anything.
+# systemd creates the directory also on hosts without D-Bus.  Without D-Bus, machined cannot know of any machine.
 NEEDS = ("/run/dbus/system_bus_socket",)
 USER_PLACES = ()
 _SERVICE = "org.freedesktop.machine1"
@@ -15,7 +15,7 @@ _PATH = "/org/freedesktop/machine1"
 
 
 class Machined:
-    """Machines of the class `container`; virtual machines have no namespaces to open."""
+    """The machines of the class `container`; virtual machines have no namespaces to open."""
 
     name = "machined"
 
@@ -23,11 +23,11 @@ class Machined:
         self.place = str(place)
 
     async def find(self, word: str) -> list[Container]:
-        """By name, or the beginning of one: machines have no other ids that people use."""
+        """Find machines by name, or by the beginning of a name: they have no other ids that people use."""
         return [container for container in await self._machines(word) if container.id.startswith(word)]
 
     async def containers(self) -> list[Container]:
-        """All that are registered."""
+        """List all registered containers."""
         return await self._machines("")
 
     async def _machines(self, word: str) -> list[Container]:
@@ -35,9 +35,9 @@ class Machined:
         try:
             (machines,) = await bus.call(_PATH, f"{_SERVICE}.Manager", "ListMachines")
         except NoService:
-            # systemd makes the folder also where machined is not installed.
+            # systemd creates the directory also on hosts where machined is not installed.
             return []
-        wanted = [path for name, kind, _, path in machines if kind == "container" and name.startswith(word)]
+        wanted = [path for name, machine_class, _, path in machines if machine_class == "container" and name.startswith(word)]
         found = [await self._read(bus, path) for path in wanted]
         return [container for container in found if container is not None]
 
@@ -53,13 +53,13 @@ class Machined:
             state=State.of(facts["State"]),
             pid=facts["Leader"],
             groups=(facts["Unit"],),
-            # Whoever may register machines chooses the leader, and machined takes the unit from that.
+            # Whoever registers a machine chooses its leader, and machined takes the unit from the leader: the unit proves little.
             is_init=True,
-            # Where users may register machines, the names are theirs.
+            # Where users may register machines, they choose the names.
             user=facts.get("UID", 0),
         )
 
 
-def engine(place: Path, user: int) -> Machined:  # noqa: ARG001 - there is one for all
-    """The host's systemd-machined."""
+def engine(place: Path, user: int) -> Machined:  # noqa: ARG001 - the host has only one
+    """Return the host's systemd-machined."""
     return Machined(place)

@@ -1,4 +1,4 @@
-"""What crun and runc have in common: a folder for each container, with a state file that says which process it is."""
+"""What crun and runc share: a directory for each container, with a state file that names its first process."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,20 +9,23 @@ import msgspec
 from msgspec import Struct
 
 from nsbroker.daemon.engines.container import Container, State, is_random
-from nsbroker.daemon.engines.trusted_directory import Folder, in_thread, read_each
+from nsbroker.daemon.engines.trusted_directory import TrustedDirectory, in_thread, read_each
 
 S = TypeVar("S", bound=Struct)
 
 
 class FirstProcess(NamedTuple):
-    """The first process of a container: its number, and when it started in clock ticks since boot."""
+    """The first process of a container: its number, and its start time in clock ticks since boot."""
 
     pid: int
     start_time: int
 
 
 class OciRuntime(Generic[S]):
-    """The runtime `name` that keeps its state at `place`, run by `user`; `file` is what `decoder` reads."""
+    """The runtime `name` with its state directory at `place`, run by the uid `user`.
+
+    `file` is the name of a container's state file, `decoder` decodes it, and `process` returns the first process from it.
+    """
 
     def __init__(
         self,
@@ -42,40 +45,40 @@ class OciRuntime(Generic[S]):
         self._process = process
 
     async def find(self, word: str) -> list[Container]:
-        """By id: those that people chose are names, too."""
+        """Find containers by id or the beginning of an id.  An id that people chose is also a name."""
         return await in_thread(self._read_beginning_with, word)
 
     async def containers(self) -> list[Container]:
-        """All that it knows; those that ended and were not deleted have no process any more."""
+        """List all containers that the runtime knows.  Some may have ended without being deleted: their process is gone."""
         return await in_thread(self._read_beginning_with, "")
 
     def _read_beginning_with(self, word: str) -> list[Container]:
-        with Folder(self._place, self._user, self.name) as folder:
-            if word and (exact := self._read(folder, word)):
+        with TrustedDirectory(self._place, self._user, self.name) as directory:
+            if word and (exact := self._read(directory, word)):
                 return [exact]
-            return list(read_each(partial(self._read, folder), folder.names(beginning=word), word))
+            return list(read_each(partial(self._read, directory), directory.names(beginning=word), word))
 
     def first_process(self, id: str) -> FirstProcess | None:
-        """The first process of the container `id`, None when there is no such container.  Blocks; raises as `Folder`."""
+        """Return the first process of a container, None when there is no such container.  Blocks; raises like TrustedDirectory."""
         try:
-            with Folder(self._place, self._user, self.name) as folder:
-                return self._load(folder, id)
+            with TrustedDirectory(self._place, self._user, self.name) as directory:
+                return self._load(directory, id)
         except FileNotFoundError:
             return None
 
-    def _load(self, folder: Folder, id: str) -> FirstProcess | None:
-        state = folder.load(f"{id}/{self._file}", self._decoder)
+    def _load(self, directory: TrustedDirectory, id: str) -> FirstProcess | None:
+        state = directory.load(f"{id}/{self._file}", self._decoder)
         return None if state is None else self._process(state)
 
-    def _read(self, folder: Folder, id: str) -> Container | None:
-        found = self._load(folder, id)
+    def _read(self, directory: TrustedDirectory, id: str) -> Container | None:
+        found = self._load(directory, id)
         if found is None:
             return None
-        started = folder.facts(f"{id}/exec.fifo") is None
+        started = directory.facts(f"{id}/exec.fifo") is None
         return Container(
             engine=self.name,
             id=id,
-            # What runs under a random id is another engine's (podman's, CRI-O's), which knows what people call it.
+            # A random id was made up by another engine (podman, CRI-O) that uses this runtime.  That engine knows the name.
             names=() if is_random(id) else (id,),
             state=State.RUNNING if started else State.CREATED,
             pid=found.pid,

@@ -1,6 +1,7 @@
-"""podman: the files that it keeps, since it has no daemon; its API service is asked for lists, of which it tells more.
+"""podman, read from the files that it keeps, since it has no daemon.
 
-The files are what every podman command reads, and asking them starts nothing.
+Every podman command reads these files, and reading them starts no process.  Lists come from podman's API service where it is
+served, because it tells more about each container.
 """
 
 import contextlib
@@ -13,7 +14,7 @@ from msgspec import Struct
 from nsbroker.daemon.engines import crun, docker, runc
 from nsbroker.daemon.engines.container import Container, Engine, State
 from nsbroker.daemon.engines.oci_runtime import FirstProcess
-from nsbroker.daemon.engines.trusted_directory import Folder, in_thread, read_each
+from nsbroker.daemon.engines.trusted_directory import TrustedDirectory, in_thread, read_each
 
 PLACES = ("/var/lib/containers/storage",)
 USER_PLACES = ("{home}/.local/share/containers/storage",)
@@ -27,13 +28,13 @@ class _Stored(Struct):
     names: list[str] | None = None
 
 
-# One entry after the other: one that makes no sense hides no other.
+# The entries are decoded one by one, so that one that makes no sense does not hide the others.
 _entries = msgspec.json.Decoder(list[msgspec.Raw])
 _stored = msgspec.json.Decoder(_Stored)
 
 
 class Storage:
-    """The storage that podman's containers are in, the runtimes' own word on which of them run, and the API beside it."""
+    """The containers in podman's storage.  The runtimes' state files tell which of them run; the API service tells more."""
 
     name = "podman"
 
@@ -43,34 +44,34 @@ class Storage:
         self._user = user
         runtime = Path(f"/run/user/{user}" if user else "/run")
         self._runtimes = (crun.engine(runtime / "crun", user), runc.engine(runtime / "runc", user))
-        # Of another storage than the usual one it knows nothing.
+        # The API service knows only the usual storage.
         usual = bool(user) or str(place) in PLACES
-        self._api = _api(runtime / "podman/podman.sock", user) if usual else None
+        self._api = _make_api(runtime / "podman/podman.sock", user) if usual else None
 
     async def find(self, word: str) -> list[Container]:
-        """By name, id or the beginning of an id."""
+        """Find containers by name, id or the beginning of an id."""
         return await in_thread(self._find, word)
 
     async def containers(self) -> list[Container]:
-        """All that run: from the API, which tells more of them, where it is served."""
+        """List all running containers, from the API service where it is served: it tells more about them."""
         if self._api is not None:
             with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
                 return await self._api.containers()
         return [container for container in await in_thread(self._find, "") if container.pid]
 
     def _find(self, word: str) -> list[Container]:
-        with Folder(self._place, self._user, self.name) as folder:
-            stored = {one.id: one for one in self._load(folder) if word in (one.names or ()) or one.id.startswith(word)}
-        # Its state is another file: one that cannot be read is an error for whoever asks for this container.
+        with TrustedDirectory(self._place, self._user, self.name) as directory:
+            stored = {one.id: one for one in self._load(directory) if word in (one.names or ()) or one.id.startswith(word)}
+        # The state is in another file.  If that cannot be read, it is an error only when this very container is wanted.
         wanted = [one.id for one in stored.values() if word == one.id or word in (one.names or ())]
         return list(read_each(lambda one: self._container(stored[one]), stored, next(iter(wanted), "")))
 
     @staticmethod
-    def _load(folder: Folder) -> Iterator[_Stored]:
-        for name in folder.names():
+    def _load(directory: TrustedDirectory) -> Iterator[_Stored]:
+        for name in directory.names():
             if name.endswith(_SUFFIX):
                 for file in _FILES:
-                    for entry in folder.load(f"{name}/{file}", _entries) or ():
+                    for entry in directory.load(f"{name}/{file}", _entries) or ():
                         with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                             yield _stored.decode(entry)
 
@@ -91,10 +92,10 @@ class Storage:
         return next((process for process in found if process is not None), None)
 
 
-def _api(socket: Path, user: int) -> docker.Api:
+def _make_api(socket: Path, user: int) -> docker.Api:
     return docker.Api("podman", socket, user, _GROUPS)
 
 
 def engine(place: Path, user: int) -> Engine:
-    """Podman by its storage, or by the socket of its API service alone."""
-    return Storage(place, user) if place.is_dir() else _api(place, user)
+    """Return podman with its storage at `place`, or with its API service alone when `place` is a socket."""
+    return Storage(place, user) if place.is_dir() else _make_api(place, user)

@@ -1,4 +1,4 @@
-"""Asking many at once, and what comes of it."""
+"""A query to engines: on whose behalf it is made, its result, and a way to make many requests at a time."""
 
 from collections.abc import Awaitable, Callable, Iterable
 from typing import NamedTuple, TypeVar
@@ -8,29 +8,47 @@ import trio
 from nsbroker.daemon.engines.container import Container
 from nsbroker.errors import EngineUnavailable
 
-Q = TypeVar("Q")
 A = TypeVar("A")
+R = TypeVar("R")
 
 _AT_ONCE = 8
 
 
-class Survey(NamedTuple):
-    """What engines said: containers, and which engines could not be asked."""
+class EngineQuery(NamedTuple):
+    """The peer on whose behalf engines are queried, and what the rules let this peer know of."""
+
+    user: int
+    """The user whom the query is counted to: see `limits.users`."""
+    uid: int
+    gid: int
+    with_rootless: bool
+    """Whether the peer's rootless engines are queried, too: its uid is known, and rules allow what is its own."""
+    may_name: Callable[[str], bool]
+    """Tells whether a rule has a pattern for containers of an engine."""
+    may_know: Callable[[Container], bool]
+    """Tells whether a rule names a container."""
+
+
+class QueryResult(NamedTuple):
+    """The containers that engines know, and an error for each engine that could not be queried."""
 
     containers: list[Container]
     failures: list[EngineUnavailable]
 
 
-async def ask_each(ask: Callable[[Q], Awaitable[A]], questions: Iterable[Q]) -> list[A]:
-    """What `ask` answers to each question, in their order, some of them at a time.  Raises the first error."""
-    answers: dict[int, A] = {}
+async def query_each(function: Callable[[A], Awaitable[R]], arguments: Iterable[A]) -> list[R]:
+    """Await `function` for each of `arguments`, a few at a time, and return the results in their order.
+
+    The first error stops the others, and is raised.
+    """
+    results: dict[int, R] = {}
     errors: list[Exception] = []
-    waiting = enumerate(questions)
+    waiting = enumerate(arguments)
 
     async def work() -> None:
-        for number, question in waiting:
+        for number, argument in waiting:
             try:
-                answers[number] = await ask(question)
+                results[number] = await function(argument)
             except Exception as error:
                 errors.append(error)
                 nursery.cancel_scope.cancel()
@@ -41,4 +59,4 @@ async def ask_each(ask: Callable[[Q], Awaitable[A]], questions: Iterable[Q]) -> 
             nursery.start_soon(work)
     if errors:
         raise errors[0]
-    return [answers[number] for number in sorted(answers)]
+    return [results[number] for number in sorted(results)]

@@ -1,9 +1,9 @@
-"""Engines that a user runs without root: asked by a process that has this user's rights over files, and no others.
+"""Queries to rootless engines, by a helper process that has only the rights of the engine's user over files.
 
-Everything that such an engine says or keeps is the user's to make up: its files may lie where reading takes for ever, its
-answers may be endless.  So nothing of it is touched by the daemon itself.  The process keeps the uid 0, by which the user
-can neither trace nor signal it; it is killed at the deadline, and what it prints is believed only as far as the user's
-rights go: see `PinnedContainer.is_of`.
+The user controls everything that such an engine says or keeps: its files may be on a file system where reading takes for ever,
+and its answers may be endless.  So the daemon itself touches nothing of it.  The helper process keeps the uid 0, so that the user
+can neither trace nor signal it, and is killed at the deadline.  What it prints is trusted only as far as the user's own rights
+go: see `PinnedContainer.belongs_to`.
 """
 
 import contextlib
@@ -23,40 +23,40 @@ import trio
 from msgspec import Struct
 
 from nsbroker.daemon.engines.container import Container, Engine
-from nsbroker.daemon.engines.query import Survey, ask_each
+from nsbroker.daemon.engines.query import QueryResult, query_each
 from nsbroker.errors import EngineUnavailable
 from nsbroker.model.target import ENGINES
 
 _OUTPUT_MAX = 256 * 1024
 _MEMORY_MAX = 512 * 1024 * 1024
-_CPU_SECONDS = 2
-_END = 1.0
-# What users make it do shall wait for everything else.
-_LOWEST = 19
-# Below it each user who has logged in keeps what runs.
+_CPU_SECONDS = 5
+_KILL_SECONDS = 1.0
+# The helper process has the lowest priority: what users make it do must not delay anything else.
+_NICE = 19
+# Each user who has logged in has a runtime directory below it.
 _SESSIONS = Path("/run/user")
 
 
-class _Said(Struct):
+class _Output(Struct):
     containers: list[Container]
     failures: list[tuple[str, str]]
 
 
-_said = msgspec.json.Decoder(_Said)
+_output = msgspec.json.Decoder(_Output)
 
 
-def may_have_own(uid: int) -> bool:
-    """Whether the user has a place where rootless engines run."""
+def may_run_rootless(uid: int) -> bool:
+    """Return whether the user has a runtime directory, where rootless engines run."""
     if uid == 0 or not _SESSIONS.exists():
         return False
-    # Listed, not looked at: what is there is the user's.
+    # The name is looked up in a listing, and the directory itself is not touched: the user controls it.
     return str(uid) in os.listdir(_SESSIONS)
 
 
-class OwnQuestion(NamedTuple):
-    """What the own engines of `uid` say of `word`, or of all their containers when it is empty.
+class RootlessQuery(NamedTuple):
+    """A query to the rootless engines of `uid` for the containers that match `word`, or for all when it is empty.
 
-    `only`: the engine to ask, empty for all but those in `off`.
+    `only` is the engine to query; empty means all.  The engines in `off` are never queried.
     """
 
     uid: int
@@ -66,32 +66,34 @@ class OwnQuestion(NamedTuple):
     off: tuple[str, ...]
 
 
-async def ask_own(question: OwnQuestion) -> Survey:
-    """The answer.  Whoever calls sets the deadline.  Raises EngineUnavailable."""
-    uid, gid, word, only, off = question
+async def query_rootless(query: RootlessQuery) -> QueryResult:
+    """Run a query in a helper process, which ends with it.  The caller sets the deadline.  Raises EngineUnavailable."""
+    uid, gid, word, only, off = query
     command = [sys.executable, "-m", __name__, str(uid), str(gid), word, only, ",".join(off)]
     process = await trio.lowlevel.open_process(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[3]
     )
     try:
-        # The unit that ships forbids it, with all of @resources: there the pauses between such processes have to do.
+        # The unit that ships forbids this system call (@resources).  There, only the pauses between helper processes limit them.
         with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, process.pid, _LOWEST)
+            os.setpriority(os.PRIO_PROCESS, process.pid, _NICE)
         printed = await _read(process.stdout, only)
     finally:
-        with trio.move_on_after(_END, shield=True):
+        with trio.move_on_after(_KILL_SECONDS, shield=True):
             process.kill()
             await process.wait()
     try:
-        said = _said.decode(printed)
+        output = _output.decode(printed)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise EngineUnavailable(only or "own", "could not be asked: it took too much, or its files are out of order") from error
-    containers = [dataclasses.replace(one, user=uid) for one in said.containers if one.engine in ENGINES]
-    return Survey(containers, [EngineUnavailable(name, reason) for name, reason in said.failures])
+        raise EngineUnavailable(
+            only or "rootless", "could not be queried: it took too much time or memory, or its files are damaged"
+        ) from error
+    containers = [dataclasses.replace(one, user=uid) for one in output.containers if one.engine in ENGINES]
+    return QueryResult(containers, [EngineUnavailable(name, reason) for name, reason in output.failures])
 
 
 async def _read(pipe: trio.abc.ReceiveStream | None, only: str) -> bytes:
-    """All that comes through `pipe` (taken)."""
+    """Read `pipe` to its end, and close it."""
     printed = bytearray()
     if pipe is None:
         return b""
@@ -99,11 +101,11 @@ async def _read(pipe: trio.abc.ReceiveStream | None, only: str) -> bytes:
         async for piece in pipe:
             printed += piece
             if len(printed) > _OUTPUT_MAX:
-                raise EngineUnavailable(only or "own", "says too much")
+                raise EngineUnavailable(only or "rootless", f"the query's output has more than {_OUTPUT_MAX} bytes")
     return bytes(printed)
 
 
-def _engines(uid: int, only: str, off: list[str]) -> list[Engine]:
+def _find_engines(uid: int, only: str, off: list[str]) -> list[Engine]:
     home = pwd.getpwuid(uid).pw_dir
     found = []
     for name in (only,) if only else ENGINES:
@@ -115,42 +117,45 @@ def _engines(uid: int, only: str, off: list[str]) -> list[Engine]:
     return found
 
 
-async def _ask(engine: Engine, word: str) -> Survey:
+async def _query(engine: Engine, word: str) -> QueryResult:
     try:
-        return Survey(await (engine.find(word) if word else engine.containers()), [])
+        return QueryResult(await (engine.find(word) if word else engine.containers()), [])
     except EngineUnavailable as error:
-        return Survey([], [error])
+        return QueryResult([], [error])
     except Exception as error:
-        # Whatever it is, it is the user's own.
-        return Survey([], [EngineUnavailable(engine.name, f"could not be asked: {type(error).__name__}")])
+        # The user controls what the engine keeps and answers, so any error may come up here.
+        return QueryResult([], [EngineUnavailable(engine.name, f"could not be queried: {type(error).__name__}")])
 
 
 async def _main(uid: int, word: str, only: str, off: list[str]) -> None:
-    surveys = await ask_each(lambda engine: _ask(engine, word), _engines(uid, only, off))
-    said = _Said(
-        [container for survey in surveys for container in survey.containers],
-        [(failure.engine, failure.reason) for survey in surveys for failure in survey.failures],
+    results = await query_each(lambda engine: _query(engine, word), _find_engines(uid, only, off))
+    output = _Output(
+        [container for result in results for container in result.containers],
+        [(failure.engine, failure.reason) for result in results for failure in result.failures],
     )
-    sys.stdout.buffer.write(msgspec.json.encode(said))
+    sys.stdout.buffer.write(msgspec.json.encode(output))
 
 
-def _take_rights_of(uid: int, gid: int) -> None:
-    """From here on this thread, and those it starts, open files as the user would.  See setfsuid(2)."""
-    for kind, most in ((resource.RLIMIT_AS, _MEMORY_MAX), (resource.RLIMIT_CPU, _CPU_SECONDS), (resource.RLIMIT_CORE, 0)):
-        resource.setrlimit(kind, (most, most))
+def _drop_rights(uid: int, gid: int) -> None:
+    """Limit what this process may use, and give it only the user's rights over files (setfsuid(2)).
+
+    The rights are those of this thread and of all threads that it starts.
+    """
+    for limit, value in ((resource.RLIMIT_AS, _MEMORY_MAX), (resource.RLIMIT_CPU, _CPU_SECONDS), (resource.RLIMIT_CORE, 0)):
+        resource.setrlimit(limit, (value, value))
     os.setgroups([])
     libc = ctypes.CDLL(None)
     libc.setfsgid(gid)
     libc.setfsuid(uid)
-    # It has no other way to say that it did not.
+    # These calls report no errors.  Another call with -1 changes nothing, and returns the id that is in force.
     if libc.setfsgid(-1) != gid or libc.setfsuid(-1) != uid:
         raise SystemExit(1)
 
 
 if __name__ == "__main__":
     _uid, _gid, _word, _only, _off = sys.argv[1:]
-    # Before the rights go: the user need not be able to read where this is installed.
+    # All imports come before the rights are dropped: the user may be unable to read the directory where this is installed.
     for _name in ENGINES:
         import_module(f"{__package__}.{_name}")
-    _take_rights_of(int(_uid), int(_gid))
+    _drop_rights(int(_uid), int(_gid))
     trio.run(_main, int(_uid), _word, _only, _off.split(","))

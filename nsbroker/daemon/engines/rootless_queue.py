@@ -1,7 +1,7 @@
-"""Which user's own engines are asked when: each question starts a process, and no user shall keep the host busy with those.
+"""The queue of queries to users' rootless engines: each query starts a process, and no user may keep the host busy with these.
 
-One process of a user runs at a time, and after it there is a pause of some times its length, so that the user's share of
-a processor is small however many questions wait.  Those who ask the same share one answer.
+One process of a user runs at a time.  A pause of several times its running time follows, so that the user's share of a
+processor is small however many queries wait.  Callers with the same query share one result.
 """
 
 from collections.abc import Iterator
@@ -9,59 +9,59 @@ from contextlib import contextmanager
 
 import trio
 
-from nsbroker.daemon.engines.query import Survey
-from nsbroker.daemon.engines.rootless import OwnQuestion, ask_own
+from nsbroker.daemon.engines.query import QueryResult
+from nsbroker.daemon.engines.rootless import RootlessQuery, query_rootless
 from nsbroker.errors import EngineUnavailable
 
-# Processes that ask users' own engines, of all users together.
+# Helper processes that run at a time, of all users together.
 _AT_ONCE = 4
-# After a process that ran for a second, its user's next one starts no sooner than so many seconds later.
+# Seconds of pause for each second that a user's process ran.
 _PAUSE = 4.0
 
 
 class _Run:
-    """One process to come, and who waits for what it says."""
+    """One helper process that is to start, and the number of callers who wait for its result."""
 
     def __init__(self) -> None:
         self.done = trio.Event()
         self.waiting = 0
-        self.survey = Survey([], [])
+        self.result = QueryResult([], [])
 
 
 class _User:
-    """The runs that are to come, in turn; whoever asks the same before one begins shares its answer."""
+    """The runs of one user that are to come, in order.  Callers with the same query join a run that has not begun."""
 
     def __init__(self) -> None:
-        self.runs: dict[OwnQuestion, _Run] = {}
+        self.runs: dict[RootlessQuery, _Run] = {}
         self.is_busy = False
         self.rests_until = 0.0
 
 
-class OwnQueue:
-    """Asks users' own engines, each user's in turn.  `deadline`: how long, in seconds, one process may take."""
+class RootlessQueue:
+    """Queries users' rootless engines, one process for each user at a time, which may take `deadline` seconds."""
 
     def __init__(self, deadline: float) -> None:
         self._deadline = deadline
         self._users: dict[int, _User] = {}
         self._at_once = trio.CapacityLimiter(_AT_ONCE)
 
-    async def ask(self, user: int, question: OwnQuestion) -> Survey:
-        """What the own engines say, as soon as it is this user's turn; engines that did not answer are its failures.
+    async def query(self, user: int, query: RootlessQuery) -> QueryResult:
+        """Return what the rootless engines know, once it is the user's turn.  Engines that did not answer are among the failures.
 
-        What is told was found out after the call began, never before.
+        The result is never older than the call.
         """
-        with self._joined(user, question) as run:
+        with self._join(user, query) as run:
             await run.done.wait()
-            return run.survey
+            return run.result
 
     @contextmanager
-    def _joined(self, user: int, question: OwnQuestion) -> Iterator[_Run]:
+    def _join(self, user: int, query: RootlessQuery) -> Iterator[_Run]:
         self._forget_rested()
         known = self._users.setdefault(user, _User())
-        run = known.runs.setdefault(question, _Run())
+        run = known.runs.setdefault(query, _Run())
         if not known.is_busy:
             known.is_busy = True
-            # Not the caller's: others may wait for the same answer when the caller is gone.
+            # This must go on when the caller is gone: others may wait for the same result.
             trio.lowlevel.spawn_system_task(self._work, known)
         run.waiting += 1
         try:
@@ -73,34 +73,34 @@ class OwnQueue:
         try:
             while user.runs:
                 await trio.sleep_until(user.rests_until)
-                question = next(iter(user.runs))
-                run = user.runs[question]
+                query = next(iter(user.runs))
+                run = user.runs[query]
                 if not run.waiting:
-                    del user.runs[question]
+                    del user.runs[query]
                     continue
                 async with self._at_once:
-                    # From here on it is too late to share: what was looked at already would be older than the question.
-                    del user.runs[question]
+                    # Nobody may join from here on: a part of the result would be older than the call.
+                    del user.runs[query]
                     began = trio.current_time()
-                    run.survey = await self._run(question)
+                    run.result = await self._run(query)
                 ended = trio.current_time()
                 user.rests_until = ended + _PAUSE * (ended - began)
                 run.done.set()
         finally:
             user.is_busy = False
 
-    async def _run(self, question: OwnQuestion) -> Survey:
-        name = question.only or "own"
+    async def _run(self, query: RootlessQuery) -> QueryResult:
+        name = query.only or "rootless"
         try:
             with trio.fail_after(self._deadline):
-                return await ask_own(question)
+                return await query_rootless(query)
         except trio.TooSlowError:
-            reason = f"uid {question.uid}'s own engines: no answer in {self._deadline:g} s"
+            reason = f"the rootless engines of uid {query.uid}: no answer in {self._deadline:g} s"
         except EngineUnavailable as error:
-            return Survey([], [error])
+            return QueryResult([], [error])
         except Exception as error:
-            reason = f"uid {question.uid}'s own engines: {type(error).__name__}: {error}"
-        return Survey([], [EngineUnavailable(name, reason)])
+            reason = f"the rootless engines of uid {query.uid}: {type(error).__name__}: {error}"
+        return QueryResult([], [EngineUnavailable(name, reason)])
 
     def _forget_rested(self) -> None:
         now = trio.current_time()

@@ -1,4 +1,4 @@
-"""runc: ID/state.json in its folder."""
+"""runc, read from the file ID/state.json of each container in its state directory."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ _decoder = msgspec.json.Decoder(_State)
 
 
 def engine(place: Path, user: int) -> OciRuntime[_State]:
-    """Runc with its state at `place` (`runc --root`)."""
+    """Return runc with its state directory at `place` (`runc --root`)."""
     return OciRuntime(
         "runc", place, user, "state.json", _decoder, lambda state: FirstProcess(state.init_process_pid, state.init_process_start)
     )

@@ -1,4 +1,4 @@
-"""Files in which an engine keeps what it runs: read only where nobody but whoever runs the engine can write them."""
+"""The state files of an engine, read only where nobody but the user who runs the engine can write them."""
 
 import os
 import stat
@@ -23,11 +23,11 @@ _PAUSE = 0.01
 _threads = trio.CapacityLimiter(8)
 
 
-class Folder:
-    """A folder of `engine`, which `user` runs; no link below it is followed.  A context manager that closes it."""
+class TrustedDirectory:
+    """A directory of `engine`, which the uid `user` runs.  No link below it is followed.  A context manager that closes it."""
 
     def __init__(self, path: Path, user: int, engine: str) -> None:
-        """Opens `path`; raises OSError, and EngineUnavailable when others could have written there."""
+        """Open `path`.  Raises OSError, and EngineUnavailable when others than `user` could have written there."""
         self._path = path
         self._user = user
         self._engine = engine
@@ -39,7 +39,7 @@ class Folder:
             raise
 
     def names(self, below: str = ".", beginning: str = "") -> list[str]:
-        """The names in it that begin so; none when it is not there."""
+        """List the names in the directory `below` that begin with `beginning`; none when there is no such directory."""
         try:
             fd = openat2(below, os.O_RDONLY | os.O_DIRECTORY, resolve=_BELOW, dir_fd=self._fd)
         except FileNotFoundError:
@@ -50,7 +50,10 @@ class Folder:
             os.close(fd)
 
     def read(self, name: str) -> bytes | None:
-        """The contents of a file below; None when it is not there."""
+        """Return the contents of a file below the directory; None when there is no such file.
+
+        Raises OSError, and EngineUnavailable for a file that is too large, not a plain one, or that others could have written.
+        """
         fd = self._open(name)
         if fd is None:
             return None
@@ -61,7 +64,11 @@ class Folder:
         return text
 
     def load(self, name: str, decoder: msgspec.json.Decoder[T]) -> T | None:
-        """The file's contents, decoded; None when it is not there.  One that is being written is waited for, a moment."""
+        """Return the decoded contents of a file; None when there is no such file.
+
+        A file that cannot be decoded may be half written, so it is read up to five times.  Raises like `read`, and
+        EngineUnavailable when the contents make no sense.
+        """
         for left in reversed(range(_TRIES)):
             text = self.read(name)
             if text is None:
@@ -75,7 +82,7 @@ class Folder:
         return None
 
     def facts(self, name: str) -> os.stat_result | None:
-        """What stat(2) says of a file below; None when it is not there."""
+        """Return what stat(2) says of a file below the directory; None when there is no such file."""
         try:
             fd = openat2(name, os.O_PATH, resolve=_BELOW, dir_fd=self._fd)
         except (FileNotFoundError, NotADirectoryError):
@@ -87,7 +94,7 @@ class Folder:
 
     def _open(self, name: str) -> int | None:
         try:
-            # Without O_NONBLOCK a FIFO would hold us up until somebody writes to it.
+            # Without O_NONBLOCK, opening a FIFO would block until somebody writes to it.
             fd = openat2(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY, resolve=_BELOW, dir_fd=self._fd)
         except (FileNotFoundError, NotADirectoryError):
             return None
@@ -103,12 +110,14 @@ class Folder:
 
     def _check(self, facts: os.stat_result, path: Path) -> None:
         if facts.st_uid != self._user:
-            raise EngineUnavailable(self._engine, f"{path} belongs to uid {facts.st_uid}, not to uid {self._user} who runs it")
+            raise EngineUnavailable(
+                self._engine, f"{path} belongs to uid {facts.st_uid}, not to uid {self._user}, who runs the engine"
+            )
         if facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise EngineUnavailable(self._engine, f"{path} can be written by others than its owner")
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the directory."""
         os.close(self._fd)
 
     def __enter__(self) -> Self:
@@ -119,13 +128,15 @@ class Folder:
 
 
 def beginning_with(names: list[str], word: str) -> Iterator[str]:
-    """`word` alone when it is one of `names`, else those that begin with it."""
+    """Yield `word` alone when it is one of `names`, else those names that begin with it."""
     yield from [word] if word in names else [name for name in names if name.startswith(word)]
 
 
 def read_each(read: Callable[[str], T | None], names: Iterable[str], wanted: str = "") -> Iterator[T]:
-    """What `read` gives of each of `names`, but None.  One that cannot be read (its files are damaged, somebody else's, being
-    written for too long) hides no other; it is an error only where it is the very one that is `wanted`.
+    """Yield what `read` returns for each of `names`, except None.
+
+    A name that cannot be read (its files are damaged, belong to somebody else, or are being written for too long) does not hide
+    the others.  It is an error only when it is the very one that is `wanted`.
     """
     for name in names:
         try:
@@ -139,5 +150,8 @@ def read_each(read: Callable[[str], T | None], names: Iterable[str], wanted: str
 
 
 async def in_thread(function: Callable[[A], T], argument: A) -> T:
-    """Read files where it holds up nobody; when it takes too long it is left behind."""
+    """Return `function(argument)`, which reads files, run on a thread so that the event loop does not wait.
+
+    The thread is abandoned when the caller is cancelled.
+    """
     return await trio.to_thread.run_sync(function, argument, abandon_on_cancel=True, limiter=_threads)

@@ -1,1 +1,1 @@
-"""How much of the broker each user may use: connections, work under way, threads, records."""
+"""Limits for each user, so that no user can use up the broker's resources and shut out the others."""

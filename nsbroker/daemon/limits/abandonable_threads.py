@@ -1,7 +1,7 @@
-"""Work that may never end, on threads that can be left behind: with a deadline, and in turn for each user.
+"""Run functions that may never return on threads that can be abandoned, with a deadline and a limit for each user.
 
-A file system of a user's making, or a process in the midst of execve(2), can keep a thread waiting for as long as that user
-likes.  Nothing can end such a thread, so it is abandoned, and keeps its place in the user's share until it does end.
+A file system that a user controls (FUSE), or a process in the middle of execve(2), can block a thread for as long as that user
+likes.  Nothing can end such a thread.  It is abandoned after its deadline, and counts towards the user's limit until it ends.
 """
 
 import contextlib
@@ -18,22 +18,23 @@ from nsbroker.errors import QuotaExceeded
 
 T = TypeVar("T")
 
+# Threads of one user for one target.
 _PER_TARGET = 2
-# Threads of all users together, and how many of them are for root alone.
+# Threads of all users together, and how many of these are reserved for root.
 _THREADS = 96
 _FOR_ROOT = 16
-# Threads that run take the interpreter from the event loop by turns, so few run at once, and one more for root.  One that takes
-# longer than so many seconds most likely waits for something, and is no longer counted as running.
+# Running threads compete with the event loop for the interpreter lock, so only a few run at once, and one more if it is root's.
+# A thread that takes longer than this many seconds most likely waits for something, and no longer counts as running.
 _RUNNING = 2
 _RUNNING_TIME = 0.1
 
 
-def _nothing() -> None:
+def _do_nothing() -> None:
     pass
 
 
 class _Key(NamedTuple):
-    """Whose work it is, and about which target."""
+    """What threads are counted by: the user for whom the function runs, and the target that it is about."""
 
     user: int
     target: str
@@ -41,7 +42,10 @@ class _Key(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class _Place:
-    """One thread's place in its user's share.  `is_stuck`: it has missed its deadline."""
+    """One thread, as it counts towards its user's limit.
+
+    `since` is when it started (trio.current_time()).  `is_stuck` is set when it has missed its deadline.
+    """
 
     key: _Key
     since: float
@@ -50,7 +54,7 @@ class _Place:
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    """A task that waits for its turn, until it has a place or an error."""
+    """A task that waits for a thread.  `woken` is set once it has a place or an error."""
 
     key: _Key
     woken: trio.Event = field(default_factory=trio.Event)
@@ -59,20 +63,20 @@ class _Waiting:
 
 
 class AbandonableThreads:
-    """Runs functions on threads, at most `per_user` for each user at once; what is more waits for its turn.
+    """Runs functions on threads, at most `per_user` for each user at once.  Further calls wait for their turn.
 
-    All but the functions themselves happens on the event loop's thread.
+    Only the functions run on those threads; everything else happens on the event loop's thread.
     """
 
     def __init__(self, per_user: int) -> None:
         self.per_user = per_user
         self._busy: Counter[_Key] = Counter()
         self._stuck: Counter[_Key] = Counter()
-        # By user: one user's many calls are no other user's wait.
+        # One queue for each user, so that no user has to wait for another user's many calls.
         self._waiting: dict[int, deque[_Waiting]] = {}
         self._places: set[_Place] = set()
-        self._is_looking = False
-        # It never makes anyone wait: places are counted here.
+        self._is_rechecking = False
+        # Trio requires a limiter.  It is large enough never to make anyone wait: this class counts the threads itself.
         self._limiter = trio.CapacityLimiter(_THREADS)
 
     async def run(
@@ -82,64 +86,66 @@ class AbandonableThreads:
         deadline: float,
         function: Callable[[], T],
         undo: Callable[[T], object],
-        skip: Callable[[], object] = _nothing,
+        skip: Callable[[], object] = _do_nothing,
     ) -> T:
-        """What `function`, which is about `target`, returns.  `undo`, which must not wait, is called with what comes too
-        late for anyone to take, and `skip` when the function never runs.
+        """Run `function`, which is about `target`, on a thread, and return its result.
 
-        Raises TooSlowError after `deadline` seconds, which begin when it is this call's turn, or at once while the same
-        target keeps threads of this user's waiting; QuotaExceeded while other targets keep all of them.
+        `undo` is called with a result that comes after the caller has stopped waiting; it must not block.  `skip` is called when
+        `function` is never run.
+
+        Raises TooSlowError `deadline` seconds after the thread was started, or at once while as many of this user's threads as
+        one target may have are stuck on the same target.  Raises QuotaExceeded while all of the user's threads are stuck.
         """
         task = _Task(function, undo, skip)
         place = None
         try:
-            place = await self._take(_Key(user, target))
-            end = _Ending(self._give_back, place)
+            place = await self._acquire(_Key(user, target))
+            notifier = _EndNotifier(self._release, place)
             try:
                 with trio.fail_after(deadline):
-                    await trio.to_thread.run_sync(task.run, end, abandon_on_cancel=True, limiter=self._limiter)
+                    await trio.to_thread.run_sync(task.run, notifier, abandon_on_cancel=True, limiter=self._limiter)
             except trio.TooSlowError:
                 self._mark_stuck(place)
                 raise
             return task.take()
         finally:
             if not task.abandon() and place is not None:
-                self._give_back(place)
+                self._release(place)
 
-    async def _take(self, key: _Key) -> _Place:
-        """Wait for a place."""
+    async def _acquire(self, key: _Key) -> _Place:
+        """Wait until a thread may be started.  Raises the same errors as `run` when threads that are stuck leave no room."""
         waiting = _Waiting(key)
         self._waiting.setdefault(key.user, deque()).append(waiting)
         self._wake()
         try:
             if not waiting.woken.is_set():
-                if not self._is_looking:
-                    self._is_looking = True
-                    trio.lowlevel.spawn_system_task(self._look_again)
+                if not self._is_rechecking:
+                    self._is_rechecking = True
+                    trio.lowlevel.spawn_system_task(self._recheck)
                 await waiting.woken.wait()
         except BaseException:
             if waiting.place is not None:
-                self._give_back(waiting.place)
-            self._leave(waiting)
+                self._release(waiting.place)
+            self._remove_waiting(waiting)
             raise
         if waiting.place is None:
             raise waiting.error or trio.TooSlowError
         return waiting.place
 
-    async def _look_again(self) -> None:
-        """Time alone makes room, too, when threads are counted as running no longer."""
+    async def _recheck(self) -> None:
+        """Check at intervals whether a waiting task may start: a slow thread stops counting as running without any event."""
         while self._waiting:
             await trio.sleep(_RUNNING_TIME)
             self._wake()
-        self._is_looking = False
+        self._is_rechecking = False
 
-    def _begin(self, key: _Key) -> _Place:
+    def _add_place(self, key: _Key) -> _Place:
         self._busy[key] += 1
         place = _Place(key, trio.current_time())
         self._places.add(place)
         return place
 
-    def _give_back(self, place: _Place) -> None:
+    def _release(self, place: _Place) -> None:
         self._places.discard(place)
         self._subtract(self._busy, place.key)
         if place.is_stuck:
@@ -147,26 +153,26 @@ class AbandonableThreads:
         self._wake()
 
     def _mark_stuck(self, place: _Place) -> None:
-        """The place's thread does not end: who waits for it to end is told so."""
+        """Note that the thread has missed its deadline, and fail the tasks that would wait for it to end."""
         place.is_stuck = True
         self._stuck[place.key] += 1
         self._wake()
 
     def _wake(self) -> None:
-        """Wake those whose turn it is, each user's first in turn, and those who wait in vain."""
+        """Wake the tasks that may start now, and those that must fail.  Each user's first task comes before any second one."""
         for user in list(self._waiting):
             for waiting in list(self._waiting[user]):
-                waiting.error = self._why_not(waiting.key)
+                waiting.error = self._error_for(waiting.key)
                 if waiting.error is None and self._has_room(waiting.key):
-                    waiting.place = self._begin(waiting.key)
+                    waiting.place = self._add_place(waiting.key)
                     if len(self._waiting[user]) > 1:
-                        # Next time it is another user's turn first.
+                        # Move this user to the end, so that another user comes first next time.
                         self._waiting[user] = self._waiting.pop(user)
                 if waiting.place is not None or waiting.error is not None:
-                    self._leave(waiting)
+                    self._remove_waiting(waiting)
                     waiting.woken.set()
 
-    def _leave(self, waiting: _Waiting) -> None:
+    def _remove_waiting(self, waiting: _Waiting) -> None:
         queue = self._waiting.get(waiting.key.user)
         if queue is not None and waiting in queue:
             queue.remove(waiting)
@@ -180,15 +186,15 @@ class AbandonableThreads:
         return (
             running < at_once
             and self._busy[key] < _PER_TARGET
-            and _of(self._busy, key.user) < self.per_user
+            and _count_of(self._busy, key.user) < self.per_user
             and self._busy.total() < most
         )
 
-    def _why_not(self, key: _Key) -> Exception | None:
-        """What to raise instead of waiting for threads that may never end."""
+    def _error_for(self, key: _Key) -> Exception | None:
+        """Return the error to raise when the task would wait for threads that may never end, else None."""
         if self._stuck[key] >= _PER_TARGET:
             return trio.TooSlowError()
-        return QuotaExceeded("threads-per-user") if _of(self._stuck, key.user) >= self.per_user else None
+        return QuotaExceeded("threads-per-user") if _count_of(self._stuck, key.user) >= self.per_user else None
 
     @staticmethod
     def _subtract(counter: Counter[_Key], key: _Key) -> None:
@@ -197,26 +203,29 @@ class AbandonableThreads:
             del counter[key]
 
 
-def _of(counter: Counter[_Key], user: int) -> int:
+def _count_of(counter: Counter[_Key], user: int) -> int:
     return sum(count for key, count in counter.items() if key.user == user)
 
 
-class _Ending:
-    """Tells the event loop, from another thread, that a thread has ended."""
+class _EndNotifier:
+    """Frees a thread's place, on the event loop, when the function has returned.  `notify` is called on the thread."""
 
-    def __init__(self, give_back: Callable[[_Place], object], place: _Place) -> None:
-        self._give_back = give_back
+    def __init__(self, release: Callable[[_Place], object], place: _Place) -> None:
+        self._release = release
         self._place = place
         self._token = trio.lowlevel.current_trio_token()
 
-    def tell(self) -> None:
-        # The loop may be over before the thread is.
+    def notify(self) -> None:
+        # The event loop may have ended before the thread.
         with contextlib.suppress(trio.RunFinishedError):
-            self._token.run_sync_soon(self._give_back, self._place)
+            self._token.run_sync_soon(self._release, self._place)
 
 
 class _Task(Generic[T]):
-    """One function's run.  Its result is taken, or undone: whoever comes last sees to it."""
+    """One run of a function.  Its result is either taken by the waiting task or undone.
+
+    The thread and the task can end in either order: the one that ends last undoes a result that nobody has taken.
+    """
 
     def __init__(self, function: Callable[[], T], undo: Callable[[T], object], skip: Callable[[], object]) -> None:
         self._function = function
@@ -227,7 +236,7 @@ class _Task(Generic[T]):
         self._abandoned = False
         self._results: list[T] = []
 
-    def run(self, ending: _Ending) -> None:
+    def run(self, notifier: _EndNotifier) -> None:
         with self._lock:
             if self._abandoned:
                 return
@@ -236,22 +245,22 @@ class _Task(Generic[T]):
             result = self._function()
             with self._lock:
                 self._results.append(result)
-                self._undo_late()
+                self._undo_unclaimed()
         finally:
-            ending.tell()
+            notifier.notify()
 
     def take(self) -> T:
         return self._results.pop()
 
     def abandon(self) -> bool:
-        """Nobody waits any more; whether the function was begun."""
+        """Note that no task waits for the result any more.  Return whether the function has been started."""
         with self._lock:
             self._abandoned = True
             if not self._started:
                 self._skip()
-            self._undo_late()
+            self._undo_unclaimed()
             return self._started
 
-    def _undo_late(self) -> None:
+    def _undo_unclaimed(self) -> None:
         if self._abandoned and self._results:
             self._undo(self._results.pop())

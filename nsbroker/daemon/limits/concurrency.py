@@ -1,4 +1,4 @@
-"""UserCapacityLimiter: what one user asks, however often, is no other user's wait."""
+"""UserCapacityLimiter: a capacity limit for each user, so that no user has to wait for another user's many calls."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,7 +7,10 @@ import trio
 
 
 class UserCapacityLimiter:
-    """Lets each user have so many things under way at once; what is more waits for its turn."""
+    """Lets each user do at most `at_once` things at the same time; further ones wait.
+
+    It is a trio.CapacityLimiter for each user, made when it is needed.
+    """
 
     def __init__(self, at_once: int) -> None:
         self._at_once = at_once
@@ -15,11 +18,11 @@ class UserCapacityLimiter:
 
     @asynccontextmanager
     async def of(self, uid: int) -> AsyncIterator[None]:
-        """One turn of the user `uid`."""
-        turns = self._users.setdefault(uid, trio.CapacityLimiter(self._at_once))
+        """Wait until the user `uid` may do one more thing, which is the body of the `async with` block."""
+        limiter = self._users.setdefault(uid, trio.CapacityLimiter(self._at_once))
         try:
-            async with turns:
+            async with limiter:
                 yield
         finally:
-            if not turns.statistics().borrowed_tokens and not turns.statistics().tasks_waiting:
+            if not limiter.statistics().borrowed_tokens and not limiter.statistics().tasks_waiting:
                 self._users.pop(uid, None)

@@ -1,8 +1,8 @@
-"""How much each user has of the broker: connections, and descriptors sent but not yet read.
+"""Limits of each user's connections, and of the descriptors that were sent to the user but not yet read.
 
-A descriptor in flight costs its sender: the kernel puts no limit on a privileged one, so a peer that never reads could
-pin any number of files in the broker's name.  What was read is learnt from SIOCOUTQ, asked only when a count runs high:
-it tells for a connection as a whole whether all of it was read.
+The kernel counts a descriptor in flight to its sender, and sets no limit for a privileged sender.  A peer that never reads could
+thus keep any number of files open at the broker's expense.  SIOCOUTQ shows for a whole connection whether everything sent has
+been read; it is only called when the count is high.
 """
 
 import enum
@@ -19,21 +19,25 @@ from nsbroker.linux.ancillary import SCM_MAX_FD
 from nsbroker.linux.closing import Closer, Closing
 from nsbroker.linux.socket_options import unread_bytes
 
-# Seconds until it is looked again whether what lingers has been read.
+# Seconds between two checks whether the peers of lingering connections have read everything.
 _SWEEP = 0.01
 
 
 class _State(enum.Enum):
-    """How far the life of a connection is."""
+    """The state of a connection."""
 
     SERVED = "served"
-    LINGERING = "shut down, and open until the peer has read what it was sent"
-    CLOSING = "being closed, which takes a while"
+    LINGERING = "shut down, but open until the peer has read everything it was sent"
+    CLOSING = "being closed on a thread, since closing it may block"
 
 
 @dataclass(slots=True, eq=False)
 class User:
-    """What one user has; `unread` is the sum over its connections."""
+    """What one user has of the broker.
+
+    `charges` are its connections, `unread` is the number of unread descriptors on all of them, and `evicted` counts the
+    connections that were ended to make room.
+    """
 
     number: int
     charges: "set[ConnectionCharge]" = field(default_factory=set)
@@ -41,7 +45,7 @@ class User:
     evicted: int = 0
 
     def standing(self) -> int:
-        """How many connections count for who has the most."""
+        """Return the number of connections, without those that have been told to end to make room."""
         return len(self.charges) - self.evicted
 
 
@@ -49,9 +53,10 @@ class User:
 class ConnectionCharge:
     """One connection, as it is charged to its user.
 
-    Owns nothing; `sock` is borrowed until the charge is given back.  `scope` is what the connection is served within, and
-    cancelling it ends the connection.  `busy` is set while a call is under way, `last_used` when something last came.
-    `evicted`: it was told to end, to make room, and counts no longer for who has the most.
+    Owns nothing; `sock` is borrowed until the charge is given back.  The connection is served within `scope`: cancelling it
+    ends the connection.  `busy` is True while a call is being answered, and `last_used` is when data last came
+    (time.monotonic()).  `evicted` is True when the connection was told to end to make room; it then no longer counts when the
+    user with the most connections is looked for.
     """
 
     user: User
@@ -64,23 +69,26 @@ class ConnectionCharge:
     evicted: bool = False
 
     def charge(self, count: int) -> None:
-        """Count descriptors that are about to be sent."""
+        """Count `count` descriptors that are about to be sent."""
         self.unread += count
         self.user.unread += count
 
     def is_read(self) -> bool:
-        """Whether the peer has read everything; resets the count when it has."""
+        """Return whether the peer has read everything, and set the count to 0 if so."""
         if self.unread and unread_bytes(self.sock) == 0:
             self.charge(-self.unread)
         return self.unread == 0
 
     def is_full(self) -> bool:
-        """Whether so much is unread that the next call has to wait."""
+        """Return whether so many descriptors are unread that the next call has to wait."""
         return self.unread >= SCM_MAX_FD and not self.is_read()
 
 
 class UserRegistry:
-    """All connections, by user.  `last_left`: when the last connection ended, or the time of the start."""
+    """All connections, by user.
+
+    `last_left` is when the last connection ended, at first when the broker started (time.monotonic()).
+    """
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -95,15 +103,15 @@ class UserRegistry:
 
     @property
     def connections(self) -> int:
-        """How many there are, with those that end but still keep something of the broker's."""
+        """The number of connections, including those that have ended but are not closed yet."""
         self._sweep()
         return self._count
 
     def admit(self, number: int, sock: socket.socket) -> ConnectionCharge:
         """Charge a new connection (borrows `sock`) to the user `number`.
 
-        When there is no room left, the idlest connection of the user with the most makes room, unless the newcomer would
-        then have as many.  Raises QuotaExceeded.
+        When the broker has no room left, the connection of the user with the most connections that has been idle longest is
+        ended, unless the new user would then have as many connections as that user.  Raises QuotaExceeded.
         """
         now = time.monotonic()
         if now - self._swept > _SWEEP:
@@ -133,7 +141,10 @@ class UserRegistry:
             raise QuotaExceeded("unread-descriptors-per-user")
 
     def give_back(self, charge: ConnectionCharge) -> None:
-        """The connection is over; takes its socket.  As long as something is unread it stays open, shut down, and counts."""
+        """End the charge of a connection that is over.  Takes its socket.
+
+        As long as the peer has something unread, the socket stays open but shut down, and the connection still counts.
+        """
         if charge.is_read():
             self._hang_up(charge)
             return
@@ -146,22 +157,25 @@ class UserRegistry:
             self._lingering.add(charge)
 
     def close(self) -> None:
-        """Close the sockets that linger."""
+        """Close the lingering connections."""
         for charge in list(self._lingering):
             self._hang_up(charge)
 
     def served(self) -> list[ConnectionCharge]:
-        """The connections that are still served."""
+        """Return the connections that are still being served."""
         return [charge for user in self._users.values() for charge in user.charges if charge.state is _State.SERVED]
 
     def _make_room(self, newcomer: User) -> bool:
-        """End one connection of the user who has the most (never root); whether that was fair and could be done."""
+        """End one connection of the user (never root) with the most connections.
+
+        Return False when that would not be fair to that user, or when there is no connection that could be ended.
+        """
         others = (user for user in self._users.values() if user.number != ROOT)
         most = max(others, key=User.standing, default=None)
         if most is None or (newcomer.number != ROOT and most.standing() <= newcomer.standing() + 1):
             return False
-        served = (one for one in most.charges if one.state is _State.SERVED and not one.evicted)
-        idlest = min(served, key=lambda one: (one.busy, one.last_used), default=None)
+        served = (charge for charge in most.charges if charge.state is _State.SERVED and not charge.evicted)
+        idlest = min(served, key=lambda charge: (charge.busy, charge.last_used), default=None)
         if idlest is None:
             return False
         idlest.evicted = True

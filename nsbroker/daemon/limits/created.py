@@ -1,7 +1,7 @@
-"""How many namespaces each user had made: they cost the kernel memory (a network some 200 kB) for as long as they exist.
+"""The limit on the namespaces that were created for each user.  Each uses kernel memory (a network about 200 kB) while it exists.
 
-The handles belong to the peers, who keep them open or not.  From Linux 6.18 on the kernel tells whether a namespace still
-exists, without keeping it alive; before, each counts for an hour.
+The peers own the handles, so only they decide how long the namespaces exist.  Since Linux 6.18 the kernel can say whether a
+namespace still exists, without keeping it alive.  On older kernels each namespace counts for an hour.
 """
 
 import time
@@ -18,7 +18,10 @@ _HOUR = 3600.0
 
 @dataclass(slots=True)
 class _Created:
-    """One namespace; `reference` is None where the kernel has none."""
+    """One namespace that was created at the time `at` (time.monotonic()).
+
+    `reference` is None on kernels that have no such references.
+    """
 
     at: float
     reference: NamespaceReference | None
@@ -30,22 +33,22 @@ class _Created:
 
 
 class CreatedNamespaces:
-    """What each user had made.  `most` is the limit of one user; root has none."""
+    """Counts the namespaces that were created for each user.  `most` is the limit of one user; root has no limit."""
 
     def __init__(self, most: int) -> None:
         self.most = most
         self._by_user: dict[int, list[_Created]] = {}
 
     def check(self, user: int, count: int) -> None:
-        """Check that the user may have `count` more made.  Raises QuotaExceeded."""
-        mine = [one for one in self._by_user.pop(user, []) if one.still_counts()]
+        """Check that `count` more namespaces may be created for the user.  Raises QuotaExceeded."""
+        mine = [created for created in self._by_user.pop(user, []) if created.still_counts()]
         if mine:
             self._by_user[user] = mine
         if user != ROOT and len(mine) + count > self.most:
             raise QuotaExceeded("created-per-user")
 
     def add(self, user: int, made: Iterable[Namespace]) -> None:
-        """Count these (borrowed)."""
+        """Count the namespaces `made` (borrowed) for the user."""
         if user != ROOT:
-            new = [_Created(time.monotonic(), NamespaceReference.of(space.fileno())) for space in made]
+            new = [_Created(time.monotonic(), NamespaceReference.of(ns.fileno())) for ns in made]
             self._by_user.setdefault(user, []).extend(new)

@@ -1,9 +1,9 @@
-"""Fair queueing: of those who wait for the event loop, whoever has used least of its processor time comes first.
+"""Fair queueing: of the users who wait for the event loop, the one who has used the least processor time comes first.
 
-Without it, a user with 256 busy connections is served 256 times before another user is served once; and with mere turns,
-one who asks a single thing waits until each of the busy ones has had a turn.  This is start-time fair queueing (Goyal, Vin
-and Cheng, 1996): each user's virtual time grows by the processor time that serving the user takes, and that of whoever was
-away is set to the present, so that nobody saves up.
+Without it, a user with 256 busy connections would be served 256 times before another user is served once.  With a simple round
+robin, a user with a single call would wait until every busy user has had a turn.  This is start-time fair queueing (Goyal, Vin
+and Cheng, 1996): each user's virtual time grows by the processor time that serving the user takes.  When a user comes back after
+a pause, the virtual time is set to the present, so that nobody can save up time.
 """
 
 import heapq
@@ -11,35 +11,39 @@ import time
 
 import trio
 
-# Seconds in one pass of the event loop after which those who come wait for the next one, and users who are woken for a pass.
+# When serving has taken this many seconds in one pass of the event loop, tasks that come later wait for the next pass.
 _PASS = 0.001
+# The number of users who are woken in one pass.
 _WOKEN = 2
-# Users whose virtual time is remembered although it may be past.
+# When the virtual time of this many users is remembered, those whose time lies in the past are forgotten.
 _REMEMBERED = 1024
 
 
 class FairQueue(trio.abc.Instrument):
-    """Makes tasks wait for their user's turn.  `run` has to run for as long as anyone may wait, and the queue has to be
-    among the instruments of the event loop (`trio.lowlevel.add_instrument`).
+    """Makes tasks wait for their user's turn.
+
+    `run` must be running as long as any task may wait, and the queue must be registered as an instrument of the event loop
+    (`trio.lowlevel.add_instrument`).
     """
 
     def __init__(self) -> None:
         self._used: dict[int, float] = {}
         self._now = 0.0
         self._spent = 0.0
-        # Each user who waits, once, by virtual time and then by who came first.
+        # A heap with each waiting user once, ordered by virtual time and then by who came first.
         self._order: list[tuple[float, int, int]] = []
         self._waiting: dict[int, trio.lowlevel.ParkingLot] = {}
         self._count = 0
-        self._somebody = trio.Event()
+        self._has_waiting = trio.Event()
 
     def after_io_wait(self, timeout: float) -> None:  # noqa: ARG002  # the name is trio's
-        """Called by trio: another pass begins."""
+        """Start a new pass.  Trio calls this."""
         self._spent = 0.0
 
     async def take(self, user: int) -> None:
-        """Wait until it is this task's turn among those of the same user, which come in the order of their asking.  Without
-        anyone before it, it is so at once, and nothing is awaited.
+        """Wait until it is this user's turn; several tasks of one user come in the order of their calls.
+
+        If nobody comes before this task, it returns at once and awaits nothing.
         """
         used = max(self._used.get(user, 0.0), self._now)
         if user not in self._waiting and (used < self._order[0][0] if self._order else self._spent < _PASS):
@@ -49,35 +53,35 @@ class FairQueue(trio.abc.Instrument):
         if lot is None:
             lot = self._waiting[user] = trio.lowlevel.ParkingLot()
             self._enqueue(user, used)
-            self._somebody.set()
+            self._has_waiting.set()
         await lot.park()
 
     def spend(self, user: int, seconds: float) -> None:
-        """Count the time of the event loop that serving this user took."""
+        """Count the seconds of the event loop's time that serving this user took."""
         self._spent += seconds
         if user not in self._used and len(self._used) >= _REMEMBERED:
             self._used = {other: used for other, used in self._used.items() if used > self._now}
         self._used[user] = max(self._used.get(user, 0.0), self._now) + seconds
 
     async def run(self) -> None:
-        """Wake the first task of each of the few users who have used least, once for each pass of the event loop."""
+        """In each pass of the event loop, wake the first task of each of the few users who have used the least time."""
         while True:
-            await self._somebody.wait()
+            await self._has_waiting.wait()
             while self._order:
-                for user in self._first():
+                for user in self._pop_first():
                     lot = self._waiting[user]
                     lot.unpark()
                     if lot:
                         self._enqueue(user, self._used.get(user, 0.0))
                     else:
                         del self._waiting[user]
-                # Trio runs the woken tasks in its next pass, before or after this one: in the pass after that their time has
-                # been counted.
+                # Trio runs the woken tasks in its next pass, before or after this task.  In the pass after that one, their time
+                # has been counted, so wait for two passes.
                 await trio.lowlevel.checkpoint()
                 await trio.lowlevel.checkpoint()
-            self._somebody = trio.Event()
+            self._has_waiting = trio.Event()
 
-    def _first(self) -> list[int]:
+    def _pop_first(self) -> list[int]:
         first = [heapq.heappop(self._order) for _ in range(min(_WOKEN, len(self._order)))]
         self._now = max(self._now, first[0][0])
         return [user for _, _, user in first]
@@ -88,13 +92,14 @@ class FairQueue(trio.abc.Instrument):
 
 
 class Turn:
-    """One connection's turns, and the time that they take: from `take` or `resume` to `pause`, which goes before everything
-    that may have to wait.
+    """One connection's turns, and the time that they take.
+
+    Time is counted from `take` or `resume` until `pause`.  Call `pause` before everything that may have to wait.
     """
 
     __slots__ = ("_calls", "_queue", "_since", "_spent", "_user")
 
-    # After so many calls, or so many seconds, others get their turn.
+    # A turn is over after this many calls, or this many seconds.
     _CALLS = 8
     _SECONDS = 0.0005
 
@@ -113,22 +118,22 @@ class Turn:
         self._since = time.thread_time()
 
     def pause(self) -> None:
-        """Count the time until now."""
+        """Count the time until now, and stop counting."""
         seconds = time.thread_time() - self._since
         self._spent += seconds
         self._queue.spend(self._user, seconds)
 
     def resume(self) -> None:
-        """Go on with the turn that was paused."""
+        """Start counting time again, after `pause`."""
         self._since = time.thread_time()
 
     def is_over(self) -> bool:
-        """For asking once before each call of a running turn: whether it was long enough."""
+        """Return whether the turn has lasted long enough.  Ask exactly once before each call: this counts the calls."""
         self._calls -= 1
         return self._calls < 0 or self._spent + time.thread_time() - self._since > self._SECONDS
 
-    async def another(self) -> None:
-        """Let others go first."""
+    async def start_next(self) -> None:
+        """Let other users go first, then begin the next turn."""
         self.pause()
         await trio.lowlevel.checkpoint()
         await self.take()

@@ -1,13 +1,13 @@
-"""Counting what would be too much to write out."""
+"""Rate limits for audit records: RateLimit suppresses records above a limit, Pace delays calls."""
 
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 WINDOW = 10.0
-"""Seconds that a user's count runs."""
+"""The length of a user's time window, in seconds."""
 MOST = 50
-"""So many a user has written out in that time."""
+"""The number of records that are written for one user in one time window."""
 
 
 @dataclass(slots=True)
@@ -17,14 +17,14 @@ class _Window:
 
 
 class RateLimit:
-    """For each user: how many in the window that runs."""
+    """Counts the records of each user in a time window, and suppresses those above `MOST`."""
 
     def __init__(self) -> None:
         self._windows: dict[int, _Window] = {}
         self._over: dict[int, int] = {}
 
     def admits(self, uid: int) -> bool:
-        """Count one; whether it is among those to write out."""
+        """Count one record of the user, and return whether it is to be written."""
         now = time.monotonic()
         window = self._windows.get(uid)
         if window is None or now - window.start >= WINDOW:
@@ -33,8 +33,11 @@ class RateLimit:
         window.count += 1
         return window.count <= MOST
 
-    def ended(self, *, everyone: bool = False) -> Iterator[tuple[int, int]]:
-        """The users whose window is over (or everyone) and who had more, with how many more; each is told once."""
+    def end_windows(self, *, everyone: bool = False) -> Iterator[tuple[int, int]]:
+        """End the windows that are over (or, with `everyone`, all), and yield each user with the number of suppressed records.
+
+        Users without suppressed records are left out, and each number is yielded once.
+        """
         now = time.monotonic()
         for uid in [uid for uid, window in self._windows.items() if everyone or now - window.start >= WINDOW]:
             self._end(uid)
@@ -48,26 +51,26 @@ class RateLimit:
 
 
 PACE_WINDOW = 30.0
-"""Seconds in which a user may have as many as `Pace.most`; journald's own rate limit has the same."""
+"""The number of seconds in which a user may have `Pace.most` records; journald's own rate limit uses the same interval."""
 _SWEEP_AT = 1024
 
 
 class Pace:
-    """Slows users down: each may have `most` at once, and then as many in `PACE_WINDOW` seconds (a token bucket)."""
+    """Slows users down (a token bucket): each may have `most` records at once, and then `most` in each `PACE_WINDOW` seconds."""
 
     def __init__(self, most: int) -> None:
         self.most = most
-        # The moment at which a user's bucket is full again.
+        # The time (time.monotonic()) at which each user's bucket is full again.
         self._full: dict[int, float] = {}
 
     def charge(self, user: int) -> None:
-        """Count one."""
+        """Count one record of the user."""
         now = time.monotonic()
         if len(self._full) >= _SWEEP_AT and user not in self._full:
-            self._full = {one: full for one, full in self._full.items() if full > now}
+            self._full = {other: full for other, full in self._full.items() if full > now}
         self._full[user] = max(self._full.get(user, now), now) + PACE_WINDOW / self.most
 
     def delay(self, user: int) -> float:
-        """The seconds until the user is within the limit."""
+        """Return the number of seconds until the user is within the limit again."""
         full = self._full.get(user)
         return 0.0 if full is None else max(0.0, full - PACE_WINDOW - time.monotonic())

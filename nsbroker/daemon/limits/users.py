@@ -1,7 +1,7 @@
-"""Who a uid's use of the broker is counted to.
+"""Find the user to whom a uid's use of the broker is counted.
 
-A user is a uid together with the subordinate uids that /etc/subuid gives it (subuid(5), newuidmap(1)): with them, one
-person can connect as 65 536 uids.
+A user is a uid together with the subordinate uids that /etc/subuid gives it (subuid(5), newuidmap(1)): with these, one person can
+connect with 65 536 different uids.
 """
 
 import bisect
@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 ANONYMOUS = -1
-"""The user that all peers are counted to whose uid proves nothing."""
+"""The user to whom all peers are counted whose uid proves nothing."""
 
 ROOT = 0
-"""The host's root, as far as it is shown to be: see `Peer`."""
+"""The host's root.  A peer with uid 0 counts as root only with proof: see `Peer`."""
 
 
 class _Range(NamedTuple):
@@ -21,11 +21,11 @@ class _Range(NamedTuple):
     end: int
     user: int
     latest: int = 0
-    """The latest end of this range and of all that start before it."""
+    """The highest end of this range and of all ranges that start before it."""
 
 
 class SubordinateUids:
-    """The ranges in a file such as /etc/subuid.  The file is read again when it has changed; without it there are none."""
+    """The ranges in a file such as /etc/subuid.  The file is read again when it has changed; without it there are no ranges."""
 
     def __init__(self, path: Path = Path("/etc/subuid")) -> None:
         self._path = path
@@ -33,14 +33,14 @@ class SubordinateUids:
         self._ranges: list[_Range] = []
 
     def user_of(self, uid: int) -> int:
-        """The uid to whom `uid` is subordinate; `uid` itself when it is nobody's.
+        """Return the user to whom `uid` is subordinate, or `uid` itself when it is in no range.
 
-        Uids that are subordinate to root are a user of their own, named by the first of them: root's privileges in limits
-        are for root alone.
+        A range of uids that is subordinate to root is a user of its own, with the first uid of the range as its number: they do
+        not get root's privileges in limits.
         """
         self._refresh()
-        place = bisect.bisect_right(self._ranges, uid, key=lambda one: one.start)
-        # Ranges may lie within others: the innermost one counts.
+        place = bisect.bisect_right(self._ranges, uid, key=lambda known: known.start)
+        # Ranges may lie within other ranges: the innermost one counts.
         for found in reversed(self._ranges[:place]):
             if uid < found.end:
                 return found.user if found.user != ROOT else found.start
@@ -60,7 +60,7 @@ class SubordinateUids:
 
 
 def _parse(text: str) -> list[_Range]:
-    """The ranges, sorted by their start; a line that is not understood gives none, as for newuidmap(1)."""
+    """Return the ranges, sorted by their start.  Lines that are not understood are ignored, as newuidmap(1) does."""
     ranges = []
     for line in text.splitlines():
         name, _, rest = line.partition(":")

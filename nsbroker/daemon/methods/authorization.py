@@ -1,200 +1,322 @@
-"""One question to the policy, from the asking to the record: the part that all verbs with a target share.
+"""The steps that every method with a target shares, in the only order that is safe.
 
-    inquire -> with inquiry:  pin_now, or await pin -> judge -> (open) -> succeed
+    authorization = begin(...)             check that a rule could allow the call at all
+    with authorization as pinned:          pin the target, decide on facts about it, check the quota
+        authorization.open(...)            open namespaces of the pinned target
+                                           on leaving: check that the target is unchanged, record, close the target
 
-What the peer learns hangs on the rules: an error that tells whether the target exists goes out as it is only to a peer
-that a rule's names fit, to any other peer it is PermissionDenied, the very same in all cases.
+Use `async with` for a target that takes time to find.  When a step fails, the namespaces that were opened are closed and the
+failure is recorded.  The peer only gets an error that its rules let it know: an error that reveals whether the target exists is
+sent unchanged to a peer whose rules name the target.  Any other peer gets PermissionDenied, which is the same in all cases.
 """
 
 import errno
-from collections.abc import Iterable, Sequence
-from typing import Self
+from collections.abc import Callable, Iterable, Sequence
 
-from nsbroker.daemon.context import Parts
+from nsbroker.daemon.context import Context
 from nsbroker.daemon.methods.call import Caller
-from nsbroker.daemon.policy.grants import Verdict, names_of
+from nsbroker.daemon.policy.grants import Grants, Verdict, names_of
 from nsbroker.daemon.policy.permission import Permission
 from nsbroker.daemon.targets.pinned import Pinned
-from nsbroker.daemon.targets.resolve import resolve, resolve_slowly, takes_time
-from nsbroker.errors import BrokerError, InvalidParameter, PermissionDenied, QuotaExceeded, RecordFailed
+from nsbroker.daemon.targets.resolve import engine_query, resolve, resolve_slowly, takes_time
+from nsbroker.errors import BrokerError, InvalidParameter, PermissionDenied, QuotaExceeded, RecordFailed, TimedOut
 from nsbroker.model.identity import NamespaceType
-from nsbroker.model.target import Kind
+from nsbroker.model.target import TargetKind
 from nsbroker.namespace import Namespace
 from nsbroker.protocol.messages import TargetSpec
 from nsbroker.varlink.connection import IncomingCall
 
-_NOTHING = Verdict(False, (), "")
+_NO_VERDICT = Verdict(False, (), "")
+# These errors say nothing about the target, so they may be sent to every peer.
+_HARMLESS = (InvalidParameter, QuotaExceeded, RecordFailed, TimedOut)
 
 
-def inquire(
-    parts: Parts,
-    verb: str,
+def begin(
+    context: Context,
+    method: str,
     caller: Caller,
     call: IncomingCall,
     spec: TargetSpec,
     wanted: tuple[Permission, ...] | None,
     *,
-    some: bool = False,
-) -> "Inquiry":
-    """The question that a call puts, seen to be one that may be put.  Takes the call's fds, which go with its target.
+    partly: bool = False,
+    hands_over: bool = False,
+    details: str = "",
+) -> "Authorization":
+    """Begin to authorize a call that wants `wanted` (None: every type of namespace that the target has) of the target `spec`.
 
-    Raises PermissionDenied when no rule could allow it (with `some`: not even a part of it), before anything is looked up.
+    With `partly`, the method goes on when only a part of `wanted` is allowed.  With `hands_over`, the reply has a descriptor for
+    each thing in `wanted`, and these count towards the peer's quota.  `details` describes what is wanted in the audit record, where
+    that is not a namespace.  Takes the call's fds.
+
+    Raises PermissionDenied when no rule could allow the call, before the target is looked up, and InvalidParameter.
     """
-    inquiry = Inquiry(parts, verb, caller, spec, wanted)
-    with inquiry:
-        inquiry.see_askable(some=some)
+    authorization = Authorization(context, method, caller, spec, wanted, partly=partly, hands_over=hands_over, details=details)
+    authorization.check_possible()
     index = spec.pid_file_descriptor
-    inquiry.take_pidfd(call.take_fds(None if index is None else {"target.pidFileDescriptor": index}))
-    return inquiry
+    authorization.take_pidfd(call.take_fds(None if index is None else {"target.pidFileDescriptor": index}))
+    return authorization
 
 
-class Inquiry:
-    """`caller` wants `wanted` (None: every type of namespace that there is) of a target.
+class Authorization:
+    """The authorization of one call, from the first check to the audit record.  Use `begin` to make one.
 
-    Between `inquire` and the pinning nothing may be awaited: a pidfd that came along would be forgotten.
+    Nothing may be awaited between `begin` and `with`: a cancellation there would leak a pidfd that came with the call.
     """
 
-    __slots__ = ("_caller", "_grants", "_parts", "_pidfd", "_verb", "details", "names", "said", "target", "verdict", "wanted")
+    __slots__ = (
+        "_caller",
+        "_context",
+        "_finished",
+        "_hands_over",
+        "_method",
+        "_names",
+        "_opened",
+        "_partly",
+        "_pidfd",
+        "_pinned",
+        "_target",
+        "_undo",
+        "details",
+        "grants",
+        "target_text",
+        "verdict",
+        "wanted",
+    )
 
-    def __init__(self, parts: Parts, verb: str, caller: Caller, spec: TargetSpec, wanted: tuple[Permission, ...] | None) -> None:
-        """Use `inquire`.  Raises InvalidParameter for what is no target."""
-        self._parts = parts
-        self._verb = verb
+    def __init__(
+        self,
+        context: Context,
+        method: str,
+        caller: Caller,
+        spec: TargetSpec,
+        wanted: tuple[Permission, ...] | None,
+        *,
+        partly: bool,
+        hands_over: bool,
+        details: str,
+    ) -> None:
+        """Raises InvalidParameter when `spec` is not a valid target."""
+        self._context = context
+        self._method = method
         self._caller = caller
-        self._grants = parts.policy.grants(caller.peer)
+        # Read once for the whole call: a reload in between must not mix two policies.
+        self.grants: Grants = context.policy.grants(caller.peer)
+        """The rules that apply to the caller."""
+        self._target = spec.to_target()
+        self.wanted: Sequence[Permission] | None = wanted
+        """What is wanted.  If it is None at first, it is set when the target is pinned."""
+        self._partly = partly
+        self._hands_over = hands_over
+        self.details = details
+        self.target_text = str(self._target)
+        """The target as rules and records name it: as the call names it at first, and once pinned as the thing that was found."""
+        self._names = names_of(self._target) if self._target.kind is TargetKind.CONTAINER else (self.target_text,)
+        self.verdict = _NO_VERDICT
         self._pidfd: list[int] = []
-        self.target = spec.to_target()
-        self.wanted = wanted
-        self.details = ""
-        """What the record says of what was wanted, where that is no namespace."""
-        self.said = str(self.target)
-        self.names = names_of(self.target) if self.target.kind is Kind.CONTAINER else (self.said,)
-        self.verdict = _NOTHING
+        self._pinned: Pinned | None = None
+        self._opened: list[Namespace] = []
+        self._undo: list[Callable[[], object]] = []
+        self._finished = False
 
-    def see_askable(self, *, some: bool) -> None:
-        """Raises PermissionDenied when no rule could allow it; with `some`, when none could allow any part of it."""
-        if self.target.kind is Kind.PIDFD:
-            return  # It has no name yet; and looking at an fd that the peer holds anyway tells it nothing new.
-        wanted = self.wanted
-        parts = [(one,) for one in wanted] if some and wanted else [wanted]
-        if not any(self._grants.may_ask(self.target, self.names, part) for part in parts):
-            raise PermissionDenied
+    def check_possible(self) -> None:
+        """Check that a rule could allow the call, before the target is looked up.  Raises PermissionDenied."""
+        if self._target.kind is TargetKind.PIDFD:
+            return  # It has no name yet, and resolving an fd that the peer has anyway reveals nothing to it.
+        wanted = self.wanted if self.wanted is None else tuple(self.wanted)
+        parts = [(permission,) for permission in wanted] if self._partly and wanted else [wanted]
+        if not any(self.grants.may_ask(self._target, self._names, part) for part in parts):
+            raise self._fail(PermissionDenied())
 
     def take_pidfd(self, fds: list[int]) -> None:
-        """Take what came with the target."""
+        """Take the pidfd that came with the call (`fds` is empty when there was none)."""
         self._pidfd = fds
 
     def takes_time(self) -> bool:
-        """Whether finding the target cannot be done at once."""
-        return takes_time(self.target)
+        """Return whether finding the target can take longer than other clients should wait.  Use `async with` then."""
+        return takes_time(self._target)
 
-    def pin_now(self) -> Pinned:
-        """What the target means, the caller's to close, of one that does not take time."""
-        return resolve(self.target, self.said, self._caller.peer, self._grants, self._pidfd, self._parts.holder)
+    def __enter__(self) -> Pinned:
+        """Pin the target (borrowed), check the verdict on it, and check the quota."""
+        try:
+            return self._admit(self._resolve())
+        except Exception as error:
+            raise self._fail(error) from error
 
-    async def pin(self) -> Pinned:
-        """What the target means, the caller's to close."""
-        if not takes_time(self.target):
-            return self.pin_now()
-        parts = self._parts
-        asker = self._grants.asker(self._caller.peer)
-        return await resolve_slowly(self.target, parts.roster, asker, parts.hints, parts.threads)
+    async def __aenter__(self) -> Pinned:
+        """Do the same as `with`, for any target."""
+        try:
+            if not takes_time(self._target):
+                return self._admit(self._resolve())
+            context, peer = self._context, self._caller.peer
+            query = engine_query(self.grants, peer)
+            return self._admit(await resolve_slowly(self._target, context.engines, query, context.locations, context.threads))
+        except Exception as error:
+            raise self._fail(error) from error
 
-    def judge(self, pinned: Pinned) -> Verdict:
-        """The verdict on what the target turned out to be; from here on the inquiry is about that.  `wanted` is settled."""
-        self.said = pinned.names[0] if pinned.names else pinned.target
-        self.names = pinned.names
-        if self.wanted is None:
-            self.wanted = pinned.types()
-        self.verdict = self.verdict_on(pinned, self.wanted)
-        return self.verdict
+    def _resolve(self) -> Pinned:
+        return resolve(self._target, self.target_text, self._caller.peer, self.grants, self._pidfd, self._context.held_store)
 
-    def narrow(self, pinned: Pinned, wanted: tuple[Permission, ...]) -> None:
-        """Go on with a part of what was wanted."""
-        self.wanted = wanted
-        self.verdict = self.verdict_on(pinned, wanted)
+    def _admit(self, pinned: Pinned) -> Pinned:
+        """Decide on facts about the pinned target (taken), and check the quota.  Raises PermissionDenied, QuotaExceeded."""
+        try:
+            self.target_text = pinned.names[0] if pinned.names else pinned.target
+            self._names = pinned.names
+            wanted = pinned.types() if self.wanted is None else self.wanted
+            self.wanted = wanted
+            self.verdict = self.grants.verdict(pinned.names, tuple(wanted), own=pinned.belongs_to(self._caller.peer))
+            if not self.verdict.allowed and not self._partly:
+                raise PermissionDenied
+            if self._hands_over:
+                self._context.users.check(self._caller.charge, len(wanted))
+        except BaseException:
+            pinned.close()
+            raise
+        self._pinned = pinned
+        return pinned
 
-    def open(self, pinned: Pinned, kinds: Iterable[NamespaceType]) -> list[Namespace]:
-        """Open namespaces of what was pinned, one for each thing that the verdict is about; the caller's to close.
+    def verdict_on(self, wanted: tuple[Permission, ...]) -> Verdict:
+        """Return the verdict on other things that are wanted of the pinned target."""
+        pinned = self._require_pinned()
+        return self.grants.verdict(pinned.names, wanted, own=pinned.belongs_to(self._caller.peer))
 
-        What is allowed only because the process is the peer's own is opened with the peer's rights instead of the broker's:
-        the kernel lets no user look into a process that has capabilities, that is not dumpable, or that acts as its user
-        for a moment, whatever its uid (PTRACE_MODE_READ_FSCREDS in ptrace(2)).
+    def narrow(self) -> None:
+        """Reduce `wanted` to what is allowed.  Raises PermissionDenied when nothing is."""
+        pairs = zip(self.wanted or (), self.verdict.rules, strict=True)
+        self.wanted = [permission for permission, rule in pairs if rule is not None]
+        if not self.wanted:
+            raise PermissionDenied
+        self.verdict = self.verdict_on(tuple(self.wanted))
+
+    def open(self, ns_types: Iterable[NamespaceType]) -> list[Namespace]:
+        """Open namespaces of the pinned target, one for each thing that the verdict is about.  The audit record will name them.
+
+        They are the caller's to close, once the authorization has been left without an error.
         """
+        self._open(ns_types, self._opened)
+        return self._opened
+
+    def ids(self) -> list[str]:
+        """Return the ids of the wanted namespaces, such as net:[4026531840].  They are read with the same rights as in `open`."""
         opened: list[Namespace] = []
         try:
-            for kind, by_name in zip(kinds, self.verdict.by_name, strict=True):
-                if by_name or not pinned.is_process:
-                    opened.append(pinned.open(kind))
-                else:
-                    opened.append(pinned.open_as(self._caller.peer.credentials, kind))
-        except BaseException:
-            for space in opened:
-                space.close()
-            raise
-        return opened
+            self._open([ns_type for ns_type in self.wanted or () if isinstance(ns_type, NamespaceType)], opened)
+            return [str(ns) for ns in opened]
+        finally:
+            for ns in opened:
+                ns.close()
 
-    def check_access(self, pinned: Pinned) -> None:
-        """Check for something that is no namespace what `open` leaves to the kernel.  Raises PermissionDenied, NoSuchTarget."""
+    def _open(self, ns_types: Iterable[NamespaceType], opened: list[Namespace]) -> None:
+        """Open namespaces, and append them to `opened`.
+
+        If a type is allowed only because the process is the peer's own, its namespace is opened with the peer's rights instead
+        of the broker's.  The kernel then refuses what it would refuse to the peer: whatever the uid, no user may look into a
+        process that has capabilities, that is not dumpable, or that acts as this user only for a moment
+        (PTRACE_MODE_READ_FSCREDS in ptrace(2)).
+        """
+        pinned = self._require_pinned()
+        for ns_type, by_name in zip(ns_types, self.verdict.by_name, strict=True):
+            if by_name or not pinned.is_process:
+                opened.append(pinned.open(ns_type))
+            else:
+                opened.append(pinned.open_as(self._caller.peer.credentials, ns_type))
+
+    def check_access(self) -> None:
+        """Check that the kernel would let the peer look into its own process, for something that is not a namespace.
+
+        `open` does this check for namespaces.  Raises PermissionDenied, NoSuchTarget.
+        """
+        pinned = self._require_pinned()
         if pinned.is_process and not all(self.verdict.by_name):
             pinned.open_as(self._caller.peer.credentials, NamespaceType.NET).close()
 
-    def explain(self, pinned: Pinned) -> Verdict:
-        """The verdict with what `open` leaves to the kernel, without opening anything for the peer."""
-        verdict = self.judge(pinned)
+    def explain(self) -> Verdict:
+        """Return the verdict as `open` would apply it, with the kernel's check of the peer's rights.  Nothing is handed over.
+
+        Raises PermissionDenied when the peer may not even know what the target is.
+        """
+        verdict, pinned = self.verdict, self._require_pinned()
         if not all(verdict.by_name) and not pinned.is_open_to(self._caller.peer.credentials):
             rules = [rule if by_name else None for rule, by_name in zip(verdict.rules, verdict.by_name, strict=True)]
             self.verdict = Verdict(False, rules, " ".join(filter(None, dict.fromkeys(rules))), verdict.by_name)
-        if not any(self.verdict.rules) and not self._grants.is_named(self.names):
-            # Of what no rule gives it anything, the peer does not even learn what it is.
+        if not any(self.verdict.rules) and not self.grants.is_named(self._names):
+            # If no rule allows the peer anything of this target, it must not learn what the target is.
             raise PermissionDenied
         return self.verdict
 
-    def verdict_on(self, pinned: Pinned, wanted: tuple[Permission, ...]) -> Verdict:
-        """What the rules say of `wanted` of what was pinned."""
-        peer = self._caller.peer
-        own = not peer.anonymous and pinned.is_of(peer.uid)
-        return self._grants.verdict(pinned.names, wanted, own=own)
+    def on_failure(self, undo: Callable[[], object]) -> None:
+        """Call `undo` if the authorization is left with an error, or if leaving it fails."""
+        self._undo.append(undo)
 
-    def __enter__(self) -> Self:
-        return self
+    def finish(self) -> None:
+        """Check that the pinned target is unchanged, and record the verdict with the namespaces that were opened.
+
+        This happens when the authorization is left.  A method calls it earlier when something else has to come after the record.
+        Raises NoSuchTarget, TargetChanged, RecordFailed.
+        """
+        if not self._finished:
+            self._require_pinned().check_unchanged()
+            self._record("allowed" if self.verdict.allowed else "denied", self._opened)
+            self._finished = True
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Any error within is recorded, and becomes what the peer is told."""
-        if isinstance(error, Exception):
-            raise self._fail(error) from error
+        """Finish the authorization.  An error in the block is recorded, and replaced by the error that the peer may know."""
+        failure = error
+        try:
+            if failure is None:
+                self.finish()
+                return
+        except BaseException as late:
+            failure = late
+        finally:
+            self._require_pinned().close()
+        for ns in self._opened:
+            ns.close()
+        for undo in self._undo:
+            undo()
+        if isinstance(failure, Exception):
+            raise self._fail(failure) from failure
+        if failure is not error:
+            raise failure
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Do the same as on leaving `with`."""
+        self.__exit__(kind, error, trace)
+
+    def _require_pinned(self) -> Pinned:
+        if self._pinned is None:
+            raise AssertionError("nothing is pinned yet")
+        return self._pinned
 
     def _fail(self, error: Exception) -> BrokerError:
+        """Record a failure, and return the error for the peer."""
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
             error = QuotaExceeded("open files of the broker")
         if not self.verdict.allowed and self.wanted is not None:
-            # It did not come to a verdict on facts; what the target's name alone says tells a failure from a refusal.
-            self.verdict = self._grants.verdict(self.names, self.wanted, own=False)
-        allowed = self.verdict.allowed or (self.wanted is None and self._grants.is_named(self.names))
+            # There is no verdict on facts about the target.  The rules for its name alone decide whether this is recorded as a
+            # failure or as a refusal.
+            self.verdict = self.grants.verdict(self._names, tuple(self.wanted), own=False)
+        allowed = self.verdict.allowed or (self.wanted is None and self.grants.is_named(self._names))
         if isinstance(error, PermissionDenied) and not allowed:
             self._record("denied")
         else:
             self._record("failed" if allowed else "denied", error=f"{type(error).__name__}: {error}")
-        return self._masked(error)
+        return self._hide_details(error)
 
-    def succeed(self, namespaces: Sequence[Namespace] = ()) -> None:
-        """Record the verdict, with the namespaces that were opened.  Raises RecordFailed."""
-        self._record("allowed" if self.verdict.allowed else "denied", namespaces)
-
-    def _masked(self, error: Exception) -> BrokerError:
-        if isinstance(error, PermissionDenied | InvalidParameter | QuotaExceeded | RecordFailed):
-            return PermissionDenied() if isinstance(error, PermissionDenied) else error
-        # Of itself, a peer may be told anything.
-        may_know = self.target.kind is Kind.SELF or self.verdict.allowed or self._grants.is_named(self.names)
-        if isinstance(error, BrokerError) and may_know:
+    def _hide_details(self, error: Exception) -> BrokerError:
+        if isinstance(error, _HARMLESS):
+            return error
+        # A peer may know anything about itself.
+        may_know = self._target.kind is TargetKind.SELF or self.verdict.allowed or self.grants.is_named(self._names)
+        if isinstance(error, BrokerError) and not isinstance(error, PermissionDenied) and may_know:
             return error
         return PermissionDenied()
 
     def _record(self, verdict: str, namespaces: Sequence[Namespace] = (), *, error: str = "") -> None:
-        self._parts.audit.record(
+        self._context.audit.record(
             self._caller.peer,
-            self._verb,
-            self.said,
+            self._method,
+            self.target_text,
             verdict,
             rule=self.verdict.rule,
             namespaces=namespaces,

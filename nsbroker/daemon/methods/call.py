@@ -1,6 +1,6 @@
-"""What the verbs have in common: who calls, what is answered, and how."""
+"""What all methods have in common: the caller, the reply, and checks of common parameters."""
 
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from msgspec import Struct
@@ -15,15 +15,17 @@ from nsbroker.varlink.connection import IncomingCall
 
 
 class Caller(NamedTuple):
-    """Who calls, and their share of the broker."""
+    """The peer that calls, and the charge of its connection."""
 
     peer: Peer
     charge: ConnectionCharge
 
 
-class Answer(NamedTuple):
-    """What to reply.  Whoever holds the answer owns `fds`; `closing_waits`: closing them can take as long as the peer likes.
-    `is_refusal`: the peer may not know why, and so not by the time that it took either.
+class Reply(NamedTuple):
+    """A reply to a call.  Whoever has the reply owns its `fds`.
+
+    `closing_waits` is True when closing the fds can block for as long as the peer likes.  `is_refusal` is True when the peer must
+    not learn why it was refused, also not from the time that the reply takes.
     """
 
     parameters: Struct | dict[str, Any] | None = None
@@ -34,7 +36,7 @@ class Answer(NamedTuple):
     is_refusal: bool = False
 
     def close(self, closer: Closer, user: int) -> None:
-        """Close the fds, of which `user` has copies by now, or never will."""
+        """Close the fds, after they were sent to `user` or because they will not be sent."""
         if self.closing_waits:
             for fd in self.fds:
                 closer.close(fd, user)
@@ -42,15 +44,18 @@ class Answer(NamedTuple):
             close_all(self.fds)
 
 
-Later = Coroutine[Any, Any, Answer]
-"""An answer that has to be waited for."""
+PendingReply = Coroutine[Any, Any, Reply]
+"""A reply that has to be awaited."""
 
-Stream = AsyncGenerator[Answer, None]
-"""The answers to a call with `more`."""
+ReplyStream = AsyncGenerator[Reply, None]
+"""The replies to a call with `more`."""
 
 
-def checked_types(types: list[NamespaceType] | None) -> tuple[NamespaceType, ...] | None:
-    """The types of a request, at least one and each once; None for all.  Raises InvalidParameter."""
+def validate_types(types: list[NamespaceType] | None) -> tuple[NamespaceType, ...] | None:
+    """Return the types of a request as a tuple, or None for all types.
+
+    Raises InvalidParameter when the list is empty or has a type twice.
+    """
     if types is None:
         return None
     if not types or len(set(types)) != len(types):
@@ -58,8 +63,13 @@ def checked_types(types: list[NamespaceType] | None) -> tuple[NamespaceType, ...
     return tuple(types)
 
 
-def see_more(call: IncomingCall) -> None:
-    """See that a call to a method that gives several replies is one, and has no fds.  Raises ExpectedMore, InvalidParameter."""
+def check_more(call: IncomingCall) -> None:
+    """Check that a call to a method with several replies has `more` set, and no fds.  Raises ExpectedMore, InvalidParameter."""
     call.take_fds()
     if not call.more:
         raise ExpectedMore
+
+
+def reason_of(error: OSError, reasons: Mapping[int, str]) -> str:
+    """Return why a system call failed: the text in `reasons` for its errno, or else the kernel's own text."""
+    return reasons.get(error.errno or 0) or error.strerror or str(error)

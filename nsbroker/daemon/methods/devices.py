@@ -1,7 +1,7 @@
-"""The verbs ListDevices and OpenDevice: character devices below a container's /dev.
+"""The methods ListDevices and OpenDevice: character devices below a container's /dev.
 
-What is there was put there by the container: a name proves nothing.  A node is found from the pinned process's root,
-without following links; it is opened only when its numbers, too, are those that the rules mean by its name.
+The container controls what is there, so a name proves nothing.  A device node is looked up from the root of the pinned process,
+without following links.  It is opened only if its device number is the one that the rules mean by that name.
 """
 
 import errno
@@ -11,12 +11,12 @@ from typing import TypeVar
 
 import trio
 
-from nsbroker.daemon.context import Parts
-from nsbroker.daemon.methods.authorization import Inquiry, inquire
-from nsbroker.daemon.methods.call import Answer, Caller, Later
+from nsbroker.daemon.context import Context
+from nsbroker.daemon.methods.authorization import Authorization, begin
+from nsbroker.daemon.methods.call import Caller, PendingReply, Reply, reason_of
 from nsbroker.daemon.policy.permission import SOME_DEVICE, Device, DeviceNumber, is_device_name
 from nsbroker.daemon.targets.pinned import Pinned
-from nsbroker.errors import InvalidParameter, NoSuchDevice, NoSuchTarget, PermissionDenied
+from nsbroker.errors import InvalidParameter, NoSuchDevice, NoSuchTarget
 from nsbroker.linux import device, procfs
 from nsbroker.protocol.messages import (
     DeviceAccess,
@@ -30,7 +30,8 @@ from nsbroker.varlink.connection import IncomingCall
 
 T = TypeVar("T")
 
-# Of the 65536 bytes of a message: in all, and for each beside its name.
+# A message has at most 65536 bytes.  A list of devices may have _LISTED_MAX bytes: each device counts as the length of its name and
+# _NUMBERS_MAX more.
 _LISTED_MAX = 60_000
 _NUMBERS_MAX = 60
 _REASONS: Mapping[int, str] = {
@@ -46,74 +47,58 @@ _REASONS: Mapping[int, str] = {
 }
 
 
-class Devices:
-    """Answers calls for devices."""
+class DeviceMethods:
+    """Answers calls to ListDevices and OpenDevice."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self, context: Context) -> None:
+        self._context = context
 
-    def list(self, caller: Caller, call: IncomingCall, request: ListDevicesRequest) -> Later:
-        """Those that the caller may open."""
-        inquiry = inquire(self._parts, "ListDevices", caller, call, request.target, (SOME_DEVICE,))
-        inquiry.details = "devices"
-        return self._list(caller, inquiry)
+    def list(self, caller: Caller, call: IncomingCall, request: ListDevicesRequest) -> PendingReply:
+        """List the devices that the caller may open."""
+        authorization = begin(self._context, "ListDevices", caller, call, request.target, (SOME_DEVICE,), details="devices")
+        return self._list(caller, authorization)
 
-    async def _list(self, caller: Caller, inquiry: Inquiry) -> Answer:
-        with inquiry:
-            pinned = await inquiry.pin()
-            try:
-                if not inquiry.judge(pinned).allowed:
-                    raise PermissionDenied
-                inquiry.check_access(pinned)
-                there = await self._on_thread(caller, pinned, "*", pinned.directory(), _walk, lambda _: None)
-                found = [Device(name, DeviceNumber(*number)) for name, number in there if is_device_name(name)]
-                mine = [one for one in found if inquiry.verdict_on(pinned, (one,)).allowed]
-                pinned.see_unchanged()
-                inquiry.succeed()
-            finally:
-                pinned.close()
-        return Answer(ListDevicesReply(list(_fitting(sorted(mine)))))
+    async def _list(self, caller: Caller, authorization: Authorization) -> Reply:
+        async with authorization as pinned:
+            authorization.check_access()
+            there = await self._on_thread(caller, pinned, "/dev", pinned.directory(), _walk, lambda _: None)
+            found = [Device(name, DeviceNumber(*number)) for name, number in there if is_device_name(name)]
+            allowed = [node for node in found if authorization.verdict_on((node,)).allowed]
+        return Reply(ListDevicesReply(list(_truncate(sorted(allowed)))))
 
-    def open(self, caller: Caller, call: IncomingCall, request: OpenDeviceRequest) -> Later:
-        """Open one."""
+    def open(self, caller: Caller, call: IncomingCall, request: OpenDeviceRequest) -> PendingReply:
+        """Open one device."""
         if not is_device_name(request.name):
             raise InvalidParameter("name")
-        wanted = Device(request.name)
-        inquiry = inquire(self._parts, "OpenDevice", caller, call, request.target, (wanted,))
-        inquiry.details = f"device {request.name} {request.access}"
-        return self._open(caller, inquiry, wanted, request.access)
+        wanted, details = Device(request.name), f"device {request.name} {request.access}"
+        authorization = begin(
+            self._context, "OpenDevice", caller, call, request.target, (wanted,), hands_over=True, details=details
+        )
+        return self._open(caller, authorization, wanted, request.access)
 
-    async def _open(self, caller: Caller, inquiry: Inquiry, wanted: Device, access: DeviceAccess) -> Answer:
-        with inquiry:
-            pinned = await inquiry.pin()
-            try:
-                if not inquiry.judge(pinned).allowed:
-                    raise PermissionDenied
-                inquiry.check_access(pinned)
-                self._parts.users.check(caller.charge, 1)
-                fd = await self._open_allowed(caller, inquiry, pinned, wanted.name, access)
-                try:
-                    pinned.see_unchanged()
-                    inquiry.succeed()
-                except BaseException:
-                    self._close(fd, caller.peer.user)
-                    raise
-            finally:
-                pinned.close()
-        return Answer(OpenDeviceReply(0), [fd], closing_waits=True)
+    async def _open(self, caller: Caller, authorization: Authorization, wanted: Device, access: DeviceAccess) -> Reply:
+        async with authorization as pinned:
+            authorization.check_access()
+            fd = await self._open_allowed(caller, authorization, pinned, wanted.name, access)
+            authorization.on_failure(lambda: self._close(fd, caller.peer.user))
+        return Reply(OpenDeviceReply(0), [fd], closing_waits=True)
 
-    async def _open_allowed(self, caller: Caller, inquiry: Inquiry, pinned: Pinned, name: str, access: DeviceAccess) -> int:
-        """An fd of the device, after a look at what has its name."""
+    async def _open_allowed(
+        self, caller: Caller, authorization: Authorization, pinned: Pinned, name: str, access: DeviceAccess
+    ) -> int:
+        """Check the file with that name, and return an fd of the device (the caller's to close).  Raises NoSuchDevice."""
         found, numbers = await self._on_thread(
             caller, pinned, name, pinned.directory(), lambda process: _find(process, name), lambda late: os.close(late[0])
         )
         try:
             if numbers is None:
-                raise NoSuchDevice(pinned.target, name, "what has that name is no character device")
+                raise NoSuchDevice(pinned.target, name, "the file with that name is no character device")
             number = DeviceNumber(*numbers)
-            inquiry.details += f" ({number})"
-            if not inquiry.verdict_on(pinned, (Device(name, number),)).allowed:
-                raise NoSuchDevice(pinned.target, name, f"what has that name is the device {number}, not the one that it should be")
+            authorization.details += f" ({number})"
+            if not authorization.verdict_on((Device(name, number),)).allowed:
+                raise NoSuchDevice(
+                    pinned.target, name, f"the file with that name is the device {number}, not the one that the rules mean by it"
+                )
         except BaseException:
             os.close(found)
             raise
@@ -125,7 +110,10 @@ class Devices:
     async def _on_thread(
         self, caller: Caller, pinned: Pinned, name: str, fd: int, function: Callable[[int], T], undo: Callable[[T], object]
     ) -> T:
-        """What `function` makes of `fd` (taken), on a thread that can be abandoned."""
+        """Run `function` with `fd` (taken) on a thread that can be abandoned, and return its result.
+
+        `undo` gets a result that comes too late.  Raises NoSuchDevice for `name`, NoSuchTarget when the process has ended.
+        """
 
         def work() -> T:
             try:
@@ -134,8 +122,8 @@ class Devices:
                 os.close(fd)
 
         try:
-            deadline = self._parts.users.limits.device_deadline
-            return await self._parts.threads.run(caller.peer.user, pinned.target, deadline, work, undo, lambda: os.close(fd))
+            deadline = self._context.users.limits.device_deadline
+            return await self._context.threads.run(caller.peer.user, pinned.target, deadline, work, undo, lambda: os.close(fd))
         except trio.TooSlowError as error:
             raise NoSuchDevice(pinned.target, name, "it did not answer in time") from error
         except ProcessLookupError as error:
@@ -143,13 +131,13 @@ class Devices:
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 raise
-            # Of a process that has ended meanwhile, nothing is there.
-            pinned.see_unchanged()
-            raise NoSuchDevice(pinned.target, name, _REASONS.get(error.errno or 0) or error.strerror or str(error)) from error
+            # The error may only mean that the process has ended meanwhile: then this raises NoSuchTarget.
+            pinned.check_unchanged()
+            raise NoSuchDevice(pinned.target, name, reason_of(error, _REASONS)) from error
 
     def _close(self, fd: int, user: int) -> None:
-        # Closing a device can take its time, too.
-        self._parts.users.closer.close(fd, user)
+        # Closing a device can block, too, so it happens on a thread.
+        self._context.users.closer.close(fd, user)
 
 
 def _walk(process: int) -> list[tuple[str, tuple[int, int]]]:
@@ -161,7 +149,7 @@ def _walk(process: int) -> list[tuple[str, tuple[int, int]]]:
 
 
 def _find(process: int, name: str) -> tuple[int, tuple[int, int] | None]:
-    """An O_PATH fd (the caller's) of what has that name, and the numbers of the device that it is."""
+    """Find the file `name`.  Return an O_PATH fd of it (the caller's to close) and its device number, None if it is no device."""
     root = procfs.open_root(process)
     try:
         found = device.find(root, name)
@@ -174,12 +162,12 @@ def _find(process: int, name: str) -> tuple[int, tuple[int, int] | None]:
         raise
 
 
-def _fitting(devices: Iterable[Device]) -> Iterator[DeviceDescription]:
-    """As many as fit into a reply."""
+def _truncate(devices: Iterable[Device]) -> Iterator[DeviceDescription]:
+    """Describe as many devices as fit into a reply."""
     left = _LISTED_MAX
-    for one in devices:
-        number = one.number or DeviceNumber(0, 0)
-        left -= len(one.name) + _NUMBERS_MAX
+    for node in devices:
+        number = node.number or DeviceNumber(0, 0)
+        left -= len(node.name) + _NUMBERS_MAX
         if left < 0:
             return
-        yield DeviceDescription(one.name, number.major, number.minor)
+        yield DeviceDescription(node.name, number.major, number.minor)

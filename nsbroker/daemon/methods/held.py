@@ -1,4 +1,4 @@
-"""The verbs of held namespaces: Create, Hold, Release, ListHeld."""
+"""The methods for held namespaces: Create, Hold, Release and ListHeld."""
 
 import errno
 import os
@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 
 import trio
 
-from nsbroker.daemon.context import Parts
-from nsbroker.daemon.methods.authorization import Inquiry, inquire
-from nsbroker.daemon.methods.call import Answer, Caller, Later, Stream, checked_types, see_more
+from nsbroker.daemon.context import Context
+from nsbroker.daemon.methods.authorization import Authorization, begin
+from nsbroker.daemon.methods.call import Caller, PendingReply, Reply, ReplyStream, check_more, validate_types
 from nsbroker.daemon.peer import Peer
 from nsbroker.daemon.policy.grants import Grants
 from nsbroker.daemon.policy.permission import Creation, Holding, Permission
-from nsbroker.daemon.targets.held_store import Held, is_held_name
+from nsbroker.daemon.targets.held_store import HeldEntry, is_held_name
 from nsbroker.errors import InvalidParameter, InvalidType, NameTaken, NoSuchTarget, PermissionDenied, QuotaExceeded
 from nsbroker.linux.credentials import Credentials
 from nsbroker.model.identity import NamespaceType
@@ -31,158 +31,158 @@ from nsbroker.protocol.messages import (
 from nsbroker.varlink import service
 from nsbroker.varlink.connection import IncomingCall
 
-Types = tuple[NamespaceType, ...] | None
+NamespaceTypes = tuple[NamespaceType, ...] | None
 
 
 class HeldMethods:
-    """Answers calls about what the broker holds."""
+    """Answers calls to Create, Hold, Release and ListHeld."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
-        self._holder = parts.holder
-        self._audit = parts.audit
-        self._created = parts.created
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._held_store = context.held_store
+        self._audit = context.audit
+        self._created = context.created
 
-    def create(self, caller: Caller, call: IncomingCall, request: CreateRequest) -> Later:
-        """New namespaces; held, when they get a name.  Without one they are the caller's own, as long as it has them open."""
+    def create(self, caller: Caller, call: IncomingCall, request: CreateRequest) -> PendingReply:
+        """Create namespaces.  With a name, the broker holds them; without one, they exist only as long as the caller uses them."""
         call.take_fds()
-        return self._create(caller, self._parts.policy.grants(caller.peer), request)
+        return self._create(caller, self._context.policy.grants(caller.peer), request)
 
-    async def _create(self, caller: Caller, grants: Grants, request: CreateRequest) -> Answer:
+    async def _create(self, caller: Caller, grants: Grants, request: CreateRequest) -> Reply:
         peer, name = caller.peer, request.name
-        kinds = checked_types(request.types) or ()
-        said = f"name:{_checked_name(name)}" if name is not None else "self"
-        wanted: list[Permission] = [Creation(kind) for kind in kinds]
+        ns_types = validate_types(request.types) or ()
+        target = f"name:{_validate_name(name)}" if name is not None else "self"
+        wanted: list[Permission] = [Creation(ns_type) for ns_type in ns_types]
         if name is not None:
-            wanted += map(Holding, kinds)
-        verdict = grants.verdict((said,), tuple(wanted), own=name is None and not peer.anonymous)
-        wants = " ".join(map(str, wanted))
+            wanted += map(Holding, ns_types)
+        verdict = grants.verdict((target,), tuple(wanted), own=name is None and not peer.anonymous)
+        wanted_text = " ".join(map(str, wanted))
         if not verdict.allowed:
-            self._audit.record(peer, "Create", said, "denied", wanted=wants)
+            self._audit.record(peer, "Create", target, "denied", wanted=wanted_text)
             raise PermissionDenied
         made: list[Namespace] = []
         try:
-            self._parts.users.check(caller.charge, len(kinds))
+            self._context.users.check(caller.charge, len(ns_types))
             if name is not None:
                 self._check_name(name)
-                self._holder.check(name, peer.uid, len(kinds))
-            self._created.check(peer.user, len(kinds))
-            for kind in kinds:
-                made.append(await trio.to_thread.run_sync(_create, kind, peer.maker.credentials))  # noqa: PERF401 - what was made must be known
+                self._held_store.check(name, peer.uid, len(ns_types))
+            self._created.check(peer.user, len(ns_types))
+            for ns_type in ns_types:
+                ns = await trio.to_thread.run_sync(_create_namespace, ns_type, peer.maker.credentials)
+                # Append each one at once: if a later one fails, those made so far must be closed.
+                made.append(ns)
             self._created.add(peer.user, made)
-            self._audit.record(peer, "Create", said, "allowed", rule=verdict.rule, namespaces=made)
+            self._audit.record(peer, "Create", target, "allowed", rule=verdict.rule, namespaces=made)
             await self._audit.settle(peer)
             if name is not None:
-                await self._holder.hold(name, peer.uid, made)
+                await self._held_store.hold(name, peer.uid, made)
         except BaseException as error:
-            for space in made:
-                space.close()
+            for ns in made:
+                ns.close()
             if isinstance(error, Exception) and not isinstance(error, PermissionDenied):
                 self._audit.record(
-                    peer, "Create", said, "failed", rule=verdict.rule, wanted=wants, error=f"{type(error).__name__}: {error}"
+                    peer,
+                    "Create",
+                    target,
+                    "failed",
+                    rule=verdict.rule,
+                    wanted=wanted_text,
+                    error=f"{type(error).__name__}: {error}",
                 )
             raise
-        opened = [OpenedNamespace(space.type, space.device, space.inode, index) for index, space in enumerate(made)]
-        return Answer(CreateReply(opened, name is not None and self._holder.durable), [space.detach() for space in made])
+        opened = [OpenedNamespace(ns.type, ns.device, ns.inode, index) for index, ns in enumerate(made)]
+        return Reply(CreateReply(opened, name is not None and self._held_store.durable), [ns.detach() for ns in made])
 
     @staticmethod
-    def _check_name(name: str, spaces: Iterable[Namespace] = ()) -> None:
-        """Check that nothing else has the name: `ip netns` comes first whenever it is asked for, and when what has it there
-        goes, somebody else's namespace must not take its place.  `spaces` are what shall be held.  Raises NameTaken.
+    def _check_name(name: str, namespaces: Iterable[Namespace] = ()) -> None:
+        """Check that no network namespace of `ip netns` has the name, unless it is one of `namespaces`.  Raises NameTaken.
+
+        A name of `ip netns` always comes first in lookups.  When it is deleted there, a namespace that somebody else holds under
+        the same name must not take its place.
         """
         if is_network_name(name):
             with Namespace.from_name(name) as found:
-                if found not in spaces:
+                if found not in namespaces:
                     raise NameTaken(name)
 
-    def hold(self, caller: Caller, call: IncomingCall, request: HoldRequest) -> Later:
-        """Hold namespaces of a target."""
-        types = checked_types(request.types)
-        # Read before anything is awaited: a reload in between must not mix two policies.
-        grants = self._parts.policy.grants(caller.peer)
-        inquiry = inquire(self._parts, "Hold", caller, call, request.target, types)
-        return self._hold(caller, grants, inquiry, types, request.name)
+    def hold(self, caller: Caller, call: IncomingCall, request: HoldRequest) -> PendingReply:
+        """Hold namespaces of a target under a name."""
+        types = validate_types(request.types)
+        authorization = begin(self._context, "Hold", caller, call, request.target, types)
+        return self._hold(caller, authorization, types, request.name)
 
-    async def _hold(self, caller: Caller, grants: Grants, inquiry: Inquiry, types: Types, name: str) -> Answer:
-        with inquiry:
-            return await self._hold_asked(caller, grants, inquiry, types, name)
-
-    async def _hold_asked(self, caller: Caller, grants: Grants, inquiry: Inquiry, types: Types, name: str) -> Answer:
-        opened: list[Namespace] = []
-        pinned = await inquiry.pin()
-        try:
+    async def _hold(self, caller: Caller, authorization: Authorization, types: NamespaceTypes, name: str) -> Reply:
+        async with authorization as pinned:
             wanted = pinned.types() if types is None else types
-            held_name = (f"name:{_checked_name(name)}",)
-            if not (inquiry.judge(pinned).allowed and grants.verdict(held_name, tuple(map(Holding, wanted)), own=False).allowed):
+            held_name = (f"name:{_validate_name(name)}",)
+            if not authorization.grants.verdict(held_name, tuple(map(Holding, wanted)), own=False).allowed:
                 raise PermissionDenied
-            self._holder.check(name, caller.peer.uid, len(wanted))
-            opened = inquiry.open(pinned, wanted)
+            self._held_store.check(name, caller.peer.uid, len(wanted))
+            opened = authorization.open(wanted)
             self._check_name(name, opened)
-            pinned.see_unchanged()
-            inquiry.succeed(opened)
+            # To hold a namespace is to hand it over, so the record must be written first.
+            authorization.finish()
             await self._audit.settle(caller.peer)
-            await self._holder.hold(name, caller.peer.uid, opened)
-        finally:
-            pinned.close()
-            for space in opened:
-                space.close()
-        return Answer(HoldReply(self._holder.durable))
+            await self._held_store.hold(name, caller.peer.uid, opened)
+        for ns in opened:
+            ns.close()
+        return Reply(HoldReply(self._held_store.durable))
 
-    def release(self, caller: Caller, call: IncomingCall, request: ReleaseRequest) -> Answer:
-        """Let go of a name: for who holds it, and for root."""
+    def release(self, caller: Caller, call: IncomingCall, request: ReleaseRequest) -> Reply:
+        """Release what is held under a name.  Only the user for whom it is held, and root, may do so."""
         call.take_fds()
-        grants = self._parts.policy.grants(caller.peer)
-        peer, said = caller.peer, f"name:{_checked_name(request.name)}"
-        held = self._holder.find(request.name)
+        grants = self._context.policy.grants(caller.peer)
+        peer, target = caller.peer, f"name:{_validate_name(request.name)}"
+        held = self._held_store.find(request.name)
         if held is not None and (peer.owns(held.uid) or peer.owns(0)):
-            self._audit.record(peer, "Release", said, "allowed", namespaces=held.spaces.values())
-            self._holder.release(request.name)
-            return Answer(service.Nothing())
-        if held is None and grants.is_named((said,)):
-            error = NoSuchTarget(said, "nothing is held under that name (`nsbroker held` lists what is)")
-            self._audit.record(peer, "Release", said, "failed", error=str(error))
+            self._audit.record(peer, "Release", target, "allowed", namespaces=held.namespaces.values())
+            self._held_store.release(request.name)
+            return Reply(service.Nothing())
+        if held is None and grants.is_named((target,)):
+            error = NoSuchTarget(target, "nothing is held under that name (`nsbroker list-held` lists what is held)")
+            self._audit.record(peer, "Release", target, "failed", error=str(error))
             raise error
-        self._audit.record(peer, "Release", said, "denied")
+        self._audit.record(peer, "Release", target, "denied")
         raise PermissionDenied
 
-    def list(self, caller: Caller, call: IncomingCall, request: service.Nothing) -> Stream:
-        """What the peer holds itself, or may open."""
-        see_more(call)
-        return self._listed(caller.peer, self._parts.policy.grants(caller.peer))
+    def list(self, caller: Caller, call: IncomingCall, request: service.Nothing) -> ReplyStream:
+        """List the held namespaces that belong to the caller, or that it may open."""
+        check_more(call)
+        return self._stream_held(caller.peer, self._context.policy.grants(caller.peer))
 
-    async def _listed(self, peer: Peer, grants: Grants) -> Stream:
+    async def _stream_held(self, peer: Peer, grants: Grants) -> ReplyStream:
         self._audit.record(peer, "ListHeld", "name:*", "allowed")
-        for description in [one for held in self._holder for one in self._describe(held, peer, grants)]:
-            yield Answer(ListHeldReply(description), continues=True)
-        yield Answer(ListHeldReply())
+        for description in [found for held in self._held_store for found in self._describe(held, peer, grants)]:
+            yield Reply(ListHeldReply(description), continues=True)
+        yield Reply(ListHeldReply())
 
-    def _describe(self, held: Held, peer: Peer, grants: Grants) -> Sequence[HeldDescription]:
+    def _describe(self, held: HeldEntry, peer: Peer, grants: Grants) -> Sequence[HeldDescription]:
         own = peer.owns(held.uid)
         types = grants.types_of_held(f"name:{held.name}", own=own)
         return [
-            HeldDescription(held.name, held.uid, kind, space.inode, self._holder.durable)
-            for kind, space in sorted(held.spaces.items())
-            if own or kind in types
+            HeldDescription(held.name, held.uid, ns_type, ns.inode, self._held_store.durable)
+            for ns_type, ns in sorted(held.namespaces.items())
+            if own or ns_type in types
         ]
 
 
-def _checked_name(name: str) -> str:
+def _validate_name(name: str) -> str:
     if not is_held_name(name):
         raise InvalidParameter("name")
     return name
 
 
-def _create(kind: NamespaceType, user: Credentials) -> Namespace:
+def _create_namespace(ns_type: NamespaceType, user: Credentials) -> Namespace:
     try:
-        fd = creation.create(kind, user)
+        fd = creation.create(ns_type, user)
     except InvalidType as error:
         raise InvalidParameter("types") from error
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise QuotaExceeded(f"user.max_{kind}_namespaces of the kernel") from error
+            raise QuotaExceeded(f"user.max_{ns_type}_namespaces of the kernel") from error
         raise
     try:
-        return Namespace(fd, kind)
+        return Namespace(fd, ns_type)
     except BaseException:
         os.close(fd)
         raise

@@ -1,7 +1,7 @@
-"""Which network namespaces are the host's own, in which the broker makes sockets for nobody's process.
+"""Find out whether a network namespace is the host's own.  The broker makes no sockets there on behalf of a process.
 
-A process that has no network of its own is in the host's: a rule for that process, `own` above all, was not meant to give
-raw sockets there.
+A process without a network namespace of its own is in the host's.  A rule for that process, especially a rule for `own`, was not
+meant to allow raw sockets in the host's network.
 """
 
 import os
@@ -10,47 +10,50 @@ from nsbroker.errors import NsbrokerError
 from nsbroker.model.identity import NamespaceType
 from nsbroker.namespace import Namespace
 
-# The kernel's include/linux/proc_ns.h: the first user namespace always has this number.
+# The initial user namespace always has this inode number (the kernel's include/linux/proc_ns.h).
 _FIRST_USER_NAMESPACE = 0xEFFFFFFD
 
 
 class HostNetworks:
-    """The broker's own network namespace, and that of the host's first process.
+    """The host's network namespaces: the broker's own, and that of process 1.
 
-    The link /proc/1/ns/net is not for everyone to read, not even for root in a container.  But each network namespace has
-    files of its own in /proc/PID/net, whose inodes anybody may compare (proc_pid_net(5)).
+    The link /proc/1/ns/net is not readable for everyone, not even for root in a container.  But each network namespace has its
+    own files in /proc/PID/net, and everyone may compare their inodes (proc_pid_net(5)).
     """
 
     def __init__(self) -> None:
         self._own = os.stat("/proc/self/ns/net").st_ino
-        self._first = _files_of("/proc/1")
+        self._first = _net_inode("/proc/1")
 
-    def may_be(self, space: Namespace) -> bool:
-        """Whether `space` (borrowed), in which the calling thread is, is the host's network, or could be.
+    def may_be(self, ns: Namespace) -> bool:
+        """Return whether `ns` (borrowed) is the host's network, or could be.  The calling thread must be inside `ns`.
 
-        Where the first process cannot be seen at all, only a network that another user namespace than the first owns is
-        surely not the host's.
+        Where /proc does not show process 1 at all, a network namespace is certainly not the host's only if its owner is another
+        user namespace than the initial one.
         """
-        if space.inode == self._own:
+        if ns.inode == self._own:
             return True
-        here = _files_of("/proc/thread-self")
+        here = _net_inode("/proc/thread-self")
         if here is not None and self._first is not None:
             return here == self._first
-        return not _is_surely_not_the_hosts(space)
+        return not _is_certainly_not_host(ns)
 
 
-def _files_of(process: str) -> int | None:
-    """The inode of one of the files of a process's network."""
+def _net_inode(process: str) -> int | None:
+    """Return the inode of /proc/PID/net/dev for the process, which is different in each network namespace; None if unreadable."""
     try:
         return os.stat(f"{process}/net/dev").st_ino
     except OSError:
         return None
 
 
-def _is_surely_not_the_hosts(space: Namespace) -> bool:
-    """The host's network is owned by the first user namespace, or by one that is out of sight from here."""
+def _is_certainly_not_host(ns: Namespace) -> bool:
+    """Return whether `ns` is owned by a user namespace that we can see, and that is not the initial one.
+
+    The host's network namespace is owned by the initial user namespace, or by one that cannot be seen from here.
+    """
     try:
-        with space.owner() as owner:
+        with ns.owner() as owner:
             return owner.type is NamespaceType.USER and owner.inode != _FIRST_USER_NAMESPACE
     except (NsbrokerError, OSError):
         return False

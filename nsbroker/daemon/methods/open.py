@@ -1,69 +1,60 @@
-"""The verbs Open and Explain."""
+"""The method Open: namespaces of a target, as file descriptors."""
 
 import os
-from collections.abc import Coroutine, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import trio
 
-from nsbroker.daemon.context import Parts
-from nsbroker.daemon.methods.authorization import Inquiry, inquire
-from nsbroker.daemon.methods.call import Answer, Caller, Later, checked_types
-from nsbroker.daemon.policy.permission import Device, Permission, is_device_name
+from nsbroker.daemon.context import Context
+from nsbroker.daemon.methods.authorization import Authorization, begin
+from nsbroker.daemon.methods.call import Caller, PendingReply, Reply, validate_types
 from nsbroker.daemon.targets.pinned import Pinned
-from nsbroker.errors import InvalidParameter, InvalidType, NoSuchTarget, PermissionDenied, TargetChanged
+from nsbroker.errors import InvalidParameter, NoSuchTarget, TargetChanged
 from nsbroker.linux import procfs
 from nsbroker.model.identity import Expectation, NamespaceType
-from nsbroker.model.socket_kind import SocketKind
 from nsbroker.namespace import Namespace
-from nsbroker.protocol.messages import (
-    ExpectationSpec,
-    ExplainReply,
-    ExplainRequest,
-    OpenedNamespace,
-    OpenReply,
-    OpenRequest,
-    PermissionVerdict,
-    TypeVerdict,
-)
+from nsbroker.protocol.messages import ExpectationSpec, OpenedNamespace, OpenReply, OpenRequest
 from nsbroker.varlink.connection import IncomingCall
 
 _DEADLINE = 2.0
-# Kinds of sockets, and devices, that one call asks about: each takes its time, in which nobody else is served.
-_EXPLAINED_MAX = 64
-Types = tuple[NamespaceType, ...] | None
+NamespaceTypes = tuple[NamespaceType, ...] | None
 
 
-class Opening:
-    """Answers calls for namespaces."""
+class OpenMethod:
+    """Answers calls to Open."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self, context: Context) -> None:
+        self._context = context
 
-    def open(self, caller: Caller, call: IncomingCall, request: OpenRequest) -> Answer | Later:
-        """Open, at once where that can be."""
-        types = checked_types(request.types)
-        inquiry = inquire(self._parts, "Open", caller, call, request.target, types)
-        expect = request.expect
-        if inquiry.takes_time() or (expect is not None and expect.start_time is not None):
-            return self._open_slowly(inquiry, caller, types, expect)
-        with inquiry:
-            return self._open_pinned(inquiry, caller, types, expect, inquiry.pin_now())
+    def open(self, caller: Caller, call: IncomingCall, request: OpenRequest) -> Reply | PendingReply:
+        """Open namespaces: at once, or as a pending reply when the target takes time to find or its start time is asked for."""
+        types, expect = validate_types(request.types), request.expect
+        authorization = begin(self._context, "Open", caller, call, request.target, types, hands_over=True)
+        if authorization.takes_time() or (expect is not None and expect.start_time is not None):
+            return self._open_slowly(authorization, caller, types, expect)
+        with authorization as pinned:
+            opened = authorization.open(pinned.types() if types is None else types)
+            if expect is not None:
+                _check_expected(expect.to_expectation(), pinned.target, None, opened)
+        return _reply(opened)
 
-    async def _open_slowly(self, inquiry: Inquiry, caller: Caller, types: Types, expect: ExpectationSpec | None) -> Answer:
-        with inquiry:
-            pinned = await inquiry.pin()
-            try:
-                # Nobody has anything looked at closely that they may not open.
-                asked = expect is not None and expect.start_time is not None and inquiry.judge(pinned).allowed
-                started = await self._start_time(caller, pinned) if asked else None
-            except BaseException:
-                pinned.close()
-                raise
-            return self._open_pinned(inquiry, caller, types, expect, pinned, started)
+    async def _open_slowly(
+        self, authorization: Authorization, caller: Caller, types: NamespaceTypes, expect: ExpectationSpec | None
+    ) -> Reply:
+        async with authorization as pinned:
+            # The start time is read only here, after the verdict: nobody may have the broker examine a process without permission.
+            needs_start_time = expect is not None and expect.start_time is not None
+            started = await self._read_start_time(caller, pinned) if needs_start_time else None
+            opened = authorization.open(pinned.types() if types is None else types)
+            if expect is not None:
+                _check_expected(expect.to_expectation(), pinned.target, started, opened)
+        return _reply(opened)
 
-    async def _start_time(self, caller: Caller, pinned: Pinned) -> int | None:
-        """When the process started; to read that can wait for the process.  Borrows `pinned`."""
+    async def _read_start_time(self, caller: Caller, pinned: Pinned) -> int | None:
+        """Return when the process of `pinned` (borrowed) started, in clock ticks since boot; None when it is no process.
+
+        Reading it can block, so it runs on a thread that can be abandoned.
+        """
         if not pinned.is_process:
             return None
         directory = pinned.directory()
@@ -75,115 +66,32 @@ class Opening:
                 os.close(directory)
 
         try:
-            return await self._parts.threads.run(
+            return await self._context.threads.run(
                 caller.peer.user, pinned.target, _DEADLINE, read, lambda _: None, lambda: os.close(directory)
             )
         except trio.TooSlowError as error:
-            raise TargetChanged(pinned.target, "it does not let itself be looked at") from error
+            raise TargetChanged(
+                pinned.target, "its start time cannot be read: the process blocks reading its /proc entry"
+            ) from error
         except OSError as error:
             raise NoSuchTarget(pinned.target, "the process has ended") from error
 
-    def _open_pinned(
-        self,
-        inquiry: Inquiry,
-        caller: Caller,
-        types: Types,
-        expect: ExpectationSpec | None,
-        pinned: Pinned,
-        started: int | None = None,
-    ) -> Answer:
-        """Takes `pinned`; `started`: when it did, where that is expected."""
-        opened: list[Namespace] = []
-        try:
-            if not inquiry.judge(pinned).allowed:
-                raise PermissionDenied
-            wanted = pinned.types() if types is None else types
-            self._parts.users.check(caller.charge, len(wanted))
-            opened = inquiry.open(pinned, wanted)
-            if expect is not None:
-                _see_expected(expect.to_expectation(), pinned.target, started, opened)
-            pinned.see_unchanged()
-            inquiry.succeed(opened)
-        except BaseException:
-            for space in opened:
-                space.close()
-            raise
-        finally:
-            pinned.close()
-        found = [OpenedNamespace(space.type, space.device, space.inode, index) for index, space in enumerate(opened)]
-        return Answer(OpenReply(found), [space.detach() for space in opened])
 
-    def explain(self, caller: Caller, call: IncomingCall, request: ExplainRequest) -> Answer | Later:
-        """Explain, at once where that can be."""
-        wanted = _wanted(request)
-        refusal = _explained(str(request.target.to_target()), tuple(NamespaceType) if wanted is None else wanted, [])
-        refusal = refusal._replace(is_refusal=True)
-        try:
-            inquiry = inquire(self._parts, "Explain", caller, call, request.target, wanted, some=True)
-            if inquiry.takes_time():
-                return _unless_denied(_explain_slowly(inquiry), refusal)
-            with inquiry:
-                return _explain_pinned(inquiry, inquiry.pin_now())
-        except PermissionDenied:
-            return refusal
+def _reply(opened: Sequence[Namespace]) -> Reply:
+    """Return the reply that hands over these handles (taken)."""
+    found = [OpenedNamespace(ns.type, ns.device, ns.inode, index) for index, ns in enumerate(opened)]
+    return Reply(OpenReply(found), [ns.detach() for ns in opened])
 
 
-async def _explain_slowly(inquiry: Inquiry) -> Answer:
-    with inquiry:
-        return _explain_pinned(inquiry, await inquiry.pin())
+def _check_expected(expect: Expectation, target: str, started: int | None, opened: Sequence[Namespace]) -> None:
+    """Check the opened namespaces (borrowed) and the start time against what the caller expects.
 
-
-def _explain_pinned(inquiry: Inquiry, pinned: Pinned) -> Answer:
-    """Takes `pinned`."""
-    said = inquiry.said
-    try:
-        verdict = inquiry.explain(pinned)
-        inquiry.succeed()
-    finally:
-        pinned.close()
-    # What it is called here is told only to those who may open it.
-    return _explained(pinned.target if verdict.allowed else said, inquiry.wanted or (), verdict.rules)
-
-
-async def _unless_denied(later: Coroutine[Any, Any, Answer], refusal: Answer) -> Answer:
-    try:
-        return await later
-    except PermissionDenied:
-        return refusal
-
-
-def _wanted(request: ExplainRequest) -> tuple[Permission, ...] | None:
-    if request.sockets is None and request.devices is None:
-        return checked_types(request.types)
-    for name, texts in (("sockets", request.sockets), ("devices", request.devices)):
-        if texts is not None and len(texts) > _EXPLAINED_MAX:
-            raise InvalidParameter(name)
-    try:
-        sockets = [SocketKind.parse(text) for text in request.sockets or ()]
-    except InvalidType as error:
-        raise InvalidParameter("sockets") from error
-    devices = request.devices or []
-    if not all(map(is_device_name, devices)):
-        raise InvalidParameter("devices")
-    wanted: tuple[Permission, ...] = (*(checked_types(request.types) or ()), *sockets, *map(Device, devices))
-    if not wanted or len(set(wanted)) != len(wanted):
-        raise InvalidParameter("sockets" if sockets else "devices")
-    return wanted
-
-
-def _explained(target: str, wanted: Sequence[Permission], rules: Sequence[str | None]) -> Answer:
-    said = list(zip(wanted, rules or [None] * len(wanted), strict=True))
-    types = [TypeVerdict(one, rule is not None, rule) for one, rule in said if isinstance(one, NamespaceType)]
-    sockets = [PermissionVerdict(str(one), rule is not None, rule) for one, rule in said if isinstance(one, SocketKind)]
-    devices = [PermissionVerdict(one.name, rule is not None, rule) for one, rule in said if isinstance(one, Device)]
-    return Answer(ExplainReply(target, bool(rules) and None not in rules, types, sockets or None, devices or None))
-
-
-def _see_expected(expect: Expectation, target: str, started: int | None, opened: Sequence[Namespace]) -> None:
-    """Raises TargetChanged when the target is not what it was, InvalidParameter when it cannot be told what is meant."""
-    about = [space for space in opened if expect.type in (None, space.type)]
+    Raises TargetChanged when they differ.  Raises InvalidParameter when `expect` is about a type that was not opened, or gives a
+    device or inode but fits several types.
+    """
+    about = [ns for ns in opened if expect.type in (None, ns.type)]
     if not about or (len(about) > 1 and (expect.inode, expect.device) != (None, None)):
         raise InvalidParameter("expect")
-    expect.see_process(started, target)
-    for space in about:
-        expect.see_namespace(space.id, target)
+    expect.check_process(started, target)
+    for ns in about:
+        expect.check_namespace(ns.id, target)

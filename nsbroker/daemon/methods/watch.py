@@ -1,4 +1,4 @@
-"""The verb Watch: what is there, and then what changes."""
+"""The method Watch: list the namespaces that exist, and then report changes."""
 
 import contextlib
 import math
@@ -6,59 +6,60 @@ from collections.abc import AsyncGenerator, Iterable, Sequence
 
 import trio
 
-from nsbroker.daemon.context import Parts
-from nsbroker.daemon.discovery.change_detector import Changes
+from nsbroker.daemon.context import Context
+from nsbroker.daemon.discovery.change_detector import ChangeDetector
 from nsbroker.daemon.discovery.scan_result import TYPES
-from nsbroker.daemon.discovery.scanner import Passes
+from nsbroker.daemon.discovery.scanner import Scanner
 from nsbroker.daemon.discovery.view import View
+from nsbroker.daemon.discovery.views import Views
 from nsbroker.daemon.limits.connections import ConnectionCharge
-from nsbroker.daemon.methods.call import Answer, Caller, Stream, checked_types, see_more
-from nsbroker.daemon.methods.list_namespaces import Listing
+from nsbroker.daemon.methods.call import Caller, Reply, ReplyStream, check_more, validate_types
 from nsbroker.errors import QuotaExceeded
 from nsbroker.linux.socket_options import unread_bytes
 from nsbroker.model.description import NamespaceDescription, WatchEvent
-from nsbroker.model.identity import NamespaceType
+from nsbroker.model.identity import NamespaceType, format_id
 from nsbroker.protocol.messages import WatchReply, WatchRequest
 from nsbroker.varlink.connection import IncomingCall
 
 _PER_USER = 16
-# So much may lie unread with a caller before it has to catch up; one that is behind for longer has missed something.
+# With more unread bytes than this, no further event is sent until the caller has read some.  A caller for whom one round of events
+# had to wait longer than _BEHIND seconds is sent MISSED.
 _UNREAD_MAX = 65536
 _BEHIND = 1.0
 _PAUSE = 0.05
-# Seconds until a second look at what seems to be gone.
+# Seconds until a second scan for namespaces that seem to be gone.
 _AGAIN = 0.15
 
 _Key = tuple[str, int | None]
 
 
-class Watching:
+class WatchMethod:
     """Answers calls to Watch."""
 
-    def __init__(self, parts: Parts, passes: Passes, listing: Listing) -> None:
-        self._parts = parts
-        self._passes = passes
-        self._listing = listing
-        self._changes = Changes()
+    def __init__(self, context: Context, scanner: Scanner, views: Views) -> None:
+        self._context = context
+        self._scanner = scanner
+        self._views = views
+        self._detector = ChangeDetector()
         self._watches: dict[int, int] = {}
 
-    def watch(self, caller: Caller, call: IncomingCall, request: WatchRequest) -> Stream:
-        """Events, until the caller hangs up."""
-        see_more(call)
-        types = checked_types(request.types)
-        self._parts.audit.record(caller.peer, "Watch", "*", "allowed", wanted=" ".join(types or ()))
-        return self._watched(caller, types or TYPES)
+    def watch(self, caller: Caller, call: IncomingCall, request: WatchRequest) -> ReplyStream:
+        """Stream events until the caller hangs up."""
+        check_more(call)
+        types = validate_types(request.types)
+        self._context.audit.record(caller.peer, "Watch", "*", "allowed", wanted=" ".join(types or ()))
+        return self._stream_events(caller, types or TYPES)
 
-    async def _watched(self, caller: Caller, types: Sequence[NamespaceType]) -> Stream:
+    async def _stream_events(self, caller: Caller, types: Sequence[NamespaceType]) -> ReplyStream:
         uid = caller.peer.user
         if self._watches.get(uid, 0) >= _PER_USER:
             raise QuotaExceeded("watches of one user")
         self._watches[uid] = self._watches.get(uid, 0) + 1
         try:
-            with self._changes, self._passes.following():
+            with self._detector, self._scanner.following():
                 async with contextlib.aclosing(self._events(caller, types)) as events:
                     async for event, description in events:
-                        yield Answer(WatchReply(event, description), continues=True)
+                        yield Reply(WatchReply(event, description), continues=True)
         finally:
             self._watches[uid] -= 1
             if not self._watches[uid]:
@@ -71,44 +72,46 @@ class Watching:
         missing: set[_Key] = set()
         first = True
         while True:
-            seen, behind = self._changes.number, 0.0
-            view = await self._listing.view(caller, types, quick=True)
-            now = _keyed(view, known)
-            # A pass can overlook what goes from one short-lived process to the next: gone is what two in a row do not see.
+            seen, behind = self._detector.number, 0.0
+            view = await self._views.view(caller.peer, self._context.policy.grants(caller.peer), types, quick=True)
+            now = _ids_by_key(view, known)
+            # A scan can miss a namespace that is passed from one short-lived process to the next.  It counts as gone only when
+            # two scans in a row did not find it.
             unseen = known.keys() - now.keys()
             for key in [key for key in known if key in unseen & missing]:
-                behind += await _caught_up(caller.charge)
+                behind += await _wait_for_reader(caller.charge)
                 yield WatchEvent.GONE, known.pop(key)
             missing = unseen - missing
-            new = {link: key for key, link in now.items() if key not in known}
-            async with contextlib.aclosing(self._listing.described(view, list(new))) as descriptions:
+            new = {ns_id: key for key, ns_id in now.items() if key not in known}
+            async with contextlib.aclosing(self._views.descriptions(view, list(new))) as descriptions:
                 async for description in descriptions:
-                    known[new[f"{description.type}:[{description.inode}]"]] = description
-                    behind += await _caught_up(caller.charge)
+                    known[new[format_id(description.type, description.inode)]] = description
+                    behind += await _wait_for_reader(caller.charge)
                     yield WatchEvent.PRESENT if first else WatchEvent.ADDED, description
             del view, now, new
             if first:
                 first = False
                 yield WatchEvent.READY, None
-            behind += await _caught_up(caller.charge)
+            behind += await _wait_for_reader(caller.charge)
             if behind > _BEHIND:
                 yield WatchEvent.MISSED, None
             with trio.move_on_after(_AGAIN if missing else math.inf):
-                await self._changes.wait(seen, self._passes.took)
+                await self._detector.wait(seen, self._scanner.took)
 
 
-def _keyed(view: View, known: Iterable[_Key]) -> dict[_Key, str]:
-    """The namespaces that are there, by what tells them apart.  One that ended before it could be asked is taken for the one
-    that had its number.
+def _ids_by_key(view: View, known: Iterable[_Key]) -> dict[_Key, str]:
+    """Return the ids of the namespaces in `view` by their keys, which tell namespaces apart.
+
+    If a namespace ended before the rest of its key could be read, it is taken for the known one with the same id.
     """
-    before = {link: (link, number) for link, number in known}
-    return {key if key[1] is not None else before.get(link, key): link for link in view.links() for key in [view.key(link)]}
+    before = {ns_id: (ns_id, number) for ns_id, number in known}
+    return {key if key[1] is not None else before.get(ns_id, key): ns_id for ns_id in view.ids() for key in [view.key(ns_id)]}
 
 
-async def _caught_up(charge: ConnectionCharge) -> float:
-    """Wait until the caller has read most of what it was sent; the seconds that it took."""
+async def _wait_for_reader(charge: ConnectionCharge) -> float:
+    """Wait until the caller has read most of what it was sent, and return how many seconds that took."""
     began = trio.current_time()
-    # The kernel has no event for it.
+    # The kernel reports no event for this.
     while unread_bytes(charge.sock) > _UNREAD_MAX:
         await trio.sleep(_PAUSE)
     return trio.current_time() - began

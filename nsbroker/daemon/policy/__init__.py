@@ -1,1 +1,1 @@
-"""What each peer may do: the rules of the configuration, compiled, and the permissions that they grant."""
+"""What each peer may do: the compiled rules of the configuration, and the permissions that they grant."""

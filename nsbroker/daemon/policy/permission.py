@@ -1,5 +1,7 @@
-"""What rules allow: namespaces by type, sockets by family and type, devices by name and number; and to have namespaces of a
-type made, or held under a name.
+"""What rules can allow.
+
+Rules allow to open namespaces by type, sockets by family and type, and devices by name and number.  They also allow to have
+namespaces of a type created, or held under a name.
 """
 
 import re
@@ -18,7 +20,7 @@ _NUMBER_MAX = 2**20 - 1
 
 
 class DeviceNumber(NamedTuple):
-    """Which device a node stands for."""
+    """The device that a device node stands for."""
 
     major: int
     minor: int
@@ -28,18 +30,18 @@ class DeviceNumber(NamedTuple):
 
 
 class Device(NamedTuple):
-    """A character device by its name below /dev.  `number` is None as long as nobody has looked at it."""
+    """A character device by its name below /dev.  `number` is None until the device node has been looked at."""
 
     name: str
     number: DeviceNumber | None = None
 
 
 SOME_DEVICE = Device("")
-"""Any device at all: what is asked for by who wants to know which there are."""
+"""Stands for any device at all.  It is what a peer needs in order to list the devices."""
 
 
 class Creation(NamedTuple):
-    """A new namespace."""
+    """The creation of a namespace."""
 
     type: NamespaceType
 
@@ -48,7 +50,7 @@ class Creation(NamedTuple):
 
 
 class Holding(NamedTuple):
-    """A namespace that the broker keeps alive under a name."""
+    """The holding of a namespace: the broker keeps it alive under a name."""
 
     type: NamespaceType
 
@@ -57,9 +59,9 @@ class Holding(NamedTuple):
 
 
 Permission = NamespaceType | SocketKind | Device | Creation | Holding
-"""One thing that can be asked for."""
+"""One thing that a peer can ask for."""
 
-# The kernel's Documentation/admin-guide/devices.txt, what containers get: a rule need not say which numbers these have.
+# The devices that containers get, as in the kernel's Documentation/admin-guide/devices.txt.  Rules need not give their numbers.
 _KNOWN: Mapping[str, DeviceNumber] = {
     "null": DeviceNumber(1, 3),
     "zero": DeviceNumber(1, 5),
@@ -78,7 +80,7 @@ _KNOWN: Mapping[str, DeviceNumber] = {
 
 
 def is_device_name(text: str) -> bool:
-    """Whether `text` can name a device: harmless path components, at most eight."""
+    """Return whether `text` can name a device: at most eight path components, without '.' and '..'."""
     parts = text.split("/")
     return len(text) <= _NAME_MAX and len(parts) <= _DEPTH_MAX and not {".", ".."} & set(parts) and bool(_NAME.fullmatch(text))
 
@@ -104,15 +106,23 @@ class Allowance:
         create: Iterable[str] = (),
         hold: Iterable[str] = (),
     ) -> Self:
-        """As a rule writes it, `*` for all.  Raises ConfigurationError, InvalidType."""
+        """Parse what a rule allows, with `*` for all.  Raises ConfigurationError, InvalidType."""
         kinds, nodes = set(sockets), set(devices)
-        types, new, held = map(_types, (namespaces, create, hold))
+        types, new, held = map(_parse_types, (namespaces, create, hold))
         if not (types or kinds or nodes or new or held):
             raise ConfigurationError("it allows nothing: give it namespaces, sockets, devices, create or hold")
-        return cls(types, frozenset(map(_socket, kinds - {"*"})), _devices(nodes - {"*"}), "*" in kinds, "*" in nodes, new, held)
+        return cls(
+            types,
+            frozenset(map(_parse_socket, kinds - {"*"})),
+            _parse_devices(nodes - {"*"}),
+            "*" in kinds,
+            "*" in nodes,
+            new,
+            held,
+        )
 
     def allows(self, wanted: Permission) -> bool:
-        """Whether `wanted` is in it."""
+        """Return whether it allows `wanted`."""
         if isinstance(wanted, NamespaceType):
             return wanted in self.namespaces
         if isinstance(wanted, SocketKind):
@@ -123,40 +133,40 @@ class Allowance:
             return wanted.type in self.hold
         if wanted == SOME_DEVICE:
             return self.any_device or bool(self.devices)
-        # Whoever may have any device still gets, under a name that everyone knows, no other one.
+        # A rule for any device does not allow another device that was put under a well-known name.
         number = self.devices.get(wanted.name) or _KNOWN.get(wanted.name)
         named = self.any_device or wanted.name in self.devices
         return named and (number is None or wanted.number in (None, number))
 
 
-def _types(texts: Iterable[str]) -> frozenset[NamespaceType]:
+def _parse_types(texts: Iterable[str]) -> frozenset[NamespaceType]:
     words = set(texts)
     return frozenset(NamespaceType if "*" in words else map(NamespaceType.parse, words))
 
 
-def _socket(text: str) -> SocketKind:
+def _parse_socket(text: str) -> SocketKind:
     try:
         return SocketKind.parse(text)
     except InvalidType as error:
         raise ConfigurationError(f"sockets: {error}") from error
 
 
-def _devices(texts: Iterable[str]) -> dict[str, DeviceNumber]:
+def _parse_devices(texts: Iterable[str]) -> dict[str, DeviceNumber]:
     found: dict[str, DeviceNumber] = {}
     for text in texts:
-        name, number = _device(text)
+        name, number = _parse_device(text)
         if found.setdefault(name, number) != number:
             raise ConfigurationError(f"devices: {name!r} cannot be both {found[name]} and {number}: write two rules")
     return found
 
 
-def _device(text: str) -> tuple[str, DeviceNumber]:
+def _parse_device(text: str) -> tuple[str, DeviceNumber]:
     name, equals, written = text.partition("=")
     if not is_device_name(name):
         raise ConfigurationError(f"devices: {text!r} is no name below /dev: write it as null or net/tun, without . and ..")
     number = _KNOWN.get(name)
     if equals:
-        number = _number(text, written)
+        number = _parse_number(text, written)
     if number is None:
         raise ConfigurationError(
             f"devices: {text!r}: say which device that is: {name}=MAJOR:MINOR (`ls -l /dev/{name}` shows both)"
@@ -164,7 +174,7 @@ def _device(text: str) -> tuple[str, DeviceNumber]:
     return name, number
 
 
-def _number(text: str, written: str) -> DeviceNumber:
+def _parse_number(text: str, written: str) -> DeviceNumber:
     match = re.fullmatch(r"([0-9]{1,7}):([0-9]{1,7})", written, re.ASCII)
     if match is None or max(int(match[1]), int(match[2])) > _NUMBER_MAX:
         raise ConfigurationError(f"devices: {text!r}: write NAME=MAJOR:MINOR, such as kvm=10:232")

@@ -1,7 +1,7 @@
-"""Sending entries to systemd-journald, by its native protocol: https://systemd.io/JOURNAL_NATIVE_PROTOCOL.
+"""Send entries to systemd-journald with its native protocol: https://systemd.io/JOURNAL_NATIVE_PROTOCOL.
 
-systemd-python's sendv() waits when the journal takes nothing; here that is an error at once, since whoever waits is the
-event loop of all clients.
+systemd-python's sendv() blocks when journald's queue is full.  Here this is an error at once, because entries are sent on the
+event loop that serves all clients.
 """
 
 import socket
@@ -14,7 +14,7 @@ _SEND_BUFFER = 1 << 20
 
 
 class Journal:
-    """A way to the journal.  Owns a socket, which is connected when the first entry is sent; close it."""
+    """A client of journald.  Owns a socket, which is connected when the first entry is sent; close it."""
 
     def __init__(self) -> None:
         self._sock = _make_socket()
@@ -33,7 +33,7 @@ class Journal:
         try:
             self._send(entry)
         except (ConnectionRefusedError, ConnectionResetError):
-            # Another socket may be at the same path by now.
+            # journald may have restarted, with a new socket at the same path: connect again.
             self._connected = False
             self._send(entry)
 
@@ -50,13 +50,13 @@ class Journal:
 
 def _make_socket() -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-    # Room for many entries while journald is busy; the kernel may give less.
+    # This makes room for many entries while journald is busy.  The kernel may grant less.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
     return sock
 
 
 def _encode(name: str, value: bytes) -> bytes:
-    # A line ends a field, so what has one in it goes by its length.
+    # A line break ends a field, so a value that contains one is sent with its length instead.
     if b"\n" in value:
         return b"%s\n%s%s\n" % (name.encode(), struct.pack("<Q", len(value)), value)
     return b"%s=%s\n" % (name.encode(), value)

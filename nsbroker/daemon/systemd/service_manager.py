@@ -1,10 +1,9 @@
-"""The service manager: what it hands over at the start, and what it is told since.
+"""The service manager: receive the fds that it passes at the start, notify it, and use its fd store.
 
-See sd_listen_fds(3), sd_notify(3) and sd_watchdog_enabled(3).  Where there is none, or where systemd-python is not
-installed, nothing is handed over and nothing is told.
+See sd_listen_fds(3), sd_notify(3) and sd_watchdog_enabled(3).  Without a service manager, or without systemd-python, there are no
+passed fds, and notifications do nothing.
 """
 
-import errno
 import os
 import sys
 import time
@@ -12,19 +11,21 @@ from typing import NamedTuple
 
 import trio
 
+from nsbroker.errors import TimedOut
+
 _BARRIER = 5.0
 
 
 class PassedFd(NamedTuple):
-    """A descriptor that was handed over (now the caller's), with the name that the unit or the fd store gave it."""
+    """A descriptor that the service manager passed (the caller's to close), with its name in the unit or the fd store."""
 
     name: str
     fd: int
 
 
 def passed_fds() -> list[PassedFd]:
-    """What was handed over: sockets to listen on, and what the fd store kept."""
-    # $LISTEN_FDNAMES is systemd's own; systemd-python's listen_fds_with_names() leaves out sockets without a name.
+    """Return the descriptors that were passed: sockets to listen on, and the contents of the fd store."""
+    # We read $LISTEN_FDNAMES ourselves, because systemd-python's listen_fds_with_names() leaves out sockets without a name.
     names = os.environ.get("LISTEN_FDNAMES", "").split(":")
     try:
         from systemd.daemon import listen_fds
@@ -39,39 +40,39 @@ class FdStore:
     """The service manager's store of descriptors (FileDescriptorStoreMax= in systemd.service(5))."""
 
     def __init__(self) -> None:
-        # systemd sets it from version 254 on, our unit does before.
+        # systemd sets this variable since version 254.  Our unit sets it for older versions.
         size = os.environ.get("FDSTORE", "")
         self.durable = size.isdigit() and int(size) > 0 and "NOTIFY_SOCKET" in os.environ
-        # What finds no room is dropped without a word.
+        # systemd silently drops descriptors for which the store has no room, so the broker must know the size.
         self.size = int(size) if self.durable else sys.maxsize
 
     def keep(self, name: str, fd: int) -> None:
-        """Have a copy of `fd` (borrowed) stored."""
-        self._tell(f"FDSTORE=1\nFDNAME={name}", [fd])
+        """Ask the service manager to store a copy of `fd` (borrowed) under `name`."""
+        self._send_state(f"FDSTORE=1\nFDNAME={name}", [fd])
 
     def forget(self, name: str) -> None:
-        """Have what is stored as `name` closed."""
-        self._tell(f"FDSTOREREMOVE=1\nFDNAME={name}", [])
+        """Ask the service manager to close the descriptors stored under `name`."""
+        self._send_state(f"FDSTOREREMOVE=1\nFDNAME={name}", [])
 
     async def settle(self) -> None:
-        """Wait until all that was told has been done.  Raises OSError when the service manager does not get to it."""
+        """Wait until the service manager has processed all earlier messages.  Raises TimedOut."""
         if not self.durable:
             return
-        # sd_notify_barrier(3): the other end is closed when everything before it was handled.
+        # See sd_notify_barrier(3): systemd closes its end of the pipe when it has processed all earlier messages.
         read, write = os.pipe2(os.O_CLOEXEC)
         try:
             try:
-                self._tell("BARRIER=1", [write])
+                self._send_state("BARRIER=1", [write])
             finally:
                 os.close(write)
             with trio.move_on_after(_BARRIER) as scope:
                 await trio.lowlevel.wait_readable(read)
             if scope.cancelled_caught:
-                raise OSError(errno.ETIMEDOUT, "the service manager does not store descriptors")
+                raise TimedOut(f"the service manager did not confirm within {_BARRIER:g} s that it has stored the namespaces")
         finally:
             os.close(read)
 
-    def _tell(self, state: str, fds: list[int]) -> None:
+    def _send_state(self, state: str, fds: list[int]) -> None:
         if self.durable:
             from systemd.daemon import notify
 
@@ -79,7 +80,7 @@ class FdStore:
 
 
 class Manager:
-    """Tells the service manager how things stand."""
+    """Notifies the service manager of the broker's state."""
 
     def __init__(self) -> None:
         self._status = ""
@@ -92,34 +93,34 @@ class Manager:
 
     @staticmethod
     def watchdog_interval() -> float | None:
-        """The seconds within which it wants to hear of us; None when it does not."""
+        """Return the seconds within which the service manager expects `alive`, or None when it has no watchdog for us."""
         if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
             return None
         microseconds = os.environ.get("WATCHDOG_USEC", "")
         return int(microseconds) / 1e6 if microseconds.isdigit() and int(microseconds) else None
 
     def ready(self) -> None:
-        """We answer; also after a reload."""
-        self._tell("READY=1")
+        """Report that the broker is ready to answer, at the start and after each reload."""
+        self._send_state("READY=1")
 
     def reloading(self) -> None:
-        """The configuration is being read again."""
-        self._tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        """Report that the configuration is being reloaded."""
+        self._send_state(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
-        """Nobody new is served."""
-        self._tell("STOPPING=1")
+        """Report that the broker is stopping, and accepts no new connections."""
+        self._send_state("STOPPING=1")
 
     def alive(self) -> None:
-        """The event loop turns."""
-        self._tell("WATCHDOG=1")
+        """Report to the watchdog that the event loop is running."""
+        self._send_state("WATCHDOG=1")
 
     def status(self, text: str) -> None:
-        """One line for `systemctl status`; told when it is another than before."""
+        """Send one line for `systemctl status`, unless it is the same as before."""
         if text != self._status:
             self._status = text
-            self._tell(f"STATUS={text}")
+            self._send_state(f"STATUS={text}")
 
-    def _tell(self, state: str) -> None:
+    def _send_state(self, state: str) -> None:
         if self._notify is not None:
             self._notify(state)

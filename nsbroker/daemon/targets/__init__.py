@@ -1,1 +1,1 @@
-"""From a target as it is written to a pinned process or namespace."""
+"""Resolving a target, as it is written, to a pinned process or namespace."""

@@ -1,7 +1,7 @@
-"""Held namespaces: the broker keeps them alive under names, for the users who own them.
+"""The store of held namespaces, which the broker keeps alive under names for the users who own them.
 
-Where the service manager has an fd store, it keeps a copy of each: what is held survives the broker's restart, and its
-crash.  The name in the store says whose it is and of which type, so that nothing else has to be kept.
+Where the service manager has an fd store, it keeps a copy of each, so that held namespaces survive a restart and a crash of the
+broker.  The name of a copy in the fd store has the owner's uid and the namespace's type, so nothing else needs to be saved.
 """
 
 import os
@@ -15,135 +15,148 @@ from nsbroker.namespace import Namespace
 
 _PREFIX = "held"
 NAME_MAX = 200
-"""Characters of a name: with what is before it, it has to fit into 255."""
+"""The most characters of a name: with the prefix that it gets in the fd store, it has to fit into 255."""
 
 
 @dataclass(slots=True)
-class Held:
-    """What is held under one name.  Owns the handles."""
+class HeldEntry:
+    """The namespaces that are held under one name.  Owns the handles."""
 
     name: str
     uid: int
-    spaces: dict[NamespaceType, Namespace] = field(default_factory=dict)
+    namespaces: dict[NamespaceType, Namespace] = field(default_factory=dict)
 
 
-class Holder:
-    """All that is held.  Owns it until it is released."""
+class HeldStore:
+    """All held namespaces.  Owns their handles until they are released or the store is closed."""
 
     def __init__(self, store: FdStore, most_per_user: int) -> None:
         self.most_per_user = most_per_user
         self._store = store
-        self._held: dict[str, Held] = {}
+        self._held: dict[str, HeldEntry] = {}
 
     @property
     def durable(self) -> bool:
-        """Whether what is held outlives the broker."""
+        """Whether held namespaces outlive the broker."""
         return self._store.durable
 
     def restore(self, passed: Iterable[PassedFd]) -> list[str]:
-        """Take over what the store kept (takes the fds); what is wrong with those that cannot be, in words."""
+        """Take over what the fd store kept (takes the fds), and return a message for each fd that cannot be taken over."""
         faults = []
         for name, fd in passed:
             try:
-                uid, kind, held = _parse(name)
-                self._keep(held, uid, {kind: Namespace.from_fd(fd, owned=True, type=kind)})
+                self._restore(name, fd)
             except (NsbrokerError, ValueError, OSError) as error:
                 self._store.forget(name)
-                faults.append(f"{name!r} from the fd store is let go: {error}")
+                faults.append(f"{name!r} from the fd store cannot be taken over and is given up: {error}")
         return faults
 
-    def __len__(self) -> int:
-        return sum(len(held.spaces) for held in self._held.values())
+    def _restore(self, name: str, fd: int) -> None:
+        """Take over `fd` (taken, also on error)."""
+        try:
+            uid, ns_type, held = _parse(name)
+        except BaseException:
+            os.close(fd)
+            raise
+        ns = Namespace.from_fd(fd, owned=True, type=ns_type)
+        try:
+            self._keep(held, uid, {ns_type: ns})
+        except BaseException:
+            ns.close()
+            raise
 
-    def __iter__(self) -> Iterator[Held]:
+    def __len__(self) -> int:
+        return sum(len(held.namespaces) for held in self._held.values())
+
+    def __iter__(self) -> Iterator[HeldEntry]:
         return iter(sorted(self._held.values(), key=lambda held: held.name))
 
-    def find(self, name: str) -> Held | None:
-        """What is held under `name` (borrowed)."""
+    def find(self, name: str) -> HeldEntry | None:
+        """Return what is held under `name` (borrowed), None when nothing is."""
         return self._held.get(name)
 
     def check(self, name: str, uid: int, count: int) -> None:
-        """See that `uid` may hold `count` more under `name`.  Raises NameTaken, QuotaExceeded."""
+        """Check that `uid` may hold `count` more namespaces under a new name `name`.  Raises NameTaken, QuotaExceeded."""
         if name in self._held:
             raise NameTaken(name)
-        mine = sum(len(held.spaces) for held in self._held.values() if held.uid == uid)
-        if mine + count > self.most_per_user:
+        used = sum(len(held.namespaces) for held in self._held.values() if held.uid == uid)
+        if used + count > self.most_per_user:
             raise QuotaExceeded("held-per-user")
         if len(self) + count > self._store.size:
             raise QuotaExceeded("file descriptor store of the service manager")
 
-    async def hold(self, name: str, uid: int, spaces: Iterable[Namespace]) -> None:
-        """Hold the same namespaces as the handles (borrowed).  Raises as `check`, and OSError.
+    async def hold(self, name: str, uid: int, namespaces: Iterable[Namespace]) -> None:
+        """Hold the namespaces of the handles (borrowed).  Raises like `check`, and OSError, TimedOut.
 
-        When it returns they are in the store, if there is one.
+        When it returns, they are also in the fd store, if there is one.
         """
-        wanted = list(spaces)
+        wanted = list(namespaces)
         self.check(name, uid, len(wanted))
         copies: dict[NamespaceType, Namespace] = {}
         try:
-            for space in wanted:
-                copies[space.type] = _copy(space)
+            for ns in wanted:
+                copies[ns.type] = _copy(ns)
             self._keep(name, uid, copies)
         except BaseException:
             for copy in copies.values():
                 copy.close()
             raise
         try:
-            for kind, space in copies.items():
-                self._store.keep(_format(uid, kind, name), space.fileno())
+            for ns_type, ns in copies.items():
+                self._store.keep(_format(uid, ns_type, name), ns.fileno())
             await self._store.settle()
         except BaseException:
             self.release(name)
             raise
 
     def release(self, name: str) -> None:
-        """Let go of what is held under `name`."""
+        """Close what is held under `name`, and remove it from the fd store."""
         held = self._held.pop(name)
-        for kind, space in held.spaces.items():
-            self._store.forget(_format(held.uid, kind, name))
-            space.close()
+        for ns_type, ns in held.namespaces.items():
+            self._store.forget(_format(held.uid, ns_type, name))
+            ns.close()
 
     def close(self) -> None:
-        """Close our handles; what is in the store stays there."""
+        """Close the handles.  The copies in the fd store stay there."""
         for held in self._held.values():
-            for space in held.spaces.values():
-                space.close()
+            for ns in held.namespaces.values():
+                ns.close()
         self._held.clear()
 
-    def _keep(self, name: str, uid: int, spaces: Mapping[NamespaceType, Namespace]) -> None:
-        held = self._held.setdefault(name, Held(name, uid))
-        if held.uid != uid or not held.spaces.keys().isdisjoint(spaces):
+    def _keep(self, name: str, uid: int, namespaces: Mapping[NamespaceType, Namespace]) -> None:
+        held = self._held.setdefault(name, HeldEntry(name, uid))
+        if held.uid != uid or not held.namespaces.keys().isdisjoint(namespaces):
             raise NameTaken(name)
-        held.spaces.update(spaces)
+        held.namespaces.update(namespaces)
 
 
 def is_held_name(text: str) -> bool:
-    """Whether something can be held under `text`."""
+    """Return whether namespaces can be held under the name `text`."""
     return is_name(text) and len(text) <= NAME_MAX
 
 
-def _copy(space: Namespace) -> Namespace:
-    fd = os.dup(space.fileno())
+def _copy(ns: Namespace) -> Namespace:
+    fd = os.dup(ns.fileno())
     try:
-        return Namespace(fd, space.type)
+        return Namespace(fd, ns.type)
     except BaseException:
         os.close(fd)
         raise
 
 
-def _format(uid: int, kind: NamespaceType, name: str) -> str:
-    # A ':' would end a name in the store (sd_pid_notify_with_fds(3)).
-    return f"{_PREFIX}-{uid}-{kind}-{name}"
+def _format(uid: int, ns_type: NamespaceType, name: str) -> str:
+    # A name in the fd store must not have a ':' (sd_pid_notify_with_fds(3)).
+    return f"{_PREFIX}-{uid}-{ns_type}-{name}"
 
 
 def _parse(text: str) -> tuple[int, NamespaceType, str]:
-    """Raises ValueError, InvalidType."""
-    prefix, uid, kind, name = text.split("-", 3)
+    """Split a name from the fd store into uid, type and name.  Raises ValueError, InvalidType."""
+    prefix, uid, ns_type, name = text.split("-", 3)
     if prefix != _PREFIX or not is_held_name(name):
-        raise ValueError("not a name that the broker gives")
-    return int(uid), NamespaceType.parse(kind), name
+        raise ValueError("not a name that the broker stores")
+    return int(uid), NamespaceType.parse(ns_type), name
 
 
 def is_from_store(passed: PassedFd) -> bool:
-    """Whether a descriptor that was handed over is one that we had stored, and no socket to listen on."""
+    """Return whether a passed descriptor came from the fd store, and is not a socket to listen on."""
     return passed.name.startswith(f"{_PREFIX}-")

@@ -1,19 +1,19 @@
-"""Where namespaces were seen last: what saves the next search for one by its id a look everywhere."""
+"""A cache of the locations where namespaces were seen last, so that a search by id need not look everywhere."""
 
 from collections.abc import Mapping
 
 _KEPT = 1024
 
 
-class Hints(dict[str, str]):
-    """Places (`lookup.find`) by ids such as `net:[4026531840]`; as many as are worth their memory."""
+class LocationCache(dict[str, str]):
+    """Locations for `search.find_by_id`, by ids such as net:[4026531840].  The size is limited to save memory."""
 
-    def learn(self, places: Mapping[str, str]) -> None:
-        """Take what a whole pass has found in the place of what was known."""
+    def learn(self, locations: Mapping[str, str]) -> None:
+        """Replace the contents with the locations that a whole scan found."""
         self.clear()
-        self.update(list(places.items())[-_KEPT:])
+        self.update(list(locations.items())[-_KEPT:])
 
-    def __setitem__(self, link: str, place: str) -> None:
+    def __setitem__(self, ns_id: str, location: str) -> None:
         if len(self) >= _KEPT:
             self.clear()
-        super().__setitem__(link, place)
+        super().__setitem__(ns_id, location)

@@ -1,12 +1,13 @@
-"""What a target means, held: a process or a namespace, from which facts are read and namespaces are opened."""
+"""Pinned targets: a process, or namespaces that are kept open.  Facts are read and namespaces are opened from what is pinned."""
 
 import contextlib
 import os
 from typing import Protocol
 
 from nsbroker.daemon.engines.container import Container
+from nsbroker.daemon.peer import Peer
 from nsbroker.daemon.policy.grants import Names
-from nsbroker.daemon.targets.held_store import Held
+from nsbroker.daemon.targets.held_store import HeldEntry
 from nsbroker.errors import (
     BrokerError,
     NoSuchTarget,
@@ -25,40 +26,40 @@ _USER_NAMESPACE_DEPTH = 33
 
 
 class Pinned(Protocol):
-    """What a target means, held until `close`."""
+    """What a target means, pinned until `close`."""
 
     target: str
-    """The target as the peer is told of it."""
+    """The target as it is named to the peer."""
 
     names: Names
-    """The targets by which rules may mean it, the one by which records name it first; none for a user's own container."""
+    """The targets that rules match against; records use the first.  Empty for a container of a user's rootless engine."""
 
     is_process: bool
-    """Whether it is one: else it is namespaces alone."""
+    """Whether it is a process.  Otherwise it is one or more namespaces alone."""
 
     def types(self) -> tuple[NamespaceType, ...]:
-        """The types of namespace it has."""
+        """Return the types of namespace that it has."""
 
-    def is_of(self, uid: int) -> bool:
-        """Whether it is a process all of whose uids are `uid`."""
+    def belongs_to(self, peer: Peer) -> bool:
+        """Return whether it is the peer's own: a process whose uids are all the peer's, or what the broker holds for it."""
 
-    def open(self, kind: NamespaceType) -> Namespace:
-        """Its namespace of type `kind`; the caller's to close."""
+    def open(self, ns_type: NamespaceType) -> Namespace:
+        """Open its namespace of type `ns_type`.  The caller closes it."""
 
-    def open_as(self, user: Credentials, kind: NamespaceType) -> Namespace:
-        """The same, as far as the kernel lets this user: raises PermissionDenied."""
+    def open_as(self, user: Credentials, ns_type: NamespaceType) -> Namespace:
+        """Like `open`, with the rights of `user` alone.  Raises PermissionDenied when the kernel refuses it."""
 
     def is_open_to(self, user: Credentials) -> bool:
-        """Whether the kernel lets this user open its namespaces."""
+        """Return whether the kernel lets this user open its namespaces."""
 
     def directory(self) -> int:
-        """A directory fd (the caller's) of the process's /proc/PID.  Raises NoSuchTarget for what is no process."""
+        """Return a directory fd (the caller's) of the process's /proc/PID.  Raises NoSuchTarget for what is no process."""
 
-    def see_unchanged(self) -> None:
-        """Raises NoSuchTarget or TargetChanged when what it was pinned as no longer holds."""
+    def check_unchanged(self) -> None:
+        """Raise NoSuchTarget or TargetChanged when the facts that were read after pinning no longer hold."""
 
     def close(self) -> None:
-        """Let go of it."""
+        """Release what is pinned."""
 
 
 class PinnedProcess:
@@ -68,7 +69,7 @@ class PinnedProcess:
     __slots__ = ("_info", "_process", "names", "target")
 
     def __init__(self, process: Process, target: str, names: Names | None = None) -> None:
-        """Takes `process`, also on error.  `names`: by default the target alone."""
+        """Takes `process`, also on error.  `names` is the target alone by default."""
         try:
             self._info = process.info()
         except BaseException as error:
@@ -81,32 +82,33 @@ class PinnedProcess:
         self.names = (target,) if names is None else names
 
     def types(self) -> tuple[NamespaceType, ...]:
-        """All eight."""
+        """Return all eight namespace types: a process is in one namespace of each."""
         return _ALL
 
-    def is_of(self, uid: int) -> bool:
-        """Whether its real, effective, saved and file-system uid all are `uid`."""
-        return self._info.uids == (uid, uid, uid, uid)
+    def belongs_to(self, peer: Peer) -> bool:
+        """Return whether its real, effective, saved and file system uid are all the peer's."""
+        uids = self._info.uids
+        return peer.owns(uids[0]) and uids == (uids[0],) * 4
 
-    def open(self, kind: NamespaceType) -> Namespace:
-        """The namespace of type `kind` that it is in."""
-        return Namespace.from_process(self._process, kind, self.target)
+    def open(self, ns_type: NamespaceType) -> Namespace:
+        """Open the namespace of type `ns_type` that it is in."""
+        return Namespace.from_process(self._process, ns_type, self.target)
 
-    def open_as(self, user: Credentials, kind: NamespaceType) -> Namespace:
-        """The same with the rights of `user` alone, who need not be allowed to look into it (PTRACE_MODE_READ_FSCREDS)."""
+    def open_as(self, user: Credentials, ns_type: NamespaceType) -> Namespace:
+        """Like `open`, with the rights of `user` alone: the kernel checks PTRACE_MODE_READ_FSCREDS (ptrace(2))."""
         if user.uid == os.geteuid() != 0:
-            # The broker has no other rights than this user.
-            return self.open(kind)
+            # The broker runs as this user, so its own rights are the same.
+            return self.open(ns_type)
         try:
-            # What is read below /proc has to be opened before: there, the user may be shown nothing.
+            # What is needed below /proc must be opened before: the user may be unable to see the process there.
             self._process.prepare()
             with user:
-                return self.open(kind)
+                return self.open(ns_type)
         except OSError as error:
-            raise PermissionDenied(f"{self.target}: opening its {kind} namespace", error.strerror or str(error)) from error
+            raise PermissionDenied(f"{self.target}: opening its {ns_type} namespace", error.strerror or str(error)) from error
 
     def is_open_to(self, user: Credentials) -> bool:
-        """Whether `user`, with no capability, may look into it."""
+        """Return whether the kernel lets `user`, without any capability, look into it."""
         try:
             self.open_as(user, NamespaceType.NET).close()
         except (BrokerError, OSError):
@@ -114,38 +116,38 @@ class PinnedProcess:
         return True
 
     def directory(self) -> int:
-        """A directory fd (the caller's) of its /proc/PID."""
+        """Return a directory fd (the caller's) of its /proc/PID."""
         try:
             return self._process.directory()
         except ProcessLookupError as error:
             raise NoSuchTarget(self.target, "the process has ended") from error
 
-    def see_unchanged(self) -> None:
-        """The process lives and has the uids it had: it did not exec something setuid meanwhile."""
+    def check_unchanged(self) -> None:
+        """Check that the process lives and has the same uids: it may have executed a setuid program since it was pinned."""
         try:
             if self._process.has_ended():
                 raise NoSuchTarget(self.target, "the process has ended")
             if self._process.info() != self._info:
-                raise TargetChanged(self.target, "the process changed its user meanwhile")
+                raise TargetChanged(self.target, "the process has changed its uids since it was pinned")
         except OSError as error:
             raise NoSuchTarget(self.target, "the process has ended") from error
 
     def close(self) -> None:
-        """Let go of the process."""
+        """Release the process."""
         self._process.close()
 
 
 class PinnedPeer(PinnedProcess):
-    """The process that connected, which could open its own namespaces itself, whatever it is to others."""
+    """The process that connected.  It can open its own namespaces itself, even when others of its user cannot."""
 
     __slots__ = ()
 
-    def open_as(self, user: Credentials, kind: NamespaceType) -> Namespace:  # noqa: ARG002 - the Protocol's signature
-        """The same: the kernel lets every process look into itself."""
-        return self.open(kind)
+    def open_as(self, user: Credentials, ns_type: NamespaceType) -> Namespace:  # noqa: ARG002 - the Protocol's signature
+        """Like `open`: the kernel lets every process look into itself."""
+        return self.open(ns_type)
 
     def is_open_to(self, user: Credentials) -> bool:  # noqa: ARG002 - the Protocol's signature
-        """Yes."""
+        """Return True: it can always look into itself."""
         return True
 
 
@@ -159,30 +161,32 @@ class PinnedContainer(PinnedProcess):
         super().__init__(process, container.target, container.rule_names())
         self._user = container.user
 
-    def is_of(self, uid: int) -> bool:
-        """Whether all its uids are `uid`; of a container that `uid`'s own engine runs, also whether it is in a user
-        namespace that `uid` made in ours, or below one: the kernel gives its maker every right there, whatever uid it
-        runs as (user_namespaces(7)).
-        """
-        return super().is_of(uid) or (0 != self._user == uid and self._is_below(uid))
+    def belongs_to(self, peer: Peer) -> bool:
+        """Return whether its uids are all the peer's, or whether the peer's user made the user namespace that it is in.
 
-    def _is_below(self, uid: int) -> bool:
-        with contextlib.ExitStack() as held:
-            ours = held.enter_context(Namespace.current(NamespaceType.USER))
-            user = held.enter_context(self.open(NamespaceType.USER))
+        The second counts only for containers of the peer's rootless engine.  The container must be in a user namespace that the
+        peer's user made in the broker's own, or below such a one: there, the kernel gives the maker every right, whatever uid
+        the process has (user_namespaces(7)).
+        """
+        return super().belongs_to(peer) or (self._user != 0 and peer.owns(self._user) and self._is_in_namespace_made_by(self._user))
+
+    def _is_in_namespace_made_by(self, uid: int) -> bool:
+        with contextlib.ExitStack() as opened:
+            broker = opened.enter_context(Namespace.current(NamespaceType.USER))
+            user = opened.enter_context(self.open(NamespaceType.USER))
             for _ in range(_USER_NAMESPACE_DEPTH):
                 try:
-                    parent = held.enter_context(user.parent())
+                    parent = opened.enter_context(user.parent())
                 except PermissionDenied:
                     return False
-                if parent == ours:
+                if parent == broker:
                     return user.owner_uid() == uid
                 user = parent
         return False
 
 
 class PinnedNamespace:
-    """A namespace found by a name, a path or its id.  Holding it is all it takes: what a descriptor shows never changes."""
+    """A namespace found by a name, a path or its id.  Its descriptor pins it: a descriptor never changes its namespace."""
 
     is_process = False
     __slots__ = ("_namespace", "names", "target")
@@ -194,83 +198,83 @@ class PinnedNamespace:
         self.names: Names = (target,)
 
     def types(self) -> tuple[NamespaceType, ...]:
-        """The one."""
+        """Return its one type."""
         return (self._namespace.type,)
 
-    def is_of(self, uid: int) -> bool:  # noqa: ARG002 - the Protocol's signature
-        """No: it is not a process."""
+    def belongs_to(self, peer: Peer) -> bool:  # noqa: ARG002 - the Protocol's signature
+        """Return False: it is not a process."""
         return False
 
-    def open(self, kind: NamespaceType) -> Namespace:
-        """Another handle of it.  Raises NotANamespace when it is of another type."""
-        if kind is not self._namespace.type:
-            raise NotANamespace(self.target, f"a {self._namespace.type} namespace, it has no {kind}")
-        return Namespace(os.dup(self._namespace.fileno()), kind)
+    def open(self, ns_type: NamespaceType) -> Namespace:
+        """Return another handle of it (the caller's to close).  Raises NotANamespace when it is of another type."""
+        if ns_type is not self._namespace.type:
+            raise NotANamespace(self.target, f"a {self._namespace.type} namespace, it has no {ns_type}")
+        return Namespace(os.dup(self._namespace.fileno()), ns_type)
 
-    def open_as(self, user: Credentials, kind: NamespaceType) -> Namespace:  # noqa: ARG002 - the Protocol's signature
-        """The same: the kernel has no rule of its own for a namespace that is held."""
-        return self.open(kind)
+    def open_as(self, user: Credentials, ns_type: NamespaceType) -> Namespace:  # noqa: ARG002 - the Protocol's signature
+        """Like `open`: for an open descriptor of a namespace the kernel has no check of its own."""
+        return self.open(ns_type)
 
     def is_open_to(self, user: Credentials) -> bool:  # noqa: ARG002 - the Protocol's signature
-        """Yes: that is for the rules alone to say."""
+        """Return True: here the rules alone decide."""
         return True
 
     def directory(self) -> int:
-        """Raises NoSuchTarget: only a process has one."""
+        """Raise NoSuchTarget: only a process has one."""
         raise _without_root(self.target)
 
-    def see_unchanged(self) -> None:
-        """Nothing can have changed."""
+    def check_unchanged(self) -> None:
+        """Do nothing: it cannot have changed."""
 
     def close(self) -> None:
-        """Let go of the namespace."""
+        """Release the namespace."""
         self._namespace.close()
 
 
 class PinnedHeld:
-    """What the broker holds under a name.  It is whoever's who had it held."""
+    """What the broker holds under a name.  It belongs to the user who asked the broker to hold it."""
 
     is_process = False
-    __slots__ = ("_spaces", "_uid", "names", "target")
+    __slots__ = ("_namespaces", "_uid", "names", "target")
 
-    def __init__(self, held: Held, target: str) -> None:
-        """Borrows `held`; what it opens are copies."""
-        self._spaces = dict(held.spaces)
+    def __init__(self, held: HeldEntry, target: str) -> None:
+        """Borrows `held`.  The namespaces that it opens are copies."""
+        self._namespaces = dict(held.namespaces)
         self._uid = held.uid
         self.target = target
         self.names: Names = (target,)
 
     def types(self) -> tuple[NamespaceType, ...]:
-        """Those that are held."""
-        return tuple(self._spaces)
+        """Return the types that are held."""
+        return tuple(self._namespaces)
 
-    def is_of(self, uid: int) -> bool:
-        """Whether `uid` had it held."""
-        return self._uid == uid
+    def belongs_to(self, peer: Peer) -> bool:
+        """Return whether the peer's user asked the broker to hold it."""
+        return peer.owns(self._uid)
 
-    def open(self, kind: NamespaceType) -> Namespace:
-        """Another handle of the one of type `kind`.  Raises NotANamespace when none of it is held."""
-        if kind not in self._spaces:
-            raise NotANamespace(self.target, f"only {', '.join(self._spaces)} is held under that name, no {kind}")
-        return Namespace(os.dup(self._spaces[kind].fileno()), kind)
+    def open(self, ns_type: NamespaceType) -> Namespace:
+        """Return another handle of the held namespace of this type (the caller's to close).  Raises NotANamespace without one."""
+        if ns_type not in self._namespaces:
+            raise NotANamespace(self.target, f"only {', '.join(self._namespaces)} is held under that name, no {ns_type}")
+        return Namespace(os.dup(self._namespaces[ns_type].fileno()), ns_type)
 
-    def open_as(self, user: Credentials, kind: NamespaceType) -> Namespace:  # noqa: ARG002 - the Protocol's signature
-        """The same: the kernel has no rule of its own for a namespace that is held."""
-        return self.open(kind)
+    def open_as(self, user: Credentials, ns_type: NamespaceType) -> Namespace:  # noqa: ARG002 - the Protocol's signature
+        """Like `open`: for an open descriptor of a namespace the kernel has no check of its own."""
+        return self.open(ns_type)
 
     def is_open_to(self, user: Credentials) -> bool:  # noqa: ARG002 - the Protocol's signature
-        """Yes: that is for the rules alone to say."""
+        """Return True: here the rules alone decide."""
         return True
 
     def directory(self) -> int:
-        """Raises NoSuchTarget: only a process has one."""
+        """Raise NoSuchTarget: only a process has one."""
         raise _without_root(self.target)
 
-    def see_unchanged(self) -> None:
-        """Nothing can have changed."""
+    def check_unchanged(self) -> None:
+        """Do nothing: it cannot have changed."""
 
     def close(self) -> None:
-        """Nothing is to be let go of: it stays held."""
+        """Do nothing: the namespaces stay held."""
 
 
 def _without_root(target: str) -> NoSuchTarget:

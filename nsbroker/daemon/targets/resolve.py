@@ -1,7 +1,7 @@
-"""From a target to what it means, pinned: a process or a namespace that is held, never a bare number.
+"""Resolve a target: pin the process or the namespaces that it means, never a bare number.
 
-Pin, look, open, look again: facts are read from what is pinned, the verdict rests on those facts, the namespaces are
-opened from the pin, and `see_unchanged` then shows that the facts still hold.  Any error on the way is a no.
+The steps are: pin, look, open, look again.  Facts are read from what is pinned, and the verdict rests on those facts.  Namespaces
+are opened from what is pinned, and `check_unchanged` then checks that the facts still hold.  Any error on the way is a refusal.
 """
 
 import os
@@ -10,12 +10,13 @@ from functools import partial
 
 import trio
 
-from nsbroker.daemon.engines.registry import Asker, Roster
+from nsbroker.daemon.engines.query import EngineQuery
+from nsbroker.daemon.engines.registry import EngineRegistry
 from nsbroker.daemon.limits.abandonable_threads import AbandonableThreads
 from nsbroker.daemon.peer import Peer, why_without_process
 from nsbroker.daemon.policy.grants import Grants
-from nsbroker.daemon.targets.held_store import Holder
-from nsbroker.daemon.targets.location_cache import Hints
+from nsbroker.daemon.targets.held_store import HeldStore
+from nsbroker.daemon.targets.location_cache import LocationCache
 from nsbroker.daemon.targets.pinned import Pinned, PinnedContainer, PinnedHeld, PinnedNamespace, PinnedPeer, PinnedProcess
 from nsbroker.errors import (
     InvalidParameter,
@@ -24,84 +25,100 @@ from nsbroker.errors import (
 from nsbroker.linux.openat2 import RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, openat2
 from nsbroker.linux.process import Process
 from nsbroker.model.identity import NamespaceId
-from nsbroker.model.target import Kind, Target
+from nsbroker.model.target import Target, TargetKind
 from nsbroker.namespace import Namespace, search
 from nsbroker.namespace.opening import file_error, pin
 
-_SLOW = frozenset((Kind.CONTAINER, Kind.NAMESPACE, Kind.PATH, Kind.UNIT))
+_SLOW = frozenset((TargetKind.CONTAINER, TargetKind.NAMESPACE, TargetKind.PATH, TargetKind.UNIT))
 _DEADLINE = 5.0
 
 
+def engine_query(grants: Grants, peer: Peer) -> EngineQuery:
+    """Return the query to engines on behalf of `peer`, who has `grants`."""
+    with_rootless = not peer.anonymous and grants.has_own
+    return EngineQuery(
+        peer.user, peer.uid, peer.gid, with_rootless, grants.may_name, lambda container: grants.is_named(container.rule_names())
+    )
+
+
 def takes_time(target: Target) -> bool:
-    """Whether finding out what `target` means can take longer than other clients should wait."""
+    """Return whether resolving `target` can take longer than other clients should wait."""
     return target.kind in _SLOW
 
 
-def resolve(target: Target, said: str, peer: Peer, grants: Grants, fds: list[int], holder: Holder) -> Pinned:
-    """What `target`, which prints as `said`, means when `peer`, who has `grants`, says it; for targets that do not take time.
+def resolve(target: Target, target_text: str, peer: Peer, grants: Grants, fds: list[int], held_store: HeldStore) -> Pinned:
+    """Pin what `target` means for `peer`, who has `grants`.  Only for targets that do not take time.
 
-    Takes `fds`, which came with the target: a pidfd, or none.  Raises the errors of the interface.
+    `target_text` is the target as messages name it.  Takes `fds`, which came with the target: a pidfd, or none.  Raises the
+    errors of the interface.
     """
     match target.kind:
-        case Kind.PID:
-            return _process(target, said, peer)
-        case Kind.PIDFD:
-            return _pidfd(fds.pop(), peer)
-        case Kind.TID:
-            return _thread(target, said, peer)
-        case Kind.SELF:
-            return _self(peer)
-        case Kind.NAME:
-            return _named(target.value, said, peer, grants, holder)
+        case TargetKind.PID:
+            return _pin_process(target, target_text, peer)
+        case TargetKind.PIDFD:
+            return _pin_pidfd(fds.pop(), peer)
+        case TargetKind.TID:
+            return _pin_thread(target, target_text, peer)
+        case TargetKind.SELF:
+            return _pin_peer(peer)
+        case TargetKind.NAME:
+            return _pin_name(target.value, target_text, peer, grants, held_store)
     raise InvalidParameter("target")
 
 
-async def resolve_slowly(target: Target, roster: Roster, asker: Asker, hints: Hints, threads: AbandonableThreads) -> Pinned:
-    """What `target` means when the peer behind `asker` says it; for targets that take time.  `hints` as in `search.find`.
+async def resolve_slowly(
+    target: Target, engines: EngineRegistry, query: EngineQuery, locations: LocationCache, threads: AbandonableThreads
+) -> Pinned:
+    """Pin what `target` means for the peer behind `query`.  Only for targets that take time.
 
-    Raises the errors of the interface.
+    `locations` as in `search.find_by_id`.  Raises the errors of the interface.
     """
     match target.kind:
-        case Kind.CONTAINER:
-            return PinnedContainer(*await roster.find(target, asker))
-        case Kind.UNIT:
+        case TargetKind.CONTAINER:
+            return PinnedContainer(*await engines.find(target, query))
+        case TargetKind.UNIT:
             from nsbroker.daemon.targets import units  # only on this path: D-Bus takes a while to load
 
-            return PinnedProcess(await units.find(target, roster.deadline, asker.user, threads), str(target))
-        case Kind.PATH:
-            return PinnedNamespace(await _on_thread(threads, partial(_path, target, str(target)), asker.user, target), str(target))
-    find = partial(search.find, NamespaceId.parse(target.value), hints)
-    return PinnedNamespace(await _on_thread(threads, find, asker.user, target), target.value)
+            return PinnedProcess(await units.find(target, engines.deadline, query.user, threads), str(target))
+        case TargetKind.PATH:
+            return PinnedNamespace(
+                await _run_on_thread(threads, partial(_open_path, target, str(target)), query.user, target), str(target)
+            )
+    find = partial(search.find_by_id, NamespaceId.parse(target.value), locations)
+    return PinnedNamespace(await _run_on_thread(threads, find, query.user, target), target.value)
 
 
-async def _on_thread(threads: AbandonableThreads, function: Callable[[], Namespace], user: int, target: Target) -> Namespace:
-    """What `function` finds, on a thread that can be abandoned: file systems need not answer.  Raises NoSuchTarget then."""
+async def _run_on_thread(threads: AbandonableThreads, function: Callable[[], Namespace], user: int, target: Target) -> Namespace:
+    """Run `function` on a thread that can be abandoned.
+
+    Raises NoSuchTarget when it takes too long: it may wait for a file system that never answers.
+    """
     try:
         return await threads.run(user, str(target), _DEADLINE, function, Namespace.close)
     except trio.TooSlowError as error:
         raise NoSuchTarget(str(target), f"a file system on the way to it did not answer within {_DEADLINE:g} s") from error
 
 
-def _process(target: Target, said: str, peer: Peer) -> Pinned:
-    ours = peer.translate(target.pid, said)
-    # Rules and records name it by our number, which the peer is not told.
-    pinned = PinnedProcess(pin(said, ours), said, (f"pid:{ours}",))
+def _pin_process(target: Target, target_text: str, peer: Peer) -> Pinned:
+    pid = peer.translate(target.pid, target_text)
+    # Rules and records use the number in the broker's PID namespace, which is not shown to the peer.
+    pinned = PinnedProcess(pin(target_text, pid), target_text, (f"pid:{pid}",))
     try:
-        peer.see_translated(target.pid, ours, said)
+        peer.check_translated(target.pid, pid, target_text)
     except BaseException:
         pinned.close()
         raise
     return pinned
 
 
-def _thread(target: Target, said: str, peer: Peer) -> Pinned:
-    pid = peer.translate(target.pid, said)
+def _pin_thread(target: Target, target_text: str, peer: Peer) -> Pinned:
+    pid = peer.translate(target.pid, target_text)
     if pid != target.pid:
-        raise NoSuchTarget(said, "thread numbers of another PID namespace are not translated: send a pidfd of the thread")
-    return PinnedProcess(pin(said, target.pid, target.tid), said)
+        raise NoSuchTarget(target_text, "thread numbers of another PID namespace are not translated: send a pidfd of the thread")
+    return PinnedProcess(pin(target_text, target.pid, target.tid), target_text)
 
 
-def _pidfd(fd: int, peer: Peer) -> Pinned:
+def _pin_pidfd(fd: int, peer: Peer) -> Pinned:
     try:
         process = Process.from_pidfd(fd)
     except ProcessLookupError as error:
@@ -109,36 +126,36 @@ def _pidfd(fd: int, peer: Peer) -> Pinned:
     except OSError as error:
         raise InvalidParameter("target.pidFileDescriptor") from error
     number = f"pid:{process.pid}" if process.tid is None else f"tid:{process.pid}/{process.tid}"
-    is_ours = peer.number_of(process.pid) == process.pid
-    return PinnedProcess(process, number if is_ours else "the process of the pidfd", (number,))
+    is_same_number = peer.number_of(process.pid) == process.pid
+    return PinnedProcess(process, number if is_same_number else "the process of the pidfd", (number,))
 
 
-def _self(peer: Peer) -> Pinned:
+def _pin_peer(peer: Peer) -> Pinned:
     process = peer.process()
     if process is None:
         raise NoSuchTarget("self", why_without_process())
-    # The peer keeps its own pin: each closes what is its.
+    # A copy, because the peer keeps its own pidfd and closes it itself.
     return PinnedPeer(Process(os.dup(process.pidfd), process.pid, process.tid), "self")
 
 
-def _named(name: str, said: str, peer: Peer, grants: Grants, holder: Holder) -> Pinned:
-    """What `ip netns` calls `name`; if nothing, what the broker holds under it for the peer.
+def _pin_name(name: str, target_text: str, peer: Peer, grants: Grants, held_store: HeldStore) -> Pinned:
+    """Pin the namespace that `ip netns` knows as `name`, or else what the broker holds under that name.
 
-    What it holds for somebody else is that user's choice, which a pattern was not meant for: only a rule with this very
-    name leads there.
+    What the broker holds for another user has a name that this user chose.  A rule's pattern was not meant for such a name: only
+    a rule with this exact name, or for anything, gives access to it.
     """
     try:
-        return PinnedNamespace(Namespace.from_name(name), said)
+        return PinnedNamespace(Namespace.from_name(name), target_text)
     except NoSuchTarget:
-        held = holder.find(name)
-        if held is None or not (peer.owns(held.uid) or grants.is_named_exactly(said)):
+        held = held_store.find(name)
+        if held is None or not (peer.owns(held.uid) or grants.is_named_exactly(target_text)):
             raise
-        return PinnedHeld(held, said)
+        return PinnedHeld(held, target_text)
 
 
-def _path(target: Target, said: str) -> Namespace:
+def _open_path(target: Target, target_text: str) -> Namespace:
     try:
-        found = openat2(target.value, os.O_PATH, resolve=RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS)
+        fd = openat2(target.value, os.O_PATH, resolve=RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS)
     except OSError as error:
-        raise file_error(said, error) from error
-    return Namespace.from_found(found, said)
+        raise file_error(target_text, error) from error
+    return Namespace.from_found(fd, target_text)

@@ -1,4 +1,4 @@
-"""systemd's units: the process of one, as systemd names it over D-Bus, shown to be in the unit's control group."""
+"""Find the process of a systemd unit.  systemd names it over D-Bus; then it must be in the unit's control group."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -16,47 +16,48 @@ from nsbroker.model.target import Target
 
 _SERVICE = "org.freedesktop.systemd1"
 _PATH = "/org/freedesktop/systemd1"
-# Questions of one user at a time; others of the same user wait for their turn.
-_OF_A_USER = 2
-# What the processes of most of these units are: none.
-_SELDOM = (".mount", ".socket", ".swap")
-_turns: trio.lowlevel.RunVar[UserCapacityLimiter] = trio.lowlevel.RunVar("whose turn it is to ask for units")
+# Queries of one user that run at a time; more queries of the same user wait.
+_PER_USER = 2
+# Most units of these types have no processes.
+_RARELY_WITH_PROCESSES = (".mount", ".socket", ".swap")
+_limiter: trio.lowlevel.RunVar[UserCapacityLimiter] = trio.lowlevel.RunVar("the limit of queries for units")
 
 
-class _Found(NamedTuple):
-    """What systemd says of a unit: its control group, its processes, and how it is."""
+class _UnitProcesses(NamedTuple):
+    """The control group of a unit, the numbers of its processes, and its state when it has none."""
 
-    group: str
+    cgroup: str
     numbers: Sequence[int]
     state: str
 
 
 async def find(target: Target, deadline: float, user: int, threads: AbandonableThreads) -> Process:
-    """The main process of a service, or the oldest of another unit (the caller's to close), on behalf of `user`.
+    """Pin the main process of a service, or the oldest process of another unit.  The caller closes it.
 
-    The wait for the user's own turn does not count for `deadline`.  Raises NoSuchTarget, EngineUnavailable, QuotaExceeded.
+    It counts for the limits of `user`.  `deadline` is in seconds, and begins when it is this user's turn.  Raises NoSuchTarget,
+    EngineUnavailable, QuotaExceeded.
     """
-    async with _user_turns().of(user):
+    async with _get_limiter().of(user):
         try:
             with trio.fail_after(deadline):
-                found = await _ask(Bus(_SERVICE, "systemd"), target)
-                # To read when a process started can wait for the process.
-                pin = partial(_pin_oldest, found)
+                unit = await _query_unit(Bus(_SERVICE, "systemd"), target)
+                # Reading the start time can block, so it runs on a worker thread.
+                pin = partial(_pin_oldest, unit)
                 oldest = await threads.run(user, str(target), deadline, pin, _close)
         except trio.TooSlowError as error:
             raise EngineUnavailable("systemd", f"no answer in {deadline:g} s") from error
     if oldest is None:
-        how = f"it is {found.state}" if found.state else "what it had has ended by now"
+        how = f"it is {unit.state}" if unit.state else "those that it had have ended by now"
         raise NoSuchTarget(str(target), f"the unit has no process: {how}")
     return oldest
 
 
 async def running(deadline: float, user: int) -> list[str]:
-    """The names of all units that are active and can be targets, those first that most likely have processes.
+    """Return the names of all active units that can be targets.  Those that most likely have processes come first.
 
     Raises EngineUnavailable.
     """
-    async with _user_turns().of(user):
+    async with _get_limiter().of(user):
         try:
             with trio.fail_after(deadline):
                 bus = Bus(_SERVICE, "systemd")
@@ -66,21 +67,21 @@ async def running(deadline: float, user: int) -> list[str]:
     found = []
     for name, _, _, _, state, *_ in units:
         if _can_be_target(name):
-            found.append((state == "exited" or name.endswith(_SELDOM), name))
+            found.append((state == "exited" or name.endswith(_RARELY_WITH_PROCESSES), name))
     return [name for _, name in sorted(found)]
 
 
-def _user_turns() -> UserCapacityLimiter:
+def _get_limiter() -> UserCapacityLimiter:
     try:
-        return _turns.get()
+        return _limiter.get()
     except LookupError:
-        turns = UserCapacityLimiter(_OF_A_USER)
-        _turns.set(turns)
-        return turns
+        limiter = UserCapacityLimiter(_PER_USER)
+        _limiter.set(limiter)
+        return limiter
 
 
 def _can_be_target(name: str) -> bool:
-    """Whether it is of a kind that has processes: no slice, device, timer, target."""
+    """Return whether a unit is of a type that has processes, which slices, devices, timers and targets are not."""
     try:
         Target.unit(name)
     except InvalidTarget:
@@ -88,26 +89,26 @@ def _can_be_target(name: str) -> bool:
     return True
 
 
-async def _ask(bus: Bus, target: Target) -> _Found:
+async def _query_unit(bus: Bus, target: Target) -> _UnitProcesses:
     try:
         (path,) = await bus.call(_PATH, f"{_SERVICE}.Manager", "GetUnit", "s", target.value)
     except NotThere as error:
-        raise NoSuchTarget(str(target), "no such unit is loaded, hence it does not run") from error
-    kind = target.value.rpartition(".")[2].capitalize()
+        raise NoSuchTarget(str(target), "no such unit is loaded, so it does not run") from error
+    unit_type = target.value.rpartition(".")[2].capitalize()
     try:
-        # One by one: a service has three hundred properties, which would take longer than all that we want of it.
-        group = await bus.property(path, f"{_SERVICE}.{kind}", "ControlGroup")
-        main = await bus.property(path, f"{_SERVICE}.{kind}", "MainPID") if kind == "Service" else 0
-        numbers = [main] if main else await _processes(bus, target)
+        # One by one: a service has three hundred properties, and reading all of them takes longer than reading these few.
+        cgroup = await bus.property(path, f"{_SERVICE}.{unit_type}", "ControlGroup")
+        main = await bus.property(path, f"{_SERVICE}.{unit_type}", "MainPID") if unit_type == "Service" else 0
+        numbers = [main] if main else await _list_processes(bus, target)
         if numbers:
-            return _Found(group, numbers, "")
+            return _UnitProcesses(cgroup, numbers, "")
         state = [await bus.property(path, f"{_SERVICE}.Unit", name) for name in ("ActiveState", "SubState")]
     except NotThere as error:
-        raise NoSuchTarget(str(target), "the unit has gone meanwhile") from error
-    return _Found(group, (), "{} ({})".format(*state))
+        raise NoSuchTarget(str(target), "the unit was unloaded while it was being looked at") from error
+    return _UnitProcesses(cgroup, (), "{} ({})".format(*state))
 
 
-async def _processes(bus: Bus, target: Target) -> list[int]:
+async def _list_processes(bus: Bus, target: Target) -> list[int]:
     try:
         (found,) = await bus.call(_PATH, f"{_SERVICE}.Manager", "GetUnitProcesses", "s", target.value)
     except NotThere:
@@ -115,15 +116,15 @@ async def _processes(bus: Bus, target: Target) -> list[int]:
     return [number for _, number, _ in found]
 
 
-def _pin(number: int, group: str) -> Process | None:
-    """The process, when it is in the control group."""
+def _pin(number: int, cgroup: str) -> Process | None:
+    """Pin the process, or return None when it is not in the control group."""
     try:
         process = Process.open(number)
     except OSError:
         return None
     try:
         path = systemd_path(process.cgroups())
-        if group and (path == group or path.startswith(f"{group}/")):
+        if cgroup and (path == cgroup or path.startswith(f"{cgroup}/")):
             return process
     except OSError:
         pass
@@ -131,12 +132,12 @@ def _pin(number: int, group: str) -> Process | None:
     return None
 
 
-def _pin_oldest(found: _Found) -> Process | None:
-    """The process that started first; no other stays pinned, however many there are.  Can block."""
+def _pin_oldest(unit: _UnitProcesses) -> Process | None:
+    """Pin the process that started first.  No other stays pinned, however many there are.  Can block."""
     oldest: tuple[int, Process] | None = None
     try:
-        for number in found.numbers:
-            process = _pin(number, found.group)
+        for number in unit.numbers:
+            process = _pin(number, unit.cgroup)
             if process is None:
                 continue
             try:

@@ -9,15 +9,14 @@ import time
 
 import pytest
 
-from tests.cli.conftest import accepted, break_off, port_of, read_all
-from tests.cli.test_command import one_line
+from tests.cli.conftest import accepted, break_off, one_line, port_of, read_all
 from tests.world import ALICE, BOB, Daemon, run_command, start_command
 
 pytestmark = pytest.mark.root
 
 
 def connect(daemon: Daemon, server: socket.socket) -> subprocess.Popen[bytes]:
-    """The command, to where `server` listens."""
+    """Start the command, with the address of `server`."""
     return start_command("connect", "name:blue", "127.0.0.1", str(port_of(server)), uid=ALICE, address=daemon.address)
 
 
@@ -48,7 +47,7 @@ def test_it_ends_when_the_server_does(daemon: Daemon, server: socket.socket) -> 
         assert command.stdout.read() == b"goodbye"
 
 
-def test_what_was_written_goes_at_once(daemon: Daemon, server: socket.socket) -> None:
+def test_what_was_written_is_sent_at_once(daemon: Daemon, server: socket.socket) -> None:
     with connect(daemon, server) as command, accepted(server) as inside:
         assert command.stdin
         start = time.monotonic()
@@ -59,11 +58,11 @@ def test_what_was_written_goes_at_once(daemon: Daemon, server: socket.socket) ->
             while not inside.recv(100).endswith(b"parts"):
                 pass
             inside.sendall(b"!")
-        # Held back until the first part is acknowledged, each would take 0.04 seconds.
+        # If the second part waited until the first is acknowledged, each round would take 0.04 seconds.
         assert time.monotonic() - start < 0.6
 
 
-def test_what_goes_in_comes_out(daemon: Daemon, server: socket.socket) -> None:
+def test_bytes_that_an_echo_server_returns_are_unchanged(daemon: Daemon, server: socket.socket) -> None:
     data = os.urandom(32 << 20)
 
     def echo() -> None:
@@ -79,7 +78,7 @@ def test_what_goes_in_comes_out(daemon: Daemon, server: socket.socket) -> None:
     assert hashlib.sha256(out).digest() == hashlib.sha256(data).digest()
 
 
-def test_a_broken_connection_is_no_end(daemon: Daemon, server: socket.socket) -> None:
+def test_a_broken_connection_is_a_failure(daemon: Daemon, server: socket.socket) -> None:
     with connect(daemon, server) as command:
         break_off(accepted(server))
         _, errors = command.communicate(timeout=10)
@@ -87,7 +86,7 @@ def test_a_broken_connection_is_no_end(daemon: Daemon, server: socket.socket) ->
     assert errors.decode() == f"nsbroker: 127.0.0.1 port {port_of(server)} in name:blue broke the connection\n"
 
 
-def test_where_nobody_listens_is_one_line(daemon: Daemon, server: socket.socket) -> None:
+def test_a_port_where_nobody_listens_is_one_line(daemon: Daemon, server: socket.socket) -> None:
     port = str(port_of(server))
     server.close()
     for host, reason in (("127.0.0.1", "Connection refused"), ("::1", "Connection refused"), ("a..b", "label")):
@@ -96,7 +95,7 @@ def test_where_nobody_listens_is_one_line(daemon: Daemon, server: socket.socket)
         assert reason in line
 
 
-def test_whom_no_rule_allows_it_does_not_connect(daemon: Daemon, server: socket.socket) -> None:
+def test_without_a_rule_it_does_not_connect(daemon: Daemon, server: socket.socket) -> None:
     line = one_line(run_command("connect", "name:blue", "127.0.0.1", str(port_of(server)), uid=BOB, address=daemon.address), 1)
     assert "permission denied" in line
 

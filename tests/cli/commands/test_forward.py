@@ -1,4 +1,4 @@
-"""`nsbroker forward`, as a user whom a rule allows sockets, into a real network with a real server."""
+"""`nsbroker forward`, run by a user whom a rule allows sockets, into a real network with a real server."""
 
 import contextlib
 import hashlib
@@ -16,8 +16,7 @@ from typing import Any, Self
 
 import pytest
 
-from tests.cli.conftest import accepted, break_off, port_of, read_all
-from tests.cli.test_command import one_line
+from tests.cli.conftest import accepted, break_off, one_line, port_of, read_all
 from tests.world import ALICE, BOB, SLOWNESS, Daemon, eventually, listen_inside, run_command, start_command
 
 pytestmark = pytest.mark.root
@@ -26,20 +25,20 @@ _MANY = 1000
 
 
 class Forward:
-    """`nsbroker forward name:blue`, as ALICE, until it is told to end."""
+    """`nsbroker forward name:blue`, run by ALICE until `end`."""
 
     def __init__(self, daemon: Daemon, *specs: object, **options: Any) -> None:
         self._process = start_command("forward", "name:blue", *map(str, specs), uid=ALICE, address=daemon.address, **options)
         assert self._process.stdout is not None
-        self.said = [self._process.stdout.readline().decode().rstrip() for _ in specs]
+        self.printed = [self._process.stdout.readline().decode().rstrip() for _ in specs]
 
     def connect(self, which: int = 0) -> socket.socket:
-        """To what it said that it listens on."""
-        address, _, port = self.said[which].partition(" ")[0].rpartition(":")
+        """Connect to an address that it printed."""
+        address, _, port = self.printed[which].partition(" ")[0].rpartition(":")
         return socket.create_connection((address.strip("[]"), int(port)), timeout=10)
 
     def files(self, kind: str) -> int:
-        """How many sockets, or ends of pipes, it has open."""
+        """Return how many files it has open whose name in /proc starts with `kind`, such as `socket:`."""
         names = []
         for path in Path(f"/proc/{self._process.pid}/fd").iterdir():
             with contextlib.suppress(FileNotFoundError):
@@ -47,11 +46,11 @@ class Forward:
         return sum(name.startswith(kind) for name in names)
 
     def memory(self) -> int:
-        """Its resident memory in bytes."""
+        """Return its resident memory in bytes."""
         return int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
     def end(self, number: int = signal.SIGTERM) -> tuple[int, list[str]]:
-        """Its exit code, and the lines on standard error."""
+        """Send a signal, and return the exit code and the lines on standard error."""
         self._process.send_signal(number)
         _, errors = self._process.communicate(timeout=10)
         return self._process.returncode, errors.decode().splitlines()
@@ -66,14 +65,14 @@ class Forward:
 
 @pytest.fixture
 def forward(daemon: Daemon, server: socket.socket) -> Iterator[Forward]:
-    """It leads to `server`."""
+    """A running `nsbroker forward` that forwards to `server`."""
     with Forward(daemon, f"0:{port_of(server)}") as running:
         yield running
 
 
 @pytest.fixture
 def many_files() -> Iterator[None]:
-    """As many as this process may have."""
+    """Raise the number of files that this process may open to the hard limit."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
     yield
@@ -81,7 +80,7 @@ def many_files() -> Iterator[None]:
 
 
 def ask(client: socket.socket, server: socket.socket) -> None:
-    """Bytes go both ways."""
+    """Send bytes in both directions."""
     client.sendall(b"ping")
     assert server.recv(5) == b"ping"
     server.sendall(b"pong")
@@ -99,7 +98,7 @@ def test_bytes_go_both_ways_until_both_have_ended(forward: Forward, server: sock
     assert forward.end() == (0, [])
 
 
-def test_a_server_that_ends_first_still_hears_the_rest(forward: Forward, server: socket.socket) -> None:
+def test_a_server_that_ends_first_still_receives_the_rest(forward: Forward, server: socket.socket) -> None:
     with forward.connect() as client, accepted(server) as inside:
         inside.shutdown(socket.SHUT_WR)
         assert client.recv(1) == b""
@@ -108,23 +107,23 @@ def test_a_server_that_ends_first_still_hears_the_rest(forward: Forward, server:
         assert read_all(inside) == b"the rest"
 
 
-def test_several_ports_of_both_families_are_each_said(daemon: Daemon, server: socket.socket) -> None:
+def test_each_of_several_ports_of_both_families_is_printed(daemon: Daemon, server: socket.socket) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         local = port_of(free)
     port = port_of(server)
     with listen_inside("blue", "::1") as other:
         specs = (port, f"{local}:{port}", f"localhost:0:{port}", f"[::1]:0:{port_of(other)}")
         with Forward(daemon, *specs) as forward:
-            assert forward.said[0] == f"127.0.0.1:{port} leads to name:blue port {port}"
-            assert forward.said[1] == f"127.0.0.1:{local} leads to name:blue port {port}"
-            assert forward.said[2].endswith(f" leads to name:blue port {port}")
-            assert re.fullmatch(rf"\[::1\]:[0-9]+ leads to name:blue port {port_of(other)}", forward.said[3])
+            assert forward.printed[0] == f"127.0.0.1:{port} leads to name:blue port {port}"
+            assert forward.printed[1] == f"127.0.0.1:{local} leads to name:blue port {port}"
+            assert forward.printed[2].endswith(f" leads to name:blue port {port}")
+            assert re.fullmatch(rf"\[::1\]:[0-9]+ leads to name:blue port {port_of(other)}", forward.printed[3])
             for which, listener in enumerate((server, server, server, other)):
                 with forward.connect(which) as client, accepted(listener) as inside:
                     ask(client, inside)
 
 
-def test_a_port_where_nobody_listens_is_a_reset_and_a_line_and_no_end(forward: Forward, server: socket.socket) -> None:
+def test_a_port_where_nobody_listens_is_a_reset_and_a_line_and_it_goes_on(forward: Forward, server: socket.socket) -> None:
     port = port_of(server)
     server.close()
     with forward.connect() as client, pytest.raises(ConnectionResetError):
@@ -135,7 +134,7 @@ def test_a_port_where_nobody_listens_is_a_reset_and_a_line_and_no_end(forward: F
 
 
 @pytest.mark.parametrize(("spec", "reason"), [("{port}:80", "in use"), ("a..b:0:80", "label")])
-def test_a_place_where_it_cannot_listen_is_one_line(daemon: Daemon, server: socket.socket, spec: str, reason: str) -> None:
+def test_an_address_where_it_cannot_listen_is_one_line(daemon: Daemon, server: socket.socket, spec: str, reason: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         done = run_command("forward", "name:blue", spec.format(port=port_of(taken)), uid=ALICE, address=daemon.address)
     line = one_line(done, 1)
@@ -150,7 +149,7 @@ def test_a_wrong_spec_is_wrong_usage(spec: str) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_whom_no_rule_allows_it_learns_that_before_the_first_connection(daemon: Daemon, server: socket.socket) -> None:
+def test_without_a_rule_it_fails_before_the_first_connection(daemon: Daemon, server: socket.socket) -> None:
     line = one_line(run_command("forward", "name:blue", f"0:{port_of(server)}", uid=BOB, address=daemon.address), 1)
     assert "permission denied" in line
     assert "inet:stream" in line
@@ -162,7 +161,7 @@ def test_a_target_and_a_broker_that_were_restarted_are_found_again(daemon: Daemo
         with forward.connect() as client, accepted(old) as inside:
             ask(client, inside)
         subprocess.run(["ip", "netns", "del", "blue"], check=True)
-        # Connecting may come to its end after the connection was broken.
+        # The connection may be reset before connect() returns.
         with pytest.raises(ConnectionResetError), forward.connect() as client:
             client.recv(1)
         subprocess.run(["ip", "netns", "add", "blue"], check=True)
@@ -175,7 +174,7 @@ def test_a_target_and_a_broker_that_were_restarted_are_found_again(daemon: Daemo
                 ask(client, inside)
 
 
-def test_who_reads_slowly_holds_up_the_writer_and_costs_no_memory(forward: Forward, server: socket.socket) -> None:
+def test_a_slow_reader_blocks_the_writer_and_takes_no_memory(forward: Forward, server: socket.socket) -> None:
     piece = os.urandom(1 << 20)
     with forward.connect() as client, accepted(server) as inside:
         ask(client, inside)
@@ -185,7 +184,7 @@ def test_who_reads_slowly_holds_up_the_writer_and_costs_no_memory(forward: Forwa
         with contextlib.suppress(TimeoutError):
             while sent < 200e6:
                 sent += client.send(piece[sent % len(piece) :])
-        assert sent < 200e6, "nobody was held up"
+        assert sent < 200e6, "the writer was never blocked"
         assert forward.memory() - before < 20e6
         client.shutdown(socket.SHUT_WR)
         got = read_all(inside)
@@ -193,7 +192,7 @@ def test_who_reads_slowly_holds_up_the_writer_and_costs_no_memory(forward: Forwa
     assert got == (piece * (sent // len(piece) + 1))[:sent]
 
 
-def test_what_breaks_on_one_side_breaks_on_the_other(forward: Forward, server: socket.socket) -> None:
+def test_a_reset_on_one_side_resets_the_other(forward: Forward, server: socket.socket) -> None:
     for _ in range(5):
         with forward.connect() as client, accepted(server) as inside:
             ask(client, inside)
@@ -208,7 +207,7 @@ def test_what_breaks_on_one_side_breaks_on_the_other(forward: Forward, server: s
     assert forward.end() == (0, [])
 
 
-def test_what_was_written_goes_at_once(forward: Forward, server: socket.socket) -> None:
+def test_what_was_written_is_sent_at_once(forward: Forward, server: socket.socket) -> None:
     with forward.connect() as client, accepted(server) as inside:
         for sock in (client, inside):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -221,11 +220,11 @@ def test_what_was_written_goes_at_once(forward: Forward, server: socket.socket) 
                 pass
             inside.sendall(b"!")
             assert client.recv(1) == b"!"
-        # Held back until the first part is acknowledged, each would take 0.04 seconds.
+        # If the second part waited until the first is acknowledged, each round would take 0.04 seconds.
         assert time.monotonic() - start < 0.6
 
 
-def test_an_urgent_byte_is_one_like_others(forward: Forward, server: socket.socket) -> None:
+def test_an_urgent_byte_is_relayed_like_others(forward: Forward, server: socket.socket) -> None:
     with forward.connect() as client, accepted(server) as inside:
         inside.sendall(b"before ")
         inside.send(b"!", socket.MSG_OOB)
@@ -254,7 +253,7 @@ def test_connections_that_have_ended_leave_no_files(many_files: None, forward: F
     piece = bytes(1 << 20)
     with contextlib.ExitStack() as open_:
         for _ in range(200):
-            # Each is held up, and keeps a pipe meanwhile.
+            # Nobody reads, so each connection blocks and needs a pipe.
             client = open_.enter_context(forward.connect())
             client.setblocking(False)
             with contextlib.suppress(BlockingIOError):
@@ -265,7 +264,7 @@ def test_connections_that_have_ended_leave_no_files(many_files: None, forward: F
     assert forward.files("pipe:") <= 70
 
 
-def test_out_of_files_it_breaks_connections_and_serves_the_next(daemon: Daemon, server: socket.socket) -> None:
+def test_without_free_descriptors_it_resets_connections_and_serves_later_ones(daemon: Daemon, server: socket.socket) -> None:
     def few_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
 
@@ -286,10 +285,10 @@ def test_out_of_files_it_breaks_connections_and_serves_the_next(daemon: Daemon, 
         server.settimeout(10)
         with forward.connect() as client, accepted(server) as inside:
             ask(client, inside)
-        code, said = forward.end()
+        code, printed = forward.end()
     assert code == 0
-    assert said
-    assert all(line.endswith(("Too many open files", "too many are open here")) for line in said)
+    assert printed
+    assert all(line.endswith(("Too many open files", "too many are open here")) for line in printed)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

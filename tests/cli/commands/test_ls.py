@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from nsbroker.cli.commands import ls
-from nsbroker.model.description import Holder, HolderKind, NamespaceDescription
+from nsbroker.model.description import NamespaceDescription, Reference, ReferenceKind
 from nsbroker.model.identity import NamespaceType
-from tests.cli.made_up import NASTY, run_on_terminal, space
-from tests.cli.test_command import one_line
+from tests.cli.conftest import one_line
+from tests.cli.made_up import NASTY, ns, run_on_terminal
 from tests.world import ALICE, Daemon, Sleeper, run_command
 
-HEAD = ["NAMESPACE", "TYPE", "PROCESSES", "PID", "USER", "HELD", "BY", "COMMAND"]
+HEAD = ["NAMESPACE", "TYPE", "PROCESSES", "PID", "USER", "USED", "BY", "COMMAND"]
 
 
 def listed(daemon: Daemon, *arguments: str, uid: int = 0) -> list[dict[str, object]]:
@@ -30,13 +30,13 @@ def lines(daemon: Daemon, *arguments: str, uid: int = 0) -> list[str]:
 
 
 def test_a_table_of_anything_has_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
-    blue = Holder(HolderKind.MOUNT, path="/run/netns/blue")
+    blue = Reference(ReferenceKind.MOUNT, path="/run/netns/blue")
     ls.print_namespaces(
         [
-            space(1, command=NASTY, containers=["docker:we\x1bb"]),
-            space(2, NamespaceType.CGROUP, command="", uid=3999999999),
-            space(3, holders=[blue]),
-            space(4, command="x" * 5000),
+            ns(1, command=NASTY, containers=["docker:we\x1bb"]),
+            ns(2, NamespaceType.CGROUP, command="", uid=3999999999),
+            ns(3, references=[blue]),
+            ns(4, command="x" * 5000),
         ]
     )
     table = capsys.readouterr().out.split("\n")
@@ -67,13 +67,13 @@ def test_a_table_of_nothing_is_its_head(capsys: pytest.CaptureFixture[str]) -> N
     ],
 )
 def test_sorted_by_each_key_and_then_by_inode(key: str, order: list[int]) -> None:
-    spaces: list[NamespaceDescription] = [
-        space(4, NamespaceType.NET, "a", uid=3999999999),
-        space(3, NamespaceType.NET, "c", processes=2),
-        space(2, NamespaceType.MNT),
-        space(1, NamespaceType.UTS, "b"),
+    namespaces: list[NamespaceDescription] = [
+        ns(4, NamespaceType.NET, "a", uid=3999999999),
+        ns(3, NamespaceType.NET, "c", processes=2),
+        ns(2, NamespaceType.MNT),
+        ns(1, NamespaceType.UTS, "b"),
     ]
-    assert [one.inode for one in ls.arranged(spaces, key)] == order
+    assert [one.inode for one in ls.sort_namespaces(namespaces, key)] == order
 
 
 def test_a_process_appears_with_its_namespaces_pid_and_command(daemon: Daemon, sleeper: Sleeper) -> None:
@@ -176,17 +176,17 @@ def test_a_command_of_an_odd_name_takes_one_line(daemon: Daemon, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "text"),
     [
         (["--sort", "size"], "'inode', 'type', 'processes', 'pid', 'user', 'command'"),
         (["--type", "network"], "use one of cgroup, ipc, mnt, net, pid, time, user, uts"),
         (["blue"], "blue"),
     ],
 )
-def test_wrong_usage_names_what_is_right(arguments: list[str], said: str) -> None:
+def test_wrong_usage_names_what_is_right(arguments: list[str], text: str) -> None:
     done = run_command("ls", *arguments)
     assert done.returncode == 2
-    assert said in done.stderr
+    assert text in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from nsbroker.cli.commands import tree
-from nsbroker.model.description import Holder, HolderKind
+from nsbroker.model.description import Reference, ReferenceKind
 from nsbroker.model.identity import NamespaceType
-from tests.cli.made_up import NASTY, run_on_terminal, space
-from tests.cli.test_command import one_line
+from tests.cli.conftest import one_line
+from tests.cli.made_up import NASTY, ns, run_on_terminal
 from tests.world import ALICE, Daemon, Sleeper, run_command
 
 USER, PID, NET = NamespaceType.USER, NamespaceType.PID, NamespaceType.NET
@@ -25,22 +25,22 @@ def nested() -> Iterator[Sleeper]:
         yield process
 
 
-def own(kind: str) -> int:
-    return Path(f"/proc/self/ns/{kind}").stat().st_ino
+def own(ns_type: str) -> int:
+    return Path(f"/proc/self/ns/{ns_type}").stat().st_ino
 
 
-def test_what_is_drawn_of_made_up_namespaces(capsys: pytest.CaptureFixture[str]) -> None:
-    spaces = [
-        space(30, USER, "b", parent=10, owner=10, owner_uid=3999999999),
-        space(20, USER, "a", parent=10, owner=10, owner_uid=0, containers=["podman:web"]),
-        space(10, USER, "init", owner_uid=0, processes=3),
-        space(25, NET, holders=[Holder(HolderKind.MOUNT, path="/run/netns/blue")], owner=20),
-        space(15, NET, "init", owner=10, processes=3),
-        space(12, PID, NASTY, owner=10),
-        space(40, USER, owner_uid=0, parent=99),
-        space(50, NET, "stray", owner=98),
+def test_a_tree_of_made_up_namespaces(capsys: pytest.CaptureFixture[str]) -> None:
+    namespaces = [
+        ns(30, USER, "b", parent=10, owner=10, owner_uid=3999999999),
+        ns(20, USER, "a", parent=10, owner=10, owner_uid=0, containers=["podman:web"]),
+        ns(10, USER, "init", owner_uid=0, processes=3),
+        ns(25, NET, references=[Reference(ReferenceKind.MOUNT, path="/run/netns/blue")], owner=20),
+        ns(15, NET, "init", owner=10, processes=3),
+        ns(12, PID, NASTY, owner=10),
+        ns(40, USER, owner_uid=0, parent=99),
+        ns(50, NET, "stray", owner=98),
     ]
-    tree.draw(tree.grown(spaces, USER))
+    tree.draw(tree.build_tree(namespaces, USER))
     lines = capsys.readouterr().out.splitlines()
     assert "sh -c \\x1b" in lines.pop(1)
     assert lines == [
@@ -54,8 +54,8 @@ def test_what_is_drawn_of_made_up_namespaces(capsys: pytest.CaptureFixture[str])
 
 
 def test_pid_namespaces_below_each_other(capsys: pytest.CaptureFixture[str]) -> None:
-    spaces = [space(number, PID, str(number), parent=number - 1) for number in (4, 3, 2, 1)]
-    tree.draw(tree.grown([*spaces, space(9, NET, owner=1)], PID))
+    namespaces = [ns(number, PID, str(number), parent=number - 1) for number in (4, 3, 2, 1)]
+    tree.draw(tree.build_tree([*namespaces, ns(9, NET, owner=1)], PID))
     assert capsys.readouterr().out.splitlines() == [
         "pid:[1]  1 process  10001 1",
         "└─ pid:[2]  1 process  10002 2",
@@ -64,9 +64,9 @@ def test_pid_namespaces_below_each_other(capsys: pytest.CaptureFixture[str]) -> 
     ]
 
 
-def test_the_order_in_which_they_come_makes_no_difference() -> None:
-    spaces = [space(number, USER, parent=number // 2) for number in range(1, 30)]
-    assert tree.grown(spaces, USER) == tree.grown(spaces[::-1], USER)
+def test_the_order_of_the_descriptions_makes_no_difference() -> None:
+    namespaces = [ns(number, USER, parent=number // 2) for number in range(1, 30)]
+    assert tree.build_tree(namespaces, USER) == tree.build_tree(namespaces[::-1], USER)
 
 
 def test_our_own_user_namespace_is_the_root_of_a_nested_one(daemon: Daemon, nested: Sleeper) -> None:
@@ -120,7 +120,7 @@ def test_colour_is_for_terminals_whose_user_wants_it(daemon: Daemon, nested: Sle
     assert "\x1b" not in run_command("tree", address=daemon.address).stdout
 
 
-def test_where_nothing_can_be_drawn_plain_characters_do(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_output_without_line_characters_gets_ascii(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     done = run_command("tree", "--type", "user", address=daemon.address)
     assert done.returncode == 0, done.stderr
@@ -128,11 +128,11 @@ def test_where_nothing_can_be_drawn_plain_characters_do(daemon: Daemon, monkeypa
 
 
 @pytest.mark.root
-def test_what_has_no_place_in_a_tree_is_counted(daemon: Daemon, nested: Sleeper) -> None:
+def test_namespaces_that_are_in_no_tree_are_counted(daemon: Daemon, nested: Sleeper) -> None:
     daemon.allow("alice", who=[f"user:{ALICE}"], targets=[f"pid:{nested.pid}"], namespaces=["net"])
     done = run_command("tree", uid=ALICE, address=daemon.address)
     assert done.returncode == 0
-    assert re.fullmatch(r"nsbroker: not shown: 1 of \d+ namespaces, whose owners are not open to you; .*\n", done.stderr)
+    assert re.fullmatch(r"nsbroker: not shown: 1 of \d+ namespaces, whose owners you may not open; .*\n", done.stderr)
     assert str(nested.inode("net")) not in done.stdout
     assert run_command("tree", "--type", "pid", uid=ALICE, address=daemon.address).stderr == ""
 

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 import pytest
 
 from nsbroker.cli.commands import watch
-from nsbroker.model.description import Holder, HolderKind, WatchEvent
+from nsbroker.model.description import Reference, ReferenceKind, WatchEvent
 from nsbroker.protocol.messages import WatchReply
-from tests.cli.made_up import NASTY, space
-from tests.cli.test_command import one_line
+from tests.cli.conftest import one_line
+from tests.cli.made_up import NASTY, ns
 from tests.world import Daemon, Sleeper, run_command, start_command
 
 
@@ -29,7 +29,7 @@ def watching(daemon: Daemon, *arguments: str) -> Iterator[subprocess.Popen[bytes
 
 
 def line_with(process: subprocess.Popen[bytes], *words: str) -> str:
-    """The next line in which all of the words are."""
+    """Return the next line that contains all of the words."""
     assert process.stdout
     while text := process.stdout.readline().decode():
         if all(word in text for word in words):
@@ -42,25 +42,25 @@ def ended(process: subprocess.Popen[bytes]) -> tuple[int, bytes]:
     return process.returncode, errors
 
 
-def said(event: WatchEvent, **fields: object) -> str:
+def printed(event: WatchEvent, **fields: object) -> str:
     text = watch.line(WatchReply(event, **fields))  # type: ignore[arg-type]  # of tests
     assert re.match(r"\d\d:\d\d:\d\d ", text)
     return text[9:]
 
 
 def test_a_line_of_each_event() -> None:
-    blue = space(3, holders=[Holder(HolderKind.MOUNT, path="/run/netns/blue")])
-    assert said(WatchEvent.ADDED, namespace=blue) == "+ net:[3]  /run/netns/blue"
-    web = space(3, command="sleep 600", containers=["docker:web"])
-    assert said(WatchEvent.GONE, namespace=web) == "- net:[3]  docker:web  10003 sleep 600"
-    assert said(WatchEvent.PRESENT, namespace=space(3)) == "= net:[3]"
-    assert "nsbroker ls" in said(WatchEvent.MISSED)
-    assert "nsbroker ls" in said(WatchEvent.MISSED, namespace=web)
-    assert said(WatchEvent.READY)
-    assert said(WatchEvent.ADDED, namespace=space(3, command=NASTY)).isprintable()
+    blue = ns(3, references=[Reference(ReferenceKind.MOUNT, path="/run/netns/blue")])
+    assert printed(WatchEvent.ADDED, namespace=blue) == "+ net:[3]  /run/netns/blue"
+    web = ns(3, command="sleep 600", containers=["docker:web"])
+    assert printed(WatchEvent.GONE, namespace=web) == "- net:[3]  docker:web  10003 sleep 600"
+    assert printed(WatchEvent.PRESENT, namespace=ns(3)) == "= net:[3]"
+    assert "nsbroker ls" in printed(WatchEvent.MISSED)
+    assert "nsbroker ls" in printed(WatchEvent.MISSED, namespace=web)
+    assert printed(WatchEvent.READY)
+    assert printed(WatchEvent.ADDED, namespace=ns(3, command=NASTY)).isprintable()
 
 
-def test_what_comes_and_goes_is_told_at_once(daemon: Daemon) -> None:
+def test_what_appears_and_disappears_is_printed_at_once(daemon: Daemon) -> None:
     with watching(daemon, "--type", "net", "--all") as process:
         line_with(process, "that is all")
         with Sleeper("--net") as sleeper:
@@ -71,10 +71,10 @@ def test_what_comes_and_goes_is_told_at_once(daemon: Daemon) -> None:
         assert ended(process) == (0, b"")
 
 
-def test_without_all_what_is_there_is_not_told(daemon: Daemon, sleeper: Sleeper) -> None:
+def test_without_all_what_exists_at_the_start_is_not_printed(daemon: Daemon, sleeper: Sleeper) -> None:
     with watching(daemon, "--type", "uts") as process:
         assert process.stdout
-        # When it began cannot be seen.
+        # Nothing shows when the watch has begun, so make changes until one is printed.
         while not select.select([process.stdout], [], [], 0)[0]:
             with Sleeper("--uts"):
                 time.sleep(0.5)
@@ -100,7 +100,7 @@ def test_json_is_one_document_in_each_line(daemon: Daemon, sleeper: Sleeper) -> 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_well(daemon: Daemon, number: int) -> None:
+def test_a_signal_ends_it_with_exit_code_0(daemon: Daemon, number: int) -> None:
     with watching(daemon, "--all") as process:
         line_with(process, "that is all")
         process.send_signal(number)

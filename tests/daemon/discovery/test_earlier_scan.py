@@ -1,4 +1,4 @@
-"""A quick pass finds what a full one finds, for what has changed alone."""
+"""A quick scan finds what a full scan finds, but looks only at what has changed."""
 
 import os
 import subprocess
@@ -9,20 +9,20 @@ from pathlib import Path
 import pytest
 
 from nsbroker.daemon.discovery import earlier_scan, scan
-from nsbroker.daemon.discovery.scan_result import TYPES, Census
-from nsbroker.daemon.discovery.stall_guard import Progress, Stalls
+from nsbroker.daemon.discovery.scan_result import TYPES, ScanResult
+from nsbroker.daemon.discovery.stall_guard import Progress, StallGuard
 from nsbroker.linux import process_table
-from nsbroker.model.description import HolderKind
+from nsbroker.model.description import ReferenceKind
 from nsbroker.namespace import Namespace
 from tests.world import Sleeper, eventually, named_network
 
 
-def full() -> Census:
-    return scan.take(Progress(Stalls()))
+def full() -> ScanResult:
+    return scan.scan_host(Progress(StallGuard()))
 
 
-def quick(known: Census) -> Census:
-    return scan.take(Progress(Stalls()), known)
+def quick(known: ScanResult) -> ScanResult:
+    return scan.scan_host(Progress(StallGuard()), known)
 
 
 @pytest.fixture(autouse=True)
@@ -30,8 +30,8 @@ def settled_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(earlier_scan, "_SETTLED", -60.0)
 
 
-def counted(monkeypatch: pytest.MonkeyPatch, name: str) -> list[object]:
-    """What a function of `process_table` is called with from now on."""
+def record_calls(monkeypatch: pytest.MonkeyPatch, name: str) -> list[object]:
+    """The first arguments of all calls of a function of `process_table` from now on."""
     calls: list[object] = []
     function: Callable[..., object] = getattr(process_table, name)
 
@@ -43,55 +43,55 @@ def counted(monkeypatch: pytest.MonkeyPatch, name: str) -> list[object]:
     return calls
 
 
-def ids(census: Census) -> set[str]:
-    return set(census.places)
+def ids(scan: ScanResult) -> set[str]:
+    return set(scan.places)
 
 
 def test_processes_that_are_as_they_were_are_not_looked_at_again(sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch) -> None:
     known = full()
-    looks = [counted(monkeypatch, name) for name in ("descriptors", "threads")]
+    looks = [record_calls(monkeypatch, name) for name in ("descriptors", "threads")]
     found = quick(known)
-    # Those of other programs on this machine that came or changed meanwhile are.
+    # Processes of other programs on this machine that came or changed meanwhile are looked at.
     pids = {str(sleeper.pid), str(os.getpid())}
     assert not [call for calls in looks for call in calls if pids & set(str(call).split("/"))]
     assert f"net:[{sleeper.inode('net')}]" in ids(found)
     assert found.relations[f"net:[{sleeper.inode('net')}]"] == known.relations[f"net:[{sleeper.inode('net')}]"]
-    by_pid = [member for member in found.members if member.facts.pid == sleeper.pid]
-    assert by_pid == [member for member in known.members if member.facts.pid == sleeper.pid]
+    by_pid = [process for process in found.processes if process.facts.pid == sleeper.pid]
+    assert by_pid == [process for process in known.processes if process.facts.pid == sleeper.pid]
 
 
-def test_what_processes_hold_is_found_as_before(sleeper: Sleeper) -> None:
-    with Namespace.create("uts") as space:
-        link = str(space)
+def test_what_processes_keep_open_is_found_as_before(sleeper: Sleeper) -> None:
+    with Namespace.create("uts") as ns:
+        ns_id = str(ns)
         known = full()
         found = quick(known)
-        for census in (known, found):
-            holders = [sighting.holder for sighting in census.sightings if sighting.link == link]
-            assert [(holder.kind, holder.pid) for holder in holders] == [(HolderKind.DESCRIPTOR, os.getpid())]
+        for scan in (known, found):
+            references = [reference.reference for reference in scan.references if reference.ns_id == ns_id]
+            assert [(reference.kind, reference.pid) for reference in references] == [(ReferenceKind.DESCRIPTOR, os.getpid())]
     owner = known.relations[f"net:[{sleeper.inode('net')}]"].owner
     assert owner in found.relations or owner is None
 
 
-def test_what_begins_and_what_ends_is_seen() -> None:
+def test_what_begins_and_what_ends_is_noticed() -> None:
     known = full()
     with Sleeper() as process:
-        link = f"net:[{process.inode('net')}]"
-        assert link not in ids(known)
+        ns_id = f"net:[{process.inode('net')}]"
+        assert ns_id not in ids(known)
         known = quick(known)
-        assert link in ids(known)
-        assert link in known.relations
+        assert ns_id in ids(known)
+        assert ns_id in known.relations
     found = quick(known)
-    assert link not in ids(found)
-    assert process.pid not in [member.facts.pid for member in found.members]
+    assert ns_id not in ids(found)
+    assert process.pid not in [process.facts.pid for process in found.processes]
 
 
-def test_a_number_that_was_given_again_is_another_namespace() -> None:
+def test_an_inode_that_is_used_again_is_another_namespace() -> None:
     with Sleeper() as process:
-        link = f"net:[{process.inode('net')}]"
+        ns_id = f"net:[{process.inode('net')}]"
         known = full()
     with Sleeper() as process:
-        # Whether the kernel gives the number again or not: what was known of it is not taken for what is there now.
-        known.relations[f"net:[{process.inode('net')}]"] = known.relations[link]._replace(id=4711, owner="user:[1]")
+        # Whether the kernel uses the inode again or not: what was known of it must not be used for what is there now.
+        known.relations[f"net:[{process.inode('net')}]"] = known.relations[ns_id]._replace(id=4711, owner="user:[1]")
         found = quick(known)
         assert found.relations[f"net:[{process.inode('net')}]"] == full().relations[f"net:[{process.inode('net')}]"]
 
@@ -107,9 +107,9 @@ def test_a_settled_process_that_moves_is_seen_where_it_is() -> None:
         process.stdin.write(b"\n")
         process.stdin.flush()
         process.stdout.readline()
-        links = {member.facts.pid: member.links for member in quick(known).members}[process.pid]
-        assert links[TYPES.index("uts")] == os.readlink(f"/proc/{process.pid}/ns/uts")
-        assert links not in [member.links for member in known.members]
+        ns_ids = {process.facts.pid: process.ns_ids for process in quick(known).processes}[process.pid]
+        assert ns_ids[TYPES.index("uts")] == os.readlink(f"/proc/{process.pid}/ns/uts")
+        assert ns_ids not in [process.ns_ids for process in known.processes]
         process.kill()
 
 
@@ -124,8 +124,8 @@ def test_a_young_process_is_looked_at_until_it_has_settled(monkeypatch: pytest.M
         process.stdin.flush()
         process.stdout.readline()
         found = quick(known)
-        links = {member.facts.pid: member.links for member in found.members}[process.pid]
-        assert links[TYPES.index("uts")] == os.readlink(f"/proc/{process.pid}/ns/uts")
+        ns_ids = {process.facts.pid: process.ns_ids for process in found.processes}[process.pid]
+        assert ns_ids[TYPES.index("uts")] == os.readlink(f"/proc/{process.pid}/ns/uts")
         process.kill()
 
 
@@ -148,33 +148,33 @@ def test_a_process_that_runs_something_else_is_looked_at(monkeypatch: pytest.Mon
 def test_names_come_and_go() -> None:
     known = full()
     with named_network("red") as path:
-        link = f"net:[{path.stat().st_ino}]"
+        ns_id = f"net:[{path.stat().st_ino}]"
         known = quick(known)
-        assert link in ids(known)
-    assert link not in ids(quick(known))
+        assert ns_id in ids(known)
+    assert ns_id not in ids(quick(known))
 
 
 @pytest.mark.root
-def test_what_is_bound_in_another_mount_namespace_stays_and_goes_with_who_sees_it(tmp_path: Path) -> None:
+def test_what_is_bound_in_another_mount_namespace_stays_and_goes_with_the_process_that_sees_it(tmp_path: Path) -> None:
     script = 'mount -t tmpfs tmpfs "$1"; touch "$1/ns"; unshare --net="$1/ns" readlink /proc/self/ns/net; read wait'
     command = ["unshare", "--mount", "sh", "-ec", script, "sh", str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout
-        link = child.stdout.readline().strip()
+        ns_id = child.stdout.readline().strip()
         known = full()
         for _ in range(2):
             known = quick(known)
-            assert link in ids(known)
-    assert link not in ids(quick(known))
+            assert ns_id in ids(known)
+    assert ns_id not in ids(quick(known))
 
 
-def test_full_passes_and_quick_ones_tell_the_same_of_this_host(sleeper: Sleeper) -> None:
+def test_full_and_quick_scans_find_the_same_on_this_host(sleeper: Sleeper) -> None:
     del sleeper
     known = full()
     found = quick(known)
     again = full()
-    # What others on this machine began or ended meanwhile is not the same in the two full ones.
-    steady = {link for link in ids(known) & ids(again) if known.relations.get(link) == again.relations.get(link)}
+    # What others on this machine began or ended meanwhile differs between the two full scans.
+    steady = {ns_id for ns_id in ids(known) & ids(again) if known.relations.get(ns_id) == again.relations.get(ns_id)}
     assert steady <= ids(found)
-    for link in steady:
-        assert found.relations.get(link) == again.relations.get(link), link
+    for ns_id in steady:
+        assert found.relations.get(ns_id) == again.relations.get(ns_id), ns_id

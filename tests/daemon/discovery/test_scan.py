@@ -1,4 +1,4 @@
-"""One pass: namespaces found by each thing that keeps them alive, whatever happens meanwhile."""
+"""One scan finds namespaces by each thing that keeps them alive, whatever happens meanwhile."""
 
 import contextlib
 import functools
@@ -19,7 +19,7 @@ from nsbroker.errors import ConnectionLost, PermissionDenied
 from nsbroker.linux import setns
 from nsbroker.linux.features import features
 from nsbroker.linux.mounts import bind, unmount
-from nsbroker.model.description import HolderKind, NamespaceDescription
+from nsbroker.model.description import NamespaceDescription, ReferenceKind
 from nsbroker.model.identity import NamespaceType
 from nsbroker.namespace import Namespace
 from tests.world import ALICE, Daemon, Sleeper, eventually, named_network
@@ -29,52 +29,52 @@ def found(broker: Broker, type: str, inode: int) -> NamespaceDescription | None:
     return next((one for one in broker.list([type]) if one.inode == inode), None)
 
 
-def holders(one: NamespaceDescription | None) -> set[HolderKind]:
+def references(one: NamespaceDescription | None) -> set[ReferenceKind]:
     assert one is not None
-    return {holder.kind for holder in one.holders or ()}
+    return {reference.kind for reference in one.references or ()}
 
 
 def test_processes_are_counted_and_led_by_the_first(daemon: Daemon, sleeper: Sleeper) -> None:
     with daemon.connect() as broker:
-        for kind in NamespaceType:
-            one = found(broker, kind, sleeper.inode(kind))
+        for ns_type in NamespaceType:
+            one = found(broker, ns_type, sleeper.inode(ns_type))
             assert one is not None
-            if kind in ("net", "uts", "ipc"):
+            if ns_type in ("net", "uts", "ipc"):
                 assert one.process is not None
                 assert (one.processes, one.process.pid, one.process.uid) == (1, sleeper.pid, os.stat(f"/proc/{sleeper.pid}").st_uid)
                 assert one.process.command.startswith(sys.executable)
-                assert one.holders is None
-            with Namespace.from_pid(sleeper.pid, kind) as space:
-                assert (one.device, one.id) == (space.device, space.id.unique)
+                assert one.references is None
+            with Namespace.from_pid(sleeper.pid, ns_type) as ns:
+                assert (one.device, one.id) == (ns.device, ns.id.unique)
                 try:
-                    with space.owner() as owner:
-                        expected: tuple[int | None, int | None] = owner.inode, space.owner_uid()
+                    with ns.owner() as owner:
+                        expected: tuple[int | None, int | None] = owner.inode, ns.owner_uid()
                 except PermissionDenied:
-                    # In a user namespace those above it are out of sight.
-                    expected = None, space.owner_uid() if kind == "user" else None
+                    # In a user namespace, the ones above it cannot be seen.
+                    expected = None, ns.owner_uid() if ns_type == "user" else None
                 assert (one.owner, one.owner_uid) == expected
 
 
-def test_a_namespace_that_only_a_descriptor_holds(daemon: Daemon) -> None:
-    with daemon.connect() as broker, Namespace.create("net") as space:
-        one = found(broker, "net", space.inode)
+def test_a_namespace_that_only_a_descriptor_keeps_alive(daemon: Daemon) -> None:
+    with daemon.connect() as broker, Namespace.create("net") as ns:
+        one = found(broker, "net", ns.inode)
         assert one is not None
         assert (one.processes, one.process) == (0, None)
-        assert [(holder.kind, holder.pid, holder.number) for holder in one.holders or ()] == [
-            (HolderKind.DESCRIPTOR, os.getpid(), space.fileno())
+        assert [(reference.kind, reference.pid, reference.number) for reference in one.references or ()] == [
+            (ReferenceKind.DESCRIPTOR, os.getpid(), ns.fileno())
         ]
 
 
-def test_a_network_that_only_a_socket_holds(daemon: Daemon) -> None:
-    with Namespace.create("net") as space:
-        sock = space.call(socket.socket, socket.AF_UNIX)
-        inode = space.inode
+def test_a_network_that_only_a_socket_keeps_alive(daemon: Daemon) -> None:
+    with Namespace.create("net") as ns:
+        sock = ns.call(socket.socket, socket.AF_UNIX)
+        inode = ns.inode
     with sock, daemon.connect() as broker:
         one = found(broker, "net", inode)
         assert one is not None
         assert (one.processes, one.id is not None) == (0, features().namespace_id)
-        assert [(holder.kind, holder.pid, holder.number) for holder in one.holders or ()] == [
-            (HolderKind.SOCKET, os.getpid(), sock.fileno())
+        assert [(reference.kind, reference.pid, reference.number) for reference in one.references or ()] == [
+            (ReferenceKind.SOCKET, os.getpid(), sock.fileno())
         ]
 
 
@@ -93,25 +93,25 @@ def test_a_namespace_that_only_one_thread_is_in(daemon: Daemon) -> None:
     with daemon.connect() as broker:
         one = found(broker, "uts", inode)
         assert one is not None
-        assert [(holder.kind, holder.pid, holder.number) for holder in one.holders or ()] == [
-            (HolderKind.THREAD, os.getpid(), thread.native_id)
+        assert [(reference.kind, reference.pid, reference.number) for reference in one.references or ()] == [
+            (ReferenceKind.THREAD, os.getpid(), thread.native_id)
         ]
     done.set()
     thread.join()
 
 
-def test_a_namespace_that_only_a_bind_mount_holds(daemon: Daemon, tmp_path: Path) -> None:
+def test_a_namespace_that_only_a_bind_mount_keeps_alive(daemon: Daemon, tmp_path: Path) -> None:
     place = tmp_path / "a place\twith\\odd characters"
     place.touch()
-    with Namespace.create("uts") as space:
-        bind(f"/proc/self/fd/{space.fileno()}", str(place))
-        inode = space.inode
+    with Namespace.create("uts") as ns:
+        bind(f"/proc/self/fd/{ns.fileno()}", str(place))
+        inode = ns.inode
     try:
         with daemon.connect() as broker:
             one = found(broker, "uts", inode)
             assert one is not None
-            assert [(holder.kind, holder.pid, holder.path) for holder in one.holders or ()] == [
-                (HolderKind.MOUNT, None, str(place))
+            assert [(reference.kind, reference.pid, reference.path) for reference in one.references or ()] == [
+                (ReferenceKind.MOUNT, None, str(place))
             ]
     finally:
         unmount(str(place))
@@ -121,22 +121,22 @@ def test_a_bind_mount_that_only_another_mount_namespace_has(daemon: Daemon, tmp_
     place = tmp_path / "there"
     place.touch()
     with Sleeper(unshare="--mount --propagation private") as other:
-        with Namespace.create("ipc") as space:
-            inode = space.inode
-            source = f"/proc/{os.getpid()}/fd/{space.fileno()}"
+        with Namespace.create("ipc") as ns:
+            inode = ns.inode
+            source = f"/proc/{os.getpid()}/fd/{ns.fileno()}"
             subprocess.run(["nsenter", "--mount", "--target", str(other.pid), "mount", "--bind", source, str(place)], check=True)
         with daemon.connect() as broker:
             one = found(broker, "ipc", inode)
             assert one is not None
-            assert [(holder.kind, holder.pid, holder.path) for holder in one.holders or ()] == [
-                (HolderKind.MOUNT, other.pid, str(place))
+            assert [(reference.kind, reference.pid, reference.path) for reference in one.references or ()] == [
+                (ReferenceKind.MOUNT, other.pid, str(place))
             ]
     with daemon.connect() as broker:
         eventually(lambda: found(broker, "ipc", inode) is None, "it goes with the mount namespace")
 
 
 def test_a_pid_namespace_that_waits_for_its_first_child_and_parents_without_a_process(daemon: Daemon) -> None:
-    """An inner user namespace of an outer one in which nobody is any more."""
+    """The inner user namespace is in an outer one that has no process any more."""
     command = ["unshare", "--user", "--map-root-user", "unshare", "--user", "--map-root-user", "--pid", "--fork", "sleep", "100"]
     with subprocess.Popen(command, process_group=0) as process, daemon.connect() as broker:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
@@ -149,8 +149,8 @@ def test_a_pid_namespace_that_waits_for_its_first_child_and_parents_without_a_pr
         outer = found(broker, "user", one.parent or 0)
         assert outer is not None
         assert outer.processes == 0
-        assert holders(outer) == {HolderKind.NAMESPACE}
-        assert {holder.path for holder in outer.holders or ()} >= {f"user:[{inner}]"}
+        assert references(outer) == {ReferenceKind.NAMESPACE}
+        assert {reference.path for reference in outer.references or ()} >= {f"user:[{inner}]"}
         assert outer.parent == os.stat("/proc/self/ns/user").st_ino
         assert outer.owner_uid == os.getuid()
         pid = found(broker, "pid", os.stat(f"/proc/{child}/ns/pid").st_ino)
@@ -160,7 +160,7 @@ def test_a_pid_namespace_that_waits_for_its_first_child_and_parents_without_a_pr
 
 
 def lsns() -> list[dict[str, object]]:
-    # It fails, too, when a process ends at the wrong moment.
+    # lsns also fails when a process ends at the wrong moment.
     for _ in range(20):
         done = subprocess.run(["lsns", "--json", "--list", "--notruncate"], capture_output=True, text=True, check=False)
         if done.returncode == 0:
@@ -170,7 +170,7 @@ def lsns() -> list[dict[str, object]]:
 
 
 @pytest.mark.root
-def test_it_is_a_superset_of_lsns_and_says_the_same_of_what_both_have(daemon: Daemon) -> None:
+def test_it_is_a_superset_of_lsns_and_agrees_with_it(daemon: Daemon) -> None:
     with (
         Sleeper(),
         Sleeper(uid=ALICE, unshare="--net --mount"),
@@ -189,17 +189,17 @@ def test_it_is_a_superset_of_lsns_and_says_the_same_of_what_both_have(daemon: Da
                     apart += [] if one else [row]
                     continue
                 command = str(row["command"])
-                # lsns itself comes and goes.
+                # lsns itself is such a process.
                 if one.process is None or "lsns" in command:
                     continue
-                said = (one.type, one.process.pid, user(one.process.uid or 0), one.process.command)
-                # Where many are, some come and go between the two.
+                ours_row = (one.type, one.process.pid, user(one.process.uid or 0), one.process.command)
+                # Where there are many processes, some come and go between the two lists.
                 few = int(str(row["nprocs"])) < 5
-                if said != (row["type"], row["pid"], row["user"], command) or (few and one.processes != row["nprocs"]):
+                if ours_row != (row["type"], row["pid"], row["user"], command) or (few and one.processes != row["nprocs"]):
                     apart.append((row, one))
             return apart
 
-        # Processes of others come and go between the two.
+        # Processes of others come and go between the two lists, so try again.
         eventually(lambda: not differences(), f"both say the same: {differences()}")
 
 
@@ -221,7 +221,7 @@ def fork_bomb() -> Iterator[None]:
         bomb.wait()
 
 
-def test_processes_that_come_and_go_during_the_pass_are_no_error(daemon: Daemon, fork_bomb: None, sleeper: Sleeper) -> None:
+def test_processes_that_come_and_go_during_the_scan_are_no_error(daemon: Daemon, fork_bomb: None, sleeper: Sleeper) -> None:
     with daemon.connect() as broker:
         for _ in range(30):
             one = found(broker, "net", sleeper.inode("net"))
@@ -230,7 +230,7 @@ def test_processes_that_come_and_go_during_the_pass_are_no_error(daemon: Daemon,
     assert len(daemon.words()) == 1
 
 
-def test_names_of_processes_with_anything_in_them_are_told_as_text(daemon: Daemon, sleeper: Sleeper) -> None:
+def test_names_of_processes_with_any_bytes_in_them_are_shown_as_text(daemon: Daemon, sleeper: Sleeper) -> None:
     odd = b"new\nline \x1b[31m \xff\xfe end"
     apart = functools.partial(setns.unshare, setns.CLONE_NEWUTS)
     with subprocess.Popen([odd, b"100"], executable="/bin/sleep", preexec_fn=apart) as process:
@@ -252,22 +252,22 @@ def test_names_of_processes_with_anything_in_them_are_told_as_text(daemon: Daemo
 
 @pytest.mark.root
 def test_ten_thousand_namespaces_are_listed_and_leave_no_memory_behind(daemon: Daemon) -> None:
-    spaces = []
+    namespaces = []
     with daemon.connect() as broker:
         broker.list()
         before = daemon.memory()
         after = []
         for _ in range(10_000):
-            spaces.append(Namespace.create("uts"))  # noqa: PERF401 - those made before a failure are closed, too
-        inodes = {space.inode for space in spaces}
+            namespaces.append(Namespace.create("uts"))  # noqa: PERF401 - those made before a failure are closed, too
+        inodes = {ns.inode for ns in namespaces}
         assert inodes <= {one.inode for one in broker.list(["uts"])}
         for _ in range(3):
             broker.list(["uts"])
             after.append(daemon.memory())
-        for space in spaces:
-            space.close()
+        for ns in namespaces:
+            ns.close()
         broker.list()
-        # What Python's allocator keeps for the next time, and does not ask for again.
+        # Python's allocator keeps some memory and uses it the next time, so growth is limited but not zero.
         assert daemon.memory() - before < 20e6
         assert after[-1] - after[1] < 4e6
 
@@ -281,13 +281,13 @@ def test_a_mount_table_of_ten_thousand_lines_is_read(daemon: Daemon, tmp_path: P
         assert other.stdout
         assert other.stdout.read(1) == b"!"
         assert Path(f"/proc/{other.pid}/mountinfo").read_text().count("\n") > 10_000
-        with Namespace.create("uts") as space:
-            inode, source = space.inode, f"/proc/{os.getpid()}/fd/{space.fileno()}"
+        with Namespace.create("uts") as ns:
+            inode, source = ns.inode, f"/proc/{os.getpid()}/fd/{ns.fileno()}"
             inside = ["nsenter", "--mount", "--target", str(other.pid)]
             subprocess.run([*inside, "mount", "--bind", source, str(tmp_path / "f")], check=True)
         with daemon.connect() as broker:
-            # The last line of ten thousand.
-            assert holders(found(broker, "uts", inode)) == {HolderKind.MOUNT}
+            # It is the last of ten thousand lines.
+            assert references(found(broker, "uts", inode)) == {ReferenceKind.MOUNT}
         other.kill()
 
 
@@ -302,35 +302,35 @@ def test_a_proc_that_hides_others_processes_hides_none_from_root(tmp_path: Path)
 
 
 @pytest.mark.root
-def test_a_descriptor_that_was_opened_by_a_name_is_seen_also_when_the_name_is_gone(daemon: Daemon) -> None:
+def test_a_descriptor_that_was_opened_by_a_name_is_found_even_when_the_name_is_gone(daemon: Daemon) -> None:
     with named_network("green") as path:
         inode = path.stat().st_ino
         fd = os.open(path, os.O_RDONLY)
         with daemon.connect() as broker:
-            assert holders(found(broker, "net", inode)) == {HolderKind.MOUNT, HolderKind.DESCRIPTOR}
+            assert references(found(broker, "net", inode)) == {ReferenceKind.MOUNT, ReferenceKind.DESCRIPTOR}
     with daemon.connect() as broker:
-        assert holders(found(broker, "net", inode)) == {HolderKind.DESCRIPTOR}
+        assert references(found(broker, "net", inode)) == {ReferenceKind.DESCRIPTOR}
         broker.open(f"net:[{inode}]", "net").close()
     os.close(fd)
 
 
 @pytest.mark.root
-def test_a_bind_mount_at_a_path_that_is_no_text_is_told_in_escapes(daemon: Daemon, tmp_path: Path) -> None:
+def test_a_bind_mount_at_a_path_that_is_no_text_is_shown_with_escapes(daemon: Daemon, tmp_path: Path) -> None:
     place = os.fsencode(tmp_path) + b"/a\xff\n"
     os.close(os.open(place, os.O_CREAT | os.O_WRONLY))
-    with Namespace.create("uts") as space:
-        bind(f"/proc/self/fd/{space.fileno()}", os.fsdecode(place))
-        inode = space.inode
+    with Namespace.create("uts") as ns:
+        bind(f"/proc/self/fd/{ns.fileno()}", os.fsdecode(place))
+        inode = ns.inode
     with daemon.connect() as broker:
         one = found(broker, "uts", inode)
         assert one is not None
-        assert [holder.path for holder in one.holders or ()] == [f"{tmp_path}/a\\xff\n"]
+        assert [reference.path for reference in one.references or ()] == [f"{tmp_path}/a\\xff\n"]
         broker.open(f"uts:[{inode}]", "uts").close()
     unmount(os.fsdecode(place))
 
 
 def test_what_goes_from_one_short_lived_process_to_the_next_is_not_gone(daemon: Daemon) -> None:
-    """A chain of processes in one network, each of which ends as soon as the next is born."""
+    """A chain of processes in one network namespace: each one ends as soon as the next is born."""
     code = """
 import os, time
 end = time.time() + 2
@@ -376,7 +376,7 @@ def test_long_paths_and_commands_fit_into_a_reply(daemon: Daemon, tmp_path: Path
             assert one is not None
             assert one.process is not None
             assert len(one.process.command) == 1024
-            assert [holder.path for holder in one.holders or ()] == [str(places[0])]
+            assert [reference.path for reference in one.references or ()] == [str(places[0])]
         for place in places:
             unmount(str(place))
         process.kill()

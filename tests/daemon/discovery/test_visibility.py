@@ -1,4 +1,4 @@
-"""What a user sees of namespaces: exactly what the rules allow to open."""
+"""A user sees exactly the namespaces that the rules allow the user to open."""
 
 import os
 import statistics
@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from nsbroker.client.blocking import connect
-from nsbroker.errors import ExpectedMore, InvalidParameter, NoSuchTarget, PermissionDenied
+from nsbroker.errors import NoSuchTarget, PermissionDenied
 from nsbroker.model.description import NamespaceDescription
 from nsbroker.model.identity import NamespaceType
 from nsbroker.namespace import Namespace
-from tests.daemon.test_dispatcher import call
 from tests.world import ALICE, BOB, Daemon, Sleeper, as_user, named_network
 
 Row = tuple[str, int, int, int | None, tuple[str, ...]]
@@ -26,7 +25,7 @@ def rows(descriptions: list[NamespaceDescription]) -> list[Row]:
             one.inode,
             one.processes,
             None if one.process is None else one.process.pid,
-            tuple(sorted({f"{holder.kind} {holder.path or holder.number}" for holder in one.holders or ()})),
+            tuple(sorted({f"{reference.kind} {reference.path or reference.number}" for reference in one.references or ()})),
         )
         for one in descriptions
     ]
@@ -40,8 +39,8 @@ def seen(daemon: Daemon, *types: str, **options: str) -> Callable[[], list[Row]]
     return ask
 
 
-def shared(pid: int, *kinds: str) -> set[tuple[str, int]]:
-    return {(kind, os.stat(f"/proc/{pid}/ns/{kind}").st_ino) for kind in kinds or NamespaceType}
+def shared(pid: int, *ns_types: str) -> set[tuple[str, int]]:
+    return {(ns_type, os.stat(f"/proc/{pid}/ns/{ns_type}").st_ino) for ns_type in ns_types or NamespaceType}
 
 
 @pytest.mark.root
@@ -49,14 +48,14 @@ def test_a_user_sees_the_namespaces_of_their_own_processes_and_counts_no_others(
     with Sleeper(uid=ALICE) as mine, Sleeper(uid=BOB) as other:
         found = as_user(ALICE, seen(daemon))
         by_id = {row[:2]: row for row in found}
-        # The process that asks is the user's, too.  So may others be, that other tests on this machine have started.
+        # The process that asks is the user's, too.  Other tests on this machine may have started more processes of the user.
         expected = shared(mine.pid) | shared(os.getpid())
         assert expected <= by_id.keys()
         for row in (by_id[key] for key in by_id.keys() - expected):
             assert row[3] is None or os.stat(f"/proc/{row[3]}").st_uid == ALICE
-        for kind in ("net", "uts", "ipc"):
-            assert by_id[kind, mine.inode(kind)][2:] == (1, mine.pid, ())
-            assert (kind, other.inode(kind)) not in by_id
+        for ns_type in ("net", "uts", "ipc"):
+            assert by_id[ns_type, mine.inode(ns_type)][2:] == (1, mine.pid, ())
+            assert (ns_type, other.inode(ns_type)) not in by_id
         assert by_id["mnt", mine.inode("mnt")][2] >= 2
         with daemon.connect() as broker:
             everybody = {(str(one.type), one.inode): one.processes for one in broker.list()}
@@ -64,7 +63,7 @@ def test_a_user_sees_the_namespaces_of_their_own_processes_and_counts_no_others(
 
 
 @pytest.mark.root
-def test_names_paths_threads_and_ids_are_seen_as_far_as_a_rule_names_them(daemon: Daemon) -> None:
+def test_names_paths_threads_and_ids_are_seen_if_a_rule_names_them(daemon: Daemon) -> None:
     with named_network("red"), named_network("green"), Sleeper() as process, Namespace.create("net") as loose:
         red = Path("/run/netns/red").stat().st_ino
         (daemon.config / "nsbroker.toml").write_text("")
@@ -90,8 +89,8 @@ def test_what_is_held_for_a_user_is_seen_by_that_user(daemon: Daemon) -> None:
 
     def hold() -> tuple[int, list[Row]]:
         with connect(daemon.address) as broker:
-            with broker.create(["net"], name="lab").namespaces[NamespaceType.NET] as space:
-                inode = space.inode
+            with broker.create(["net"], name="lab").namespaces[NamespaceType.NET] as ns:
+                inode = ns.inode
             found = [row for row in rows(broker.list(["net"])) if row[1] == inode]
             broker.release("lab")
             return inode, found
@@ -101,7 +100,7 @@ def test_what_is_held_for_a_user_is_seen_by_that_user(daemon: Daemon) -> None:
 
 
 @pytest.mark.root
-def test_of_a_target_only_what_may_be_opened(daemon: Daemon, sleeper: Sleeper) -> None:
+def test_only_what_may_be_opened_of_a_target_is_listed(daemon: Daemon, sleeper: Sleeper) -> None:
     daemon.allow("some", who=[f"user:{ALICE}"], targets=[f"pid:{sleeper.pid}"], namespaces=["net", "uts"])
     found = as_user(ALICE, seen(daemon, target=f"pid:{sleeper.pid}"))
     assert {row[:2] for row in found} == shared(sleeper.pid, "net", "uts")
@@ -122,26 +121,26 @@ def test_of_a_target_only_what_may_be_opened(daemon: Daemon, sleeper: Sleeper) -
 
 
 @pytest.mark.root
-def test_nothing_of_others_shows_in_what_a_user_is_told(daemon: Daemon) -> None:
-    """The same answer to the byte, whether or not others have a hundred namespaces more."""
+def test_nothing_about_others_shows_in_what_a_user_is_sent(daemon: Daemon) -> None:
+    """The reply is the same to the byte, whether or not others have a hundred namespaces more."""
     with Sleeper(uid=ALICE):
 
         def without_self() -> list[object]:
             with connect(daemon.address, timeout=10) as broker:
-                # The number of the process that asks is another each time.
-                return [(one.type, one.inode, one.processes, one.holders, one.containers, one.units) for one in broker.list()]
+                # The pid of the process that asks is another each time, so pids are left out.
+                return [(one.type, one.inode, one.processes, one.references, one.containers, one.units) for one in broker.list()]
 
         before = as_user(ALICE, without_self)
-        spaces = [Namespace.create(kind) for kind in ("net", "uts", "ipc", "mnt") for _ in range(25)]
+        namespaces = [Namespace.create(ns_type) for ns_type in ("net", "uts", "ipc", "mnt") for _ in range(25)]
         with Sleeper(uid=BOB), Sleeper():
             assert as_user(ALICE, without_self) == before
-        for space in spaces:
-            space.close()
+        for ns in namespaces:
+            ns.close()
 
 
 @pytest.mark.root
-def test_how_long_a_user_waits_says_little_of_others(daemon: Daemon) -> None:
-    """Answers come at full quarters of a second after the question."""
+def test_how_long_a_user_waits_reveals_little_about_others(daemon: Daemon) -> None:
+    """Replies come at multiples of 250 ms after the call."""
 
     def waited() -> list[float]:
         with connect(daemon.address, timeout=10) as broker:
@@ -153,26 +152,16 @@ def test_how_long_a_user_waits_says_little_of_others(daemon: Daemon) -> None:
             return times
 
     few = statistics.median(as_user(ALICE, waited))
-    spaces = [Namespace.create("uts") for _ in range(300)]
+    namespaces = [Namespace.create("uts") for _ in range(300)]
     many = statistics.median(as_user(ALICE, waited))
-    for space in spaces:
-        space.close()
+    for ns in namespaces:
+        ns.close()
     assert few == pytest.approx(0.25, abs=0.1)
     assert many == pytest.approx(few, abs=0.1)
 
 
 @pytest.mark.root
-def test_a_rule_for_a_unit_is_no_harm_where_there_is_no_systemd(daemon: Daemon, sleeper: Sleeper) -> None:
+def test_a_rule_for_a_unit_does_no_harm_where_there_is_no_systemd(daemon: Daemon, sleeper: Sleeper) -> None:
     (daemon.config / "nsbroker.toml").write_text("")
     daemon.allow("some", who=[f"user:{ALICE}"], targets=["unit:web.service", f"pid:{sleeper.pid}"], namespaces=["net"])
     assert [row[:2] for row in as_user(ALICE, seen(daemon))] == [("net", sleeper.inode("net"))]
-
-
-def test_a_call_without_more_and_with_unknown_types_is_refused(daemon: Daemon) -> None:
-    for method in ("List", "Watch"):
-        for parameters in ({}, {"target": {"self": True}}) if method == "List" else ({},):
-            reply = call(daemon, f"io.nsbroker.Broker.{method}", parameters)
-            assert reply["error"] == ExpectedMore.wire_name
-        for types in (["network"], [], ["net", "net"]):
-            reply = call(daemon, f"io.nsbroker.Broker.{method}", {"types": types}, more=True)
-            assert reply["error"] == InvalidParameter.wire_name

@@ -1,4 +1,4 @@
-"""Whether a process is the container's that an engine says it is."""
+"""The proof that a process belongs to the container for which an engine names it."""
 
 import dataclasses
 import os
@@ -31,14 +31,14 @@ def container(*groups: str, user: int = 0, pid: int = 0, start_time: int | None 
         (f"/docker/{ID[:-1]}", False),
         (f"/docker/x{ID}", False),
         (f"/docker/{OTHER}", False),
-        # Whoever may name groups below their own must not become another container by it.
+        # A container that may make groups below its own must not pass for another container by their names.
         (f"/docker/{OTHER}/{ID}", False),
         (f"/lxc.payload.evil/docker-{ID}.scope", False),
         (f"/docker/{OTHER}/docker-{ID}.scope", False),
         (f"/user.slice/user-4001.slice/user@4001.service/docker-{ID}.scope", False),
     ],
 )
-def test_which_control_groups_are_the_containers(path: str, fits: bool) -> None:
+def test_which_control_groups_belong_to_a_container(path: str, fits: bool) -> None:
     assert container(ID, f"docker-{ID}.scope")._is_group(path) is fits
 
 
@@ -52,7 +52,7 @@ def test_which_control_groups_are_the_containers(path: str, fits: bool) -> None:
         (f"/docker/{OTHER}/lxc.payload.web", False),
     ],
 )
-def test_which_control_groups_are_those_of_a_name(path: str, fits: bool) -> None:
+def test_which_control_groups_belong_to_a_container_with_a_name(path: str, fits: bool) -> None:
     named = dataclasses.replace(container("lxc.payload.web"), engine="lxc", id="web")
     assert named._is_group(path) is fits
 
@@ -73,7 +73,7 @@ def test_a_process_is_proved_by_when_it_started() -> None:
 
 
 def test_names_of_a_users_engine_are_no_names_for_rules() -> None:
-    assert container().rule_names() == ("docker:web", "container:web"), "an id is random: a glob could fit it by chance"
+    assert container().rule_names() == ("docker:web", "container:web"), "an id is random: a pattern could fit it by chance"
     assert container(user=4001).rule_names() == ()
     assert container(user=4001).target == "docker@4001:web"
 
@@ -87,18 +87,18 @@ def test_names_of_a_users_engine_are_no_names_for_rules() -> None:
         ("0123456789ab", True),
         (ID, False),
         (f"team/{ID}", False),
-        # What RHEL's hook registers a container with machined under.
+        # The name under which RHEL's hook registers a container with machined.
         (ID[:32], False),
-        # podman's helpers of a pod, and what docker compose moves out of the way.
+        # podman's helpers of a pod, and a container that docker compose renamed to make room for a new one.
         (f"{ID[:12]}-infra", False),
         (f"{ID[:12]}-service", False),
         (f"{ID[:12]}_web", False),
     ],
 )
-def test_what_an_engine_made_up_is_no_name_for_rules(name: str, named: bool) -> None:
+def test_a_name_that_an_engine_made_up_is_no_name_for_rules(name: str, named: bool) -> None:
     one = dataclasses.replace(container(), names=(name,))
     assert one.rule_names() == ((f"docker:{name}", f"container:{name}") if named else ())
 
 
-def test_one_without_a_name_is_called_by_its_id() -> None:
+def test_a_container_without_a_name_is_called_by_its_id() -> None:
     assert dataclasses.replace(container(), names=()).target == f"docker:{ID}"

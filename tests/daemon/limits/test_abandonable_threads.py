@@ -1,4 +1,4 @@
-"""Threads that may never end: in turn for each user, few at once, and none waited for in vain."""
+"""Threads that may never end: users take turns, few threads run at once, and nobody waits for a stuck thread."""
 
 import threading
 import time
@@ -14,7 +14,7 @@ def nothing(_: object) -> None:
     pass
 
 
-async def test_what_is_more_than_may_be_waits_and_none_is_refused() -> None:
+async def test_calls_above_the_limit_wait_and_none_is_refused() -> None:
     threads = AbandonableThreads(3)
     at_once: list[int] = []
     lock = threading.Lock()
@@ -39,10 +39,10 @@ async def test_what_is_more_than_may_be_waits_and_none_is_refused() -> None:
         for number in range(40):
             nursery.start_soon(ask, number)
     assert len(results) == 40
-    assert max(at_once) <= 2, "few run at once, since each keeps the event loop waiting"
+    assert max(at_once) <= 2, "only a few run at once, since each delays the event loop"
 
 
-async def test_a_target_that_never_answers_is_not_waited_for_and_keeps_no_other_waiting() -> None:
+async def test_calls_for_a_stuck_target_fail_soon_and_other_targets_are_served() -> None:
     threads = AbandonableThreads(4)
     ended = threading.Event()
     skipped: list[str] = []
@@ -57,7 +57,7 @@ async def test_a_target_that_never_answers_is_not_waited_for_and_keeps_no_other_
         await trio.sleep(0.12)
         with trio.fail_after(2):
             assert await threads.run(1, "other", 1, lambda: "answer", nothing) == "answer"
-    # Two were begun; the others, which waited for them, were told as soon as it was known that they do not end.
+    # Two were started.  The others, which waited for these, failed as soon as both had missed their deadline.
     assert len(skipped) == 4
     with trio.fail_after(0.1):
         await ask_silent()
@@ -70,7 +70,7 @@ async def test_a_target_that_never_answers_is_not_waited_for_and_keeps_no_other_
     assert not threads._stuck
 
 
-async def test_a_user_whose_threads_are_all_kept_waiting_is_told_the_limit() -> None:
+async def test_a_user_whose_threads_are_all_stuck_gets_quota_exceeded() -> None:
     threads = AbandonableThreads(2)
     ended = threading.Event()
     for target in ("a", "b"):
@@ -85,7 +85,7 @@ async def test_a_user_whose_threads_are_all_kept_waiting_is_told_the_limit() -> 
     await trio.sleep(0.05)
 
 
-async def test_who_is_cancelled_while_waiting_leaves_its_place_to_others() -> None:
+async def test_a_call_that_is_cancelled_while_waiting_frees_its_place() -> None:
     threads = AbandonableThreads(8)
     ended = threading.Event()
     skipped: list[int] = []
@@ -104,7 +104,7 @@ async def test_who_is_cancelled_while_waiting_leaves_its_place_to_others() -> No
     assert await threads.run(1, "one", 5, lambda: 1, nothing) == 1
 
 
-async def test_what_comes_too_late_is_undone() -> None:
+async def test_a_result_that_comes_too_late_is_undone() -> None:
     threads = AbandonableThreads(8)
     go_on = threading.Event()
     undone: list[str] = []

@@ -1,4 +1,4 @@
-"""Fair queueing: who has used least comes first."""
+"""Fair queueing: the user who has used the least time comes first."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +11,7 @@ from nsbroker.daemon.limits.fair_queue import FairQueue, Turn
 
 @asynccontextmanager
 async def full_queue() -> AsyncIterator[tuple[FairQueue, trio.Nursery]]:
-    """A queue in a pass that has no time left, so that all have to wait."""
+    """A queue in a pass of the event loop that has no time left, so that all tasks have to wait."""
     queue = FairQueue()
     queue.spend(0, 1.0)
     async with trio.open_nursery() as nursery:
@@ -57,11 +57,11 @@ async def test_a_user_who_asks_little_goes_before_many_who_ask_much() -> None:
             before = len(served)
             await work(100, 0.0001, 1)
             assert served[-1] == 100
-            # Those of at most a few passes, not all of the others.
+            # Only the tasks of a few passes came before, not those of all other users.
             assert len(served) - before < 20
 
 
-async def test_who_was_away_has_saved_nothing_up() -> None:
+async def test_a_user_who_was_away_has_not_saved_up_time() -> None:
     served: list[int] = []
     async with full_queue() as (queue, nursery):
 
@@ -72,7 +72,7 @@ async def test_who_was_away_has_saved_nothing_up() -> None:
                 queue.spend(user, 0.001)
 
         nursery.start_soon(queue.run)
-        # The first has used a second when the second comes; from then on they take turns all the same.
+        # The first user has used a whole second when the second user comes.  From then on they take turns nevertheless.
         await work(1, 1000)
         nursery.start_soon(work, 1, 20)
         nursery.start_soon(work, 2, 20)
@@ -81,7 +81,7 @@ async def test_who_was_away_has_saved_nothing_up() -> None:
     assert 10 <= served[1000:1030].count(2) <= 20
 
 
-async def test_with_nobody_else_and_time_left_nothing_is_awaited() -> None:
+async def test_nothing_is_awaited_when_nobody_else_waits_and_time_is_left() -> None:
     queue = FairQueue()
     for _ in range(100):
         coroutine = Turn(queue, 1).take()
@@ -99,12 +99,12 @@ async def test_each_pass_of_the_event_loop_has_time_of_its_own() -> None:
     await trio.lowlevel.checkpoint()
     await trio.lowlevel.checkpoint()
     with trio.fail_after(5):
-        # Nobody would wake it.
+        # No other task would wake this one if it had to wait.
         await queue.take(1)
     trio.lowlevel.remove_instrument(queue)
 
 
-async def test_who_is_cancelled_while_waiting_takes_no_turn_away() -> None:
+async def test_a_task_that_is_cancelled_while_waiting_uses_up_no_turn() -> None:
     served: list[str] = []
     async with full_queue() as (queue, nursery):
 
@@ -125,7 +125,7 @@ async def test_who_is_cancelled_while_waiting_takes_no_turn_away() -> None:
     assert served == ["stayed", "came later"]
 
 
-async def test_what_is_long_past_is_forgotten() -> None:
+async def test_users_of_long_ago_are_forgotten() -> None:
     queue = FairQueue()
     for user in range(5000):
         queue.spend(user, 0.001)

@@ -1,4 +1,4 @@
-"""Whose a uid is, from files as /etc/subuid has them."""
+"""The user to whom a uid is counted, from files in the format of /etc/subuid."""
 
 import os
 from pathlib import Path
@@ -42,7 +42,7 @@ def test_a_subordinate_uid_is_counted_to_its_user(users: SubordinateUids, uid: i
     assert users.user_of(uid) == user
 
 
-def test_of_ranges_within_one_another_the_innermost_counts_and_the_outer_one_beyond_it(tmp_path: Path) -> None:
+def test_the_innermost_of_nested_ranges_counts(tmp_path: Path) -> None:
     (tmp_path / "subuid").write_text("4001:1000:1000\n4002:1100:10\n4003:1200:10\n")
     users = SubordinateUids(tmp_path / "subuid")
     assert [users.user_of(uid) for uid in (999, 1000, 1105, 1110, 1205, 1500, 1999, 2000)] == [

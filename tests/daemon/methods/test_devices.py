@@ -1,4 +1,4 @@
-"""ListDevices and OpenDevice: what is below a container's /dev, and nothing but what it should be."""
+"""ListDevices and OpenDevice: devices below a container's /dev, and only if they are what their names say."""
 
 import fcntl
 import os
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.root
 
 @pytest.fixture
 def room() -> Iterator[tuple[str, Path]]:
-    """A process with a /dev of its own, empty but for null: its target, and where its /dev is seen from here."""
+    """A process with its own /dev, which contains only null.  Yields its target, and the path of its /dev from here."""
     with Sleeper(unshare="--net --mount --propagation private") as process:
         inside = ["nsenter", "--mount", "--target", str(process.pid)]
         subprocess.run([*inside, "mount", "-t", "tmpfs", "-o", "mode=755", "dev", "/dev"], check=True)
@@ -41,7 +41,7 @@ def allow(daemon: Daemon, *devices: str, who: int = ALICE) -> None:
 
 
 def opened(daemon: Daemon, target: str, name: str, flags: int = os.O_RDWR) -> Callable[[], str]:
-    """What a user gets: the numbers of the device, or the error."""
+    """Return a function that opens a device, and returns its numbers, or the error as text."""
 
     def ask() -> str:
         with connect(daemon.address, timeout=10) as broker:
@@ -63,11 +63,11 @@ def test_a_device_is_opened_by_its_name_below_dev(daemon: Daemon, room: tuple[st
     assert as_user(ALICE, opened(daemon, target, "null")) == "1:3"
     assert as_user(ALICE, opened(daemon, target, "net/tun")) == "10:200"
     assert as_user(BOB, opened(daemon, target, "null")).startswith("PermissionDenied")
-    record = [record for record in daemon.records() if record["verb"] == "OpenDevice"][1]
+    record = [record for record in daemon.records() if record["method"] == "OpenDevice"][1]
     assert (record["wanted"], record["verdict"], record["rule"]) == ("device net/tun readWrite (10:200)", "allowed", "devices")
 
 
-def test_names_below_dev_are_listed_as_far_as_they_may_be_opened(daemon: Daemon, room: tuple[str, Path]) -> None:
+def test_only_devices_that_may_be_opened_are_listed(daemon: Daemon, room: tuple[str, Path]) -> None:
     target, dev = room
     make(dev / "net/tun", 10, 200)
     make(dev / "zero", 1, 5)
@@ -88,7 +88,7 @@ def test_names_below_dev_are_listed_as_far_as_they_may_be_opened(daemon: Daemon,
         as_user(BOB, names)
 
 
-def test_flags_are_cut_down_to_the_access_mode(daemon: Daemon, room: tuple[str, Path]) -> None:
+def test_flags_are_reduced_to_the_access_mode(daemon: Daemon, room: tuple[str, Path]) -> None:
     target, _ = room
     with daemon.connect() as broker:
         for mode in (os.O_RDONLY, os.O_WRONLY, os.O_RDWR):
@@ -99,7 +99,7 @@ def test_flags_are_cut_down_to_the_access_mode(daemon: Daemon, room: tuple[str, 
                 assert fcntl.fcntl(file, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
         with broker.device(target, "null") as file, pytest.raises(OSError, match="not open for writing"):
             file.write(b"x")
-        with pytest.raises(ValueError, match="no flags to open a device with"):
+        with pytest.raises(ValueError, match="cannot open a device with the flags"):
             broker.device(target, "null", 3)
     reply = call(daemon, "io.nsbroker.Broker.OpenDevice", {"target": {"self": True}, "name": "null", "access": "append"})
     assert reply["parameters"] == {"parameter": "access"}
@@ -131,14 +131,14 @@ IMPOSTORS: dict[str, tuple[str, Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("kind", IMPOSTORS)
-def test_what_is_not_the_device_of_that_name_is_refused_and_never_opened(daemon: Daemon, room: tuple[str, Path], kind: str) -> None:
+def test_a_file_that_is_not_the_device_of_that_name_is_never_opened(daemon: Daemon, room: tuple[str, Path], kind: str) -> None:
     target, dev = room
-    name, prepare, says = IMPOSTORS[kind]
+    name, prepare, message = IMPOSTORS[kind]
     prepare(dev)
     allow(daemon, "kvm", "net/tun", "null/kvm=10:232")
     for who in (0, ALICE):
         start = time.monotonic()
-        assert says in as_user(who, opened(daemon, target, name))
+        assert message in as_user(who, opened(daemon, target, name))
         assert time.monotonic() - start < 1.5
 
 
@@ -149,7 +149,7 @@ def test_what_is_not_the_device_of_that_name_is_refused_and_never_opened(daemon:
         "/".join("abcdefghij"),
     ],
 )  # fmt: skip
-def test_what_can_be_no_name_is_a_bad_parameter(daemon: Daemon, room: tuple[str, Path], name: str) -> None:
+def test_an_invalid_name_is_a_bad_parameter(daemon: Daemon, room: tuple[str, Path], name: str) -> None:
     with daemon.connect() as broker, pytest.raises(InvalidParameter, match="name"):
         broker.device(room[0], name)
 
@@ -168,7 +168,7 @@ def test_a_device_without_a_driver_and_one_on_a_closed_file_system_say_so(daemon
             broker.device(target, "closed/null")
 
 
-def test_a_target_that_is_missing_or_has_no_dev(daemon: Daemon) -> None:
+def test_a_target_that_is_missing_or_has_no_dev_is_an_error(daemon: Daemon) -> None:
     with daemon.connect() as broker, named_network("red"):
         for ask in (lambda target: broker.device(target, "null"), broker.devices):
             with pytest.raises(NoSuchTarget, match="a namespace alone has no /dev"):
@@ -177,8 +177,8 @@ def test_a_target_that_is_missing_or_has_no_dev(daemon: Daemon) -> None:
                 ask(f"pid:{2**22 - 3}")
 
 
-def test_a_terminal_never_becomes_the_daemons(tmp_path: Path, room: tuple[str, Path]) -> None:
-    """The daemon leads a session, so any terminal that it opened carelessly would be its own from then on."""
+def test_a_terminal_never_becomes_the_daemons_controlling_terminal(tmp_path: Path, room: tuple[str, Path]) -> None:
+    """The daemon leads a session here, so a terminal that it opened without O_NOCTTY would become its controlling terminal."""
     target, dev = room
     pid = target.removeprefix("pid:")
     with Daemon(tmp_path, prefix=["setsid"]) as daemon:
@@ -194,14 +194,14 @@ def test_a_terminal_never_becomes_the_daemons(tmp_path: Path, room: tuple[str, P
 
 @pytest.fixture
 def hung(room: tuple[str, Path]) -> Iterator[Callable[[], None]]:
-    """A file system at /dev/slow in the room, on which looking for anything takes until it is aborted."""
+    """A file system at /dev/slow in the room, on which every lookup blocks until the file system is aborted."""
     target, dev = room
     server = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     (dev / "slow").mkdir()
     child = os.fork()
     if child == 0:
-        space = os.open(f"/proc/{target.removeprefix('pid:')}/ns/mnt", os.O_RDONLY)
-        check(libc.setns(space, 0x20000))
+        ns = os.open(f"/proc/{target.removeprefix('pid:')}/ns/mnt", os.O_RDONLY)
+        check(libc.setns(ns, 0x20000))
         options = f"fd={server},rootmode=40000,user_id=0,group_id=0".encode()
         os._exit(0 if libc.mount(b"hung", b"/dev/slow", b"fuse", 0, options) == 0 else 1)
     assert os.waitpid(child, 0)[1] == 0
@@ -217,7 +217,7 @@ def hung(room: tuple[str, Path]) -> Iterator[Callable[[], None]]:
     abort()
 
 
-def test_a_file_system_that_never_answers_costs_its_user_a_deadline_and_nobody_else(
+def test_a_file_system_that_never_answers_delays_only_its_own_user(
     tmp_path: Path, room: tuple[str, Path], hung: Callable[[], None]
 ) -> None:
     target, _ = room
@@ -226,12 +226,12 @@ def test_a_file_system_that_never_answers_costs_its_user_a_deadline_and_nobody_e
         before = daemon.snapshot()
         for _ in range(2):
             assert "did not answer in time" in as_user(ALICE, opened(daemon, target, "slow/null"))
-        # Nobody waits for what has kept two threads waiting, as long as it does.
+        # As long as two threads are stuck on the target, further calls for it fail at once.
         start = time.monotonic()
         for _ in range(20):
             assert "did not answer in time" in as_user(ALICE, opened(daemon, target, "slow/null"))
         assert time.monotonic() - start < 20 * 0.3 / 2
-        # Others are served as ever.
+        # Other users are served as always.
         with daemon.connect() as broker:
             broker.device(target, "null").close()
             broker.open(target, "net").close()
@@ -249,20 +249,20 @@ def test_a_process_that_ends_meanwhile_is_no_target(daemon: Daemon, room: tuple[
         broker.device(target, "null")
 
 
-def test_too_many_names_are_refused_not_cut(daemon: Daemon, room: tuple[str, Path]) -> None:
+def test_too_many_files_are_an_error_and_not_a_truncated_list(daemon: Daemon, room: tuple[str, Path]) -> None:
     target, dev = room
     for number in range(10_001):
         (dev / str(number)).touch()
-    with daemon.connect() as broker, pytest.raises(NoSuchDevice, match="more files than the broker looks at"):
+    with daemon.connect() as broker, pytest.raises(NoSuchDevice, match=r"cannot list the devices of .* more files than"):
         broker.devices(target)
 
 
 def test_one_connection_serves_any_container_and_closing_it_leaves_nothing_behind(daemon: Daemon, room: tuple[str, Path]) -> None:
-    """What a client of its own for each container is elsewhere."""
+    """In other designs, each container needs its own client."""
     target, _ = room
     before = daemon.snapshot()
     with daemon.connect() as broker, Sleeper(unshare="--mount") as other:
-        files = [broker.device(one, "null") for one in (target, f"pid:{other.pid}") for _ in range(20)]
+        files = [broker.device(each, "null") for each in (target, f"pid:{other.pid}") for _ in range(20)]
         with pytest.raises(NoSuchTarget):
             broker.device(f"pid:{2**22 - 3}", "null")
     for file in files:

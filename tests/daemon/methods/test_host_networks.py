@@ -1,4 +1,4 @@
-"""Whose network the host's is: told by what anybody may read, and where nothing can be read, no is the answer."""
+"""Finding out whether a network is the host's, from files that everyone may read.  In doubt, it counts as the host's."""
 
 import pytest
 
@@ -16,11 +16,11 @@ def test_the_brokers_own_network_is_the_hosts() -> None:
 def test_the_network_of_the_first_process_is_the_hosts_and_another_is_not(
     sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the place of the first process, which on the machine of a test is in the test's own network: another one."""
+    """Another process stands in for process 1, which is in the test's own network on a machine that runs tests."""
     with Sleeper("--net") as first, Namespace.from_pid(first.pid, "net") as hosts:
-        real = host_networks._files_of
+        real = host_networks._net_inode
         monkeypatch.setattr(
-            host_networks, "_files_of", lambda process: real(f"/proc/{first.pid}" if process == "/proc/1" else process)
+            host_networks, "_net_inode", lambda process: real(f"/proc/{first.pid}" if process == "/proc/1" else process)
         )
         networks = HostNetworks()
         assert hosts.call(networks.may_be, hosts)
@@ -29,12 +29,12 @@ def test_the_network_of_the_first_process_is_the_hosts_and_another_is_not(
 
 
 @pytest.mark.root
-def test_a_network_that_could_be_the_hosts_is_taken_for_it(sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the first process cannot be seen; a network that another user namespace owns is surely a container's."""
-    real = host_networks._files_of
-    monkeypatch.setattr(host_networks, "_files_of", lambda process: None if process == "/proc/1" else real(process))
+def test_a_network_that_could_be_the_hosts_counts_as_the_hosts(sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Process 1 cannot be seen here.  Only a network that another user namespace owns is certainly a container's."""
+    real = host_networks._net_inode
+    monkeypatch.setattr(host_networks, "_net_inode", lambda process: None if process == "/proc/1" else real(process))
     networks = HostNetworks()
-    with Namespace.from_pid(sleeper.pid, "net") as space:
-        assert space.call(networks.may_be, space)
-    with Sleeper("--user --map-root-user --net") as rootless, Namespace.from_pid(rootless.pid, "net") as space:
-        assert not space.call(networks.may_be, space)
+    with Namespace.from_pid(sleeper.pid, "net") as ns:
+        assert ns.call(networks.may_be, ns)
+    with Sleeper("--user --map-root-user --net") as rootless, Namespace.from_pid(rootless.pid, "net") as ns:
+        assert not ns.call(networks.may_be, ns)

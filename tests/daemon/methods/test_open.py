@@ -1,33 +1,38 @@
-"""Explain, of more than namespaces; Open and Explain of those are in test_broker."""
+"""Open: the namespaces that it hands over, and that it leaves nothing behind in the daemon."""
+
+import os
+from typing import Any
 
 import pytest
 
-from nsbroker.client.blocking import connect
-from nsbroker.errors import InvalidParameter, InvalidType
-from tests.world import ALICE, Daemon, Sleeper, as_user
+from nsbroker.errors import NsbrokerError
+from nsbroker.model.identity import NamespaceType
+from tests.world import Daemon, Sleeper
 
 
-@pytest.mark.root
-def test_explain_says_of_each_socket_and_device_whether_it_is_allowed(daemon: Daemon, sleeper: Sleeper) -> None:
-    daemon.allow("some", who=[f"user:{ALICE}"], targets=["pid:*"], sockets=["inet:stream", "inet:stream:80"], devices=["null"])
-
-    def ask() -> list[tuple[str, bool]]:
-        with connect(daemon.address) as broker:
-            sockets = ["inet:stream", "inet:stream:80", "inet:stream:81"]
-            answer = broker.explain(f"pid:{sleeper.pid}", ["net"], sockets=sockets, devices=["null", "kvm"])
-            assert not answer.allowed
-            verdicts = [(one.name, one.allowed) for one in (*(answer.sockets or ()), *(answer.devices or ()))]
-            return [*((str(one.type), one.allowed) for one in answer.verdicts), *verdicts]
-
-    assert as_user(ALICE, ask) == [
-        ("net", False), ("inet:stream", True), ("inet:stream:80", True), ("inet:stream:81", False), ("null", True), ("kvm", False),
-    ]  # fmt: skip
-
-
-def test_explain_refuses_what_is_no_kind_of_socket_or_name_of_a_device(daemon: Daemon) -> None:
+def test_open_gives_the_very_namespaces_of_the_process(daemon: Daemon, sleeper: Sleeper) -> None:
     with daemon.connect() as broker:
-        for devices in (["../mem"], [], ["null", "null"]):
-            with pytest.raises(InvalidParameter, match="devices"):
-                broker.explain("self", devices=devices)
-        with pytest.raises(InvalidType):
-            broker.explain("self", sockets=["inet"])
+        namespaces = broker.open_all(f"pid:{sleeper.pid}")
+        inodes = {ns_type: ns.inode for ns_type, ns in namespaces.items()}
+        assert inodes == {ns_type: sleeper.inode(ns_type) for ns_type in NamespaceType}
+        for ns in namespaces.values():
+            assert not os.get_inheritable(ns.fileno())
+            ns.close()
+
+
+def test_ten_thousand_opens_leave_the_daemon_as_it_was(daemon: Daemon, sleeper: Sleeper) -> None:
+    def thousand(broker: Any) -> None:
+        for number in range(1000):
+            if number % 10 == 9:
+                with pytest.raises(NsbrokerError):
+                    broker.open(f"pid:{2**31 - 1}" if number % 20 == 9 else f"name:missing{number}", "net")
+            else:
+                broker.open(f"pid:{sleeper.pid}", "net").close()
+
+    with daemon.connect() as broker:
+        thousand(broker)
+        before, memory = daemon.snapshot(), daemon.memory()
+        for _ in range(10):
+            thousand(broker)
+        assert daemon.snapshot() == before
+        assert daemon.memory() - memory < 512 * 1024

@@ -1,4 +1,4 @@
-"""OpenSocket: sockets that live in a target's network namespace."""
+"""OpenSocket: sockets in a target's network namespace."""
 
 import concurrent.futures
 import errno
@@ -38,9 +38,9 @@ MATRIX = [
 ]
 
 
-def home(sock: socket.socket) -> bytes:
-    """The kernel's cookie of the network namespace that a socket lives in."""
-    # Python asks sockets of some families for numbers only; the kernel does not care for what Python takes it.
+def netns_cookie(sock: socket.socket) -> bytes:
+    """Return the kernel's cookie of the network namespace that a socket is in."""
+    # Python returns only numbers for options of some families.  The kernel does not care which family Python assumes.
     with socket.socket(socket.AF_UNIX, fileno=os.dup(sock.fileno())) as same:
         return same.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
 
@@ -53,47 +53,47 @@ def has_vsock() -> bool:
     return True
 
 
-def cookie_of(space: Namespace) -> bytes:
-    with space.call(socket.socket, socket.AF_UNIX) as sock:
-        return home(sock)
+def cookie_of(ns: Namespace) -> bytes:
+    with ns.call(socket.socket, socket.AF_UNIX) as sock:
+        return netns_cookie(sock)
 
 
 @pytest.fixture
 def web() -> Iterator[str]:
-    """A named network with its loopback up."""
+    """A named network whose loopback interface is up."""
     name = f"web-{os.getpid()}"
     with named_network(name):
         subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True)
         yield name
 
 
-def test_every_kind_lives_inside(daemon: Daemon, sleeper: Sleeper) -> None:
+def test_sockets_of_every_kind_are_inside(daemon: Daemon, sleeper: Sleeper) -> None:
     for row in MATRIX:
-        see_inside(daemon, sleeper, *row)
+        check_inside(daemon, sleeper, *row)
 
 
-def see_inside(daemon: Daemon, sleeper: Sleeper, kind: str, family: int, type: int, protocol: int) -> None:
-    with daemon.connect() as broker, Namespace.from_pid(sleeper.pid, "net") as space:
+def check_inside(daemon: Daemon, sleeper: Sleeper, kind: str, family: int, type: int, protocol: int) -> None:
+    with daemon.connect() as broker, Namespace.from_pid(sleeper.pid, "net") as ns:
         if kind == "vsock:stream" and not has_vsock():
             with pytest.raises(SocketFailed, match="no sockets of that family"):
                 broker.socket(f"pid:{sleeper.pid}", family, type, protocol)
             return
         with broker.socket(f"pid:{sleeper.pid}", family, type, protocol) as sock:
             assert (sock.family, sock.type) == (family, type)
-            assert home(sock) == cookie_of(space)
+            assert netns_cookie(sock) == cookie_of(ns)
             assert not sock.get_inheritable()
-        record = [record for record in daemon.records() if record["verb"] == "OpenSocket"][-1]
-        assert (record["wanted"], record["namespaces"]) == (kind, str(space))
+        record = [record for record in daemon.records() if record["method"] == "OpenSocket"][-1]
+        assert (record["wanted"], record["namespaces"]) == (kind, str(ns))
 
 
 @pytest.mark.root
-def test_each_kind_takes_its_own_permission(daemon: Daemon, web: str) -> None:
-    """A rule for all the others does not do, a rule for this one does; and the refusal says what is lacking."""
+def test_each_kind_needs_its_own_permission(daemon: Daemon, web: str) -> None:
+    """A rule for all other kinds does not allow it, a rule for this kind does, and the refusal names what is missing."""
     for row in MATRIX:
-        see_permission(daemon, web, *row)
+        check_permission(daemon, web, *row)
 
 
-def see_permission(daemon: Daemon, web: str, kind: str, family: int, type: int, protocol: int) -> None:
+def check_permission(daemon: Daemon, web: str, kind: str, family: int, type: int, protocol: int) -> None:
     others = [row[0] for row in MATRIX if row[0] != kind]
 
     def ask() -> str:
@@ -111,20 +111,20 @@ def see_permission(daemon: Daemon, web: str, kind: str, family: int, type: int, 
 
 
 @pytest.mark.root
-def test_nobody_talks_to_what_listens_on_the_loopback_inside(daemon: Daemon, web: str) -> None:
+def test_an_unprivileged_user_connects_to_a_server_on_the_loopback_inside(daemon: Daemon, web: str) -> None:
     daemon.allow("web", who=[f"user:{NOBODY}"], targets=["name:web-*"], sockets=["inet:stream"])
-    with Namespace.from_name(web) as space, space.call(socket.create_server, ("127.0.0.1", 8080)) as server:
+    with Namespace.from_name(web) as ns, ns.call(socket.create_server, ("127.0.0.1", 8080)) as server:
 
         def talk() -> bytes:
             with connect(daemon.address) as broker, broker.create_connection(f"name:{web}", ("127.0.0.1", 8080), 5) as sock:
                 return sock.recv(100)
 
-        def answer() -> None:
+        def serve() -> None:
             peer, _ = server.accept()
             with peer:
                 peer.send(b"from inside")
 
-        thread = threading.Thread(target=answer)
+        thread = threading.Thread(target=serve)
         thread.start()
         assert as_user(NOBODY, talk) == b"from inside"
         thread.join()
@@ -132,7 +132,7 @@ def test_nobody_talks_to_what_listens_on_the_loopback_inside(daemon: Daemon, web
 
 @pytest.mark.root
 def test_a_name_with_two_addresses_is_tried_on_both(daemon: Daemon, web: str) -> None:
-    """localhost is ::1 first, for which there is no permission; and where nobody listens, that is what it says."""
+    """localhost is ::1 first, which no rule allows, and then 127.0.0.1.  If nobody listens there, that is the error."""
     daemon.allow("web", who=[f"user:{ALICE}"], targets=["name:web-*"], sockets=["inet:stream"])
 
     def talk(port: int) -> Callable[[], str]:
@@ -146,13 +146,13 @@ def test_a_name_with_two_addresses_is_tried_on_both(daemon: Daemon, web: str) ->
 
         return ask
 
-    with Namespace.from_name(web) as space, space.call(socket.create_server, ("127.0.0.1", 8080)):
+    with Namespace.from_name(web) as ns, ns.call(socket.create_server, ("127.0.0.1", 8080)):
         assert as_user(ALICE, talk(8080)) == "127.0.0.1"
         assert as_user(ALICE, talk(8081)) == "refused"
 
 
 @pytest.mark.root
-def test_binding_to_a_low_port_takes_a_permission_of_its_own(daemon: Daemon, web: str) -> None:
+def test_binding_to_a_low_port_needs_a_permission_of_its_own(daemon: Daemon, web: str) -> None:
     def bind(port: int, type: int = socket.SOCK_STREAM) -> Callable[[], object]:
         def ask() -> object:
             with connect(daemon.address) as broker:
@@ -180,7 +180,7 @@ def test_binding_to_a_low_port_takes_a_permission_of_its_own(daemon: Daemon, web
         (("127.0.0.1", 0), "bind.port"), (("127.0.0.1", 65536), "bind.port"), (("127.0.0.1", -1), "bind.port"),
     ],
 )  # fmt: skip
-def test_where_no_socket_can_be_bound_is_a_bad_parameter(
+def test_an_invalid_address_to_bind_is_a_bad_parameter(
     daemon: Daemon, sleeper: Sleeper, bind: tuple[str, int], parameter: str
 ) -> None:
     with daemon.connect() as broker, pytest.raises(InvalidParameter) as caught:
@@ -188,7 +188,7 @@ def test_where_no_socket_can_be_bound_is_a_bad_parameter(
     assert caught.value.parameter == parameter
 
 
-def test_what_the_kernel_does_not_make_or_bind_says_why(daemon: Daemon, sleeper: Sleeper) -> None:
+def test_errors_of_the_kernel_give_the_reason(daemon: Daemon, sleeper: Sleeper) -> None:
     target = f"pid:{sleeper.pid}"
     with daemon.connect() as broker:
         for family, kind, protocol, reason in (
@@ -227,7 +227,7 @@ def test_a_bad_request_names_the_parameter(daemon: Daemon, parameters: dict[str,
     assert reply["parameters"]["parameter"] == parameter
 
 
-def test_a_target_without_a_network_of_its_own_is_told_so(daemon: Daemon) -> None:
+def test_a_target_in_the_hosts_network_is_refused_with_the_reason(daemon: Daemon) -> None:
     with (
         Sleeper(unshare="--uts") as other,
         daemon.connect() as broker,
@@ -242,7 +242,7 @@ def test_a_namespace_that_is_no_network_has_no_sockets(daemon: Daemon, sleeper: 
 
 
 @pytest.mark.root
-def test_replies_to_who_may_not_know_are_the_same_to_the_byte(daemon: Daemon, sleeper: Sleeper) -> None:
+def test_refusals_are_identical_whether_or_not_the_target_exists(daemon: Daemon, sleeper: Sleeper) -> None:
     def ask() -> list[dict[str, object]]:
         wanted = {"family": "inet", "type": "stream"}
         return [
@@ -254,7 +254,7 @@ def test_replies_to_who_may_not_know_are_the_same_to_the_byte(daemon: Daemon, sl
 
 
 @pytest.mark.root
-def test_who_holds_a_netlink_socket_reads_links_and_cannot_change_them(daemon: Daemon, web: str) -> None:
+def test_a_netlink_socket_can_read_links_but_not_change_them(daemon: Daemon, web: str) -> None:
     daemon.allow("web", who=[f"user:{ALICE}"], targets=["name:web-*"], sockets=["netlink:raw"])
 
     def ask() -> tuple[bool, int]:
@@ -293,16 +293,16 @@ def test_abstract_names_belong_to_the_network_inside(daemon: Daemon, web: str) -
         ):
             return here.connect_ex(name) == 0, inside.connect_ex(name) == 0
 
-    with Namespace.from_name(web) as space, space.call(listen):
+    with Namespace.from_name(web) as ns, ns.call(listen):
         assert as_user(ALICE, talk) == (False, True)
 
 
 @pytest.mark.root
 def test_ten_thousand_sockets_are_each_where_they_should_be(daemon: Daemon) -> None:
-    """20 clients at once, 50 namespaces; afterwards no thread of the daemon's stands anywhere else."""
-    spaces = [Namespace.create("net") for _ in range(50)]
-    wanted = [(f"net:[{space.inode}]", cookie_of(space)) for space in spaces]
-    sleepers = [subprocess.Popen(["sleep", "100"], preexec_fn=space.set) for space in spaces]
+    """20 clients at once use 50 namespaces.  Afterwards every thread of the daemon is in the daemon's own namespaces."""
+    namespaces = [Namespace.create("net") for _ in range(50)]
+    wanted = [(f"net:[{ns.inode}]", cookie_of(ns)) for ns in namespaces]
+    sleepers = [subprocess.Popen(["sleep", "100"], preexec_fn=ns.set) for ns in namespaces]
     targets = [(f"pid:{sleeper.pid}", cookie) for sleeper, (_, cookie) in zip(sleepers, wanted, strict=True)]
     before = daemon.snapshot()
 
@@ -312,7 +312,7 @@ def test_ten_thousand_sockets_are_each_where_they_should_be(daemon: Daemon) -> N
             for number in range(500):
                 target, cookie = targets[(client * 7 + number) % len(targets)]
                 with broker.socket(target, socket.AF_UNIX) as sock:
-                    wrong += home(sock) != cookie
+                    wrong += netns_cookie(sock) != cookie
         return wrong
 
     with concurrent.futures.ThreadPoolExecutor(20) as clients:
@@ -321,11 +321,11 @@ def test_ten_thousand_sockets_are_each_where_they_should_be(daemon: Daemon) -> N
     for sleeper in sleepers:
         sleeper.kill()
         sleeper.wait()
-    for space in spaces:
-        space.close()
+    for ns in namespaces:
+        ns.close()
 
 
-async def test_the_fronts_give_their_own_kinds_of_sockets(daemon: Daemon, sleeper: Sleeper) -> None:
+async def test_the_trio_and_asyncio_clients_return_their_own_kinds_of_sockets(daemon: Daemon, sleeper: Sleeper) -> None:
     import asyncio
 
     import trio
@@ -334,10 +334,10 @@ async def test_the_fronts_give_their_own_kinds_of_sockets(daemon: Daemon, sleepe
     import nsbroker.client.trio
 
     target = f"pid:{sleeper.pid}"
-    with Namespace.from_pid(sleeper.pid, "net") as space:
-        cookie = cookie_of(space)
+    with Namespace.from_pid(sleeper.pid, "net") as ns:
+        cookie = cookie_of(ns)
         subprocess.run(["nsenter", f"--net=/proc/{sleeper.pid}/ns/net", "ip", "link", "set", "lo", "up"], check=True)
-        with space.call(socket.create_server, ("127.0.0.1", 8080)) as server:
+        with ns.call(socket.create_server, ("127.0.0.1", 8080)) as server:
             async with nsbroker.client.trio.connect(daemon.address) as broker:
                 with await broker.socket(target) as trios:
                     assert isinstance(trios, trio.socket.SocketType)
@@ -354,7 +354,7 @@ async def test_the_fronts_give_their_own_kinds_of_sockets(daemon: Daemon, sleepe
                 async with nsbroker.client.asyncio.connect(daemon.address) as broker:
                     with await broker.socket(target) as sock:
                         assert sock.gettimeout() == 0.0
-                        assert home(sock) == cookie
+                        assert netns_cookie(sock) == cookie
                     reader, writer = await broker.create_connection(target, ("127.0.0.1", 8080))
                     peer, _ = server.accept()
                     with peer:
@@ -365,15 +365,15 @@ async def test_the_fronts_give_their_own_kinds_of_sockets(daemon: Daemon, sleepe
                     with pytest.raises(ConnectionRefusedError):
                         await broker.create_connection(target, ("127.0.0.1", 8081))
 
-            # pytest-trio runs the tests; this loop is a thread's own.
+            # pytest-trio runs the tests, so asyncio runs on a thread.
             await trio.to_thread.run_sync(asyncio.run, on_asyncio())
 
 
 def test_a_held_network_has_sockets_too(daemon: Daemon, tmp_path: Path) -> None:
     with daemon.connect() as broker:
         with (
-            broker.create(["net"], name="lab").namespaces[nsbroker.NamespaceType.NET] as space,
+            broker.create(["net"], name="lab").namespaces[nsbroker.NamespaceType.NET] as ns,
             broker.socket("name:lab", socket.AF_UNIX) as sock,
         ):
-            assert home(sock) == cookie_of(space)
+            assert netns_cookie(sock) == cookie_of(ns)
         broker.release("lab")

@@ -1,4 +1,4 @@
-"""Watch: what comes and goes, none missed, and what it costs."""
+"""Watch: namespaces that come and go, none of which is missed, and what watching costs."""
 
 import contextlib
 import os
@@ -14,7 +14,8 @@ import pytest
 
 import nsbroker.client.asyncio
 import nsbroker.client.trio
-from nsbroker.client.blocking import Watch, connect
+from nsbroker.client.blocking import connect
+from nsbroker.client.blocking_methods import Watch
 from nsbroker.errors import ConnectionLost, NsbrokerError, QuotaExceeded
 from nsbroker.namespace import Namespace
 from nsbroker.protocol.messages import WatchReply
@@ -22,12 +23,12 @@ from tests.engines.real import WORK, Crun
 from tests.world import ALICE, Daemon, Sleeper, as_user, eventually, named_network
 
 _LATE = 1.0
-# Two hundred take a quarter of a minute.
+# With 200 containers, the test takes a quarter of a minute.
 _CONTAINERS = int(os.environ.get("CONTAINERS", "20"))
 
 
-class Seen:
-    """The events of a watch, read by a thread of its own."""
+class EventReader:
+    """Reads the events of a watch on a thread."""
 
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
@@ -53,14 +54,14 @@ class Seen:
 
 
 @pytest.fixture
-def seen(daemon: Daemon) -> Iterator[Seen]:
+def seen(daemon: Daemon) -> Iterator[EventReader]:
     with daemon.connect() as broker, broker.watch(["net"]) as events:
-        reading = Seen(events)
+        reading = EventReader(events)
         yield reading
         reading.close()
 
 
-def wait_for(seen: Seen, event: str, inode: int, timeout: float = _LATE) -> None:
+def wait_for(seen: EventReader, event: str, inode: int, timeout: float = _LATE) -> None:
     end = time.monotonic() + timeout
     while True:
         reply = seen.next(max(end - time.monotonic(), 0.01))
@@ -68,7 +69,7 @@ def wait_for(seen: Seen, event: str, inode: int, timeout: float = _LATE) -> None
             return
 
 
-def test_what_begins_and_ends_is_told_within_a_second(seen: Seen) -> None:
+def test_a_namespace_that_begins_or_ends_is_reported_within_a_second(seen: EventReader) -> None:
     with Sleeper() as process:
         inode = process.inode("net")
         wait_for(seen, "added", inode)
@@ -76,15 +77,15 @@ def test_what_begins_and_ends_is_told_within_a_second(seen: Seen) -> None:
 
 
 @pytest.mark.root
-def test_a_name_without_a_process_is_told_too(seen: Seen) -> None:
+def test_a_named_network_without_a_process_is_reported_too(seen: EventReader) -> None:
     with named_network("red"):
         inode = Path("/run/netns/red").stat().st_ino
         wait_for(seen, "added", inode)
     wait_for(seen, "gone", inode)
 
 
-def test_who_begins_is_told_what_there_is_first(daemon: Daemon, sleeper: Sleeper) -> None:
-    def told() -> list[tuple[str, int]]:
+def test_a_watch_starts_with_the_namespaces_that_exist(daemon: Daemon, sleeper: Sleeper) -> None:
+    def watched() -> list[tuple[str, int]]:
         present: list[tuple[str, int]] = []
         with broker.watch(["uts", "net"]) as events:
             for event in events:
@@ -96,13 +97,13 @@ def test_who_begins_is_told_what_there_is_first(daemon: Daemon, sleeper: Sleeper
         raise AssertionError("it ended")
 
     with daemon.connect() as broker:
-        # Others on this machine may begin or end something in between.
-        eventually(lambda: told() == [(one.type, one.inode) for one in broker.list(["uts", "net"])], "both tell the same")
-        assert ("net", sleeper.inode("net")) in told()
+        # Namespaces of other programs on this machine may begin or end in between.
+        eventually(lambda: watched() == [(one.type, one.inode) for one in broker.list(["uts", "net"])], "watch and list agree")
+        assert ("net", sleeper.inode("net")) in watched()
 
 
-class Told:
-    """When which event of a watch came, by its name and the namespace's inode."""
+class EventTimes:
+    """Notes when each event of a watch came, by its name and the namespace's inode."""
 
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
@@ -121,8 +122,8 @@ class Told:
                     self._ready.set()
 
     def delays(self, event: str, since: dict[int, float]) -> list[float]:
-        """How late each was told.  The kernel gives numbers again: what was told is forgotten."""
-        eventually(lambda: all((event, inode) in self.times for inode in since), f"each is told to be {event}")
+        """Return how late each event came.  The kernel reuses inode numbers, so the events are forgotten here."""
+        eventually(lambda: all((event, inode) in self.times for inode in since), f"each is reported as {event}")
         return [self.times.pop((event, inode)) - began for inode, began in since.items()]
 
     def close(self) -> None:
@@ -145,7 +146,7 @@ def test_containers_begin_and_end_by_tens_and_none_is_missed(daemon: Daemon) -> 
     crun.start()
     late: list[float] = []
     with daemon.connect() as broker, broker.watch(["net"]) as events:
-        told = Told(events)
+        times = EventTimes(events)
         for batch in range(_CONTAINERS // 10):
             names = [f"w{batch}-{number}" for number in range(10)]
             began, ended, inodes = {}, {}, {}
@@ -153,25 +154,25 @@ def test_containers_begin_and_end_by_tens_and_none_is_missed(daemon: Daemon) -> 
                 crun.make(name)
                 inodes[name] = network_of(crun.pid(name))
                 began[inodes[name]] = time.monotonic()
-            late += told.delays("added", began)
+            late += times.delays("added", began)
             for name in names:
                 crun.remove(name)
                 ended[inodes[name]] = time.monotonic()
-            late += told.delays("gone", ended)
-        told.close()
+            late += times.delays("gone", ended)
+        times.close()
     crun.close()
     assert len(late) == 2 * _CONTAINERS
     assert max(late) < _LATE, sorted(late)[-5:]
 
 
-def test_a_client_that_stops_reading_is_told_that_it_missed_something_and_stalls_nobody(daemon: Daemon) -> None:
-    spaces = []
+def test_a_client_that_stops_reading_gets_missed_and_delays_nobody(daemon: Daemon) -> None:
+    namespaces = []
     with daemon.raw() as sock, daemon.connect() as other:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.send(b'{"method":"io.nsbroker.Broker.Watch","parameters":{"types":["uts"]},"more":true}\0')
         for number in range(3):
-            spaces += [Namespace.create("uts") for _ in range(300)]
-            # A process that comes and goes is what makes the broker look.
+            namespaces += [Namespace.create("uts") for _ in range(300)]
+            # A process that begins and ends makes the broker scan.
             subprocess.run(["true"], check=True)
             time.sleep(0.6)
             start = time.monotonic()
@@ -182,11 +183,11 @@ def test_a_client_that_stops_reading_is_told_that_it_missed_something_and_stalls
             text += sock.recv(65536)
         events = {piece.partition(b'"event":"')[2].partition(b'"')[0] for piece in text.split(b"\0") if piece}
         assert b"missed" in events
-    for space in spaces:
-        space.close()
+    for ns in namespaces:
+        ns.close()
 
 
-def test_who_hangs_up_leaves_nothing_behind(daemon: Daemon) -> None:
+def test_a_client_that_hangs_up_leaves_nothing_behind(daemon: Daemon) -> None:
     before = daemon.snapshot()
     for _ in range(5):
         with daemon.connect() as broker, broker.watch() as events:
@@ -227,7 +228,7 @@ def test_a_daemon_that_ends_ends_its_watches(tmp_path: Path) -> None:
                 pass
 
 
-async def test_the_other_fronts_watch_as_well(daemon: Daemon, sleeper: Sleeper) -> None:
+async def test_the_trio_and_asyncio_clients_can_watch_too(daemon: Daemon, sleeper: Sleeper) -> None:
     import asyncio
 
     import trio
@@ -237,7 +238,7 @@ async def test_the_other_fronts_watch_as_well(daemon: Daemon, sleeper: Sleeper) 
         async for event in events:
             if event.namespace is not None and event.namespace.inode == inode:
                 break
-        # The connection itself is free meanwhile.
+        # The connection itself can be used meanwhile.
         await broker.who_am_i()
         with trio.move_on_after(0.05):
             while True:
@@ -252,5 +253,5 @@ async def test_the_other_fronts_watch_as_well(daemon: Daemon, sleeper: Sleeper) 
                     return True
         return False
 
-    # pytest-trio runs the tests; this loop is a thread's own.
+    # pytest-trio runs the tests, so asyncio runs on a thread.
     assert await trio.to_thread.run_sync(asyncio.run, on_asyncio())

@@ -1,14 +1,8 @@
-"""Conduits, blocking and on trio, over every type of AF_UNIX socket."""
+"""What the blocking and the trio conduit share: each test runs with both, over every type of AF_UNIX socket."""
 
-import contextlib
 import fcntl
 import os
-import resource
 import socket
-import struct
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +23,11 @@ from nsbroker.errors import (
     WrongDescriptor,
 )
 from nsbroker.linux import ancillary
-
-TYPES = [socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET]
+from tests.conduit.conftest import null
 
 
 class OnTrio:
-    """The trio conduit, each call of it run to its end, so that one test serves both."""
+    """The trio conduit with blocking methods, so that the same test serves both conduits."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._conduit = nsbroker.conduit.trio.Conduit(sock)
@@ -49,15 +42,6 @@ class OnTrio:
         return lambda *arguments: trio.run(call, *arguments)
 
 
-@pytest.fixture(params=TYPES, ids=lambda kind: kind.name)
-def pair(request: pytest.FixtureRequest) -> Iterator[tuple[socket.socket, socket.socket]]:
-    left, right = socket.socketpair(socket.AF_UNIX, request.param)
-    with left, right:
-        left.settimeout(10)
-        right.settimeout(10)
-        yield left, right
-
-
 @pytest.fixture(params=[Conduit, OnTrio], ids=["blocking", "trio"])
 def form(request: pytest.FixtureRequest) -> Any:
     return request.param
@@ -66,10 +50,6 @@ def form(request: pytest.FixtureRequest) -> Any:
 @pytest.fixture
 def ends(pair: tuple[socket.socket, socket.socket], form: Any) -> tuple[Any, Any]:
     return form(pair[0]), form(pair[1])
-
-
-def null() -> int:
-    return os.open(os.devnull, os.O_RDONLY)
 
 
 def is_open(fd: int) -> bool:
@@ -112,7 +92,7 @@ def test_a_socket_arrives_and_knows_what_it_is(
         assert (got.family, got.type) == (family, kind)
 
 
-def test_several_one_after_the_other_stay_apart(ends: tuple[Any, Any], tmp_path: Path) -> None:
+def test_several_descriptors_in_a_row_arrive_separately_and_in_order(ends: tuple[Any, Any], tmp_path: Path) -> None:
     for number in range(5):
         (tmp_path / str(number)).write_text(str(number))
         ends[0].transfer_fd(os.open(tmp_path / str(number), os.O_RDONLY))
@@ -130,7 +110,7 @@ def test_more_than_one_is_refused_and_all_are_closed(pair: Any, ends: tuple[Any,
     os.close(fd)
 
 
-def test_data_without_a_descriptor_is_told_apart_from_the_end(pair: Any, ends: tuple[Any, Any]) -> None:
+def test_data_without_a_descriptor_is_another_error_than_the_end(pair: Any, ends: tuple[Any, Any]) -> None:
     pair[0].send(b"F")
     with pytest.raises(NoDescriptor):
         ends[1].receive_fd()
@@ -148,7 +128,7 @@ def test_the_end_is_an_error_of_its_own(form: Any, kind: socket.SocketKind) -> N
         receiver.receive_fd()
 
 
-def test_a_peer_that_closes_half_way_with_unread_data_is_an_end_too(form: Any) -> None:
+def test_a_peer_that_closes_with_unread_data_is_an_end_too(form: Any) -> None:
     left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     receiver = form(right)
     right.send(b"unread")
@@ -180,20 +160,6 @@ def test_a_message_longer_than_a_conduits_is_refused(form: Any, kind: socket.Soc
     receiver.close()
 
 
-def test_at_the_limit_of_open_files_the_loss_is_told(pair: Any) -> None:
-    sender, receiver = Conduit(pair[0]), Conduit(pair[1])
-    sender.transfer_fd(null())
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    lowest_free = null()
-    os.close(lowest_free)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, before[1]))
-    try:
-        with pytest.raises(DescriptorsLost, match="too many files"):
-            receiver.receive_fd()
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
-
-
 def test_what_could_not_be_sent_is_still_the_callers(ends: tuple[Any, Any], pair: Any, tmp_path: Path) -> None:
     pair[0].shutdown(socket.SHUT_RDWR)
     fd = null()
@@ -211,7 +177,7 @@ def test_what_could_not_be_sent_is_still_the_callers(ends: tuple[Any, Any], pair
         assert sock.fileno() >= 0
 
 
-def test_what_is_not_open_cannot_be_sent(ends: tuple[Any, Any], tmp_path: Path) -> None:
+def test_a_closed_descriptor_file_or_socket_cannot_be_sent(ends: tuple[Any, Any], tmp_path: Path) -> None:
     for fd in (-1, 9999):
         with pytest.raises(TransferFailed):
             ends[0].transfer_fd(fd)
@@ -234,20 +200,6 @@ def test_a_closed_conduit_sends_nothing(ends: tuple[Any, Any]) -> None:
         ends[0].transfer_fd(fd)
     assert is_open(fd)
     os.close(fd)
-
-
-async def test_closing_a_trio_conduit_wakes_who_waits_on_it() -> None:
-    left, right = nsbroker.conduit.trio.Conduit.pair()
-    with left, trio.fail_after(5):
-        async with trio.open_nursery() as nursery:
-
-            async def wait() -> None:
-                with pytest.raises(ConduitClosed, match="meanwhile"):
-                    await right.receive_fd()
-
-            nursery.start_soon(wait)
-            await trio.testing.wait_all_tasks_blocked()
-            right.close()
 
 
 def test_another_kind_than_asked_for_is_refused_and_closed(ends: tuple[Any, Any]) -> None:
@@ -279,55 +231,3 @@ def test_a_pair_is_connected(cls: Any) -> None:
         assert not left.closed
     assert left.closed
     assert right.closed
-
-
-async def test_a_trio_receiver_that_is_cancelled_leaks_nothing() -> None:
-    left, right = nsbroker.conduit.trio.Conduit.pair()
-    with left, right:
-        with trio.move_on_after(0.05) as scope:
-            await right.receive_fd()
-        assert scope.cancelled_caught
-        await left.transfer_fd(null())
-        os.close(await right.receive_fd())
-
-
-async def test_a_trio_sender_waits_for_room() -> None:
-    left, right = nsbroker.conduit.trio.Conduit.pair()
-    with left, right:
-        async with trio.open_nursery() as nursery:
-
-            async def send() -> None:
-                for _ in range(2000):
-                    await left.transfer_fd(null())
-
-            nursery.start_soon(send)
-            for _ in range(2000):
-                os.close(await right.receive_fd())
-
-
-def test_between_processes(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("from the parent")
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    code = """
-import socket, sys
-from nsbroker import Conduit
-with Conduit(socket.socket(fileno=int(sys.argv[1]))) as conduit, conduit.receive_file("r") as file:
-    print(file.read())
-"""
-    with Conduit(ours) as conduit, theirs:
-        conduit.transfer_fd(os.open(tmp_path / "file", os.O_RDONLY))
-        done = subprocess.run(
-            [sys.executable, "-c", code, str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    assert done.stdout == "from the parent\n"
-
-
-def test_garbage_in_a_control_message_of_rights_is_no_descriptor() -> None:
-    # The kernel sends whole integers only; the parser does not trust it.
-    assert ancillary.split([(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", 7)[:3])]) == ([], [])
-    with contextlib.suppress(ValueError):
-        ancillary.split([(socket.SOL_SOCKET, 99, b"abc")])

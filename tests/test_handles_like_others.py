@@ -1,6 +1,7 @@
-"""What the Go libraries for namespaces do, row by row, and the tests that show it done here.
+"""A table of what the Go libraries for namespaces can do, and of the tests that show that nsbroker can do it, too.
 
-Their names: vishvananda/netns, the `ns` packages of the CNI plugins and of merbridge, the references of lxkns, net-conduit.
+The libraries are vishvananda/netns, the `ns` packages of the CNI plugins and of merbridge, the references of lxkns, and
+net-conduit.
 """
 
 import ast
@@ -10,15 +11,15 @@ import pytest
 
 TESTS = Path(__file__).parent
 
-NAMESPACE = "test_namespace.py"
-CREATION = "test_creation.py"
-LOOKUP = "test_lookup.py"
-CALL = "inside/test_call.py"
-CONDUIT = "conduit/test_conduit.py"
-FRONTS = "client/test_fronts.py"
+NAMESPACE = "namespace/test_handle.py"
+CREATION = "namespace/test_creation.py"
+SEARCH = "namespace/test_search.py"
+CALL = "inside/test_visit.py"
+CONDUIT = "conduit/test_core.py"
+CLIENTS = "client/test_every_client.py"
 ENGINES = "engines/test_every_engine.py"
-ROSTER = "daemon/engines/test_roster.py"
-EXPECT = "test_identity.py"
+REGISTRY = "daemon/engines/test_registry.py"
+IDENTITY = "model/test_identity.py"
 
 ROWS: dict[str, list[tuple[str, str]]] = {
     # vishvananda/netns
@@ -34,20 +35,20 @@ ROWS: dict[str, list[tuple[str, str]]] = {
         (NAMESPACE, "test_from_name_takes_one_harmless_component"),
     ],
     "GetFromDocker": [
-        (ENGINES, "test_by_name_by_id_and_by_the_beginning_of_the_id"),
-        (ENGINES, "test_what_fits_two_is_refused_and_lists_both"),
-        (ROSTER, "test_an_exact_name_beats_an_exact_id_and_that_a_beginning"),
-        ("test_target.py", "test_a_bad_target_is_refused_with_what_would_be_right"),
+        (ENGINES, "test_a_container_opens_by_name_by_id_and_by_the_beginning_of_its_id"),
+        (ENGINES, "test_a_target_that_fits_two_containers_is_refused_and_both_are_listed"),
+        (REGISTRY, "test_an_exact_name_beats_an_exact_id_and_an_exact_id_beats_the_beginning_of_one"),
+        ("model/test_target.py", "test_a_bad_target_is_refused_with_the_right_spelling"),
     ],
     "New": [(CREATION, "test_a_new_namespace_is_new_and_leaves_the_caller_where_it_is")],
     "NewNamed, DeleteNamed": [
         (CREATION, "test_ip_netns_sees_what_was_named_here_and_deletes_it"),
         (CREATION, "test_what_ip_netns_named_is_seen_here_and_deleted"),
-        (CREATION, "test_the_two_interleaved"),
+        (CREATION, "test_ip_netns_and_this_library_interleaved"),
         (CREATION, "test_when_the_mount_fails_nothing_is_left_behind"),
     ],
     "Set, Setns": [(CALL, "test_set_moves_the_calling_thread_and_it_alone")],
-    "None, IsOpen, Close": [(NAMESPACE, "test_after_close_it_says_so_but_stays_known")],
+    "None, IsOpen, Close": [(NAMESPACE, "test_a_closed_handle_raises_but_keeps_its_id")],
     "Equal, String, UniqueId": [
         (NAMESPACE, "test_equality_is_of_namespaces_not_of_descriptors"),
         (NAMESPACE, "test_the_id_knows_what_the_kernel_knows"),
@@ -66,10 +67,10 @@ ROWS: dict[str, list[tuple[str, str]]] = {
         (CALL, "test_a_closed_handle_and_two_of_one_type_are_refused"),
     ],
     "Set, Path, Fd, Close": [
-        (NAMESPACE, "test_after_close_it_says_so_but_stays_known"),
+        (NAMESPACE, "test_a_closed_handle_raises_but_keeps_its_id"),
         (CALL, "test_a_closed_handle_and_two_of_one_type_are_refused"),
     ],
-    "TempNetNS": [(CREATION, "test_it_goes_with_its_last_descriptor")],
+    "TempNetNS": [(CREATION, "test_a_namespace_ends_with_its_last_descriptor")],
     # lxkns
     "Opener.NsFd": [(NAMESPACE, "test_from_fd_owned_closes_and_borrowed_does_not")],
     "OpenTypedReference": [
@@ -79,7 +80,7 @@ ROWS: dict[str, list[tuple[str, str]]] = {
     ],
     "Type, ID, User, Parent, OwnerUID": [
         (NAMESPACE, "test_owner_and_parent_of_a_child_user_namespace"),
-        (NAMESPACE, "test_parent_of_what_has_none_says_why"),
+        (NAMESPACE, "test_parent_of_a_namespace_without_one_says_why"),
     ],
     "Go, Execute, Visit": [
         (CALL, "test_several_namespaces_at_once"),
@@ -87,11 +88,11 @@ ROWS: dict[str, list[tuple[str, str]]] = {
         (CALL, "test_when_the_thread_cannot_go_back_it_ends_and_says_so"),
     ],
     "PortableReference": [
-        (EXPECT, "test_each_mismatch_is_told"),
-        (LOOKUP, "test_through_an_open_descriptor_alone"),
-        (FRONTS, "test_a_target_that_is_not_what_was_expected_is_refused"),
+        (IDENTITY, "test_each_mismatch_is_named_in_the_error"),
+        (SEARCH, "test_through_an_open_descriptor_alone"),
+        (CLIENTS, "test_a_target_that_is_not_what_was_expected_is_refused"),
     ],
-    "IDwithType": [(NAMESPACE, "test_an_id_is_read_strictly"), (NAMESPACE, "test_an_id_reads_what_it_prints")],
+    "IDwithType": [(IDENTITY, "test_an_id_is_parsed_strictly"), (IDENTITY, "test_an_id_parses_what_it_prints")],
     # net-conduit
     "New, FromFile, FromConn, Close": [
         (CONDUIT, "test_a_transport_that_cannot_carry_descriptors_is_refused_at_once"),
@@ -105,20 +106,20 @@ ROWS: dict[str, list[tuple[str, str]]] = {
     ],
     "ReceiveFD, ReceiveFile, ReceiveConn": [
         (CONDUIT, "test_more_than_one_is_refused_and_all_are_closed"),
-        (CONDUIT, "test_data_without_a_descriptor_is_told_apart_from_the_end"),
+        (CONDUIT, "test_data_without_a_descriptor_is_another_error_than_the_end"),
         (CONDUIT, "test_the_end_is_an_error_of_its_own"),
         (CONDUIT, "test_a_foreign_control_message_is_refused_and_what_came_with_it_closed"),
-        (CONDUIT, "test_at_the_limit_of_open_files_the_loss_is_told"),
+        ("conduit/test_blocking.py", "test_at_the_limit_of_open_files_the_loss_is_reported"),
     ],
     "ErrNoFD, ErrFailedTransfer, ErrBadCtrlMesg, ...": [
         (CONDUIT, "test_another_kind_than_asked_for_is_refused_and_closed"),
-        (CONDUIT, "test_what_is_not_open_cannot_be_sent"),
+        (CONDUIT, "test_a_closed_descriptor_file_or_socket_cannot_be_sent"),
     ],
 }
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_every_row_has_tests_that_are_there(row: str) -> None:
+def test_every_row_names_tests_that_exist(row: str) -> None:
     assert ROWS[row]
     for file, name in ROWS[row]:
         tree = ast.parse((TESTS / file).read_text())

@@ -1,0 +1,225 @@
+"""The methods of the trio and asyncio clients, and the watch.
+
+`blocking_methods` is generated from this file: run `make generate` after a change.
+"""
+
+import io
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Self, TypeVar
+
+from nsbroker.client import requests
+from nsbroker.client.forking import Forked
+from nsbroker.client.transport import ClosedMeanwhile, Transport
+from nsbroker.errors import ConnectionLost
+from nsbroker.linux.ancillary import close_and_clear
+from nsbroker.model.description import NamespaceDescription
+from nsbroker.model.identity import Expectation, NamespaceType
+from nsbroker.namespace import Namespace
+from nsbroker.protocol.messages import DeviceDescription, ExplainReply, HeldDescription, PeerDescription, Status, WatchReply
+
+T = TypeVar("T")
+# Inside the class, `list` is a method.
+List = list
+
+
+class AsyncMethods(ABC):
+    """The methods of the broker that a client can call.  Subclasses do the I/O."""
+
+    _transport: Transport
+
+    async def open(self, target: requests.TargetLike, type: str, *, expect: Expectation | None = None) -> Namespace:
+        """Open one namespace of `target`; the handle is the caller's to close.
+
+        Raises TargetChanged if the target is not what `expect` says, and the other errors of `nsbroker.errors`.
+        """
+        opened = await self._call(requests.open_namespaces(target, [type], expect))
+        return opened.popitem()[1]
+
+    async def open_all(
+        self, target: requests.TargetLike, types: Iterable[str] | None = None, *, expect: Expectation | None = None
+    ) -> dict[NamespaceType, Namespace]:
+        """Open several namespaces of `target` (`types` None: every type it has); the handles are the caller's to close.
+
+        If one of them cannot be opened, none is.  Raises the errors of `open`.
+        """
+        return await self._call(requests.open_namespaces(target, types, expect))
+
+    async def explain(
+        self,
+        target: requests.TargetLike,
+        types: Iterable[str] | None = None,
+        *,
+        sockets: Iterable[str] | None = None,
+        devices: Iterable[str] | None = None,
+    ) -> ExplainReply:
+        """Return whether the policy allows these types of namespaces, kinds of sockets (such as inet:stream) and devices.
+
+        Nothing is opened.  Without types, sockets and devices, the reply is about every type that the target has.
+        """
+        return await self._call(requests.explain(target, types, sockets, devices))
+
+    async def list(
+        self, types: Iterable[str] | None = None, *, target: requests.TargetLike | None = None
+    ) -> List[NamespaceDescription]:
+        """Return the namespaces that this process may open, of `types` (None: all); with `target`, only those of the target.
+
+        A description counts and names only the processes and files that give this process access to the namespace.
+        """
+        return await self._call(requests.list_namespaces(types, target))
+
+    def watch(self, types: Iterable[str] | None = None) -> "AsyncWatch":
+        """Watch the namespaces that this process may open, of `types` (None: all).
+
+            async with broker.watch(["net"]) as events:
+                async for event in events: ...
+
+        First there is an event `present` for each namespace that exists, then `ready`, then an event for each change.  The
+        watch has a connection of its own.  Raises the errors of `list`.
+        """
+        return AsyncWatch(self, requests.watch(types))
+
+    async def containers(self) -> requests.ContainerList:
+        """Return the containers of which this process may open a namespace, and the engines that could not be asked."""
+        return await self._call(requests.list_containers())
+
+    async def devices(self, target: requests.TargetLike) -> List[DeviceDescription]:
+        """Return the character devices below the /dev of `target` that this process may open."""
+        return await self._call(requests.list_devices(target))
+
+    async def device(self, target: requests.TargetLike, name: str, flags: int = os.O_RDONLY) -> io.FileIO:
+        """Open a character device below the /dev of `target`; the file is the caller's to close.
+
+        `name` is the path below /dev, such as null or net/tun.  `flags` are os.O_RDONLY, os.O_WRONLY or os.O_RDWR; other
+        flags are ignored.  Raises NoSuchDevice, and the errors of `open`.
+        """
+        return await self._call(requests.open_device(target, name, flags))
+
+    async def create(self, types: Iterable[str], *, name: str | None = None) -> requests.Created:
+        """Create new namespaces; the handles are the caller's to close.
+
+        With `name`, the broker also holds the namespaces until `release`.  Raises NameTaken, QuotaExceeded, PermissionDenied.
+        """
+        return await self._call(requests.create(types, name))
+
+    async def hold(self, target: requests.TargetLike, name: str, types: Iterable[str] | None = None) -> bool:
+        """Make the broker hold namespaces of `target` (`types` None: every type it has) under `name` until `release`.
+
+        Returns whether they survive a restart of the broker.  Raises the errors of `create` and `open`.
+        """
+        return await self._call(requests.hold(target, types, name))
+
+    async def release(self, name: str) -> None:
+        """Make the broker stop holding what it holds under `name` for this user.  Raises PermissionDenied, NoSuchTarget."""
+        await self._call(requests.release(name))
+
+    async def held(self) -> List[HeldDescription]:
+        """Return the namespaces that the broker holds for this user, and those held for others that this user may open."""
+        return await self._call(requests.list_held())
+
+    async def who_am_i(self) -> PeerDescription:
+        """Return who this process is, as the broker sees it."""
+        return await self._call(requests.who_am_i())
+
+    async def status(self) -> Status:
+        """Return the state of the broker."""
+        return await self._call(requests.status())
+
+    @abstractmethod
+    async def _call(self, request: requests.Request[T]) -> T:
+        """Make one call, and return its result."""
+
+    @abstractmethod
+    async def _open_another(self) -> Self:
+        """Return another client, with a new connection to the same broker."""
+
+    @abstractmethod
+    async def _send(self, request: requests.Request[T]) -> None:
+        """Send the call that was started.  Raises Timeout, ConnectionLost."""
+
+    @abstractmethod
+    async def _receive(self, request: requests.Request[T]) -> None:
+        """Receive until a complete reply has arrived.  Raises Timeout if that takes too long, even if parts of it arrived."""
+
+    @abstractmethod
+    async def _wait_readable(self) -> None:
+        """Wait without a timeout until the connection is readable.  Raises ClosedMeanwhile."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the connection.  Opened handles stay open.  Closing twice does nothing."""
+
+
+class AsyncWatch(Forked):
+    """A watch: an asynchronous context manager, and an asynchronous iterator of events that does not end by itself.
+
+    It belongs to the process that started it.  It cannot be used in a forked child.
+    """
+
+    def __init__(self, broker: AsyncMethods, request: requests.Request[None]) -> None:
+        """Use `Broker.watch`.  Borrows `broker`; the events arrive on a connection of its own."""
+        self._original = broker
+        self._request = request
+        self._broker: AsyncMethods | None = None
+        self._fds: list[int] = []
+        self._end_reason = "is closed"
+        super().__init__()
+
+    async def __aenter__(self) -> Self:
+        self._broker = broker = await self._original._open_another()
+        self._begun = False
+        try:
+            broker._transport.start(self._request, self._fds)
+            await broker._send(self._request)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> WatchReply:
+        broker = self._broker
+        if broker is None or broker._transport.closed:
+            raise ConnectionLost(f"{self._request.what()}: this watch {self._end_reason}")
+        transport = broker._transport
+        try:
+            if self._begun and not transport.started and not transport.ready:
+                # There may be no event for hours, so there is no timeout here.
+                await broker._wait_readable()
+        except ClosedMeanwhile as error:
+            raise ConnectionLost(f"{self._request.what()}: this watch was closed meanwhile") from error
+        try:
+            if not transport.ready:
+                await broker._receive(self._request)
+            reply = transport.next_reply()
+        except BaseException as error:
+            # Part of a reply may be lost, so the rest of the stream cannot be read correctly.
+            self.close()
+            if isinstance(error, ClosedMeanwhile):
+                raise ConnectionLost(f"{self._request.what()}: this watch was closed meanwhile") from error
+            raise
+        if reply is None:
+            raise AssertionError("a reply was ready")
+        self._begun = True
+        if reply.last:
+            self._end_reason = "was ended by the broker"
+            self.close()
+        return requests.read_event(self._request, reply)
+
+    def close(self) -> None:
+        """End the watch.  Closing twice does nothing."""
+        if self._broker is not None:
+            self._broker.close()
+        close_and_clear(self._fds)
+
+    def after_fork(self) -> None:
+        """End the watch in the child."""
+        self._end_reason = "belongs to the process that this one was forked from; start another"
+        if self._broker is not None:
+            self._broker._transport.closed = True
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,88 @@
+"""The method Explain: which rules allow what is asked about, without opening anything."""
+
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+from nsbroker.daemon.context import Context
+from nsbroker.daemon.methods.authorization import Authorization, begin
+from nsbroker.daemon.methods.call import Caller, PendingReply, Reply, validate_types
+from nsbroker.daemon.policy.permission import Device, Permission, is_device_name
+from nsbroker.daemon.targets.pinned import Pinned
+from nsbroker.errors import InvalidParameter, InvalidType, PermissionDenied
+from nsbroker.model.identity import NamespaceType
+from nsbroker.model.socket_kind import SocketKind
+from nsbroker.protocol.messages import ExplainReply, ExplainRequest, PermissionVerdict, TypeVerdict
+from nsbroker.varlink.connection import IncomingCall
+
+# One call may ask about this many kinds of sockets, and about this many devices.  Each takes time in which nobody else is served.
+_EXPLAINED_MAX = 64
+
+
+class ExplainMethod:
+    """Answers calls to Explain."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def explain(self, caller: Caller, call: IncomingCall, request: ExplainRequest) -> Reply | PendingReply:
+        """Explain the verdict: at once, or as a pending reply when the target takes time to find."""
+        wanted = _parse_wanted(request)
+        explained = tuple(NamespaceType) if wanted is None else wanted
+        refusal = _reply(str(request.target.to_target()), explained, [])._replace(is_refusal=True)
+        try:
+            authorization = begin(self._context, "Explain", caller, call, request.target, wanted, partly=True)
+            if authorization.takes_time():
+                return _replace_denial(_explain_slowly(authorization), refusal)
+            requested = authorization.target_text
+            with authorization as pinned:
+                return _explain(authorization, pinned, requested)
+        except PermissionDenied:
+            return refusal
+
+
+async def _explain_slowly(authorization: Authorization) -> Reply:
+    requested = authorization.target_text
+    async with authorization as pinned:
+        return _explain(authorization, pinned, requested)
+
+
+def _explain(authorization: Authorization, pinned: Pinned, requested: str) -> Reply:
+    verdict = authorization.explain()
+    # The target's resolved name is shown only to peers who may open it; others see the name that they asked for.
+    return _reply(pinned.target if verdict.allowed else requested, authorization.wanted or (), verdict.rules)
+
+
+async def _replace_denial(pending: Coroutine[Any, Any, Reply], refusal: Reply) -> Reply:
+    try:
+        return await pending
+    except PermissionDenied:
+        return refusal
+
+
+def _parse_wanted(request: ExplainRequest) -> tuple[Permission, ...] | None:
+    """Return what the request asks about, or None for all types of namespace.  Raises InvalidParameter."""
+    if request.sockets is None and request.devices is None:
+        return validate_types(request.types)
+    for name, texts in (("sockets", request.sockets), ("devices", request.devices)):
+        if texts is not None and len(texts) > _EXPLAINED_MAX:
+            raise InvalidParameter(name)
+    try:
+        sockets = [SocketKind.parse(text) for text in request.sockets or ()]
+    except InvalidType as error:
+        raise InvalidParameter("sockets") from error
+    devices = request.devices or []
+    if not all(map(is_device_name, devices)):
+        raise InvalidParameter("devices")
+    wanted: tuple[Permission, ...] = (*(validate_types(request.types) or ()), *sockets, *map(Device, devices))
+    if not wanted or len(set(wanted)) != len(wanted):
+        raise InvalidParameter("sockets" if sockets else "devices")
+    return wanted
+
+
+def _reply(target: str, wanted: Sequence[Permission], rules: Sequence[str | None]) -> Reply:
+    """Return the reply that gives, for each thing in `wanted`, the rule that allows it.  Without `rules`, nothing is allowed."""
+    pairs = list(zip(wanted, rules or [None] * len(wanted), strict=True))
+    types = [TypeVerdict(item, rule is not None, rule) for item, rule in pairs if isinstance(item, NamespaceType)]
+    sockets = [PermissionVerdict(str(item), rule is not None, rule) for item, rule in pairs if isinstance(item, SocketKind)]
+    devices = [PermissionVerdict(item.name, rule is not None, rule) for item, rule in pairs if isinstance(item, Device)]
+    return Reply(ExplainReply(target, bool(rules) and None not in rules, types, sockets or None, devices or None))

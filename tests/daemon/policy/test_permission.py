@@ -1,0 +1,66 @@
+"""What one rule allows.  How a rule that cannot be understood is reported is tested in test_rules."""
+
+import pytest
+
+from nsbroker.daemon.policy.permission import (
+    SOME_DEVICE,
+    Allowance,
+    Creation,
+    Device,
+    DeviceNumber,
+    Holding,
+    Permission,
+    is_device_name,
+)
+from nsbroker.errors import ConfigurationError
+from nsbroker.model.identity import NamespaceType
+from nsbroker.model.socket_kind import SocketKind
+
+pytestmark = pytest.mark.once
+
+NET, UTS = NamespaceType.NET, NamespaceType.UTS
+NULL, DISK = DeviceNumber(1, 3), DeviceNumber(8, 0)
+
+
+def test_opening_creating_and_holding_are_allowed_separately() -> None:
+    wanted: list[Permission] = [NET, Creation(NET), Holding(NET)]
+    for own in range(3):
+        lists = [["net"] if number == own else [] for number in range(3)]
+        allowance = Allowance.parse(lists[0], [], [], lists[1], lists[2])
+        assert [allowance.allows(one) for one in wanted] == [number == own for number in range(3)]
+    assert not Allowance.parse(["net"], [], []).allows(UTS)
+
+
+def test_a_kind_of_socket_without_a_port_does_not_allow_a_privileged_port() -> None:
+    plain, http = SocketKind.parse("inet:stream"), SocketKind.parse("inet:stream:80")
+    assert [Allowance.parse([], ["inet:stream"], []).allows(one) for one in (plain, http)] == [True, False]
+    assert [Allowance.parse([], ["inet:stream:80"], []).allows(one) for one in (plain, http)] == [False, True]
+    assert [Allowance.parse([], ["*"], []).allows(one) for one in (plain, http)] == [True, True]
+
+
+@pytest.mark.parametrize("devices", [["null"], ["*"], ["null", "*"]])
+def test_no_rule_allows_another_device_under_a_well_known_name(devices: list[str]) -> None:
+    allowance = Allowance.parse([], [], devices)
+    assert allowance.allows(Device("null"))
+    assert allowance.allows(Device("null", NULL))
+    assert not allowance.allows(Device("null", DISK))
+    assert allowance.allows(Device("disk", DISK)) is ("*" in devices)
+
+
+def test_a_device_with_a_number_in_the_rule_is_that_device_alone() -> None:
+    allowance = Allowance.parse([], [], ["disk=8:0"])
+    assert [allowance.allows(Device("disk", number)) for number in (None, DISK, NULL)] == [True, True, False]
+    with pytest.raises(ConfigurationError, match="cannot be both"):
+        Allowance.parse([], [], ["disk=8:0", "disk=8:1"])
+
+
+def test_listing_devices_needs_a_rule_for_any_device() -> None:
+    assert [Allowance.parse(["net"], [], devices).allows(SOME_DEVICE) for devices in ([], ["null"], ["*"])] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    "name", ["", "/null", "null/", "a//b", "../null", "a/./b", "a b", "grün", "x" * 256, "/".join("abcdefghi")]
+)
+def test_a_name_that_leads_elsewhere_than_below_dev_is_no_device(name: str) -> None:
+    assert is_device_name("/".join("abcdefgh"))
+    assert not is_device_name(name)

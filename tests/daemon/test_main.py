@@ -1,0 +1,54 @@
+"""Signals to the daemon: SIGTERM ends it in order, and SIGHUP reads the configuration again."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from nsbroker.errors import ConnectionFailed
+from nsbroker.linux import ancillary
+from tests.daemon.test_server import WHO, is_closed, open_call, replies
+from tests.world import Daemon, Sleeper
+
+
+def test_after_sigterm_the_calls_that_were_sent_are_answered(daemon: Daemon, sleeper: Sleeper) -> None:
+    with daemon.raw() as sock, daemon.raw() as late:
+        os.kill(daemon.pid, signal.SIGSTOP)
+        for _ in range(20):
+            sock.send(open_call(pid=sleeper.pid))
+        late.send(WHO)
+        os.kill(daemon.pid, signal.SIGTERM)
+        os.kill(daemon.pid, signal.SIGCONT)
+        for reply, fds in replies(sock, 20):
+            assert reply["parameters"]["namespaces"][0]["inode"] == sleeper.inode("net")
+            ancillary.close_all(fds)
+        assert "peer" in replies(late, 1)[0][0]["parameters"]
+        assert is_closed(sock)
+    assert daemon.process
+    assert daemon.process.wait(10) == 0
+    assert not daemon.socket.exists()
+    with pytest.raises(ConnectionFailed, match="is the daemon running"):
+        daemon.connect()
+
+
+def test_sigterm_does_not_wait_for_half_a_message(tmp_path: Path) -> None:
+    with Daemon(tmp_path) as daemon, daemon.raw() as sock:
+        sock.send(WHO[:10])
+        time.sleep(0.1)
+        before = time.monotonic()
+        assert daemon.stop() == 0
+        assert time.monotonic() - before < 4
+
+
+def test_a_broken_configuration_leaves_the_old_policy_in_force_and_says_so(daemon: Daemon) -> None:
+    (daemon.config / "nsbroker.d/bad.toml").write_text("[[alow]]\n")
+    daemon.reload()
+    assert "the old policy stays in force" in daemon.words()[-1]
+    assert "did you mean 'allow'" in daemon.words()[-1]
+    with daemon.connect() as broker:
+        assert broker.status().rules == 2
+    (daemon.config / "nsbroker.d/bad.toml").unlink()
+    daemon.reload()
+    assert "reloaded: 2 rules" in daemon.words()[-1]
