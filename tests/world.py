@@ -329,7 +329,8 @@ def start_command(*arguments: str, uid: int = 0, address: str = "", **options: A
 
 def run_command(*arguments: str, uid: int = 0, address: str = "", **options: Any) -> subprocess.CompletedProcess[str]:
     """Run the `nsbroker` command as a user until it ends."""
-    if not options:
+    # Variables such as PYTHONIOENCODING only have an effect when an interpreter starts.
+    if not options and not any(name.startswith("PYTHON") for name in os.environ):
         environment = {**os.environ, "NSBROKER_ADDRESS": address} if address else None
         return prefork.run(["-m", "nsbroker", *arguments], 3 * _PATIENCE, uid=uid, environment=environment)
     return subprocess.run(

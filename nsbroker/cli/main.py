@@ -20,7 +20,8 @@ GROUPS = {
     "sockets and devices": ("forward", "connect", "devices"),
     "look around": ("ls", "tree", "watch", "map", "containers"),
     "hold namespaces": ("create", "hold", "release", "list-held"),
-    "operate the broker": ("serve", "status", "whoami", "explain", "check-config", "install-units", "remove-units"),
+    "rights": ("whoami", "explain", "grant", "grants", "revoke"),
+    "operate the broker": ("serve", "status", "check-config", "install-units", "remove-units"),
 }
 """The commands, in the groups in which the help lists them.  `commands` has a module for each; see there what it contains."""
 COMMANDS = tuple(name for names in GROUPS.values() for name in names)

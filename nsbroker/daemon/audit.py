@@ -99,6 +99,7 @@ class Audit:
             error,
             time.time(),
             peer.anonymous,
+            peer.container,
         )
         try:
             if self._queue or not self._write(record):
@@ -207,6 +208,13 @@ class Audit:
                 record = Record("", "", "suppressed", "", uid, -1, 0, time=time.time(), count=count)
                 if self._queue or not self._write(record):
                     self._enqueue(None, record)
+
+    def record_expiry(self, rule: str) -> None:
+        """Record that a rule has ended."""
+        record = Record("", "", "expired", rule, None, None, None, time=time.time())
+        with contextlib.suppress(RecordFailed):
+            if self._queue or not self._write(record):
+                self._enqueue(None, record)
 
     @staticmethod
     def say(text: str) -> None:

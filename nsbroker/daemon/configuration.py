@@ -4,6 +4,7 @@ They are found and merged as systemd does it.  A file is trusted only when root,
 nobody else can write it.  An unknown key is an error.
 """
 
+import datetime
 import os
 import re
 import stat
@@ -37,6 +38,8 @@ class RuleText(Struct, forbid_unknown_fields=True):
     devices: list[str] = []
     create: list[str] = []
     hold: list[str] = []
+    until: datetime.datetime | None = None
+    """When the rule ends; without it, never."""
 
 
 class SourcedRule(NamedTuple):
@@ -65,6 +68,8 @@ class Limits(Struct, forbid_unknown_fields=True, rename="kebab", frozen=True):
     records_per_user: int = 10_000
     """Calls of one user that are recorded as allowed within 30 seconds; a user who makes more is slowed down to that."""
     record_deadline: float = 2.0
+    longest_grant: float = 604_800.0
+    """The longest time, in seconds, for which `nsbroker grant` gives rights.  The default is a week."""
 
 
 WithoutJournal: TypeAlias = Literal["refuse", "stderr"]

@@ -21,6 +21,7 @@ from nsbroker.daemon.methods.call import Caller, PendingReply, Reply, ReplyStrea
 from nsbroker.daemon.methods.devices import DeviceMethods
 from nsbroker.daemon.methods.explain import ExplainMethod
 from nsbroker.daemon.methods.held import HeldMethods
+from nsbroker.daemon.methods.identification import Identification
 from nsbroker.daemon.methods.list_containers import ListContainersMethod
 from nsbroker.daemon.methods.list_namespaces import ListMethod
 from nsbroker.daemon.methods.open import OpenMethod
@@ -70,6 +71,7 @@ class Dispatcher:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._identification = Identification(context)
         self._calls = 0
         self._descriptors = 0
         devices, held = DeviceMethods(context), HeldMethods(context)
@@ -95,6 +97,14 @@ class Dispatcher:
             f"{service.NAME}.GetInterfaceDescription": _method(service.DescriptionRequest, service_methods.get_description),
         }
         self._interfaces = {name.rpartition(".")[0] for name in self._methods}
+
+    def must_identify(self, peer: Peer) -> bool:
+        """Return whether `identify` must be awaited before the peer's next call is dispatched."""
+        return self._identification.is_due(peer)
+
+    async def identify(self, peer: Peer) -> None:
+        """Find out in which container the peer is."""
+        await self._identification.identify(peer)
 
     def dispatch(self, caller: Caller, call: IncomingCall) -> Reply | PendingReply | ReplyStream:
         """Answer a call with one reply, with one that has to be awaited, or with a stream of replies.

@@ -31,6 +31,7 @@ from nsbroker.errors import ConfigurationError
 
 _PR_SET_DUMPABLE = 4
 _HEARTBEAT = 5.0
+_CLOCK_CHECK = 60.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _SWITCH_INTERVAL = 0.00005
 _FULL_COLLECTION = 1000
@@ -95,6 +96,7 @@ class Daemon:
         self._log_warnings(self._context.policy)
         self._server = Server(Dispatcher(self._context), users, audit)
         self._reload_error = ""
+        self._new_policy = trio.Event()
 
     async def serve(self, listener: Listener, idle_timeout: float | None) -> None:
         """Serve until a signal or the idle timeout ends it; then answer the calls that have arrived by then."""
@@ -108,6 +110,7 @@ class Daemon:
                 async with trio.open_nursery() as life:
                     life.start_soon(self._handle_signals, signals, life, listener)
                     life.start_soon(self._run_heartbeat)
+                    life.start_soon(self._record_ended_rules)
                     if idle_timeout is not None:
                         life.start_soon(self._exit_when_idle, idle_timeout, life.cancel_scope)
                 self._manager.stopping()
@@ -147,6 +150,15 @@ class Daemon:
             self._send_status()
             await trio.sleep(pause)
 
+    async def _record_ended_rules(self) -> None:
+        while True:
+            for rule in self._context.policy.take_ended():
+                self._audit.record_expiry(rule)
+            self._new_policy = trio.Event()
+            # The clock can be set while we wait: look again at least this often.
+            with trio.move_on_after(min(_CLOCK_CHECK, self._context.policy.seconds_to_next_end())):
+                await self._new_policy.wait()
+
     async def _exit_when_idle(self, timeout: float, life: trio.CancelScope) -> None:
         while (left := self._users.last_left + timeout - time.monotonic()) > 0 or self._users.connections or self._held_store:
             await trio.sleep(max(left, timeout / 10))
@@ -179,7 +191,10 @@ class Daemon:
 
     def _apply(self, settings: Configuration, policy: Policy) -> None:
         self._log_warnings(policy)
+        for rule in self._context.policy.take_ended():
+            self._audit.record_expiry(rule)
         self._context.policy = policy
+        self._new_policy.set()
         self._context.engines = _make_engines(settings, self._context.threads)
         self._users.limits = settings.limits
         self._held_store.most_per_user = settings.limits.held_per_user

@@ -8,7 +8,7 @@ import functools
 import os
 import socket
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from nsbroker.daemon.limits.users import ANONYMOUS, SubordinateUids
 from nsbroker.errors import NoSuchTarget, NsbrokerError
@@ -53,6 +53,21 @@ class Maker(NamedTuple):
     groups: tuple[int, ...]
 
 
+class Workload(Protocol):
+    """A container that the peer's process may be in (`engines.workload`)."""
+
+    names: tuple[str, ...]
+    """The targets by which rules can name it."""
+    target: str
+    """What records and people call it."""
+
+    def contains(self, process: Process) -> bool:
+        """Return whether the container is still there, and `process` (borrowed) is in it now.  Raises OSError."""
+
+    def close(self) -> None:
+        """Close what it holds."""
+
+
 class Peer:
     """The peer of the connected socket `sock`, which is borrowed for as long as the peer is in use.
 
@@ -63,7 +78,21 @@ class Peer:
     `user` is the user to whom this peer's use of the broker is counted: see `limits.users`.
     """
 
-    __slots__ = ("_groups", "_pid_namespace", "_pinned", "_process", "_sock", "_unit", "anonymous", "gid", "pid", "uid", "user")
+    __slots__ = (
+        "_groups",
+        "_pid_namespace",
+        "_pinned",
+        "_process",
+        "_sock",
+        "_unit",
+        "_workload",
+        "anonymous",
+        "gid",
+        "identification",
+        "pid",
+        "uid",
+        "user",
+    )
 
     def __init__(self, sock: socket.socket) -> None:
         self.pid, self.uid, self.gid = socket_options.peer_credentials(sock)
@@ -73,6 +102,9 @@ class Peer:
         self._process: Process | None = None
         self._pid_namespace: Namespace | None = None
         self._unit: str | None = None
+        self._workload: Workload | None = None
+        self.identification: object = None
+        """What `methods.identification` remembers of its last search for the container."""
         self.anonymous = self._is_anonymous()
         self.user = ANONYMOUS if self.anonymous else _subordinates.user_of(self.uid)
 
@@ -164,6 +196,27 @@ class Peer:
             self._unit = self.unit() or ""
         return self._unit or None
 
+    def set_workload(self, workload: Workload | None) -> None:
+        """Remember the container that the process is in (taken), in the place of the one before."""
+        if self._workload is not None:
+            self._workload.close()
+        self._workload = workload
+
+    @property
+    def container(self) -> str:
+        """The container that was found for the process last: for audit records, not for rules."""
+        return "" if self._workload is None else self._workload.target
+
+    def workload(self) -> Workload | None:
+        """Return the container that was found for the process (borrowed), if it still holds now."""
+        process = self.process()
+        if self._workload is None or process is None:
+            return None
+        try:
+            return self._workload if self._workload.contains(process) else None
+        except OSError:
+            return None
+
     def _get_pid_namespace(self) -> Namespace:
         """Return the peer's PID namespace (borrowed).  Raises NoSuchTarget when the peer's process has ended."""
         if self._pid_namespace is None:
@@ -218,6 +271,7 @@ class Peer:
             self._process.close()
         if self._pid_namespace is not None:
             self._pid_namespace.close()
+        self.set_workload(None)
 
 
 def why_without_process() -> str:

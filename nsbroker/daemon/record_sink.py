@@ -22,13 +22,16 @@ ALLOWED = "5a3bf55dda5f4587aa13a5ef8904f2d0"
 DENIED = "b3b4c803df4b4a33aea13a516e5bba75"
 FAILED = "25e0fec9b5ca48679827133c5108ea84"
 SUPPRESSED = "4a1a4dc3c5c34a70b7a1d0d7f0d6e4a6"
+EXPIRED = "8c8f1f235d8e423abab894f6ded018df"
 _WARNING = 4
+_NOTICE = 5
 _INFO = 6
 _BY_VERDICT = {
     "allowed": (ALLOWED, _INFO),
     "denied": (DENIED, _WARNING),
     "failed": (FAILED, _WARNING),
     "suppressed": (SUPPRESSED, _WARNING),
+    "expired": (EXPIRED, _NOTICE),
 }
 
 # The kernel writes up to this many bytes to a pipe whole or not at all (PIPE_BUF in pipe(7)).
@@ -43,25 +46,26 @@ _encoder = msgspec.json.Encoder()
 class Record(Struct, omit_defaults=True):
     """The audit record of one decision.
 
-    `verdict` is "allowed", "denied", "failed" (it was allowed, but could not be done) or "suppressed" (`count` more calls were
-    denied or failed, and have no record of their own).  `namespaces` are the ids of the namespaces that were opened.  `wanted`
-    describes what the call asked for where `namespaces` does not.  `time` is in seconds since the epoch.  The uid of a peer with
-    `peer_anonymous` proves nothing.
+    `verdict` is "allowed", "denied", "failed" (it was allowed, but could not be done), "suppressed" (`count` more calls were
+    denied or failed, and have no record of their own) or "expired" (`rule` has ended, and there is no peer).  `namespaces` are the
+    ids of the namespaces that were opened.  `wanted` describes what the call asked for where `namespaces` does not.  `time` is in
+    seconds since the epoch.  The uid of a peer with `peer_anonymous` proves nothing.
     """
 
     method: str
     target: str
     verdict: str
     rule: str
-    peer_uid: int
-    peer_gid: int
-    peer_pid: int
+    peer_uid: int | None
+    peer_gid: int | None
+    peer_pid: int | None
     peer_unit: str = ""
     wanted: str = ""
     namespaces: str = ""
     error: str = ""
     time: float = 0.0
     peer_anonymous: bool = False
+    peer_container: str = ""
     count: int = 0
 
 
@@ -130,6 +134,8 @@ def _journal_fields(record: Record) -> list[tuple[str, str]]:
     message_id, priority = _BY_VERDICT[record.verdict]
     if record.verdict == "suppressed":
         summary = f"{record.count} more refusals of uid {record.peer_uid} were not written to the journal"
+    elif record.verdict == "expired":
+        summary = f"the rule {record.rule} has ended"
     else:
         summary = f"{record.method} {record.target} by uid {record.peer_uid}: {record.verdict}"
     names = {name: getattr(record, name) for name in record.__struct_fields__ if name != "time"}
@@ -141,6 +147,6 @@ def _journal_fields(record: Record) -> list[tuple[str, str]]:
         *(
             (f"NSBROKER_{name.upper()}", escaped(str(value)))
             for name, value in names.items()
-            if value != "" and value is not False and (name, value) != ("count", 0)
+            if value not in ("", False, None) and (name, value) != ("count", 0)
         ),
     ]

@@ -196,6 +196,10 @@ class Server:
             turn.pause()
             await self._wait_until_read(charge)
             await turn.take()
+        if self._dispatcher.must_identify(caller.peer):
+            turn.pause()
+            await self._dispatcher.identify(caller.peer)
+            await turn.take()
         reply = self._dispatcher.dispatch(caller, call)
         if isinstance(reply, AsyncGenerator):
             await self._send_all(charge, connection, call, reply, turn)

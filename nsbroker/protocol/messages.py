@@ -231,7 +231,7 @@ class OpenDeviceReply(Struct, rename="camel"):
     device_file_descriptor: int
 
 
-class PeerDescription(Struct, omit_defaults=True):
+class PeerDescription(Struct, rename="camel", omit_defaults=True):
     """Who the caller is, as the kernel describes it to the broker."""
 
     uid: int
@@ -240,6 +240,8 @@ class PeerDescription(Struct, omit_defaults=True):
     pid: int
     anonymous: bool
     unit: str | None = None
+    container: str | None = None
+    container_unknown: str | None = None
 
 
 class WhoAmIReply(Struct):
@@ -264,7 +266,7 @@ class PermissionVerdict(Struct, omit_defaults=True):
     rule: str | None = None
 
 
-class ExplainReply(Struct, omit_defaults=True):
+class ExplainReply(Struct, rename="camel", omit_defaults=True):
     """The reply of Explain."""
 
     target: str
@@ -272,6 +274,7 @@ class ExplainReply(Struct, omit_defaults=True):
     verdicts: list[TypeVerdict]
     sockets: list[PermissionVerdict] | None = None
     devices: list[PermissionVerdict] | None = None
+    container_unknown: str | None = None
 
 
 class ContainerDescription(Struct, rename="camel", omit_defaults=True):

@@ -3,7 +3,7 @@
 import argparse
 import re
 
-from nsbroker.cli import arguments, connection
+from nsbroker.cli import arguments, connection, terminal
 from nsbroker.cli.output import add_json, print_json, print_table
 from nsbroker.errors import InvalidTarget
 from nsbroker.model.socket_kind import SocketKind
@@ -44,6 +44,8 @@ def run(options: argparse.Namespace) -> int:
         _check_device(device)
     with connection.connect(options) as broker:
         explanation = broker.explain(target, types, sockets=options.socket, devices=options.device)
+    if explanation.container_unknown:
+        terminal.print_message(f"rules for your container do not apply, since it is unknown: {explanation.container_unknown}")
     if options.json:
         print_json(explanation)
     else:

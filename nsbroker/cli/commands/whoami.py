@@ -23,9 +23,15 @@ def run(options: argparse.Namespace) -> int:
         return 0
     groups = " ".join(f"{gid} ({_group_name(gid)})" for gid in peer.groups)
     user = f"anonymous: {_explain_anonymous(peer.uid)}" if peer.anonymous else _user_name(peer.uid)
-    print_table(
-        ["WHAT", "VALUE"], [["user", f"{peer.uid} ({user})"], ["groups", groups], ["process", peer.pid], ["unit", peer.unit or "-"]]
-    )
+    container = peer.container or (f"unknown: {peer.container_unknown}" if peer.container_unknown else "-")
+    rows: list[list[object]] = [
+        ["user", f"{peer.uid} ({user})"],
+        ["groups", groups],
+        ["process", peer.pid],
+        ["unit", peer.unit or "-"],
+        ["container", container],
+    ]
+    print_table(["WHAT", "VALUE"], rows)
     return 0
 
 

@@ -141,6 +141,19 @@ class Container:
             return process.start_time() == self.start_time
         return any(self._is_group(path) for path in process.cgroups().values())
 
+    def own_groups(self, groups: Mapping[str, str]) -> dict[str, str]:
+        """Return the container's own control group in each hierarchy, from the groups of its first process.
+
+        The first process may be in a group below.  Hierarchies in which the container has no group of its own are left out.
+        """
+        found = {}
+        for hierarchy, path in groups.items():
+            parts = path.split("/")
+            depth = next((depth for depth, part in enumerate(parts, 1) if part in self.groups), 0)
+            if depth and self._is_group(path):
+                found[hierarchy] = "/".join(parts[:depth])
+        return found
+
     def _is_group(self, path: str) -> bool:
         # Only the first component that looks like a container's group counts.  Below it, the container's own processes can
         # make groups with any name; and below a user's slice, that user can.

@@ -15,10 +15,11 @@ S = TypeVar("S", bound=Struct)
 
 
 class FirstProcess(NamedTuple):
-    """The first process of a container: its number, and its start time in clock ticks since boot."""
+    """The first process of a container: its number, its start time in clock ticks since boot, and its control group's name."""
 
     pid: int
     start_time: int
+    group: str = ""
 
 
 class OciRuntime(Generic[S]):
@@ -83,5 +84,6 @@ class OciRuntime(Generic[S]):
             state=State.RUNNING if started else State.CREATED,
             pid=found.pid,
             start_time=found.start_time,
+            groups=(found.group,) if found.group else (),
             user=self._user,
         )

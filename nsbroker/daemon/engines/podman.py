@@ -84,6 +84,7 @@ class Storage:
             state=State.ENDED if process is None else State.RUNNING,
             pid=process.pid if process else 0,
             start_time=process.start_time if process else None,
+            groups=tuple(group.format(id=stored.id) for group in _GROUPS),
             user=self._user,
         )
 

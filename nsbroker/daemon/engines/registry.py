@@ -9,10 +9,12 @@ from types import ModuleType
 
 import trio
 
+from nsbroker.daemon.engines import workload
 from nsbroker.daemon.engines.container import Container, Engine
 from nsbroker.daemon.engines.query import EngineQuery, QueryResult
 from nsbroker.daemon.engines.rootless import RootlessQuery, may_run_rootless
 from nsbroker.daemon.engines.rootless_queue import RootlessQueue
+from nsbroker.daemon.engines.workload import Workload
 from nsbroker.daemon.limits.abandonable_threads import AbandonableThreads
 from nsbroker.daemon.limits.concurrency import UserCapacityLimiter
 from nsbroker.errors import AmbiguousTarget, EngineUnavailable, NoSuchTarget
@@ -103,6 +105,28 @@ class EngineRegistry:
         root = await self._query_root(lambda engine: engine.containers(), "", query)
         rootless = await self._query_rootless("", "", query)
         return QueryResult(root.containers + rootless.containers, root.failures + rootless.failures)
+
+    async def find_workload(self, process: Process, query: EngineQuery) -> tuple[Workload | None, Sequence[EngineUnavailable]]:
+        """Find the container of root's engines that `process` (borrowed) is in; the workload is the caller's to close.
+
+        Only engines that `query.may_name` are asked.  Also returns an error for each engine that could not be.  Raises OSError.
+        """
+        groups = process.cgroups()
+        result = await self._query_root(lambda engine: engine.containers(), "", query)
+        pinned = await workload.pin_all(
+            workload.candidates(result.containers, groups), lambda container: self.pin(container, query.user)
+        )
+        found = workload.choose(pinned, groups)
+        try:
+            # The process may have moved, or the container may have ended, while we looked.
+            if found is not None and not found.contains(process):
+                found.close()
+                found = None
+        except BaseException:
+            if found is not None:
+                found.close()
+            raise
+        return found, result.failures
 
     async def _query_root(self, ask: Ask, name: str, query: EngineQuery) -> QueryResult:
         result = QueryResult([], [])

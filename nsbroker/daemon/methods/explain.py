@@ -6,6 +6,7 @@ from typing import Any
 from nsbroker.daemon.context import Context
 from nsbroker.daemon.methods.authorization import Authorization, begin
 from nsbroker.daemon.methods.call import Caller, PendingReply, Reply, validate_types
+from nsbroker.daemon.methods.identification import why_unidentified
 from nsbroker.daemon.policy.permission import Device, Permission, is_device_name
 from nsbroker.daemon.targets.pinned import Pinned
 from nsbroker.errors import InvalidParameter, InvalidType, PermissionDenied
@@ -28,28 +29,29 @@ class ExplainMethod:
         """Explain the verdict: at once, or as a pending reply when the target takes time to find."""
         wanted = _parse_wanted(request)
         explained = tuple(NamespaceType) if wanted is None else wanted
-        refusal = _reply(str(request.target.to_target()), explained, [])._replace(is_refusal=True)
+        unknown = why_unidentified(caller.peer)
+        refusal = _reply(str(request.target.to_target()), explained, [], unknown)._replace(is_refusal=True)
         try:
             authorization = begin(self._context, "Explain", caller, call, request.target, wanted, partly=True)
             if authorization.takes_time():
-                return _replace_denial(_explain_slowly(authorization), refusal)
+                return _replace_denial(_explain_slowly(authorization, unknown), refusal)
             requested = authorization.target_text
             with authorization as pinned:
-                return _explain(authorization, pinned, requested)
+                return _explain(authorization, pinned, requested, unknown)
         except PermissionDenied:
             return refusal
 
 
-async def _explain_slowly(authorization: Authorization) -> Reply:
+async def _explain_slowly(authorization: Authorization, unknown: str | None) -> Reply:
     requested = authorization.target_text
     async with authorization as pinned:
-        return _explain(authorization, pinned, requested)
+        return _explain(authorization, pinned, requested, unknown)
 
 
-def _explain(authorization: Authorization, pinned: Pinned, requested: str) -> Reply:
+def _explain(authorization: Authorization, pinned: Pinned, requested: str, unknown: str | None) -> Reply:
     verdict = authorization.explain()
     # The target's resolved name is shown only to peers who may open it; others see the name that they asked for.
-    return _reply(pinned.target if verdict.allowed else requested, authorization.wanted or (), verdict.rules)
+    return _reply(pinned.target if verdict.allowed else requested, authorization.wanted or (), verdict.rules, unknown)
 
 
 async def _replace_denial(pending: Coroutine[Any, Any, Reply], refusal: Reply) -> Reply:
@@ -79,10 +81,10 @@ def _parse_wanted(request: ExplainRequest) -> tuple[Permission, ...] | None:
     return wanted
 
 
-def _reply(target: str, wanted: Sequence[Permission], rules: Sequence[str | None]) -> Reply:
+def _reply(target: str, wanted: Sequence[Permission], rules: Sequence[str | None], unknown: str | None) -> Reply:
     """Return the reply that gives, for each thing in `wanted`, the rule that allows it.  Without `rules`, nothing is allowed."""
     pairs = list(zip(wanted, rules or [None] * len(wanted), strict=True))
     types = [TypeVerdict(item, rule is not None, rule) for item, rule in pairs if isinstance(item, NamespaceType)]
     sockets = [PermissionVerdict(str(item), rule is not None, rule) for item, rule in pairs if isinstance(item, SocketKind)]
     devices = [PermissionVerdict(item.name, rule is not None, rule) for item, rule in pairs if isinstance(item, Device)]
-    return Reply(ExplainReply(target, bool(rules) and None not in rules, types, sockets or None, devices or None))
+    return Reply(ExplainReply(target, bool(rules) and None not in rules, types, sockets or None, devices or None, unknown))

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from nsbroker.daemon.context import Context
 from nsbroker.daemon.limits.users import ROOT
 from nsbroker.daemon.methods.call import Caller, Reply
+from nsbroker.daemon.methods.identification import why_unidentified
 from nsbroker.linux.features import features
 from nsbroker.protocol import messages
 from nsbroker.protocol.messages import PeerDescription, Status, WhoAmIReply
@@ -34,7 +35,21 @@ class ServiceMethods:
         call.take_fds()
         peer = caller.peer
         number = peer.number_of(peer.pid) or 0
-        return Reply(WhoAmIReply(PeerDescription(peer.uid, peer.gid, sorted(peer.groups), number, peer.anonymous, peer.unit())))
+        workload = peer.workload()
+        return Reply(
+            WhoAmIReply(
+                PeerDescription(
+                    peer.uid,
+                    peer.gid,
+                    sorted(peer.groups),
+                    number,
+                    peer.anonymous,
+                    peer.unit(),
+                    None if workload is None else workload.target,
+                    why_unidentified(peer),
+                )
+            )
+        )
 
     def get_status(self, caller: Caller, call: IncomingCall, request: service.Nothing) -> Reply:
         """Reply with the broker's status.  Only root gets the numbers that show what other users do."""

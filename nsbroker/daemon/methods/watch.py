@@ -95,7 +95,9 @@ class WatchMethod:
             behind += await _wait_for_reader(caller.charge)
             if behind > _BEHIND:
                 yield WatchEvent.MISSED, None
-            with trio.move_on_after(_AGAIN if missing else math.inf):
+            # When a rule ends, the caller may see less from that moment on.
+            pause = min(_AGAIN if missing else math.inf, self._context.policy.seconds_to_next_end())
+            with trio.move_on_after(pause):
                 await self._detector.wait(seen, self._scanner.took)
 
 

@@ -38,6 +38,17 @@ class Verdict(NamedTuple):
     by_name: Sequence[bool] = ()
 
 
+class NamePatterns(NamedTuple):
+    """Names and patterns of targets."""
+
+    exact: frozenset[str] = frozenset()
+    globs: re.Pattern[str] | None = None
+
+    def fits(self, name: str) -> bool:
+        """Return whether one of them fits `name`."""
+        return name in self.exact or (self.globs is not None and self.globs.fullmatch(name) is not None)
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One rule, compiled."""
@@ -47,6 +58,8 @@ class Rule:
     uids: frozenset[int]
     gids: frozenset[int]
     units: frozenset[str]
+    workloads: "NamePatterns"
+    """The containers for whose processes the rule is."""
     anything: bool
     own: bool
     exact: frozenset[str]
@@ -54,7 +67,11 @@ class Rule:
     beginnings: frozenset[str]
     """The text before the first '*' or '?' of each of its patterns."""
     kinds: frozenset[str]
+    workload_engines: frozenset[str]
+    """The engines of `workloads`; `container` stands for all."""
     allowance: Allowance
+    until: float
+    """When it ends, in seconds since 1970; infinity for a rule without an end."""
 
     def fits_target(self, target: str) -> bool:
         """Return whether one of its names or patterns fits `target`."""

@@ -6,18 +6,24 @@ all the peer's) and `*` (anything).
 """
 
 import grp
+import math
 import pwd
 import re
 import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from nsbroker.daemon.configuration import Configuration, RuleText, SourcedRule
 from nsbroker.daemon.peer import NO_PEER_PIDFD, Peer
-from nsbroker.daemon.policy.grants import Grants, Rule, index
+from nsbroker.daemon.policy.grants import Grants, NamePatterns, Rule, index
 from nsbroker.daemon.policy.permission import Allowance
 from nsbroker.errors import ConfigurationError, InvalidTarget, InvalidType
 from nsbroker.linux.features import features
-from nsbroker.model.target import KINDS, UNIT_SUFFIXES, Target
+from nsbroker.model.target import ENGINES, KINDS, UNIT_SUFFIXES, Target
 
+# What `who` can name beside users, groups and units: containers.
+_WORKLOAD_KINDS = ("container", *ENGINES)
+_WHO_FORMS = "user:NAME, group:NAME, unit:NAME.service, everyone, or a container such as docker:web, cri:default/agent-*"
 # How many peers' grants, and the grants of how many sets of rules, are kept in caches.
 _CACHE_MAX = 1024
 _SHARED_MAX = 256
@@ -28,9 +34,15 @@ class Policy:
 
     def __init__(self, configuration: Configuration) -> None:
         self.warnings: list[str] = []
-        self.rules = tuple(self._compile(rule) for rule in configuration.rules)
         self.loaded = time.time()
+        self.rules = tuple(self._drop_ended(self._compile(rule) for rule in configuration.rules))
+        self._ended: set[int] = set()
+        self._ended_since: list[str] = []
+        self._next_end = min((rule.until for rule in self.rules), default=math.inf)
         self.has_units = any(rule.units for rule in self.rules)
+        self._workloads = [number for number, rule in enumerate(self.rules) if rule.workloads != NamePatterns()]
+        self.workload_engines = frozenset().union(*(self.rules[number].workload_engines for number in self._workloads))
+        """The engines that have to be asked in which container a peer is; empty when no rule is for containers."""
         # Numbers of rules (their indexes in `rules`), by the peers that they fit.
         self._everyone = [number for number, rule in enumerate(self.rules) if rule.everyone]
         self._uids = index((uid, number) for number, rule in enumerate(self.rules) for uid in rule.uids)
@@ -41,15 +53,48 @@ class Policy:
 
     def grants(self, peer: Peer) -> Grants:
         """Return the rules that fit `peer` now.  Its unit is read anew on each call, when there is a rule for any unit."""
+        if time.time() >= self._next_end:
+            self._end_rules()
         unit = peer.unit() if self.has_units else None
-        key = (peer.uid, peer.groups, peer.anonymous, unit)
+        workload = peer.workload() if self._workloads else None
+        names = () if workload is None else workload.names
+        key = (peer.uid, peer.groups, peer.anonymous, unit, names)
         grants = self._grants.get(key)
         if grants is None:
-            grants = self._share_grants(tuple(sorted(self._find_rules(peer, unit))))
+            grants = self._share_grants(tuple(sorted(self._find_rules(peer, unit, names))))
             if len(self._grants) >= _CACHE_MAX:
                 self._grants.clear()
             self._grants[key] = grants
         return grants
+
+    def seconds_to_next_end(self) -> float:
+        """Return how long it takes until the next rule ends; infinity when none does."""
+        return max(0.0, self._next_end - time.time())
+
+    def take_ended(self) -> list[str]:
+        """Return the names of the rules that ended since the last call."""
+        if time.time() >= self._next_end:
+            self._end_rules()
+        ended, self._ended_since = self._ended_since, []
+        return ended
+
+    def _end_rules(self) -> None:
+        """Let the rules whose time is over fit nobody.  They stay ended, even if the clock is set back."""
+        now = time.time()
+        for number, rule in enumerate(self.rules):
+            if rule.until <= now and number not in self._ended:
+                self._ended.add(number)
+                self._ended_since.append(rule.name)
+        self._next_end = min((rule.until for number, rule in enumerate(self.rules) if number not in self._ended), default=math.inf)
+        self._grants.clear()
+
+    def _drop_ended(self, rules: Iterable[Rule]) -> Iterator[Rule]:
+        """Return the rules without those that had ended before they were loaded, of which it warns."""
+        for rule in rules:
+            if rule.until > self.loaded:
+                yield rule
+            else:
+                self.warnings.append(f"rule {rule.name!r} has ended (until), so it fits nobody: remove it")
 
     def _share_grants(self, numbers: tuple[int, ...]) -> Grants:
         """Return the grants of these rules.  Peers that the same rules fit share them, however many uids a user has."""
@@ -60,14 +105,18 @@ class Policy:
             grants = self._by_rules[numbers] = Grants([self.rules[number] for number in numbers])
         return grants
 
-    def _find_rules(self, peer: Peer, unit: str | None) -> set[int]:
+    def _find_rules(self, peer: Peer, unit: str | None, workload_names: Sequence[str]) -> set[int]:
         """Return the numbers of the rules whose `who` includes this peer."""
         fitting = set(self._everyone)
         if not peer.anonymous:
             fitting.update(self._uids.get(peer.uid, ()))
             fitting.update(number for gid in peer.groups for number in self._gids.get(gid, ()))
             fitting.update(self._units.get(unit, ()) if unit is not None else ())
-        return fitting
+        # Also for an anonymous peer: its uid proves nothing, but the container does.
+        for number in self._workloads if workload_names else ():
+            if any(map(self.rules[number].workloads.fits, workload_names)):
+                fitting.add(number)
+        return fitting - self._ended
 
     def _compile(self, rule: SourcedRule) -> Rule:
         text, origin = rule
@@ -84,48 +133,89 @@ class Policy:
         if not text.who or not text.targets:
             raise ConfigurationError("it fits nothing: give `who` and `targets` at least one entry each")
         allowance = Allowance.parse(text.namespaces, text.sockets, text.devices, text.create, text.hold)
-        everyone, uids, gids, units = self._compile_who(text, place)
+        who = self._compile_who(text, place)
         patterns = [pattern for pattern in text.targets if pattern not in ("*", "own")]
-        globs = [pattern for pattern in patterns if "*" in pattern or "?" in pattern]
-        exact = [str(Target.parse(pattern)) for pattern in patterns if pattern not in globs]
+        targets = _compile_patterns(patterns)
         return Rule(
             name=text.name,
-            everyone=everyone,
-            uids=uids,
-            gids=gids,
-            units=units,
+            everyone=who.everyone,
+            uids=frozenset(who.uids),
+            gids=frozenset(who.gids),
+            units=frozenset(who.units),
+            workloads=_compile_patterns(who.workloads),
             anything="*" in text.targets,
             own="own" in text.targets,
-            exact=frozenset(exact),
-            globs=re.compile("|".join(map(_compile_pattern, globs))) if globs else None,
-            beginnings=frozenset(re.split(r"[*?]", pattern, maxsplit=1)[0] for pattern in globs),
+            exact=targets.exact,
+            globs=targets.globs,
+            beginnings=frozenset(re.split(r"[*?]", pattern, maxsplit=1)[0] for pattern in patterns if _is_glob(pattern)),
             kinds=frozenset(pattern.partition(":")[0] for pattern in patterns),
+            workload_engines=frozenset(pattern.partition(":")[0] for pattern in who.workloads),
             allowance=allowance,
+            until=_compile_until(text),
         )
 
-    def _compile_who(self, text: RuleText, place: str) -> tuple[bool, frozenset[int], frozenset[int], frozenset[str]]:
-        everyone = False
-        uids: set[int] = set()
-        gids: set[int] = set()
-        units: set[str] = set()
+    def _compile_who(self, text: RuleText, place: str) -> "_Who":
+        compiled = _Who([], [], [], [])
         for who in [text.who] if isinstance(text.who, str) else text.who:
             kind, _, name = who.partition(":")
-            number = None
+            fits = True
             if who == "everyone":
-                everyone = True
+                compiled.everyone = True
             elif kind == "unit" and name.endswith(UNIT_SUFFIXES):
-                units.add(name)
+                compiled.units.append(name)
             elif kind == "user" and name:
-                uids.update(() if (number := _find_uid(name)) is None else (number,))
+                fits = _append(compiled.uids, _find_uid(name))
             elif kind == "group" and name:
-                gids.update(() if (number := _find_gid(name)) is None else (number,))
+                fits = _append(compiled.gids, _find_gid(name))
+            elif kind in _WORKLOAD_KINDS and name:
+                compiled.workloads.append(who)
+            elif kind == "compose":
+                raise ConfigurationError(f"who: {who!r}: an image can claim any project and service: name the container instead")
             else:
-                raise ConfigurationError(f"who: {who!r} is none of user:NAME, group:NAME, unit:NAME.service, everyone")
-            if kind in ("user", "group") and number is None:
+                raise ConfigurationError(f"who: {who!r} is none of {_WHO_FORMS}")
+            if not fits:
                 self.warnings.append(f"{place}: there is no {kind} {name!r} on this host, so that fits nobody")
-            if (kind == "unit" or (kind == "user" and number == 0)) and not features().peer_pidfd:
+            is_root = kind == "user" and compiled.uids[-1:] == [0]
+            if (kind in ("unit", *_WORKLOAD_KINDS) or is_root) and not features().peer_pidfd:
                 self.warnings.append(f"{place}: {who} fits nobody: {NO_PEER_PIDFD}")
-        return everyone, frozenset(uids), frozenset(gids), frozenset(units)
+        return compiled
+
+
+@dataclass
+class _Who:
+    """The entries of `who` by their kinds."""
+
+    uids: list[int]
+    gids: list[int]
+    units: list[str]
+    workloads: list[str]
+    everyone: bool = False
+
+
+def _append(found: list[int], number: int | None) -> bool:
+    """Append a number that was found; return whether it was."""
+    if number is not None:
+        found.append(number)
+    return number is not None
+
+
+def _is_glob(pattern: str) -> bool:
+    return "*" in pattern or "?" in pattern
+
+
+def _compile_patterns(patterns: Sequence[str]) -> NamePatterns:
+    """Compile targets and patterns.  Raises InvalidTarget."""
+    globs = [pattern for pattern in patterns if _is_glob(pattern)]
+    exact = frozenset(str(Target.parse(pattern)) for pattern in patterns if not _is_glob(pattern))
+    return NamePatterns(exact, re.compile("|".join(map(_compile_pattern, globs))) if globs else None)
+
+
+def _compile_until(text: RuleText) -> float:
+    if text.until is None:
+        return math.inf
+    if text.until.tzinfo is None:
+        raise ConfigurationError("until: write the time with its zone, such as 2026-12-01T18:00:00Z")
+    return text.until.timestamp()
 
 
 def _find_uid(name: str) -> int | None:

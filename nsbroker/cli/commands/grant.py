@@ -1,0 +1,61 @@
+"""`nsbroker grant`."""
+
+import argparse
+import os
+import re
+
+from nsbroker.cli import arguments, terminal
+from nsbroker.errors import CommandFailed
+from nsbroker.model.target import Target
+
+HELP = """\
+Give somebody rights for a limited time; as root.
+
+WHO and TARGET are written as in a rule: user:bob, group:dev, unit:agent.service; docker:web-*, name:blue, own.  The grant ends
+after the time given with --for, with `nsbroker revoke`, and with the next boot.  Descriptors that were handed over stay open."""
+EXAMPLE = "nsbroker grant user:bob container:web --sockets inet:stream --for 2h"
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_PERMISSIONS = ("namespaces", "sockets", "devices", "create", "hold")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add its arguments."""
+    parser.add_argument("who", metavar="WHO", help="whom to give rights to: user:NAME, group:NAME, unit:NAME.service")
+    parser.add_argument("targets", metavar="TARGET", nargs="+", help="the target of the rights, or a pattern such as docker:web-*")
+    for key, example in zip(_PERMISSIONS, ("net", "inet:stream", "null", "net", "net"), strict=True):
+        parser.add_argument(f"--{key}", metavar="WORD", nargs="+", default=[], help=f"as `{key}` in a rule: {example}, ...")
+    parser.add_argument(
+        "--for", metavar="TIME", dest="seconds", type=duration, required=True, help="how long: 90s, 30m, 2h, 1d, 1h30m"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the rule, and have the broker load it."""
+    if os.geteuid() != 0:
+        raise CommandFailed("only root can give rights: run this command as root")
+    permissions = {key: getattr(options, key) for key in _PERMISSIONS}
+    for target in options.targets:
+        if not {"*", "?"} & set(target) and target != "own":
+            Target.parse(target)
+    with arguments.daemon_installed():
+        from nsbroker.cli import grant_files, reloading
+    grant_files.remove_ended()
+    name = grant_files.write_grant(grant_files.Grant(options.who, options.targets, permissions, options.seconds))
+    try:
+        runs = reloading.reload_broker()
+    except BaseException:
+        grant_files.remove_grant(name)
+        raise
+    later = "" if runs else "; the broker does not run now, and loads it when it starts"
+    print(terminal.printable(f"{name}: granted to {options.who} for {options.seconds:g} seconds{later}"))
+    return 0
+
+
+def duration(text: str) -> float:
+    """Return a duration on the command line in seconds.  Raises ArgumentTypeError."""
+    parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)([smhd])", text)
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if "".join(map("".join, parts)) != text or not 0 < seconds < 1e9:
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} is not a duration: write 90s, 30m, 2h, 1d or 1h30m")
+    return seconds

@@ -1,0 +1,105 @@
+"""Grants: rules with an end, each in a file of its own, which `nsbroker grant` writes and `nsbroker revoke` removes."""
+
+import datetime
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from nsbroker.daemon import configuration
+from nsbroker.daemon.configuration import SourcedRule
+from nsbroker.daemon.policy.rules import Policy
+from nsbroker.errors import CommandFailed, ConfigurationError
+
+DIRECTORY = Path("/run/nsbroker/nsbroker.d")
+"""Where grants are kept.  /run is empty after a boot, so no grant survives one."""
+PREFIX = "grant-"
+
+
+class Grant(NamedTuple):
+    """What `nsbroker grant` was told: for whom, which targets, and the permissions by their keys in a rule."""
+
+    who: str
+    targets: Sequence[str]
+    permissions: Mapping[str, Sequence[str]]
+    seconds: float
+
+
+def list_grants() -> list[SourcedRule]:
+    """Return the grants that have not ended, the one that ends first first.  Raises ConfigurationError."""
+    now = time.time()
+    found = [rule for rule in configuration.load().rules if _is_grant(rule) and _end(rule) > now]
+    return sorted(found, key=_end)
+
+
+def write_grant(grant: Grant) -> str:
+    """Write the file of a grant and return the name of its rule.  Raises CommandFailed, ConfigurationError, OSError.
+
+    The file is checked as the daemon would check it before it gets its name.
+    """
+    settings = configuration.load()
+    longest = settings.limits.longest_grant
+    if grant.seconds > longest:
+        raise CommandFailed(f"{grant.seconds:g} seconds is longer than the limit longest-grant of the configuration ({longest:g})")
+    taken = {rule.text.name for rule in settings.rules}
+    user = "".join(c if c.isalnum() and c.isascii() else "-" for c in grant.who.partition(":")[2] or grant.who)
+    name = next(name for number in range(1, len(taken) + 2) if (name := f"{PREFIX}{user}-{number}") not in taken)
+    _make_directory()
+    new = DIRECTORY / f"{name}.new"
+    try:
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        with open(fd, "w", encoding="utf-8") as file:
+            os.fchmod(fd, 0o644)
+            file.write(_format(name, grant))
+        for warning in Policy(configuration.load(new)).warnings:
+            raise CommandFailed(f"this grants nothing: {warning}")
+        new.rename(DIRECTORY / f"{name}.toml")
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+    return name
+
+
+def remove_grant(name: str) -> None:
+    """Remove the file of a grant.  Raises CommandFailed when there is none of that name."""
+    path = DIRECTORY / f"{name}.toml"
+    if not name.startswith(PREFIX) or "/" in name or not path.exists():
+        raise CommandFailed(f"there is no grant {name!r} (`nsbroker grants` lists them)")
+    path.unlink()
+
+
+def remove_ended() -> None:
+    """Remove the files of grants that have ended."""
+    now = time.time()
+    for path in DIRECTORY.glob(f"{PREFIX}*.toml"):
+        try:
+            rules = configuration.load(path).rules
+        except ConfigurationError:
+            continue
+        if all(_end(rule) <= now for rule in rules):
+            path.unlink(missing_ok=True)
+
+
+def _make_directory() -> None:
+    if not DIRECTORY.exists():
+        DIRECTORY.mkdir(parents=True)
+        # Whatever the umask is: everyone may see which rules there are, as in /etc.
+        DIRECTORY.chmod(0o755)
+
+
+def _is_grant(rule: SourcedRule) -> bool:
+    return rule.origin.parent == DIRECTORY and rule.text.name.startswith(PREFIX) and rule.text.until is not None
+
+
+def _end(rule: SourcedRule) -> float:
+    return rule.text.until.timestamp() if rule.text.until is not None else float("inf")
+
+
+def _format(name: str, grant: Grant) -> str:
+    # A string of JSON is a string of TOML, too.
+    until = datetime.datetime.fromtimestamp(time.time() + grant.seconds, datetime.UTC).isoformat(timespec="milliseconds")
+    lines = [f"name = {json.dumps(name)}", f"who = {json.dumps([grant.who])}", f"targets = {json.dumps([*grant.targets])}"]
+    lines += [f"{key} = {json.dumps([*words])}" for key, words in grant.permissions.items() if words]
+    return "\n".join(["# Written by `nsbroker grant`; `nsbroker revoke` removes it.", "[[allow]]", *lines, f"until = {until}", ""])

@@ -1,0 +1,69 @@
+"""Having the running broker load its configuration again."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+from nsbroker.client import blocking
+from nsbroker.errors import CommandFailed, ConnectionFailed
+from nsbroker.linux import socket_options
+from nsbroker.linux.features import features
+from nsbroker.protocol.address import socket_path
+
+_DEADLINE = 10.0
+_PAUSE = 0.02
+_UNIT = "nsbroker.service"
+
+
+def reload_broker() -> bool:
+    """Have the broker load its configuration, and wait until it has; false when none runs.  Raises CommandFailed."""
+    if Path("/run/systemd/system").is_dir() and _systemctl("is-active", "--quiet", "nsbroker.socket"):
+        if not _systemctl("is-active", "--quiet", _UNIT):
+            # systemd starts it with the next connection, and then it loads everything.
+            return False
+        before = _loaded()
+        if not _systemctl("reload", _UNIT):
+            raise CommandFailed(f"`systemctl reload {_UNIT}` failed: see `systemctl status {_UNIT}`")
+    else:
+        try:
+            before = _loaded()
+        except ConnectionFailed:
+            return False
+        _signal_listener()
+    end = time.monotonic() + _DEADLINE
+    while _loaded() == before:
+        if time.monotonic() > end:
+            raise CommandFailed(f"the broker did not load its configuration within {_DEADLINE:g} s: see `nsbroker check-config`")
+        time.sleep(_PAUSE)
+    return True
+
+
+def _loaded() -> float:
+    with blocking.connect() as broker:
+        return broker.status().loaded
+
+
+def _systemctl(*arguments: str) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return subprocess.run(["systemctl", *arguments], capture_output=True, check=False).returncode == 0  # noqa: S603, S607 - a program of systemd
+    return False
+
+
+def _signal_listener() -> None:
+    """Send SIGHUP to the process that listens on the broker's socket.  Raises CommandFailed."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(_DEADLINE)
+        sock.connect(str(socket_path()))
+        pid, uid, _ = socket_options.peer_credentials(sock)
+        pidfd = socket_options.peer_pidfd(sock) if features().peer_pidfd else os.pidfd_open(pid)
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        if uid != 0 or pid <= 1 or b"serve" not in words:
+            raise CommandFailed(f"process {pid} listens on the broker's socket, but it is not `nsbroker serve` run by root")
+        signal.pidfd_send_signal(pidfd, signal.SIGHUP)
+    finally:
+        os.close(pidfd)

@@ -1,0 +1,146 @@
+"""`nsbroker grant`, `grants` and `revoke`."""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nsbroker.cli import grant_files
+from nsbroker.cli.commands.grant import duration
+from nsbroker.errors import PermissionDenied
+from tests.world import ALICE, Daemon, Sleeper, as_user, eventually, run_command
+
+
+@pytest.fixture
+def system(tmp_path: Path) -> Iterator[Daemon]:
+    """A daemon with the system's configuration: grants are a part of it."""
+    # Not forked: the command looks at the command line of who listens.
+    daemon = Daemon(tmp_path, prefix=["env"], by_number=False)
+    del daemon.command[-2:]
+    assert not grant_files.DIRECTORY.exists(), "the tests' /run is empty"
+    with daemon:
+        yield daemon
+    for path in grant_files.DIRECTORY.glob("*"):
+        path.unlink()
+    if grant_files.DIRECTORY.exists():
+        grant_files.DIRECTORY.rmdir()
+
+
+def opens(daemon: Daemon, target: str) -> bool:
+    def attempt() -> bool:
+        try:
+            with daemon.connect() as broker:
+                broker.open(target, "net").close()
+        except PermissionDenied:
+            return False
+        return True
+
+    return as_user(ALICE, attempt)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("30m", 1800), ("2h", 7200), ("1d", 86400), ("1h30m", 5400), ("0.5s", 0.5)]
+)
+def test_a_duration_has_units(text: str, seconds: float) -> None:
+    assert duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "2", "h", "-1h", "0s", "1x", "1h 30m", "1e3s", "inf", "nan", "99999999999d"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="write 90s"):
+        duration(text)
+
+
+@pytest.mark.root
+def test_a_grant_of_two_seconds_holds_for_one_and_not_for_three(system: Daemon, sleeper: Sleeper) -> None:
+    target = f"pid:{sleeper.pid}"
+    assert not opens(system, target)
+    done = run_command("grant", f"user:{ALICE}", target, "--namespaces", "net", "--for", "2s", address=system.address)
+    granted = time.monotonic()
+    assert (done.returncode, done.stderr) == (0, ""), done
+    assert f"granted to user:{ALICE} for 2 seconds" in done.stdout
+    [listed] = json.loads(run_command("grants", "--json", address=system.address).stdout)
+    assert (listed["who"], listed["targets"], listed["namespaces"]) == ([f"user:{ALICE}"], [target], ["net"])
+    assert opens(system, target)
+    time.sleep(max(0.0, granted + 2.5 - time.monotonic()))
+    assert not opens(system, target)
+    assert json.loads(run_command("grants", "--json", address=system.address).stdout) == []
+    ended = [record["rule"] for record in system.records() if record["verdict"] == "expired"]
+    assert ended == [listed["name"]]
+
+
+@pytest.mark.root
+def test_a_grant_can_be_ended_before_its_time(system: Daemon, sleeper: Sleeper) -> None:
+    target = f"pid:{sleeper.pid}"
+    run_command("grant", f"user:{ALICE}", target, "--namespaces", "net", "--for", "1h", address=system.address)
+    assert opens(system, target)
+    [listed] = json.loads(run_command("grants", "--json", address=system.address).stdout)
+    assert run_command("revoke", listed["name"], address=system.address).returncode == 0
+    assert not opens(system, target)
+    again = run_command("revoke", listed["name"], address=system.address)
+    assert (again.returncode, again.stderr.count("\n")) == (1, 1)
+    assert "nsbroker grants" in again.stderr
+
+
+@pytest.mark.root
+def test_grants_of_one_user_have_names_of_their_own(system: Daemon) -> None:
+    for _ in range(2):
+        run_command("grant", f"user:{ALICE}", "name:blue", "--sockets", "inet:stream", "--for", "1h", address=system.address)
+    table = run_command("grants", address=system.address).stdout.splitlines()
+    assert [line.split()[0] for line in table] == ["GRANT", f"grant-{ALICE}-1", f"grant-{ALICE}-2"]
+    assert "sockets: inet:stream" in table[1]
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["user:nobody-here", "name:x", "--namespaces", "net", "--for", "1h"], 1, "no user"),
+        ([f"user:{ALICE}", "name:x", "--for", "1h"], 1, "allows nothing"),
+        ([f"user:{ALICE}", "name:x", "--namespaces", "net", "--for", "8d"], 1, "longest-grant"),
+        ([f"user:{ALICE}", "name:x", "--namespaces", "nett", "--for", "1h"], 1, "namespace type"),
+        ([f"user:{ALICE}", "nonsense", "--namespaces", "net", "--for", "1h"], 2, "target"),
+        ([f"user:{ALICE}", "no*nsense", "--namespaces", "net", "--for", "1h"], 1, "pattern"),
+        (["alice", "name:x", "--namespaces", "net", "--for", "1h"], 1, "who"),
+        ([f"user:{ALICE}", "name:x", "--namespaces", "net", "--for", "soon"], 2, "duration"),
+        ([f"user:{ALICE}", "name:x", "--namespaces", "net"], 2, "--for"),
+    ],
+)
+def test_what_cannot_be_granted_is_refused_in_one_line_and_leaves_nothing(
+    system: Daemon, arguments: list[str], code: int, says: str
+) -> None:
+    done = run_command("grant", *arguments, address=system.address)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (code, "", 1), done
+    assert says in done.stderr
+    assert not list(grant_files.DIRECTORY.glob("*"))
+
+
+@pytest.mark.root
+def test_only_root_gives_rights(system: Daemon) -> None:
+    for arguments in (("grant", f"user:{ALICE}", "name:x", "--namespaces", "net", "--for", "1h"), ("revoke", "grant-x-1")):
+        done = run_command(*arguments, uid=ALICE, address=system.address)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert "only root" in done.stderr
+
+
+@pytest.mark.root
+def test_without_a_broker_the_grant_is_written_for_its_next_start(system: Daemon, sleeper: Sleeper) -> None:
+    system.stop()
+    target = f"pid:{sleeper.pid}"
+    done = run_command("grant", f"user:{ALICE}", target, "--namespaces", "net", "--for", "1h", address=system.address)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "does not run now" in done.stdout
+    system.start()
+    assert opens(system, target)
+
+
+@pytest.mark.root
+def test_files_of_grants_that_have_ended_are_removed_by_the_next_one(system: Daemon) -> None:
+    run_command("grant", f"user:{ALICE}", "name:a", "--namespaces", "net", "--for", "0.2s", address=system.address)
+    eventually(lambda: run_command("grants", "--json").stdout.strip() == "[]", "it ends")
+    run_command("grant", f"user:{ALICE}", "name:b", "--namespaces", "net", "--for", "1h", address=system.address)
+    [path] = grant_files.DIRECTORY.glob("*.toml")
+    assert "name:b" in path.read_text()
