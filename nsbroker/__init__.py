@@ -10,7 +10,7 @@ The packages and modules, lowest layer first.  Each imports only from those abov
     model/       plain data that all layers share: types and ids of namespaces, targets, kinds of sockets, descriptions
     inside/      running a function inside namespaces: blocking, trio, asyncio
     namespace/   `Namespace`, the handle; opening, creating and finding namespaces without the broker
-    conduit/     passing file descriptors, files and sockets between processes: blocking, trio
+    conduit/     passing file descriptors, files and sockets between processes: blocking, trio, asyncio
     varlink/     the varlink protocol, without I/O
     protocol/    the varlink interface io.nsbroker.Broker: its definition, its messages, the broker's address
     client/      the clients of the broker: blocking, trio, asyncio
@@ -26,6 +26,7 @@ from nsbroker.errors import NsbrokerError
 from nsbroker.model.identity import Expectation, NamespaceId, NamespaceType
 from nsbroker.model.target import Target
 from nsbroker.namespace import Namespace
+from nsbroker.namespace.reference import Reference
 from nsbroker.version import VERSION
 
 __version__ = VERSION
@@ -38,6 +39,7 @@ __all__ = [
     "NamespaceId",
     "NamespaceType",
     "NsbrokerError",
+    "Reference",
     "Target",
     "__version__",
     "connect",

@@ -302,6 +302,10 @@ class TransferFailed(ConduitError):
     """Sending failed; the descriptor is still open and still belongs to the caller."""
 
 
+class CloseFailed(ConduitError):
+    """The descriptor was sent, but closing it on this side failed, such as when a network file system cannot store the data."""
+
+
 class ConduitClosed(ConduitError):
     """The other side closed the connection instead of sending a descriptor."""
 

@@ -53,10 +53,16 @@ class AsyncBroker(AsyncMethods, Forked):
         super().__init__()
 
     async def _open_socket(
-        self, target: requests.TargetLike, family: int, type: int, proto: int, bind: tuple[str, int] | None
+        self,
+        target: requests.TargetLike,
+        family: int,
+        type: int,
+        proto: int,
+        bind: tuple[str, int] | None = None,
+        mark: int | None = None,
     ) -> socket.socket:
         """Open a socket in the network namespace of `target`; it is non-blocking, and the caller's to close."""
-        sock = await self._call(requests.open_socket(target, family, type, proto, bind))
+        sock = await self._call(requests.open_socket(target, family, type, proto, bind, mark))
         sock.setblocking(False)
         return sock
 
@@ -70,7 +76,7 @@ class AsyncBroker(AsyncMethods, Forked):
         for family, kind, protocol, sockaddr in await self._look_up(address):
             sock = None
             try:
-                sock = await self._open_socket(target, family, kind, protocol, None)
+                sock = await self._open_socket(target, family, kind, protocol)
                 await self._connect_socket(sock, sockaddr)
                 return sock
             except BaseException as error:

@@ -124,14 +124,16 @@ class Broker(BlockingMethods, Forked):
         proto: int = 0,
         *,
         bind: tuple[str, int] | None = None,
+        mark: int | None = None,
     ) -> Socket:
         """Open a socket in the network namespace of `target`; it is the caller's to close.
 
         The arguments are those of socket.socket().  With `bind` (address, port), the broker first binds an inet or inet6
-        socket; a port below 1024 takes a permission of its own.  Raises SocketFailed if the kernel cannot create or bind the
-        socket, InvalidType, and the errors of `open`.
+        socket; a port below 1024 takes a permission of its own.  With `mark`, it marks the socket (SO_MARK in socket(7)), which
+        also takes a permission of its own.  Raises SocketFailed if the kernel cannot create or bind the socket, InvalidType, and
+        the errors of `open`.
         """
-        return self._call(requests.open_socket(target, family, type, proto, bind))
+        return self._call(requests.open_socket(target, family, type, proto, bind, mark))
 
     def create_connection(self, target: requests.TargetLike, address: tuple[str, int], timeout: float | None = None) -> Socket:
         """Connect to `address` (host, port) from inside `target`, as socket.create_connection() does from this process.
@@ -145,7 +147,7 @@ class Broker(BlockingMethods, Forked):
         for family, kind, protocol, _, sockaddr in getaddrinfo(*address, type=STREAM):
             sock = None
             try:
-                sock = self._call(requests.open_socket(target, family, kind, protocol, None), timeout)
+                sock = self._call(requests.open_socket(target, family, kind, protocol, None, None), timeout)
                 sock.settimeout(timeout)
                 sock.connect(sockaddr)
             except BaseException as error:

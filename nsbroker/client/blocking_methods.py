@@ -53,12 +53,13 @@ class BlockingMethods(ABC):
         *,
         sockets: Iterable[str] | None = None,
         devices: Iterable[str] | None = None,
+        marks: Iterable[int] | None = None,
     ) -> ExplainReply:
-        """Return whether the policy allows these types of namespaces, kinds of sockets (such as inet:stream) and devices.
+        """Return whether the policy allows these types of namespaces, kinds of sockets (such as inet:stream), devices and marks.
 
-        Nothing is opened.  Without types, sockets and devices, the reply is about every type that the target has.
+        Nothing is opened.  Without any of them, the reply is about every type that the target has.
         """
-        return self._call(requests.explain(target, types, sockets, devices))
+        return self._call(requests.explain(target, types, sockets, devices, marks))
 
     def list(self, types: Iterable[str] | None = None, *, target: requests.TargetLike | None = None) -> List[NamespaceDescription]:
         """Return the namespaces that this process may open, of `types` (None: all); with `target`, only those of the target.
@@ -89,10 +90,20 @@ class BlockingMethods(ABC):
     def device(self, target: requests.TargetLike, name: str, flags: int = os.O_RDONLY) -> io.FileIO:
         """Open a character device below the /dev of `target`; the file is the caller's to close.
 
-        `name` is the path below /dev, such as null or net/tun.  `flags` are os.O_RDONLY, os.O_WRONLY or os.O_RDWR; other
-        flags are ignored.  Raises NoSuchDevice, and the errors of `open`.
+        `name` is the path below /dev, such as null or net/tun.  `flags` are os.O_RDONLY, os.O_WRONLY or os.O_RDWR, and perhaps
+        os.O_NONBLOCK; os.O_NOCTTY always holds.  Raises ValueError for any other flag, NoSuchDevice, and the errors of `open`.
         """
         return self._call(requests.open_device(target, name, flags))
+
+    def at(self, target: requests.TargetLike) -> "DeviceFolder":
+        """Return a client of the devices of one target, for those who open many of them; nothing is asked yet.
+
+            with broker.at("docker:web") as dev:
+                names = dev.listdir()
+
+        It uses this connection, and names the target anew with each call.
+        """
+        return DeviceFolder(self, target)
 
     def create(self, types: Iterable[str], *, name: str | None = None) -> requests.Created:
         """Create new namespaces; the handles are the caller's to close.
@@ -147,6 +158,56 @@ class BlockingMethods(ABC):
     @abstractmethod
     def close(self) -> None:
         """Close the connection.  Opened handles stay open.  Closing twice does nothing."""
+
+
+class DeviceFolder:
+    """The /dev of one target, as far as this process may open what is there.  Use `Broker.at`.
+
+    A context manager.  After `close`, its methods raise ValueError; the connection and the opened devices stay open.
+    """
+
+    def __init__(self, broker: BlockingMethods, target: requests.TargetLike) -> None:
+        """Use `Broker.at`.  Borrows `broker`.  Raises InvalidTarget."""
+        self._broker = broker
+        self._target = requests.parse_target(target)
+        self.closed = False
+        """Whether it was closed."""
+
+    @property
+    def name(self) -> str:
+        """The target, as rules and errors write it."""
+        return requests.target_text(self._target)
+
+    def listdir(self, path: str = "") -> List[str]:
+        """Return the sorted names of the devices, and of the folders with devices, in the folder `path` below the target's /dev.
+
+        What this process may not open is left out.  Raises NoSuchDevice if nothing is left of a folder that is named, and the
+        errors of `devices`.
+        """
+        self._check_open()
+        return requests.names_in(path, self._broker.devices(self._target), self.name)
+
+    def open(self, name: str, flags: int = os.O_RDONLY) -> io.FileIO:
+        """Open the character device `name` below the target's /dev; the file is the caller's to close.
+
+        The arguments and errors are those of `device`.
+        """
+        self._check_open()
+        return self._broker.device(self._target, name, flags)
+
+    def close(self) -> None:
+        """Give the target up.  Closing twice does nothing."""
+        self.closed = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ValueError(f"the devices of {self.name} are closed")
 
 
 class Watch(Forked):

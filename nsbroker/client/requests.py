@@ -17,6 +17,7 @@ from nsbroker.errors import (
     WIRE_ERRORS,
     InvalidTarget,
     InvalidType,
+    NoSuchDevice,
     NsbrokerError,
     PermissionDenied,
     ProtocolError,
@@ -58,6 +59,8 @@ from nsbroker.varlink.connection import IncomingReply
 T = TypeVar("T")
 
 _ROOT_IS_NOBODY = "before Linux 6.5 the broker cannot tell root from the root of a container: only rules for everyone apply"
+# The broker always opens devices with O_NOCTTY, and every descriptor is close-on-exec.
+_HONOURED = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 TargetLike = str | Target
 """A target, as a string or parsed."""
 
@@ -87,7 +90,7 @@ class Request(NamedTuple, Generic[T]):
     def what(self) -> str:
         """Return the call in words, for errors."""
         types = f" {', '.join(self.types)} of" if self.types else ""
-        target = "" if self.target is None else f" {_target_text(self.target)}"
+        target = "" if self.target is None else f" {target_text(self.target)}"
         return f"{self.action}{types}{target}"
 
 
@@ -95,7 +98,7 @@ def open_namespaces(
     where: TargetLike, types: Iterable[str] | None, expect: Expectation | None = None
 ) -> Request[dict[NamespaceType, Namespace]]:
     """Open `types` (None: every type it has) of the target; the caller owns the handles."""
-    target = _parse_target(where)
+    target = parse_target(where)
     ns_types = _parse_types(types)
     request = OpenRequest(TargetSpec.of(target), ns_types, None if expect is None else ExpectationSpec.of(expect))
     return Request(
@@ -105,23 +108,30 @@ def open_namespaces(
 
 
 def explain(
-    where: TargetLike, types: Iterable[str] | None, sockets: Iterable[str] | None, devices: Iterable[str] | None
+    where: TargetLike,
+    types: Iterable[str] | None,
+    sockets: Iterable[str] | None,
+    devices: Iterable[str] | None,
+    marks: Iterable[int] | None,
 ) -> Request[ExplainReply]:
-    """Ask whether the policy allows these types of namespaces, sockets and devices of the target."""
-    target = _parse_target(where)
+    """Ask whether the policy allows these types of namespaces, sockets, devices and marks of the target."""
+    target = parse_target(where)
     ns_types = _parse_types(types)
     wanted = None if sockets is None else [str(SocketKind.parse(text)) for text in _check_list(sockets, "inet:stream")]
     names = None if devices is None else list(_check_list(devices, "null"))
-    request = ExplainRequest(TargetSpec.of(target), ns_types, wanted, names)
+    request = ExplainRequest(TargetSpec.of(target), ns_types, wanted, names, None if marks is None else list(marks))
     return Request(messages.EXPLAIN, request, _target_fds(target), results.explanation, "explain", target)
 
 
-def open_socket(where: TargetLike, family: int, kind: int, protocol: int, bind: tuple[str, int] | None) -> Request[socket.socket]:
+def open_socket(
+    where: TargetLike, family: int, kind: int, protocol: int, bind: tuple[str, int] | None, mark: int | None
+) -> Request[socket.socket]:
     """Open a socket in the network namespace of the target; the caller owns it."""
-    target = _parse_target(where)
+    target = parse_target(where)
     wanted = SocketKind.of_numbers(family, kind, bind[1] if bind else 0)
     address = None if bind is None else SocketAddress(*bind)
-    request = OpenSocketRequest(TargetSpec.of(target), wanted.family, wanted.type, protocol or None, address)
+    request = OpenSocketRequest(TargetSpec.of(target), wanted.family, wanted.type, protocol or None, address, mark)
+    marked = "" if mark is None else f", marks {mark:#x}"
     return Request(
         messages.OPEN_SOCKET,
         request,
@@ -129,14 +139,14 @@ def open_socket(where: TargetLike, family: int, kind: int, protocol: int, bind: 
         lambda replies: results.opened_socket(replies, wanted),
         f"open a socket {wanted} in",
         target,
-        permission=f"sockets {wanted}",
+        permission=f"sockets {wanted}{marked}",
         takes_fds=True,
     )
 
 
 def list_devices(where: TargetLike) -> Request[list[DeviceDescription]]:
     """List the devices below the target's /dev that the caller may open."""
-    target = _parse_target(where)
+    target = parse_target(where)
     request = ListDevicesRequest(TargetSpec.of(target))
     return Request(
         messages.LIST_DEVICES,
@@ -149,16 +159,26 @@ def list_devices(where: TargetLike) -> Request[list[DeviceDescription]]:
     )
 
 
+def names_in(path: str, devices: Iterable[DeviceDescription], target: str) -> list[str]:
+    """Return the names in the folder `path` below /dev.  Raises NoSuchDevice when `path` is not empty and there are none."""
+    prefix = f"{path.rstrip('/')}/" if path else ""
+    names = {device.name.removeprefix(prefix).partition("/")[0] for device in devices if device.name.startswith(prefix)}
+    if path and not names:
+        raise NoSuchDevice(target, path, "there is no folder with that name that has devices for you")
+    return sorted(names)
+
+
 def open_device(where: TargetLike, name: str, flags: int) -> Request[io.FileIO]:
     """Open a device below the target's /dev; the caller owns the file."""
-    target, access = _parse_target(where), DeviceAccess.of_flags(flags)
-    request = OpenDeviceRequest(TargetSpec.of(target), name, access)
+    target, access = parse_target(where), _parse_access(flags)
+    non_blocking = flags & os.O_NONBLOCK
+    request = OpenDeviceRequest(TargetSpec.of(target), name, access, True if non_blocking else None)
     mode = {DeviceAccess.READ: "rb", DeviceAccess.WRITE: "wb", DeviceAccess.READ_WRITE: "r+b"}[access]
     return Request(
         messages.OPEN_DEVICE,
         request,
         _target_fds(target),
-        lambda replies: results.opened_device(replies, mode, access.flags),
+        lambda replies: results.opened_device(replies, mode, access.flags | non_blocking),
         f"open the device {name} of",
         target,
         permission=f"the device {name}",
@@ -166,9 +186,24 @@ def open_device(where: TargetLike, name: str, flags: int) -> Request[io.FileIO]:
     )
 
 
+def _parse_access(flags: int) -> DeviceAccess:
+    """Return the access mode in `flags` of open(2).  Raises ValueError for what cannot be honoured, with its name."""
+    refused = flags & ~(os.O_ACCMODE | _HONOURED)
+    if refused:
+        names = [name for name in dir(os) if name.startswith("O_") and 0 < getattr(os, name) == refused & getattr(os, name)]
+        raise ValueError(
+            f"cannot open a device with {' | '.join(names) or hex(refused)}: only O_NONBLOCK and O_NOCTTY are possible besides the "
+            "access mode"
+        )
+    for access in DeviceAccess:
+        if access.flags == flags & os.O_ACCMODE:
+            return access
+    raise ValueError(f"cannot open a device with the flags {flags:#o}: use os.O_RDONLY, os.O_WRONLY or os.O_RDWR")
+
+
 def list_namespaces(types: Iterable[str] | None, where: TargetLike | None) -> Request[list[NamespaceDescription]]:
     """List the namespaces that the caller may open; only those of the target, if there is one."""
-    target = None if where is None else _parse_target(where)
+    target = None if where is None else parse_target(where)
     ns_types = _parse_types(types)
     request = ListRequest(ns_types, None if target is None else TargetSpec.of(target))
     fds = () if target is None else _target_fds(target)
@@ -213,7 +248,7 @@ def create(types: Iterable[str], name: str | None) -> Request[Created]:
 
 def hold(where: TargetLike, types: Iterable[str] | None, name: str) -> Request[bool]:
     """Hold `types` (None: every type it has) of the target under `name`."""
-    target = _parse_target(where)
+    target = parse_target(where)
     ns_types = _parse_types(types)
     request = HoldRequest(target=TargetSpec.of(target), types=ns_types, name=name)
     action = f"hold as name:{name}"
@@ -268,7 +303,8 @@ def finish(request: Request[T], replies: Sequence[IncomingReply]) -> T:
     return request.read(replies)
 
 
-def _parse_target(where: TargetLike) -> Target:
+def parse_target(where: TargetLike) -> Target:
+    """Return `where` parsed.  Raises InvalidTarget."""
     if isinstance(where, Target):
         return where
     if not isinstance(where, str):
@@ -287,7 +323,8 @@ def _check_list(words: Iterable[str], example: str) -> Iterable[str]:
     return words
 
 
-def _target_text(target: Target) -> str:
+def target_text(target: Target) -> str:
+    """Return `target` in words, for errors."""
     return "the process of a pidfd" if target.kind is TargetKind.PIDFD else str(target)
 
 

@@ -174,12 +174,12 @@ def _take_socket(fds: list[int]) -> socket.socket:
     return sock
 
 
-def opened_device(replies: Sequence[IncomingReply], mode: str, access: int) -> io.FileIO:
-    """Return the opened device (the caller's), which must be open for `access` (O_RDONLY, O_WRONLY or O_RDWR)."""
+def opened_device(replies: Sequence[IncomingReply], mode: str, flags: int) -> io.FileIO:
+    """Return the opened device (the caller's), which must be open with `flags`: an access mode, and perhaps O_NONBLOCK."""
     fds = _arrange_fds(replies[0], [_opened_device(replies).device_file_descriptor])
     if not stat.S_ISCHR(os.fstat(fds[0]).st_mode):
         raise ProtocolError("the broker sent something that is no character device")
-    if fcntl.fcntl(fds[0], fcntl.F_GETFL) & (os.O_ACCMODE | os.O_PATH) != access:
+    if fcntl.fcntl(fds[0], fcntl.F_GETFL) & (os.O_ACCMODE | os.O_NONBLOCK | os.O_PATH) != flags:
         raise ProtocolError("the broker sent a device that is not open for what was asked for")
     return _take_file(fds, mode)
 

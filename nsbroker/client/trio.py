@@ -44,14 +44,16 @@ class Broker(AsyncBroker):
         proto: int = 0,
         *,
         bind: tuple[str, int] | None = None,
+        mark: int | None = None,
     ) -> trio.socket.SocketType:
         """Open a socket in the network namespace of `target`; it is a trio socket, and the caller's to close.
 
         The arguments are those of socket.socket().  With `bind` (address, port), the broker first binds an inet or inet6
-        socket; a port below 1024 takes a permission of its own.  Raises SocketFailed if the kernel cannot create or bind the
-        socket, InvalidType, and the errors of `open`.
+        socket; a port below 1024 takes a permission of its own.  With `mark`, it marks the socket (SO_MARK in socket(7)), which
+        also takes a permission of its own.  Raises SocketFailed if the kernel cannot create or bind the socket, InvalidType, and
+        the errors of `open`.
         """
-        return trio.socket.from_stdlib_socket(await self._open_socket(target, family, type, proto, bind))
+        return trio.socket.from_stdlib_socket(await self._open_socket(target, family, type, proto, bind, mark))
 
     async def create_connection(self, target: TargetLike, address: tuple[str, int]) -> trio.SocketStream:
         """Connect to `address` (host, port) from inside `target`, as trio.open_tcp_stream() does from this process.

@@ -5,7 +5,6 @@ import socket
 from typing import IO, Any
 
 from nsbroker.conduit import core
-from nsbroker.linux import ancillary
 
 
 class Conduit(core.ConduitBase):
@@ -16,31 +15,37 @@ class Conduit(core.ConduitBase):
     """
 
     def transfer_fd(self, fd: int) -> None:
-        """Send `fd`, then close it.  After TransferFailed or ConduitClosed, `fd` is unchanged and still the caller's."""
+        """Send `fd`, then close it.
+
+        After TransferFailed or ConduitClosed, `fd` is unchanged and still the caller's.  After CloseFailed it was sent, and is
+        closed here, too (close(2)).
+        """
         self._send(fd, "descriptor")
-        os.close(fd)
+        core.close_sent(lambda: os.close(fd), "descriptor")
 
     def transfer_file(self, file: IO[Any]) -> None:
         """Flush and send `file`, then close it.  Errors are as in `transfer_fd`."""
         self._send(core.flush(file), "file")
-        file.close()
+        core.close_sent(file.close, "file")
 
     def transfer_socket(self, sock: socket.socket) -> None:
         """Send `sock`, then close it.  Errors are as in `transfer_fd`."""
         self._send(sock.fileno(), "socket")
-        sock.close()
+        core.close_sent(sock.close, "socket")
 
     def receive_fd(self) -> int:
         """Receive the next descriptor (the caller's).
 
         Raises ConduitClosed, NoDescriptor, SeveralDescriptors, ForeignControlMessage, DescriptorsLost, OSError.
         """
-        return core.read_message(*self._receive())
+        return self._receive()
 
     def receive_file(self, mode: str = "rb") -> IO[Any]:
         """Receive the next descriptor as a file object with `mode`.
 
-        Raises as `receive_fd` does, and WrongDescriptor for a folder.
+        Its `name` is what the kernel of this host calls the file, such as /tmp/log, pipe:[4711] or "/tmp/log (deleted)"
+        (proc_pid_fd(5)).  It is for messages: another file can have that path here.  Raises as `receive_fd` does, and
+        WrongDescriptor for a folder.
         """
         return core.as_file(self.receive_fd(), mode)
 
@@ -58,6 +63,6 @@ class Conduit(core.ConduitBase):
         except BlockingIOError as error:
             raise core.transfer_failed(what, error) from error
 
-    def _receive(self) -> tuple[bytes, ancillary.Ancillary, int]:
+    def _receive(self) -> int:
         self._check_open()
         return core.receive(self._sock)

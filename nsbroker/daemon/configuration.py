@@ -35,6 +35,7 @@ class RuleText(Struct, forbid_unknown_fields=True):
     targets: list[str]
     namespaces: list[str] = []
     sockets: list[str] = []
+    marks: list[str] = []
     devices: list[str] = []
     create: list[str] = []
     hold: list[str] = []

@@ -38,7 +38,7 @@ class Enterable(Protocol):
 
 def enter(ns: Enterable) -> None:
     """Move the calling thread into `ns` (borrowed) for good.  Raises EnterFailed, ValueError for a closed handle."""
-    _check_enterable(ns.type)
+    check_enterable(ns.type)
     move(ns.fileno(), ns.type)
 
 
@@ -57,7 +57,7 @@ class Visit(Generic[T]):
         """
         fds: dict[NamespaceType, int] = {}
         for ns in namespaces:
-            _check_enterable(ns.type)
+            check_enterable(ns.type)
             if ns.type in fds:
                 raise ValueError(f"two {ns.type} namespaces were given: a thread can be in one only")
             fds[ns.type] = ns.fileno()
@@ -147,7 +147,8 @@ def _duplicate_fds(fds: list[int]) -> list[int]:
     return copies
 
 
-def _check_enterable(ns_type: NamespaceType) -> None:
+def check_enterable(ns_type: NamespaceType) -> None:
+    """Check that a thread can enter a namespace of this type.  Raises EnterFailed, which says what to do instead."""
     if ns_type in _NOT_BY_THREAD:
         raise EnterFailed(
             f"a thread cannot enter: {_NOT_BY_THREAD[ns_type]}; use `nsbroker exec`, or nsenter(1) in a child process"

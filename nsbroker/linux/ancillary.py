@@ -50,12 +50,15 @@ def close_and_clear(fds: list[int]) -> None:
                 raise
 
 
-def send(sock: socket.socket, data: bytes | memoryview, fds: Sequence[int] = ()) -> int:
-    """Send `data` with `fds` (borrowed) attached to its first byte.  Return the number of bytes that were sent."""
+def send(sock: socket.socket, data: bytes | memoryview, fds: Sequence[int] = (), flags: int = 0) -> int:
+    """Send `data` with `fds` (borrowed) attached to its first byte.  Return the number of bytes that were sent.
+
+    `flags` are those of sendmsg(2); MSG_NOSIGNAL is always set.
+    """
     if not fds:
-        return sock.send(data, _NOSIGNAL)
+        return sock.send(data, _NOSIGNAL | flags)
     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))
-    return sock.sendmsg((data,), (rights,), _NOSIGNAL)
+    return sock.sendmsg((data,), (rights,), _NOSIGNAL | flags)
 
 
 def split(control: Ancillary) -> tuple[list[int], list[tuple[int, int]]]:

@@ -5,6 +5,7 @@ import ctypes
 from nsbroker.linux.libc import check, libc
 
 CAP_NET_BIND_SERVICE = 1 << 10
+CAP_NET_ADMIN = 1 << 12
 CAP_NET_RAW = 1 << 13
 CAP_SYS_ADMIN = 1 << 21
 

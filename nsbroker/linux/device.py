@@ -31,19 +31,19 @@ def number(found: int) -> tuple[int, int] | None:
     return (os.major(facts.st_rdev), os.minor(facts.st_rdev)) if stat.S_ISCHR(facts.st_mode) else None
 
 
-def open_found(found: int, access: int) -> int:
+def open_found(found: int, access: int, *, non_blocking: bool = False) -> int:
     """Open the character device `found` (borrowed) and return the fd (the caller's, close-on-exec).
 
-    `access` is O_RDONLY, O_WRONLY or O_RDWR.  A terminal does not become the controlling terminal.  Raises EPERM where the
-    device cgroup of this process forbids access, ENXIO or ENODEV without a driver, EACCES on a file system that is mounted
-    without devices (nodev).
+    `access` is O_RDONLY, O_WRONLY or O_RDWR.  With `non_blocking`, the fd has O_NONBLOCK.  A terminal does not become the
+    controlling terminal.  Raises EPERM where the device cgroup of this process forbids access, ENXIO or ENODEV without a driver,
+    EACCES on a file system that is mounted without devices (nodev).
     """
     # Without O_NONBLOCK, some drivers wait until somebody is at the other end.
     fd = os.open(f"/proc/self/fd/{found}", access | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
         if number(fd) != number(found):
             raise OSError(errno.ENODEV, "the device that was opened is not the one that was found")
-        os.set_blocking(fd, True)
+        os.set_blocking(fd, not non_blocking)
     except BaseException:
         os.close(fd)
         raise

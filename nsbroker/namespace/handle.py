@@ -7,14 +7,25 @@ from collections.abc import Callable
 from typing import NoReturn, Self, TypeVar
 
 from nsbroker import inside
-from nsbroker.errors import InvalidTarget, InvalidType, NoSuchTarget, NotANamespace, PermissionDenied
+from nsbroker.errors import InvalidType, NoSuchTarget, NotANamespace, PermissionDenied
 from nsbroker.linux import nsfs
 from nsbroker.linux.ancillary import close_and_clear
 from nsbroker.linux.features import features
 from nsbroker.linux.process import Process
+from nsbroker.model.has_fileno import HasFileno
 from nsbroker.model.identity import Expectation, NamespaceId, NamespaceType, format_id
 from nsbroker.namespace import creation
-from nsbroker.namespace.opening import describe, find_file, find_name, open_found, open_in, pin
+from nsbroker.namespace.opening import (
+    check_number,
+    describe,
+    find_file,
+    find_named_file,
+    is_open,
+    open_found,
+    open_in,
+    pin,
+    read_type,
+)
 
 T = TypeVar("T")
 
@@ -24,10 +35,11 @@ class Namespace:
 
     Close the handle, or use it as a context manager; a handle that is forgotten causes a ResourceWarning.  After `close()`
     its `type` and `id` can still be read, everything else raises ValueError.  Two handles are equal if they refer to the
-    same namespace, even though their descriptors differ.
+    same namespace, even though their descriptors differ.  There is no handle of no namespace: use None, and `closed` says
+    whether a handle is still open.
     """
 
-    __slots__ = ("__weakref__", "_fd", "_owned", "_unique", "device", "inode", "type")
+    __slots__ = ("__weakref__", "_fd", "_file", "_owned", "_path", "_unique", "device", "inode", "type")
 
     type: NamespaceType
     device: int
@@ -42,10 +54,12 @@ class Namespace:
         is not checked; pass it only if the kernel guarantees it.
         """
         self._fd = -1
+        self._file: HasFileno | None = None
+        self._path = ""
         facts = os.fstat(fd)
         if facts.st_dev != nsfs.device():
             raise NotANamespace(f"fd {fd}", f"a {describe(facts)}, not a namespace")
-        self.type = ns_type or _type_of(fd)
+        self.type = ns_type or read_type(fd)
         self.device = facts.st_dev
         self.inode = facts.st_ino
         self._unique: int | None = None
@@ -63,7 +77,7 @@ class Namespace:
         """
         fds = [fd] if owned else []
         try:
-            if not _is_open(fd):
+            if not is_open(fd):
                 fds.clear()
                 raise ValueError(f"fd {fd} is not open")
             wanted = None if type is None else NamespaceType.parse(type)
@@ -75,6 +89,18 @@ class Namespace:
             close_and_clear(fds)
             raise
         return handle._check_type(type, f"fd {fd}")
+
+    @classmethod
+    def from_file(cls, file: HasFileno, *, type: str | None = None, verify: bool = True) -> Self:
+        """Return a handle of the open `file`, such as `open("/proc/self/ns/net")`, which keeps the file object alive.
+
+        The descriptor is borrowed: it stays the file's, and closing the handle does not close the file.  Once the file is
+        closed, using the handle raises ValueError.  `type` and `verify` are as in `from_fd`.  Raises NotANamespace; ValueError
+        if the file is closed.
+        """
+        handle = cls.from_fd(file.fileno(), owned=False, type=type, verify=verify)
+        handle._file = file
+        return handle
 
     @classmethod
     def take(cls, fds: list[int], ns_type: NamespaceType | None = None) -> Self:
@@ -104,14 +130,14 @@ class Namespace:
         Raises NoSuchTarget if there is no such process, it has ended, or `pid` is the number of a thread; InvalidTarget if
         `pid` is no number; PermissionDenied, TargetChanged, InvalidType.
         """
-        _check_number(pid)
+        check_number(pid)
         return cls._from_number(f"pid:{pid}", pid, None, type, expect)
 
     @classmethod
     def from_thread(cls, pid: int, tid: int, type: str, *, expect: Expectation | None = None) -> Self:
         """Open a namespace of the thread `tid` of the process `pid`, without the broker.  Raises the errors of `from_pid`."""
-        _check_number(pid)
-        _check_number(tid)
+        check_number(pid)
+        check_number(tid)
         return cls._from_number(f"tid:{pid}/{tid}", pid, tid, type, expect)
 
     @classmethod
@@ -137,28 +163,35 @@ class Namespace:
         return cls._adopt(open_in(process, type, target), type)
 
     @classmethod
-    def from_path(cls, path: str | os.PathLike[str], type: str | None = None, *, expect: Expectation | None = None) -> Self:
+    def from_path(
+        cls, path: str | os.PathLike[str], type: str | None = None, *, verify: bool = True, expect: Expectation | None = None
+    ) -> Self:
         """Open the namespace at `path`, which is a bind mount or a link in /proc/PID/ns.
 
-        If `type` is given, the namespace must have that type.  Raises NoSuchTarget, NotANamespace, PermissionDenied,
-        TargetChanged, InvalidType.
+        If `type` is given, the namespace must have that type; with `verify=False` it is trusted, which saves an ioctl.  Raises
+        NoSuchTarget, NotANamespace, PermissionDenied, TargetChanged, InvalidType.
         """
-        target = f"path:{os.fspath(path)}"
-        return cls._from_file(find_file(path, target), target, type, expect)
+        text, ns_type = os.fspath(path), None if type is None else NamespaceType.parse(type)
+        target = f"path:{text}"
+        return cls._from_found(find_file(path, target), text, target, ns_type, verify, expect)
 
     @classmethod
-    def from_name(cls, name: str, type: str | None = None, *, expect: Expectation | None = None) -> Self:
+    def from_name(cls, name: str, type: str | None = None, *, verify: bool = True, expect: Expectation | None = None) -> Self:
         """Open the namespace that `ip netns` knows as `name`.
 
-        If `type` is given, the namespace must have that type.  Raises InvalidTarget if `name` cannot be a name, and the
-        errors of `from_path`.
+        `type` and `verify` are as in `from_path`.  Raises InvalidTarget if `name` cannot be a name, and the errors of
+        `from_path`.
         """
+        ns_type = None if type is None else NamespaceType.parse(type)
         target = f"name:{name}"
-        return cls._from_file(find_name(name, target), target, type, expect)
+        return cls._from_found(*find_named_file(name, target), target, ns_type, verify, expect)
 
     @classmethod
-    def _from_file(cls, found: int, target: str, type: str | None, expect: Expectation | None) -> Self:
-        handle = cls.from_found(found, target)._check_type(type, target)
+    def _from_found(
+        cls, found: int, path: str, target: str, ns_type: NamespaceType | None, verify: bool, expect: Expectation | None
+    ) -> Self:
+        handle = cls._adopt(open_found(found, target), None if verify else ns_type)._check_type(ns_type, target)
+        handle._path = path
         try:
             if expect is not None:
                 expect.check_process(None, target)
@@ -221,9 +254,16 @@ class Namespace:
         """
         creation.take_name_away(name)
 
-    def call(self, function: Callable[..., T], *args: object) -> T:
-        """Run `function(*args)` inside this namespace, on a thread of its own.  `nsbroker.inside.call` has the details."""
-        return inside.call([self], function, *args)
+    def call(self, function: Callable[..., T], *args: object, pass_host: bool = False) -> T:
+        """Run `function(*args)` inside this namespace, on a thread of its own.  `nsbroker.inside.call` has the details.
+
+        With `pass_host`, it runs `function(host, *args)`: `host` is a handle of the caller's own namespace of this type, which
+        is open until `call` returns.
+        """
+        if not pass_host:
+            return inside.call([self], function, *args)
+        with Namespace.current(self.type) as host:
+            return inside.call([self], function, host, *args)
 
     def set(self) -> None:
         """Move the calling thread into this namespace permanently.  Prefer `call`, which switches back.
@@ -256,10 +296,21 @@ class Namespace:
         return self._fd < 0
 
     def fileno(self) -> int:
-        """Return the descriptor, which the handle still owns.  Raises ValueError after close()."""
+        """Return the descriptor, which the handle still owns (or borrows).  Raises ValueError after close()."""
         if self._fd < 0:
             raise ValueError(f"{self.type} namespace handle is closed")
+        # A closed file raises ValueError itself, but a closed socket does not.
+        if self._file is not None and self._file.fileno() != self._fd:
+            raise ValueError(f"the file of this {self.type} namespace handle is closed")
         return self._fd
+
+    @property
+    def path(self) -> str:
+        """The path that `from_path` or `from_name` opened; for every other handle /proc/self/fd/N.
+
+        The latter is valid only in this process and while the handle is open; after `close` it raises ValueError.
+        """
+        return self._path or f"/proc/self/fd/{self.fileno()}"
 
     def owner(self) -> "Namespace":
         """Open the user namespace that owns this one.  Raises PermissionDenied if the caller cannot see it."""
@@ -294,7 +345,10 @@ class Namespace:
             raise
 
     def detach(self) -> int:
-        """Return the descriptor, which is now the caller's to close; the handle counts as closed."""
+        """Return the descriptor, which is now the caller's to close; the handle counts as closed.
+
+        A descriptor that the handle borrowed stays its owner's.
+        """
         fd = self.fileno()
         self._fd = -1
         return fd
@@ -302,6 +356,7 @@ class Namespace:
     def close(self) -> None:
         """Close the descriptor, if the handle owns it.  Closing twice does nothing."""
         fd, self._fd = self._fd, -1
+        self._file = None
         if fd >= 0 and self._owned:
             os.close(fd)
 
@@ -332,28 +387,7 @@ class Namespace:
         return format_id(self.type, self.inode)
 
     def __repr__(self) -> str:
-        return f"<Namespace {self} {'closed' if self._fd < 0 else f'fd={self._fd}'}>"
+        return f"<Namespace {self} {'closed' if self._fd < 0 else f'device={self.device} fd={self._fd}'}>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Namespace cannot be pickled, because it has a descriptor of this process: send it with a Conduit")
-
-
-def _check_number(number: int) -> None:
-    # To Python, True is equal to 1, but nobody who writes True means process 1.
-    if isinstance(number, bool) or not isinstance(number, int):
-        raise InvalidTarget(f"{number!r} is no process or thread number: write an int such as 4711")
-
-
-def _is_open(fd: int) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
-
-
-def _type_of(fd: int) -> NamespaceType:
-    try:
-        return NamespaceType.of_flag(nsfs.namespace_type(fd))
-    except InvalidType as error:
-        raise NotANamespace(f"fd {fd}", str(error)) from error

@@ -4,7 +4,7 @@ import errno
 import os
 import stat
 
-from nsbroker.errors import InvalidTarget, NoSuchTarget, NotANamespace, NsbrokerError, PermissionDenied
+from nsbroker.errors import InvalidTarget, InvalidType, NoSuchTarget, NotANamespace, NsbrokerError, PermissionDenied
 from nsbroker.linux import nsfs
 from nsbroker.linux.file_handle import reopen_namespace
 from nsbroker.linux.process import Process
@@ -14,6 +14,44 @@ NAME_DIRECTORIES = ("/run/netns", "/var/run/netns")
 """The directories where `ip netns` keeps named network namespaces."""
 
 _KERNEL_RULE = "the kernel demands that the process is yours, or CAP_SYS_PTRACE; the broker may open it for you"
+
+
+def check_namespace_path(path: str | os.PathLike[str]) -> None:
+    """Check that the file `path` is a namespace, without opening it.
+
+    Two different errors: NoSuchTarget when there is no such file, NotANamespace when it is something else, such as the plain
+    file that `ip netns` leaves when a mount is gone.  Raises PermissionDenied for a folder that the caller may not search.
+    """
+    target = f"path:{os.fspath(path)}"
+    found = find_file(path, target)
+    try:
+        _check_file(found, target)
+    finally:
+        os.close(found)
+
+
+def check_number(number: int) -> None:
+    """Check that `number` can be the number of a process or thread.  Raises InvalidTarget."""
+    # To Python, True is equal to 1, but nobody who writes True means process 1.
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise InvalidTarget(f"{number!r} is no process or thread number: write an int such as 4711")
+
+
+def is_open(fd: int) -> bool:
+    """Return whether `fd` (borrowed) is open."""
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def read_type(fd: int) -> NamespaceType:
+    """Return the type of the namespace `fd` (borrowed).  Raises NotANamespace for a type that is not known here."""
+    try:
+        return NamespaceType.of_flag(nsfs.namespace_type(fd))
+    except InvalidType as error:
+        raise NotANamespace(f"fd {fd}", str(error)) from error
 
 
 def pin(target: str, pid: int, tid: int | None = None) -> Process:
@@ -52,15 +90,21 @@ def find_file(path: str | os.PathLike[str], target: str) -> int:
 
 
 def find_name(name: str, target: str) -> int:
-    """Open the file that `ip netns` keeps for `name`, with O_PATH; the fd is the caller's to close.
+    """Open the file that `ip netns` keeps for `name`, as `find_named_file` does; the fd is the caller's to close."""
+    return find_named_file(name, target)[0]
+
+
+def find_named_file(name: str, target: str) -> tuple[int, str]:
+    """Open the file that `ip netns` keeps for `name`, with O_PATH; the fd is the caller's to close.  Return its path, too.
 
     No link is followed.  Raises InvalidTarget, NoSuchTarget, NotANamespace, PermissionDenied.
     """
     if not is_name(name):
         raise InvalidTarget(f"{name[:80]!r} is no name of a namespace: {NAME_RULE}")
     for directory in NAME_DIRECTORIES:
+        path = f"{directory}/{name}"
         try:
-            return os.open(f"{directory}/{name}", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+            return os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC), path
         except FileNotFoundError:
             continue
         except OSError as error:
@@ -80,9 +124,7 @@ def open_found(found: int, target: str) -> int:
     opening another file could block, or make a device do something.  Raises NotANamespace.
     """
     try:
-        facts = os.fstat(found)
-        if facts.st_dev != nsfs.device():
-            raise NotANamespace(target, f"a {describe(facts)}, not a namespace")
+        _check_file(found, target)
         fd = os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         os.close(found)
@@ -93,6 +135,12 @@ def open_found(found: int, target: str) -> int:
         return fd
     os.close(fd)
     return reopened
+
+
+def _check_file(found: int, target: str) -> None:
+    facts = os.fstat(found)
+    if facts.st_dev != nsfs.device():
+        raise NotANamespace(target, f"a {describe(facts)}, not a namespace")
 
 
 def file_error(target: str, error: OSError) -> NsbrokerError:

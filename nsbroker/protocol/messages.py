@@ -128,6 +128,7 @@ class ExplainRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
     types: list[NamespaceType] | None = None
     sockets: list[str] | None = None
     devices: list[str] | None = None
+    marks: list[int] | None = None
 
 
 class OpenRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -168,6 +169,7 @@ class OpenSocketRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
     type: SocketType
     protocol: int | None = None
     bind: SocketAddress | None = None
+    mark: int | None = None
 
 
 class OpenSocketReply(Struct, rename="camel"):
@@ -208,21 +210,14 @@ class DeviceAccess(enum.StrEnum):
         """The flags for open(2)."""
         return {"read": os.O_RDONLY, "write": os.O_WRONLY, "readWrite": os.O_RDWR}[self]
 
-    @classmethod
-    def of_flags(cls, flags: int) -> "DeviceAccess":
-        """Return the access mode in `flags` of open(2), and ignore the other flags.  Raises ValueError for no valid access mode."""
-        for access in cls:
-            if access.flags == flags & os.O_ACCMODE:
-                return access
-        raise ValueError(f"cannot open a device with the flags {flags:#o}: use os.O_RDONLY, os.O_WRONLY or os.O_RDWR")
 
-
-class OpenDeviceRequest(Struct, forbid_unknown_fields=True):
+class OpenDeviceRequest(Struct, forbid_unknown_fields=True, rename="camel", omit_defaults=True):
     """The parameters of OpenDevice."""
 
     target: TargetSpec
     name: str
     access: DeviceAccess
+    non_blocking: bool | None = None
 
 
 class OpenDeviceReply(Struct, rename="camel"):
@@ -259,7 +254,7 @@ class TypeVerdict(Struct, omit_defaults=True):
 
 
 class PermissionVerdict(Struct, omit_defaults=True):
-    """Whether the policy allows one kind of socket or one device, and the rule that does."""
+    """Whether the policy allows one kind of socket, one mark or one device, and the rule that does."""
 
     name: str
     allowed: bool
@@ -274,6 +269,7 @@ class ExplainReply(Struct, rename="camel", omit_defaults=True):
     verdicts: list[TypeVerdict]
     sockets: list[PermissionVerdict] | None = None
     devices: list[PermissionVerdict] | None = None
+    marks: list[PermissionVerdict] | None = None
     container_unknown: str | None = None
 
 

@@ -303,7 +303,8 @@ TABLE: dict[str, list[tuple[str, str]]] = {
     ],
     "12 a descriptor too many goes out (CVE-2024-21626)": [
         (HERE, "test_what_is_handed_over_is_the_one_descriptor_and_nothing_else"),
-        ("daemon/methods/test_devices.py", "test_flags_are_reduced_to_the_access_mode"),
+        ("daemon/methods/test_devices.py", "test_a_device_is_open_for_what_was_asked_for"),
+        ("daemon/methods/test_device_flags.py", "test_over_the_wire_another_flag_is_a_bad_parameter_with_its_name"),
     ],
     "13 the daemon is traced (CVE-2016-9962)": [(HERE, "test_nobody_may_trace_the_daemon_not_even_its_own_user")],
     "14 a thread stays in a foreign namespace": [

@@ -23,7 +23,7 @@ _REPLACEMENTS = (
     (r"\bawait ", ""),
     (r"\b__a(enter|exit|iter|next)__\b", r"__\1__"),
     (r"\bAsync(Methods)\b", r"Blocking\1"),
-    (r"\bAsync(Watch)\b", r"\1"),
+    (r"\bAsync(Watch|DeviceFolder)\b", r"\1"),
     (r"\ban asynchronous context manager, and an asynchronous iterator\b", "a context manager, and an iterator"),
     (r"\bAnother task\b", "Another thread"),
 )

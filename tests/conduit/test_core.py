@@ -1,233 +1,213 @@
-"""What the blocking and the trio conduit share: each test runs with both, over every type of AF_UNIX socket."""
+"""What all conduits share: the ways to make one, the names of files, and the errors of closing and of empty messages."""
 
-import fcntl
+import errno
+import io
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import trio
-import trio.testing
 
+import nsbroker.conduit.asyncio
 import nsbroker.conduit.trio
 from nsbroker.conduit import Conduit
-from nsbroker.errors import (
-    ConduitClosed,
-    DescriptorsLost,
-    ForeignControlMessage,
-    NoDescriptor,
-    SeveralDescriptors,
-    TransferFailed,
-    UnusableTransport,
-    WrongDescriptor,
-)
+from nsbroker.errors import CloseFailed, ConduitClosed, ConduitError, NoDescriptor, UnusableTransport
 from nsbroker.linux import ancillary
-from tests.conduit.conftest import null
+from tests.conduit.on_asyncio import OnAsyncio
+from tests.conduit.test_conduit import OnTrio, is_open, null
+
+CONDUITS = [Conduit, nsbroker.conduit.trio.Conduit, nsbroker.conduit.asyncio.Conduit]
 
 
-class OnTrio:
-    """The trio conduit with blocking methods, so that the same test serves both conduits."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._conduit = nsbroker.conduit.trio.Conduit(sock)
-
-    def __getattr__(self, name: str) -> Any:
-        async def call(*arguments: Any) -> Any:
-            with trio.fail_after(10):
-                return await getattr(self._conduit, name)(*arguments)
-
-        if name in ("close", "closed"):
-            return getattr(self._conduit, name)
-        return lambda *arguments: trio.run(call, *arguments)
-
-
-@pytest.fixture(params=[Conduit, OnTrio], ids=["blocking", "trio"])
+@pytest.fixture(params=[Conduit, OnTrio, OnAsyncio], ids=["blocking", "trio", "asyncio"])
 def form(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
-@pytest.fixture
-def ends(pair: tuple[socket.socket, socket.socket], form: Any) -> tuple[Any, Any]:
-    return form(pair[0]), form(pair[1])
-
-
-def is_open(fd: int) -> bool:
-    return os.path.exists(f"/proc/self/fd/{fd}")
-
-
-def test_a_descriptor_goes_over_and_the_original_is_closed(ends: tuple[Any, Any], tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("hello")
-    fd = os.open(tmp_path / "file", os.O_RDONLY)
-    os.set_inheritable(fd, True)
-    ends[0].transfer_fd(fd)
+@pytest.mark.parametrize("cls", CONDUITS)
+def test_a_number_that_is_owned_is_closed_with_the_conduit(cls: Any) -> None:
+    left, right = socket.socketpair()
+    os.set_inheritable(left.fileno(), True)
+    fd = left.detach()
+    with cls.from_fd(fd, owned=True), right:
+        assert not os.get_inheritable(fd)
     assert not is_open(fd)
-    got = ends[1].receive_fd()
-    assert os.read(got, 10) == b"hello"
-    assert fcntl.fcntl(got, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
-    os.close(got)
 
 
-def test_a_file_is_flushed_first_and_arrives_as_a_file(ends: tuple[Any, Any], tmp_path: Path) -> None:
-    file = open(tmp_path / "file", "w+")  # noqa: SIM115 - it is given away
-    file.write("hello")
-    ends[0].transfer_file(file)
-    assert file.closed
-    with ends[1].receive_file("r") as got:
-        got.seek(0)
-        assert got.read() == "hello"
+@pytest.mark.parametrize("cls", CONDUITS)
+def test_a_number_that_is_borrowed_stays_the_callers_also_in_its_blocking_mode(cls: Any) -> None:
+    left, right = socket.socketpair()
+    with left, right:
+        for blocking in (True, False):
+            left.setblocking(blocking)
+            with cls.from_fd(left.fileno(), owned=False) as conduit:
+                assert not conduit.closed
+            assert os.get_blocking(left.fileno()) is blocking
+        assert left.send(b"!") == 1
 
 
-@pytest.mark.parametrize(
-    ("family", "kind"),
-    [(socket.AF_INET, socket.SOCK_STREAM), (socket.AF_INET6, socket.SOCK_DGRAM), (socket.AF_UNIX, socket.SOCK_SEQPACKET)],
-)
-def test_a_socket_arrives_and_knows_what_it_is(
-    ends: tuple[Any, Any], family: socket.AddressFamily, kind: socket.SocketKind
-) -> None:
-    sock = socket.socket(family, kind)
-    ends[0].transfer_socket(sock)
-    assert sock.fileno() == -1
-    with ends[1].receive_socket() as got:
-        assert (got.family, got.type) == (family, kind)
+def test_a_conduit_over_a_borrowed_number_works_after_the_caller_has_closed_it() -> None:
+    left, right = socket.socketpair()
+    with Conduit.from_fd(left.fileno(), owned=False) as sender, Conduit(right) as receiver:
+        left.close()
+        sender.transfer_fd(null())
+        os.close(receiver.receive_fd())
 
 
-def test_several_descriptors_in_a_row_arrive_separately_and_in_order(ends: tuple[Any, Any], tmp_path: Path) -> None:
-    for number in range(5):
-        (tmp_path / str(number)).write_text(str(number))
-        ends[0].transfer_fd(os.open(tmp_path / str(number), os.O_RDONLY))
-    for number in range(5):
-        with ends[1].receive_file() as file:
-            assert file.read() == str(number).encode()
-
-
-@pytest.mark.parametrize("count", [2, 3, 253])
-def test_more_than_one_is_refused_and_all_are_closed(pair: Any, ends: tuple[Any, Any], count: int) -> None:
+@pytest.mark.parametrize("cls", CONDUITS)
+@pytest.mark.parametrize("owned", [True, False])
+def test_a_number_that_is_no_socket_is_refused_and_closed_when_owned(cls: Any, owned: bool) -> None:
     fd = null()
-    ancillary.send(pair[0], b"F", [fd] * count)
-    with pytest.raises(SeveralDescriptors, match=f"{count} descriptors"):
-        ends[1].receive_fd()
-    os.close(fd)
+    with pytest.raises(UnusableTransport, match="needs a socket"):
+        cls.from_fd(fd, owned=owned)
+    assert is_open(fd) is not owned
+    if not owned:
+        os.close(fd)
+    for number in (fd, -1):
+        with pytest.raises(UnusableTransport, match=f"the descriptor {number}"):
+            cls.from_fd(number, owned=owned)
 
 
-def test_data_without_a_descriptor_is_another_error_than_the_end(pair: Any, ends: tuple[Any, Any]) -> None:
-    pair[0].send(b"F")
-    with pytest.raises(NoDescriptor):
-        ends[1].receive_fd()
+@pytest.mark.parametrize("owned", [True, False])
+def test_a_number_of_another_family_is_refused(owned: bool) -> None:
+    fd = socket.socket().detach()
+    with pytest.raises(UnusableTransport, match="AF_INET"):
+        Conduit.from_fd(fd, owned=owned)
+    assert is_open(fd) is not owned
+    if not owned:
+        os.close(fd)
 
 
-@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_SEQPACKET])
-def test_the_end_is_an_error_of_its_own(form: Any, kind: socket.SocketKind) -> None:
+@pytest.mark.parametrize("cls", CONDUITS)
+def test_a_conduit_from_a_file_uses_a_duplicate_of_it(cls: Any) -> None:
+    left, right = socket.socketpair()
+    with left, right, left.makefile("rb") as file:
+        for source in (left, file):
+            with cls.from_file(source):
+                pass
+            assert is_open(source.fileno())
+    with pytest.raises(UnusableTransport, match="no descriptor"):
+        cls.from_file(io.BytesIO())
+    with pytest.raises(UnusableTransport, match="no descriptor"):
+        cls.from_file("socket")
+    with open(os.devnull) as other, pytest.raises(UnusableTransport, match="needs a socket"):
+        cls.from_file(other)
+    with pytest.raises(UnusableTransport, match="no descriptor"):
+        cls.from_file(other)
+    with pytest.raises(UnusableTransport, match="descriptor -1"):
+        cls.from_file(left)
+
+
+def test_a_conduit_from_standard_input() -> None:
+    code = """
+import sys
+from nsbroker import Conduit
+with Conduit.from_file(sys.stdin) as conduit, conduit.receive_file("r") as file:
+    print(file.read(), file.name)
+"""
+    ours, theirs = socket.socketpair()
+    with Conduit(ours) as conduit, theirs:
+        conduit.transfer_fd(os.open(os.devnull, os.O_RDONLY))
+        done = subprocess.run([sys.executable, "-c", code], stdin=theirs.fileno(), capture_output=True, text=True, check=True)
+    assert done.stdout == " /dev/null\n"
+
+
+def test_a_received_file_has_the_name_that_the_kernel_knows(form: Any, tmp_path: Path) -> None:
+    left, right = socket.socketpair()
+    sender, receiver = form(left), form(right)
+    for mode, text in (("r", True), ("rb", False), ("rb+", False), ("a", True)):
+        path = tmp_path / "file"
+        path.write_text("kept")
+        sender.transfer_file(open(path, "r+"))  # noqa: SIM115 - it is given away
+        with receiver.receive_file(mode) as file:
+            assert file.name == str(path)
+            assert isinstance(file, io.TextIOBase) is text
+            assert not os.get_inheritable(file.fileno())
+        assert path.read_text() == "kept"
+    sender.transfer_fd(os.memfd_create("log"))
+    with receiver.receive_file() as file:
+        assert file.name == "/memfd:log (deleted)"
+    read, write = os.pipe()
+    sender.transfer_fd(read)
+    with receiver.receive_file() as file:
+        assert file.name == os.readlink(f"/proc/self/fd/{write}")
+    os.close(write)
+    sender.close()
+    receiver.close()
+
+
+class Unstorable(io.FileIO):
+    """A file on a disk that is full: writing works, closing does not (close(2)).  Only network file systems do this."""
+
+    def close(self) -> None:
+        was_open = not self.closed
+        super().close()
+        if was_open:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_when_closing_after_sending_fails_that_is_an_error_of_its_own(form: Any, tmp_path: Path) -> None:
+    left, right = socket.socketpair()
+    sender, receiver = form(left), form(right)
+    file = Unstorable(tmp_path / "file", "w")
+    with pytest.raises(CloseFailed, match="was sent, but closing it here failed: No space left"):
+        sender.transfer_file(file)
+    assert file.closed
+    assert issubclass(CloseFailed, ConduitError)
+    with receiver.receive_file("wb") as got:
+        assert got.name == str(tmp_path / "file")
+    sender.close()
+    receiver.close()
+
+
+def test_a_descriptor_that_somebody_else_closed_meanwhile_is_a_failed_close(form: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    left, right = socket.socketpair()
+    sender, receiver = form(left), form(right)
+    real = ancillary.send
+
+    def send_and_close(sock: socket.socket, data: bytes, fds: list[int], flags: int) -> int:
+        count = real(sock, data, fds, flags)
+        os.close(fds[0])
+        return count
+
+    monkeypatch.setattr(ancillary, "send", send_and_close)
+    with pytest.raises(CloseFailed, match="the descriptor was sent"):
+        sender.transfer_fd(null())
+    sock = socket.socket()
+    with pytest.raises(CloseFailed, match="the socket was sent"):
+        sender.transfer_socket(sock)
+    monkeypatch.undo()
+    os.close(receiver.receive_fd())
+    receiver.receive_socket().close()
+    sender.close()
+    receiver.close()
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
+@pytest.mark.parametrize("receive", ["receive_fd", "receive_file", "receive_socket"])
+def test_an_empty_message_has_no_descriptor_but_is_not_the_end(form: Any, kind: socket.SocketKind, receive: str) -> None:
     left, right = socket.socketpair(socket.AF_UNIX, kind)
+    with left:
+        receiver = form(right)
+        left.send(b"")
+        with pytest.raises(NoDescriptor):
+            getattr(receiver, receive)()
+        ancillary.send(left, b"F", [left.fileno()])
+        receiver.receive_socket().close()
+        left.send(b"F")
+        with pytest.raises(NoDescriptor):
+            getattr(receiver, receive)()
+        receiver.close()
+
+
+def test_the_end_is_the_end_also_where_credentials_come_with_it(form: Any) -> None:
+    left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    right.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
     receiver = form(right)
     left.close()
     with pytest.raises(ConduitClosed, match="hung up"):
         receiver.receive_fd()
     receiver.close()
-    with pytest.raises(ConduitClosed, match="this conduit is closed"):
-        receiver.receive_fd()
-
-
-def test_a_peer_that_closes_with_unread_data_is_an_end_too(form: Any) -> None:
-    left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    receiver = form(right)
-    right.send(b"unread")
-    left.close()
-    with pytest.raises(ConduitClosed):
-        receiver.receive_fd()
-    receiver.close()
-
-
-def test_a_foreign_control_message_is_refused_and_what_came_with_it_closed(pair: Any, ends: tuple[Any, Any]) -> None:
-    pair[1].setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-    fd = null()
-    ancillary.send(pair[0], b"F", [fd])
-    with pytest.raises(ForeignControlMessage, match="SO_PASSCRED"):
-        ends[1].receive_fd()
-    os.close(fd)
-
-
-@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
-def test_a_message_longer_than_a_conduits_is_refused(form: Any, kind: socket.SocketKind) -> None:
-    left, right = socket.socketpair(socket.AF_UNIX, kind)
-    receiver = form(right)
-    fd = null()
-    ancillary.send(left, b"FFF", [fd])
-    with pytest.raises(DescriptorsLost, match="longer"):
-        receiver.receive_fd()
-    os.close(fd)
-    left.close()
-    receiver.close()
-
-
-def test_what_could_not_be_sent_is_still_the_callers(ends: tuple[Any, Any], pair: Any, tmp_path: Path) -> None:
-    pair[0].shutdown(socket.SHUT_RDWR)
-    fd = null()
-    with pytest.raises(TransferFailed, match="still yours"):
-        ends[0].transfer_fd(fd)
-    assert is_open(fd)
-    os.close(fd)
-    with open(tmp_path / "file", "w") as file:
-        with pytest.raises(TransferFailed, match="still yours"):
-            ends[0].transfer_file(file)
-        assert not file.closed
-    with socket.socket() as sock:
-        with pytest.raises(TransferFailed, match="still yours"):
-            ends[0].transfer_socket(sock)
-        assert sock.fileno() >= 0
-
-
-def test_a_closed_descriptor_file_or_socket_cannot_be_sent(ends: tuple[Any, Any], tmp_path: Path) -> None:
-    for fd in (-1, 9999):
-        with pytest.raises(TransferFailed):
-            ends[0].transfer_fd(fd)
-    with open(tmp_path / "file", "w") as file:
-        pass
-    with pytest.raises(TransferFailed):
-        ends[0].transfer_file(file)
-    sock = socket.socket()
-    sock.close()
-    with pytest.raises(TransferFailed):
-        ends[0].transfer_socket(sock)
-
-
-def test_a_closed_conduit_sends_nothing(ends: tuple[Any, Any]) -> None:
-    ends[0].close()
-    ends[0].close()
-    assert ends[0].closed
-    fd = null()
-    with pytest.raises(ConduitClosed, match="this conduit is closed"):
-        ends[0].transfer_fd(fd)
-    assert is_open(fd)
-    os.close(fd)
-
-
-def test_another_kind_than_asked_for_is_refused_and_closed(ends: tuple[Any, Any]) -> None:
-    ends[0].transfer_fd(null())
-    with pytest.raises(WrongDescriptor, match="no socket"):
-        ends[1].receive_socket()
-    ends[0].transfer_fd(os.open("/", os.O_RDONLY))
-    with pytest.raises(WrongDescriptor, match="no file"):
-        ends[1].receive_file()
-    ends[0].transfer_fd(null())
-    with pytest.raises(ValueError, match="mode"):
-        ends[1].receive_file("nonsense")
-
-
-def test_a_transport_that_cannot_carry_descriptors_is_refused_at_once(form: Any) -> None:
-    for transport in (1, "socket", None):
-        with pytest.raises(UnusableTransport, match="a socket"):
-            form(transport)
-    with socket.socket(socket.AF_INET) as inet:
-        with pytest.raises(UnusableTransport, match="AF_INET"):
-            form(inet)
-        assert inet.fileno() >= 0
-
-
-@pytest.mark.parametrize("cls", [Conduit, nsbroker.conduit.trio.Conduit])
-def test_a_pair_is_connected(cls: Any) -> None:
-    left, right = cls.pair()
-    with left, right:
-        assert not left.closed
-    assert left.closed
-    assert right.closed

@@ -259,13 +259,15 @@ def _parameters(call: dict[str, Any], chance: Seed) -> dict[str, Any]:
             return {"target": target, "types": call["types"] or None, **expect}
         case "OpenSocket":
             family = chance.choice(("inet", "inet6", "unix", "packet"))
-            return {"target": target, "family": family, "type": chance.choice(("stream", "raw"))}
+            marked = {"mark": chance.choice((0, 1, 2**32 - 1, 2**32))} if chance.random() < 0.2 else {}
+            return {"target": target, "family": family, "type": chance.choice(("stream", "raw")), **marked}
         case "Explain":
-            return {"target": target, "sockets": ["inet:stream", "inet:dgram"]}
+            return {"target": target, "sockets": ["inet:stream", "inet:dgram"], "marks": [chance.randrange(4)]}
         case "ListDevices":
             return {"target": target}
         case "OpenDevice":
-            return {"target": target, "name": chance.choice(("null", "zero", "../null", "tty")), "access": "read"}
+            name = chance.choice(("null", "zero", "../null", "tty"))
+            return {"target": target, "name": name, "access": "read", "nonBlocking": chance.random() < 0.5}
         case "Create":
             named = {"name": "held-1"} if chance.random() < 0.5 else {}
             return {"types": ["uts"] if chance.random() < 0.9 else call["types"], **named}

@@ -38,6 +38,11 @@ def test_every_kind_of_socket_is_made_and_bytes_go_through(unit: Unit) -> None:
             assert ours.connect_ex(("127.0.0.1", 80)) != 0
 
 
+def test_a_socket_is_marked_in_the_hardened_service(unit: Unit) -> None:
+    with named_network("lab"), connect() as broker, broker.socket("name:lab", mark=0x100) as sock:
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) == 0x100
+
+
 def test_devices_of_a_process_with_a_root_of_its_own_are_opened(unit: Unit) -> None:
     with Sleeper(unshare="--mount") as process, connect() as broker:
         target = f"pid:{process.pid}"

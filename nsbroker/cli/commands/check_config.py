@@ -41,12 +41,15 @@ def run(options: argparse.Namespace) -> int:
     rows = [
         [
             text.name,
-            *map(_join_words, (text.who, text.targets, text.namespaces, text.sockets, text.devices, text.create, text.hold)),
+            *map(
+                _join_words,
+                (text.who, text.targets, text.namespaces, text.sockets, text.marks, text.devices, text.create, text.hold),
+            ),
             origin,
         ]
         for text, origin in settings.rules
     ]
-    print_table(["RULE", "WHO", "TARGETS", "NAMESPACES", "SOCKETS", "DEVICES", "CREATE", "HOLD", "FILE"], rows)
+    print_table(["RULE", "WHO", "TARGETS", "NAMESPACES", "SOCKETS", "MARKS", "DEVICES", "CREATE", "HOLD", "FILE"], rows)
     return 0
 
 

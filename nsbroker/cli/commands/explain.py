@@ -11,8 +11,8 @@ from nsbroker.model.socket_kind import SocketKind
 HELP = """\
 Show what the policy lets you open in a target, and which rule allows it.
 
-Nothing is opened.  Without options it answers for every namespace type of the target.  --socket and --device ask about a socket
-or a device.  The exit code is 1 unless everything that you asked for is allowed."""
+Nothing is opened.  Without options it answers for every namespace type of the target.  --socket, --mark and --device ask about a
+socket, its mark (SO_MARK), or a device.  The exit code is 1 unless everything that you asked for is allowed."""
 EXAMPLE = "nsbroker explain container:web --socket inet:stream"
 
 _DEVICE = re.compile("[A-Za-z0-9_.:@-]+(/[A-Za-z0-9_.:@-]+){0,7}")
@@ -23,13 +23,14 @@ _DEVICE_RULE = "write its name below /dev, such as null or net/tun: letters, dig
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add its arguments."""
     arguments.add_target(parser)
-    arguments.add_types(parser, "all that the target has; with --socket or --device: none")
+    arguments.add_types(parser, "all that the target has; with --socket, --mark or --device: none")
     parser.add_argument(
         "--socket",
         metavar="FAMILY:TYPE[:PORT]",
         action="append",
         help="ask about this kind of socket: inet:stream, packet:raw, inet:stream:80, ...; PORT only to bind to a port below 1024",
     )
+    parser.add_argument("--mark", metavar="N", type=_mark, action="append", help="ask about this mark of a socket: 0x100, 256, ...")
     parser.add_argument("--device", metavar="NAME", action="append", help="ask about this device below /dev: null, net/tun, ...")
     connection.add_timeout(parser)
     add_json(parser)
@@ -43,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     for device in options.device or ():
         _check_device(device)
     with connection.connect(options) as broker:
-        explanation = broker.explain(target, types, sockets=options.socket, devices=options.device)
+        explanation = broker.explain(target, types, sockets=options.socket, devices=options.device, marks=options.mark)
     if explanation.container_unknown:
         terminal.print_message(f"rules for your container do not apply, since it is unknown: {explanation.container_unknown}")
     if options.json:
@@ -51,9 +52,20 @@ def run(options: argparse.Namespace) -> int:
     else:
         namespaces = [(verdict.type, verdict) for verdict in explanation.verdicts]
         others = [(verdict.name, verdict) for verdict in (*(explanation.sockets or ()), *(explanation.devices or ()))]
+        others += [(f"mark {verdict.name}", verdict) for verdict in explanation.marks or ()]
         rows = [[name, "allowed" if verdict.allowed else "denied", verdict.rule or "-"] for name, verdict in (*namespaces, *others)]
         print_table(["WHAT", "VERDICT", "RULE"], rows)
     return 0 if explanation.allowed else 1
+
+
+def _mark(text: str) -> int:
+    try:
+        number = int(text, 0)
+    except ValueError:
+        number = 0
+    if not 0 < number < 2**32:
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} is not a mark: write a number from 1 to 0xffffffff, such as 0x100")
+    return number
 
 
 def _check_device(name: str) -> None:

@@ -12,13 +12,12 @@ from typing import Protocol
 
 from nsbroker.errors import EngineUnavailable, NoSuchTarget
 from nsbroker.linux.process import Process
+from nsbroker.model.control_group import RANDOM_ID, is_containers_group
 from nsbroker.model.target import PID_MAX
 
-_RANDOM_ID = "[0-9a-f]{64}"
 # Words that an engine made up.  Some engines use the id as the name, and some that register containers with machined shorten it.
 # podman and docker compose name their own helpers and leftovers after the first 12 digits of an id.
-_NO_NAME = re.compile(rf"([^/]+/)?({_RANDOM_ID}|[0-9a-f]{{32}}|[0-9a-f]{{12}}(-infra|-service|_.*))")
-_ANY_CONTAINER = re.compile(rf"lxc\.payload\..*|((docker|cri-containerd|libpod)-)?{_RANDOM_ID}(\.scope)?")
+_NO_NAME = re.compile(rf"([^/]+/)?({RANDOM_ID}|[0-9a-f]{{32}}|[0-9a-f]{{12}}(-infra|-service|_.*))")
 
 
 class State(enum.StrEnum):
@@ -155,15 +154,7 @@ class Container:
         return found
 
     def _is_group(self, path: str) -> bool:
-        # Only the first component that looks like a container's group counts.  Below it, the container's own processes can
-        # make groups with any name; and below a user's slice, that user can.
-        pattern = "|".join(re.escape(group).replace(self.id, _RANDOM_ID) for group in self.groups)
-        for part in path.split("/"):
-            if part in self.groups:
-                return True
-            if re.fullmatch(pattern, part) or _ANY_CONTAINER.fullmatch(part) or (part == "user.slice" and not self.user):
-                return False
-        return False
+        return is_containers_group(path, self.groups, self.id, below_user_slice=bool(self.user))
 
 
 def is_random(word: str) -> bool:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from nsbroker.daemon.context import Context
 from nsbroker.daemon.methods.call import Caller
 from nsbroker.daemon.policy.grants import Grants, Verdict, names_of
-from nsbroker.daemon.policy.permission import Permission
+from nsbroker.daemon.policy.permission import Mark, Permission
 from nsbroker.daemon.targets.pinned import Pinned
 from nsbroker.daemon.targets.resolve import engine_query, resolve, resolve_slowly, takes_time
 from nsbroker.errors import BrokerError, InvalidParameter, PermissionDenied, QuotaExceeded, RecordFailed, TimedOut
@@ -168,7 +168,8 @@ class Authorization:
             if not self.verdict.allowed and not self._partly:
                 raise PermissionDenied
             if self._hands_over:
-                self._context.users.check(self._caller.charge, len(wanted))
+                # A mark comes last.  It is not a descriptor, but belongs to one.
+                self._context.users.check(self._caller.charge, len(wanted) - isinstance(wanted[-1], Mark))
         except BaseException:
             pinned.close()
             raise
@@ -193,21 +194,27 @@ class Authorization:
 
         They are the caller's to close, once the authorization has been left without an error.
         """
-        self._open(ns_types, self._opened)
+        self._open(zip(ns_types, self.verdict.by_name, strict=True), self._opened)
         return self._opened
+
+    def open_network(self) -> Namespace:
+        """Open the network namespace of the pinned target, for something that is made inside.  It is as with `open`."""
+        self._open([(NamespaceType.NET, all(self.verdict.by_name))], self._opened)
+        return self._opened[0]
 
     def ids(self) -> list[str]:
         """Return the ids of the wanted namespaces, such as net:[4026531840].  They are read with the same rights as in `open`."""
         opened: list[Namespace] = []
         try:
-            self._open([ns_type for ns_type in self.wanted or () if isinstance(ns_type, NamespaceType)], opened)
+            ns_types = [ns_type for ns_type in self.wanted or () if isinstance(ns_type, NamespaceType)]
+            self._open(zip(ns_types, self.verdict.by_name, strict=True), opened)
             return [str(ns) for ns in opened]
         finally:
             for ns in opened:
                 ns.close()
 
-    def _open(self, ns_types: Iterable[NamespaceType], opened: list[Namespace]) -> None:
-        """Open namespaces, and append them to `opened`.
+    def _open(self, ns_types: Iterable[tuple[NamespaceType, bool]], opened: list[Namespace]) -> None:
+        """Open namespaces, each with whether a rule that names the target allows it, and append them to `opened`.
 
         If a type is allowed only because the process is the peer's own, its namespace is opened with the peer's rights instead
         of the broker's.  The kernel then refuses what it would refuse to the peer: whatever the uid, no user may look into a
@@ -215,7 +222,7 @@ class Authorization:
         (PTRACE_MODE_READ_FSCREDS in ptrace(2)).
         """
         pinned = self._require_pinned()
-        for ns_type, by_name in zip(ns_types, self.verdict.by_name, strict=True):
+        for ns_type, by_name in ns_types:
             if by_name or not pinned.is_process:
                 opened.append(pinned.open(ns_type))
             else:

@@ -19,7 +19,6 @@ from nsbroker.daemon.targets.pinned import Pinned
 from nsbroker.errors import InvalidParameter, NoSuchDevice, NoSuchTarget
 from nsbroker.linux import device, procfs
 from nsbroker.protocol.messages import (
-    DeviceAccess,
     DeviceDescription,
     ListDevicesReply,
     ListDevicesRequest,
@@ -71,22 +70,22 @@ class DeviceMethods:
         if not is_device_name(request.name):
             raise InvalidParameter("name")
         wanted, details = Device(request.name), f"device {request.name} {request.access}"
+        details += " nonBlocking" if request.non_blocking else ""
         authorization = begin(
             self._context, "OpenDevice", caller, call, request.target, (wanted,), hands_over=True, details=details
         )
-        return self._open(caller, authorization, wanted, request.access)
+        return self._open(caller, authorization, request)
 
-    async def _open(self, caller: Caller, authorization: Authorization, wanted: Device, access: DeviceAccess) -> Reply:
+    async def _open(self, caller: Caller, authorization: Authorization, request: OpenDeviceRequest) -> Reply:
         async with authorization as pinned:
             authorization.check_access()
-            fd = await self._open_allowed(caller, authorization, pinned, wanted.name, access)
+            fd = await self._open_allowed(caller, authorization, pinned, request)
             authorization.on_failure(lambda: self._close(fd, caller.peer.user))
         return Reply(OpenDeviceReply(0), [fd], closing_waits=True)
 
-    async def _open_allowed(
-        self, caller: Caller, authorization: Authorization, pinned: Pinned, name: str, access: DeviceAccess
-    ) -> int:
+    async def _open_allowed(self, caller: Caller, authorization: Authorization, pinned: Pinned, request: OpenDeviceRequest) -> int:
         """Check the file with that name, and return an fd of the device (the caller's to close).  Raises NoSuchDevice."""
+        name = request.name
         found, numbers = await self._on_thread(
             caller, pinned, name, pinned.directory(), lambda process: _find(process, name), lambda late: os.close(late[0])
         )
@@ -103,9 +102,11 @@ class DeviceMethods:
             os.close(found)
             raise
         user = caller.peer.user
-        return await self._on_thread(
-            caller, pinned, name, found, lambda node: device.open_found(node, access.flags), lambda late: self._close(late, user)
-        )
+
+        def open_found(node: int) -> int:
+            return device.open_found(node, request.access.flags, non_blocking=bool(request.non_blocking))
+
+        return await self._on_thread(caller, pinned, name, found, open_found, lambda late: self._close(late, user))
 
     async def _on_thread(
         self, caller: Caller, pinned: Pinned, name: str, fd: int, function: Callable[[int], T], undo: Callable[[T], object]

@@ -7,7 +7,7 @@ from nsbroker.daemon.context import Context
 from nsbroker.daemon.methods.authorization import Authorization, begin
 from nsbroker.daemon.methods.call import Caller, PendingReply, Reply, validate_types
 from nsbroker.daemon.methods.identification import why_unidentified
-from nsbroker.daemon.policy.permission import Device, Permission, is_device_name
+from nsbroker.daemon.policy.permission import MARK_MAX, Device, Mark, Permission, is_device_name
 from nsbroker.daemon.targets.pinned import Pinned
 from nsbroker.errors import InvalidParameter, InvalidType, PermissionDenied
 from nsbroker.model.identity import NamespaceType
@@ -15,7 +15,7 @@ from nsbroker.model.socket_kind import SocketKind
 from nsbroker.protocol.messages import ExplainReply, ExplainRequest, PermissionVerdict, TypeVerdict
 from nsbroker.varlink.connection import IncomingCall
 
-# One call may ask about this many kinds of sockets, and about this many devices.  Each takes time in which nobody else is served.
+# One call may ask about this many kinds of sockets, marks, and devices.  Each takes time in which nobody else is served.
 _EXPLAINED_MAX = 64
 
 
@@ -63,19 +63,27 @@ async def _replace_denial(pending: Coroutine[Any, Any, Reply], refusal: Reply) -
 
 def _parse_wanted(request: ExplainRequest) -> tuple[Permission, ...] | None:
     """Return what the request asks about, or None for all types of namespace.  Raises InvalidParameter."""
-    if request.sockets is None and request.devices is None:
+    if request.sockets is None and request.marks is None and request.devices is None:
         return validate_types(request.types)
-    for name, texts in (("sockets", request.sockets), ("devices", request.devices)):
-        if texts is not None and len(texts) > _EXPLAINED_MAX:
+    for name, asked in (("sockets", request.sockets), ("marks", request.marks), ("devices", request.devices)):
+        if asked is not None and len(asked) > _EXPLAINED_MAX:
             raise InvalidParameter(name)
     try:
         sockets = [SocketKind.parse(text) for text in request.sockets or ()]
     except InvalidType as error:
         raise InvalidParameter("sockets") from error
+    marks = request.marks or []
+    if not all(0 < mark <= MARK_MAX for mark in marks) or len(set(marks)) != len(marks):
+        raise InvalidParameter("marks")
     devices = request.devices or []
     if not all(map(is_device_name, devices)):
         raise InvalidParameter("devices")
-    wanted: tuple[Permission, ...] = (*(validate_types(request.types) or ()), *sockets, *map(Device, devices))
+    wanted: tuple[Permission, ...] = (
+        *(validate_types(request.types) or ()),
+        *sockets,
+        *map(Mark, marks),
+        *map(Device, devices),
+    )
     if not wanted or len(set(wanted)) != len(wanted):
         raise InvalidParameter("sockets" if sockets else "devices")
     return wanted
@@ -86,5 +94,8 @@ def _reply(target: str, wanted: Sequence[Permission], rules: Sequence[str | None
     pairs = list(zip(wanted, rules or [None] * len(wanted), strict=True))
     types = [TypeVerdict(item, rule is not None, rule) for item, rule in pairs if isinstance(item, NamespaceType)]
     sockets = [PermissionVerdict(str(item), rule is not None, rule) for item, rule in pairs if isinstance(item, SocketKind)]
+    marks = [PermissionVerdict(f"{item.value:#x}", rule is not None, rule) for item, rule in pairs if isinstance(item, Mark)]
     devices = [PermissionVerdict(item.name, rule is not None, rule) for item, rule in pairs if isinstance(item, Device)]
-    return Reply(ExplainReply(target, bool(rules) and None not in rules, types, sockets or None, devices or None, unknown))
+    return Reply(
+        ExplainReply(target, bool(rules) and None not in rules, types, sockets or None, devices or None, marks or None, unknown)
+    )

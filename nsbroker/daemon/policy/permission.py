@@ -1,7 +1,7 @@
 """What rules can allow.
 
 Rules allow to open namespaces by type, sockets by family and type, and devices by name and number.  They also allow to have
-namespaces of a type created, or held under a name.
+sockets marked, and namespaces of a type created, or held under a name.
 """
 
 import re
@@ -14,6 +14,8 @@ from nsbroker.model.identity import NamespaceType
 from nsbroker.model.socket_kind import SocketKind
 
 _NAME = re.compile(r"[A-Za-z0-9_.:@-]+(/[A-Za-z0-9_.:@-]+)*")
+_MARK = "(0x[0-9a-fA-F]{1,8}|[1-9][0-9]{0,9})"
+_MARKS = re.compile(f"{_MARK}(?:-{_MARK})?", re.ASCII)
 _NAME_MAX = 255
 _DEPTH_MAX = 8
 _NUMBER_MAX = 2**20 - 1
@@ -58,7 +60,19 @@ class Holding(NamedTuple):
         return f"hold {self.type}"
 
 
-Permission = NamespaceType | SocketKind | Device | Creation | Holding
+class Mark(NamedTuple):
+    """A mark that a socket is given (SO_MARK in socket(7))."""
+
+    value: int
+
+    def __str__(self) -> str:
+        return f"mark {self.value:#x}"
+
+
+MARK_MAX = 2**32 - 1
+"""The largest mark.  The smallest is 1, because 0 means that a socket has none."""
+
+Permission = NamespaceType | SocketKind | Device | Creation | Holding | Mark
 """One thing that a peer can ask for."""
 
 # The devices that containers get, as in the kernel's Documentation/admin-guide/devices.txt.  Rules need not give their numbers.
@@ -96,6 +110,7 @@ class Allowance:
     any_device: bool
     create: frozenset[NamespaceType]
     hold: frozenset[NamespaceType]
+    marks: tuple[range, ...]
 
     @classmethod
     def parse(
@@ -105,12 +120,14 @@ class Allowance:
         devices: Iterable[str],
         create: Iterable[str] = (),
         hold: Iterable[str] = (),
+        marks: Iterable[str] = (),
     ) -> Self:
         """Parse what a rule allows, with `*` for all.  Raises ConfigurationError, InvalidType."""
         kinds, nodes = set(sockets), set(devices)
         types, new, held = map(_parse_types, (namespaces, create, hold))
-        if not (types or kinds or nodes or new or held):
-            raise ConfigurationError("it allows nothing: give it namespaces, sockets, devices, create or hold")
+        ranges = tuple(map(_parse_marks, marks))
+        if not (types or kinds or nodes or new or held or ranges):
+            raise ConfigurationError("it allows nothing: give it namespaces, sockets, marks, devices, create or hold")
         return cls(
             types,
             frozenset(map(_parse_socket, kinds - {"*"})),
@@ -119,6 +136,7 @@ class Allowance:
             "*" in nodes,
             new,
             held,
+            ranges,
         )
 
     def allows(self, wanted: Permission) -> bool:
@@ -131,6 +149,8 @@ class Allowance:
             return wanted.type in self.create
         if isinstance(wanted, Holding):
             return wanted.type in self.hold
+        if isinstance(wanted, Mark):
+            return any(wanted.value in marks for marks in self.marks)
         if wanted == SOME_DEVICE:
             return self.any_device or bool(self.devices)
         # A rule for any device does not allow another device that was put under a well-known name.
@@ -149,6 +169,18 @@ def _parse_socket(text: str) -> SocketKind:
         return SocketKind.parse(text)
     except InvalidType as error:
         raise ConfigurationError(f"sockets: {error}") from error
+
+
+def _parse_marks(text: str) -> range:
+    """Return the marks that `text` means: `*`, one such as 0x100, or all from one to another, such as 0x200-0x2ff."""
+    if text == "*":
+        return range(1, MARK_MAX + 1)
+    match = _MARKS.fullmatch(text)
+    first = int(match[1], 0) if match else 0
+    last = int(match[2] or match[1], 0) if match else 0
+    if not 0 < first <= last <= MARK_MAX:
+        raise ConfigurationError(f"marks: {text!r}: write a number from 1 to {MARK_MAX:#x}, or two of them, such as 0x200-0x2ff")
+    return range(first, last + 1)
 
 
 def _parse_devices(texts: Iterable[str]) -> dict[str, DeviceNumber]:

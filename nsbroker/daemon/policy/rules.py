@@ -132,7 +132,7 @@ class Policy:
             )
         if not text.who or not text.targets:
             raise ConfigurationError("it fits nothing: give `who` and `targets` at least one entry each")
-        allowance = Allowance.parse(text.namespaces, text.sockets, text.devices, text.create, text.hold)
+        allowance = Allowance.parse(text.namespaces, text.sockets, text.devices, text.create, text.hold, text.marks)
         who = self._compile_who(text, place)
         patterns = [pattern for pattern in text.targets if pattern not in ("*", "own")]
         targets = _compile_patterns(patterns)

@@ -218,7 +218,10 @@ def test_errors_of_the_kernel_give_the_reason(daemon: Daemon, sleeper: Sleeper) 
         ({"family": "unix", "type": "stream", "bind": {"address": "127.0.0.1", "port": 80}}, "bind.address"),
         ({"family": "inet", "type": "raw", "bind": {"address": "127.0.0.1", "port": 80}}, "bind.address"),
         ({"family": "inet", "type": "stream", "bind": {"address": "127.0.0.1"}}, "bind.port"),
-        ({"family": "inet", "type": "stream", "mark": 1}, "mark"),
+        ({"family": "inet", "type": "stream", "mark": 0}, "mark"),
+        ({"family": "inet", "type": "stream", "mark": 2**32}, "mark"),
+        ({"family": "inet", "type": "stream", "mark": "0x100"}, "mark"),
+        ({"family": "inet", "type": "stream", "backlog": 1}, "backlog"),
     ],
 )  # fmt: skip
 def test_a_bad_request_names_the_parameter(daemon: Daemon, parameters: dict[str, object], parameter: str) -> None:

@@ -9,6 +9,7 @@ from nsbroker.daemon.policy.permission import (
     Device,
     DeviceNumber,
     Holding,
+    Mark,
     Permission,
     is_device_name,
 )
@@ -64,3 +65,63 @@ def test_listing_devices_needs_a_rule_for_any_device() -> None:
 def test_a_name_that_leads_elsewhere_than_below_dev_is_no_device(name: str) -> None:
     assert is_device_name("/".join("abcdefgh"))
     assert not is_device_name(name)
+
+
+def marks(*texts: str) -> Allowance:
+    return Allowance.parse((), (), (), marks=texts)
+
+
+@pytest.mark.parametrize(
+    ("text", "inside", "outside"),
+    [
+        ("0x100", (0x100,), (0xFF, 0x101)),
+        ("256", (0x100,), (0xFF, 0x101)),
+        ("0x200-0x2ff", (0x200, 0x280, 0x2FF), (0x1FF, 0x300)),
+        ("5-0xA", (5, 10), (4, 11)),
+        ("7-7", (7,), (6, 8)),
+        ("0xffffffff", (2**32 - 1,), (2**32 - 2,)),
+        ("*", (1, 2**32 - 1), ()),
+    ],
+)
+def test_a_mark_is_one_number_or_all_from_one_to_another(text: str, inside: tuple[int, ...], outside: tuple[int, ...]) -> None:
+    allowance = marks(text)
+    assert all(allowance.allows(Mark(value)) for value in inside)
+    assert not any(allowance.allows(Mark(value)) for value in outside)
+    assert not allowance.allows(SocketKind.parse("inet:stream"))
+    assert not allowance.allows(NamespaceType.NET)
+
+
+def test_several_marks_add_up() -> None:
+    allowance = marks("1", "0x10-0x1f", "3")
+    assert [value for value in range(40) if allowance.allows(Mark(value))] == [1, 3, *range(16, 32)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "0",
+        "0x0",
+        "0-5",
+        "-1",
+        "1-",
+        "5-4",
+        "0x",
+        "0x1ffffffff",
+        "4294967296",
+        "1 - 2",
+        "010",
+        "1-2-3",
+        "0x100/0xff",
+        "٣",
+        "web",
+    ],
+)
+def test_what_is_no_mark_is_an_error_that_shows_how_to_write_it(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="write a number from 1 to 0xffffffff, or two of them, such as 0x200-0x2ff"):
+        marks(text)
+
+
+def test_no_other_permission_includes_marks() -> None:
+    everything = Allowance.parse(["*"], ["*"], ["*"], ["*"], ["*"])
+    assert not everything.allows(Mark(1))
