@@ -34,7 +34,7 @@ class BrokerError(NsbrokerError):
 
 
 class PermissionDenied(BrokerError):
-    """No rule of the policy allows it; without the broker: the kernel does not allow it.
+    """No rule of the policy allows it, or the connection is restricted; without the broker: the kernel does not allow it.
 
     The broker's reply is exactly the same whether the target exists or not, unless a rule for the caller names the target.
     """
@@ -44,8 +44,8 @@ class PermissionDenied(BrokerError):
     def __init__(
         self,
         what: str = "the call",
-        why: str = "the broker's policy does not allow it, or the kernel does not (`nsbroker explain` shows what the policy "
-        "allows)",
+        why: str = "the broker's policy does not allow it (`nsbroker explain` shows what it allows), this connection is "
+        "restricted, or the kernel does not allow it",
     ) -> None:
         super().__init__(f"{what}: permission denied: {why}")
 

@@ -246,3 +246,28 @@ def test_the_demo_shows_what_it_promises() -> None:
         "Cleaned up",
     ):
         assert words in done.stdout + done.stderr
+
+
+@pytest.mark.root
+def test_plugin_sandbox(daemon: Daemon, blue: Path) -> None:
+    inode = os.stat(blue).st_ino
+    refused = ["the net namespace of process ", "the mnt namespace of name:blue", "a socket in name:blue", "a new namespace"]
+    daemon.allow("host", who=[f"user:{NOBODY}"], targets=["name:*", "own"], namespaces=["*"], sockets=["*"], create=["*"])
+    as_nobody = run_as_nobody(daemon, "plugin_sandbox.py", "name:blue")
+    as_root = subprocess.run(
+        [sys.executable, EXAMPLES / "plugin_sandbox.py", "name:blue"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+        env={**os.environ, "NSBROKER_ADDRESS": daemon.address},
+    )
+    for code, output, errors in (as_nobody, (as_root.returncode, as_root.stdout, as_root.stderr)):
+        assert (code, errors) == (0, "")
+        first, *others = output.splitlines()
+        assert first == f"opened net:[{inode}] of name:blue"
+        assert len(others) == len(refused)
+        assert all(line.startswith(f"refused: {what}") for line, what in zip(others, refused, strict=True))
+    code, output, errors = run_as_nobody(daemon, "plugin_sandbox.py", "name:green")
+    assert (code, output, errors.count("\n")) == (1, "", 1)
+    assert {record["peer_uid"] for record in daemon.records()} == {0, NOBODY}, "the broker takes the plugin for who connected"

@@ -62,12 +62,14 @@ FLOORS = {
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 FOLDERS = sorted(path.parent for path in PACKAGE.rglob("__init__.py"))
 TESTED_ELSEWHERE: dict[str, tuple[str, str]] = {
+    "daemon/policy/scope": ("daemon/policy/test_restriction.py", "rules and restrictions are scopes, and their tests test it"),
+    "model/device_access": ("daemon/methods/test_devices.py", "flags that the method honours or refuses"),
     "conduit/async_conduit": ("conduit/test_conduit.py", "what the conduits of trio and asyncio share, tested with both"),
     "conduit/blocking": ("conduit/test_conduit.py", "each test runs with all conduits"),
     "conduit/trio": ("conduit/test_conduit.py", "each test runs with all conduits"),
     "model/control_group": ("daemon/engines/test_container.py", "engines and `namespace.docker` share it"),
     "model/has_fileno": ("conduit/test_core.py", "a protocol of one method"),
-    "namespace/docker": ("engines/test_docker.py", "needs a real docker"),
+    "namespace/docker": ("engines/test_docker_without_broker.py", "needs a real docker"),
     "cli/commands/grants": ("cli/commands/test_grant.py", "what `grant` wrote is what it lists"),
     "cli/commands/revoke": ("cli/commands/test_grant.py", "it removes what `grant` wrote"),
     "cli/grant_files": ("cli/commands/test_grant.py", "the commands write, list and remove the files"),

@@ -12,7 +12,16 @@ from nsbroker.client import requests
 from nsbroker.client.addresses import RETRY, InetAddress, concerns_one_address, most_informative
 from nsbroker.client.async_methods import AsyncMethods
 from nsbroker.client.forking import Forked
-from nsbroker.client.transport import CallNotRead, ClosedMeanwhile, Transport, check_timeout, connect_failed
+from nsbroker.client.transport import (
+    CallNotRead,
+    ClosedMeanwhile,
+    Transport,
+    check_no_address,
+    check_timeout,
+    connect_failed,
+    require_path,
+    take_connection,
+)
 from nsbroker.errors import ConnectionLost, Timeout
 from nsbroker.linux.ancillary import close_and_clear
 from nsbroker.protocol.address import socket_path
@@ -27,10 +36,15 @@ B = TypeVar("B", bound="AsyncBroker")
 
 
 @contextlib.asynccontextmanager
-async def connection(client: type[B], address: str | None, timeout: float | None) -> AsyncIterator[B]:
+async def connection(client: type[B], address: str | None, fd: int | None, timeout: float | None) -> AsyncIterator[B]:
     """Connect to the broker with the class `client`, as the `connect` of each client documents."""
-    path, seconds = socket_path(address), check_timeout(timeout)
-    broker = client(await client._connect(path, seconds), path, seconds)
+    seconds = check_timeout(timeout)
+    if fd is not None:
+        check_no_address(address)
+        broker = client(take_connection(fd), None, seconds)
+    else:
+        path = socket_path(address)
+        broker = client(await client._connect(path, seconds), path, seconds)
     try:
         yield broker
     finally:
@@ -44,8 +58,8 @@ class AsyncBroker(AsyncMethods, Forked):
     the way.  The next call connects again, as it also does after a restart of the broker.
     """
 
-    def __init__(self, sock: socket.socket, path: Path, timeout: float | None) -> None:
-        """Use `connect`.  Takes `sock`, which is connected to `path`."""
+    def __init__(self, sock: socket.socket, path: Path | None, timeout: float | None) -> None:
+        """Use `connect`.  Takes `sock`, which is connected to `path` (None: it cannot be connected again)."""
         self._path = path
         self._timeout = timeout
         self._transport = Transport(sock)
@@ -107,8 +121,15 @@ class AsyncBroker(AsyncMethods, Forked):
             raise
         return sock
 
-    async def _open_another(self) -> Self:
-        return type(self)(await self._connect(self._path, self._timeout), self._path, self._timeout)
+    async def _open_another(self, request: requests.Request[T]) -> Self:
+        path = require_path(self._path, request)
+        another = type(self)(await self._connect(path, self._timeout), path, self._timeout)
+        try:
+            await another._restrict_again(self._transport.restrictions)
+        except BaseException:
+            another.close()
+            raise
+        return another
 
     async def _call(self, request: requests.Request[T]) -> T:
         # Descriptors that arrive with the reply are in this list until an object takes them, so that none can leak.
@@ -116,19 +137,31 @@ class AsyncBroker(AsyncMethods, Forked):
         try:
             async with self._lock:
                 if self._transport.is_over(request):
-                    await self._connect_again()
+                    await self._connect_again(request)
                 try:
                     replies = await self._exchange(request, fds)
                 except CallNotRead:
-                    await self._connect_again()
+                    await self._connect_again(request)
                     replies = await self._exchange(request, fds)
             return requests.finish(request, replies)
         finally:
             close_and_clear(fds)
 
-    async def _connect_again(self) -> None:
+    async def _connect_again(self, request: requests.Request[T]) -> None:
+        path = require_path(self._path, request)
         self._transport.drop()
-        self._transport.replace(await self._connect(self._path, self._timeout))
+        self._transport.replace(await self._connect(path, self._timeout))
+        await self._restrict_again(self._transport.restrictions)
+
+    async def _restrict_again(self, restrictions: Sequence[requests.Request[None]]) -> None:
+        """Restrict a new connection, before anything else is sent.  If that fails, the connection is not used."""
+        try:
+            for restriction in list(restrictions):
+                requests.finish(restriction, await self._exchange(restriction, []))
+            self._transport.restricted = True
+        except BaseException:
+            self._transport.drop()
+            raise
 
     async def _exchange(self, request: requests.Request[T], fds: List[int]) -> Sequence[IncomingReply]:
         transport = self._transport
@@ -169,6 +202,14 @@ class AsyncBroker(AsyncMethods, Forked):
             # The wake-up can be spurious: then there is nothing to receive.
             with contextlib.suppress(BlockingIOError):
                 self._transport.receive_some(request)
+
+    async def detach(self) -> int:
+        """Give the connection to the caller, as its descriptor, and close the client.  Another process may go on with it.
+
+        The descriptor is close-on-exec and the caller's to close.  Raises ConnectionLost if the connection has ended.
+        """
+        async with self._lock:
+            return self._transport.detach()
 
     def after_fork(self) -> None:
         """Make the child connect again with its first call.  A task that held the lock never runs there, so the lock is new."""

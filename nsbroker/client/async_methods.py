@@ -129,6 +129,30 @@ class AsyncMethods(ABC):
         """Return the namespaces that the broker holds for this user, and those held for others that this user may open."""
         return await self._call(requests.list_held())
 
+    async def restrict(
+        self,
+        targets: Iterable[str],
+        *,
+        namespaces: Iterable[str] = (),
+        sockets: Iterable[str] = (),
+        devices: Iterable[str] = (),
+        create: Iterable[str] = (),
+        hold: Iterable[str] = (),
+    ) -> None:
+        """Give up rights, for good: from now on only these permissions are left, for these targets, as far as the policy allows.
+
+            await broker.restrict(["docker:web-*"], namespaces=["net"], sockets=["inet:stream"])
+
+        All arguments are written as in a rule of the policy, also "own" and "*".  A further call leaves only what is within all
+        of them.  What is outside raises PermissionDenied, as if no rule allowed it.  The restriction stays when the client
+        connects again, and in a forked child: it is made before anything else is sent.  What is open already, and watches that
+        have begun, stay as they are.
+
+        Raises InvalidParameter, InvalidType, QuotaExceeded for too many restrictions, RecordFailed, and MethodNotFound if the
+        broker is older.  After ConnectionLost, the restriction counts as made.
+        """
+        await self._call(requests.restrict(targets, namespaces, sockets, devices, create, hold))
+
     async def who_am_i(self) -> PeerDescription:
         """Return who this process is, as the broker sees it."""
         return await self._call(requests.who_am_i())
@@ -142,8 +166,11 @@ class AsyncMethods(ABC):
         """Make one call, and return its result."""
 
     @abstractmethod
-    async def _open_another(self) -> Self:
-        """Return another client, with a new connection to the same broker."""
+    async def _open_another(self, request: requests.Request[T]) -> Self:
+        """Return another client for `request`, with a new connection to the same broker that is as restricted as this one.
+
+        Raises ConnectionLost if there is no address to connect to.
+        """
 
     @abstractmethod
     async def _send(self, request: requests.Request[T]) -> None:
@@ -228,7 +255,7 @@ class AsyncWatch(Forked):
         super().__init__()
 
     async def __aenter__(self) -> Self:
-        self._broker = broker = await self._original._open_another()
+        self._broker = broker = await self._original._open_another(self._request)
         self._begun = False
         try:
             broker._transport.start(self._request, self._fds)

@@ -16,7 +16,16 @@ from nsbroker.client import requests
 from nsbroker.client.addresses import STREAM, concerns_one_address, most_informative
 from nsbroker.client.blocking_methods import BlockingMethods
 from nsbroker.client.forking import Forked
-from nsbroker.client.transport import DEFAULT_TIMEOUT, CallNotRead, Transport, check_timeout, connect_failed
+from nsbroker.client.transport import (
+    DEFAULT_TIMEOUT,
+    CallNotRead,
+    Transport,
+    check_no_address,
+    check_timeout,
+    connect_failed,
+    require_path,
+    take_connection,
+)
 from nsbroker.errors import ConnectionLost, Timeout
 from nsbroker.linux.ancillary import close_and_clear
 from nsbroker.protocol.address import socket_path
@@ -29,15 +38,26 @@ Socket = socket.socket
 _POLL_MAX = 1e6
 
 
-def connect(address: str | None = None, *, timeout: float | None = DEFAULT_TIMEOUT) -> "Broker":
+def connect(address: str | None = None, *, fd: int | None = None, timeout: float | None = DEFAULT_TIMEOUT) -> "Broker":
     """Connect to the broker at `address`; by default at $NSBROKER_ADDRESS, or else unix:/run/nsbroker/io.nsbroker.Broker.
+
+    With `fd`, use that descriptor instead: a connection to the broker that this process inherited or received.  It is
+    taken, and set close-on-exec; nobody else may use it any longer.  For the broker, the caller still is the process
+    that connected.  Such a client has only this connection: once it has ended, and in a forked child, calls raise
+    ConnectionLost.
 
     `timeout` is in seconds, for each step: connecting, sending a call, receiving each reply.  A step that takes longer raises
     Timeout and closes the connection.  None means no limit.
 
-    Raises ConnectionFailed, Timeout, and InvalidAddress if `address` is not the address of a broker.
+    Raises ConnectionFailed, Timeout, InvalidAddress if `address` is not the address of a broker, and ValueError for both an
+    address and a descriptor (which is not taken then).
     """
-    return Broker(socket_path(address), check_timeout(timeout))
+    seconds = check_timeout(timeout)
+    if fd is not None:
+        check_no_address(address)
+        return Broker(take_connection(fd), None, seconds)
+    path = socket_path(address)
+    return Broker(_connect(path, seconds), path, seconds)
 
 
 def _connect(path: Path, timeout: float | None) -> socket.socket:
@@ -106,13 +126,13 @@ class Broker(BlockingMethods, Forked):
     because the broker was restarted, the next call connects again.
     """
 
-    def __init__(self, path: Path, timeout: float | None) -> None:
-        """Use `nsbroker.connect`."""
+    def __init__(self, sock: Socket, path: Path | None, timeout: float | None) -> None:
+        """Use `nsbroker.connect`.  Takes `sock`, which is connected to `path` (None: it cannot be connected again)."""
         self._path = path
         self._timeout = timeout
         # The timeout for each step of the current call.
         self._step_timeout = timeout
-        self._transport = Transport(_connect(path, timeout))
+        self._transport = Transport(sock)
         self._lock = threading.Lock()
         super().__init__()
 
@@ -167,19 +187,31 @@ class Broker(BlockingMethods, Forked):
             with self._lock:
                 self._step_timeout = min((limit for limit in (self._timeout, timeout) if limit is not None), default=None)
                 if self._transport.is_over(request):
-                    self._connect_again()
+                    self._connect_again(request)
                 try:
                     replies = self._exchange(request, fds)
                 except CallNotRead:
-                    self._connect_again()
+                    self._connect_again(request)
                     replies = self._exchange(request, fds)
             return requests.finish(request, replies)
         finally:
             close_and_clear(fds)
 
-    def _connect_again(self) -> None:
+    def _connect_again(self, request: requests.Request[T]) -> None:
+        path = require_path(self._path, request)
         self._transport.drop()
-        self._transport.replace(_connect(self._path, self._step_timeout))
+        self._transport.replace(_connect(path, self._step_timeout))
+        self._restrict_again(self._transport.restrictions)
+
+    def _restrict_again(self, restrictions: Sequence[requests.Request[None]]) -> None:
+        """Restrict a new connection, before anything else is sent.  If that fails, the connection is not used."""
+        try:
+            for restriction in list(restrictions):
+                requests.finish(restriction, self._exchange(restriction, []))
+            self._transport.restricted = True
+        except BaseException:
+            self._transport.drop()
+            raise
 
     def _exchange(self, request: requests.Request[T], fds: list[int]) -> Sequence[IncomingReply]:
         transport = self._transport
@@ -194,8 +226,15 @@ class Broker(BlockingMethods, Forked):
             raise
         return replies
 
-    def _open_another(self) -> "Broker":
-        return Broker(self._path, self._timeout)
+    def _open_another(self, request: requests.Request[T]) -> "Broker":
+        path = require_path(self._path, request)
+        another = Broker(_connect(path, self._timeout), path, self._timeout)
+        try:
+            another._restrict_again(self._transport.restrictions)
+        except BaseException:
+            another.close()
+            raise
+        return another
 
     def _send(self, request: requests.Request[T]) -> None:
         timeout, deadline = self._step_timeout, _deadline(self._step_timeout)
@@ -224,6 +263,14 @@ class Broker(BlockingMethods, Forked):
         """Make the child connect again with its first call.  Another thread may have held the lock, so the lock is new."""
         self._lock = threading.Lock()
         self._transport.after_fork()
+
+    def detach(self) -> int:
+        """Give the connection to the caller, as its descriptor, and close the client.  Another process may go on with it.
+
+        The descriptor is close-on-exec and the caller's to close.  Raises ConnectionLost if the connection has ended.
+        """
+        with self._lock:
+            return self._transport.detach()
 
     def close(self) -> None:
         """Close the connection.  Opened handles stay open.  Closing twice does nothing."""

@@ -24,6 +24,7 @@ from nsbroker.errors import (
 )
 from nsbroker.linux.features import features
 from nsbroker.model.description import NamespaceDescription
+from nsbroker.model.device_access import DeviceAccess
 from nsbroker.model.identity import Expectation, NamespaceType
 from nsbroker.model.socket_kind import SocketKind
 from nsbroker.model.target import Target, TargetKind
@@ -32,7 +33,6 @@ from nsbroker.protocol import messages
 from nsbroker.protocol.messages import (
     ContainerDescription,
     CreateRequest,
-    DeviceAccess,
     DeviceDescription,
     ExpectationSpec,
     ExplainReply,
@@ -46,6 +46,7 @@ from nsbroker.protocol.messages import (
     OpenSocketRequest,
     PeerDescription,
     ReleaseRequest,
+    RestrictRequest,
     SocketAddress,
     Status,
     TargetSpec,
@@ -86,6 +87,8 @@ class Request(NamedTuple, Generic[T]):
     """What a rule would have to allow, if that is not `types`; for errors."""
     takes_fds: bool = False
     """Whether the reply may have fds.  If not, fds that arrive are closed."""
+    restricts: bool = False
+    """Whether it restricts the connection.  Then it is made on every further connection of the client, too."""
 
     def what(self) -> str:
         """Return the call in words, for errors."""
@@ -267,6 +270,26 @@ def list_held() -> Request[list[HeldDescription]]:
     return Request(messages.LIST_HELD, service.Nothing(), (), results.held, "list the held namespaces", more=True)
 
 
+def restrict(
+    targets: Iterable[str],
+    namespaces: Iterable[str],
+    sockets: Iterable[str],
+    devices: Iterable[str],
+    create: Iterable[str],
+    hold: Iterable[str],
+) -> Request[None]:
+    """Restrict the connection to these permissions for these targets; "*" means all."""
+    request = RestrictRequest(
+        list(_check_list(targets, "docker:web")),
+        _expand_types(namespaces),
+        list(_check_list(sockets, "inet:stream")),
+        list(_check_list(devices, "null")),
+        _expand_types(create),
+        _expand_types(hold),
+    )
+    return Request(messages.RESTRICT, request, (), lambda _: None, "restrict the connection", restricts=True)
+
+
 def who_am_i() -> Request[PeerDescription]:
     """Ask who the caller is, as the broker sees it."""
     return Request(messages.WHO_AM_I, service.Nothing(), (), lambda replies: results.who(replies).peer, "ask who I am")
@@ -316,6 +339,12 @@ def _parse_types(types: Iterable[str] | None) -> list[NamespaceType] | None:
     return None if types is None else [NamespaceType.parse(text) for text in _check_list(types, "net")]
 
 
+def _expand_types(types: Iterable[str]) -> list[NamespaceType]:
+    """Return the types; "*" stands for all of them, as in rules."""
+    words = list(_check_list(types, "net"))
+    return list(NamespaceType) if "*" in words else list(map(NamespaceType.parse, words))
+
+
 def _check_list(words: Iterable[str], example: str) -> Iterable[str]:
     # A str is iterable, too, and the error would be about its first letter.
     if isinstance(words, str):
@@ -347,7 +376,8 @@ def _reply_error(request: Request[T], reply: IncomingReply) -> NsbrokerError:
         if os.geteuid() == 0 and not features().peer_pidfd:
             return PermissionDenied(request.what(), _ROOT_IS_NOBODY)
         if request.permission:
-            why = f"no rule of the broker's policy lets you have {request.permission} there, or the kernel does not permit it"
+            why = f"no rule of the broker's policy lets you have {request.permission} there, this connection is restricted, or the "
+            why += "kernel does not permit it"
             return PermissionDenied(request.what(), why)
         return PermissionDenied(request.what())
     try:

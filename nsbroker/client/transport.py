@@ -1,11 +1,13 @@
 """The connection of a client: the steps of a call, without waiting.  The client repeats a step until it is done."""
 
 import contextlib
+import errno
+import os
 import select
 import socket
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from nsbroker.client.requests import Request
 from nsbroker.errors import ConnectionFailed, ConnectionLost, InvalidTarget, ProtocolError
@@ -35,6 +37,44 @@ def connect_failed(path: Path, error: OSError) -> ConnectionFailed:
     return ConnectionFailed(f"no broker at {path}: {error.strerror or error}: {hint}")
 
 
+def take_connection(fd: int) -> socket.socket:
+    """Return the socket of `fd`, a connection to the broker.  Takes `fd`, also on error, and sets it close-on-exec.
+
+    Raises ConnectionFailed if it is no connected Unix stream socket.
+    """
+    try:
+        os.set_inheritable(fd, False)
+        sock = socket.socket(fileno=fd)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+        raise ConnectionFailed(f"the descriptor {fd} is no connection to a broker: {error.strerror}") from error
+    try:
+        sock.getpeername()
+        if (sock.family, sock.type) != (socket.AF_UNIX, socket.SOCK_STREAM):
+            raise OSError(errno.EPROTOTYPE, "it is no Unix stream socket")
+    except OSError as error:
+        sock.close()
+        raise ConnectionFailed(f"the descriptor {fd} is no connection to a broker: {error.strerror}") from error
+    return sock
+
+
+def require_path(path: Path | None, request: Request[T]) -> Path:
+    """Return the path at which the client can connect again.  Raises ConnectionLost if it has none."""
+    if path is None:
+        raise ConnectionLost(
+            f"{request.what()}: the connection has ended, is the one of another process, or is needed for other calls, and this "
+            "client was made from a descriptor, so that it cannot connect again: make another client"
+        )
+    return path
+
+
+def check_no_address(address: str | None) -> None:
+    """Check that a caller who gave a descriptor gave no address, too.  Raises ValueError."""
+    if address is not None:
+        raise ValueError(f"connect({address!r}, fd=...): give either an address or a descriptor, not both")
+
+
 def check_timeout(seconds: float | None) -> float | None:
     """Return the timeout that a caller gave.  Raises ValueError if it is not positive."""
     if seconds is not None and not seconds > 0:
@@ -55,10 +95,17 @@ class Transport:
 
     Takes `sock`, and makes it non-blocking: each step does what is possible without waiting.  `arrivals` is a poll object for
     received data.  If a connection has ended, the client replaces it for the next call, until it calls `close`.
+
+    `restrictions` are the calls that restricted the connection.  The client makes them again on each further connection before
+    any other call, and then sets `restricted`.
     """
 
     def __init__(self, sock: socket.socket) -> None:
         self.closed = False
+        self.restrictions: list[Request[None]] = []
+        self.restricted = True
+        # The restriction that is being made for the first time, so that nothing is restricted if the broker refuses it.
+        self._new: Request[None] | None = None
         self._use(sock)
         self._buffer = memoryview(bytearray(MESSAGE_MAX + len(END)))
         self._rest = memoryview(b"")
@@ -83,7 +130,7 @@ class Transport:
         """
         if self.closed:
             raise ConnectionLost(f"{request.what()}: this connection is closed; connect again")
-        if self.sock.fileno() < 0:
+        if self.sock.fileno() < 0 or not self.restricted:
             return True
         if not self.arrivals.poll(0):
             return False
@@ -98,8 +145,9 @@ class Transport:
         return not unexpected
 
     def replace(self, sock: socket.socket) -> None:
-        """Use another connection from now on, after `drop`.  Takes `sock`."""
+        """Use another connection from now on, after `drop`.  Takes `sock`.  It counts as over until `restricted` is set."""
         self._use(sock)
+        self.restricted = False
 
     def start(self, request: Request[T], fds: list[int]) -> None:
         """Begin a call.  Descriptors that arrive with its reply are added to `fds`, and are the caller's to close.
@@ -112,6 +160,11 @@ class Transport:
         except UnicodeEncodeError as error:
             # The text has a lone surrogate: os.fsdecode() returns these for bytes that are not valid UTF-8.
             raise InvalidTarget(f"{error.object[:80]!r} cannot be sent to the broker: it is not UTF-8 text") from error
+        self._new = None
+        if request.restricts and all(request.parameters != before.parameters for before in self.restrictions):
+            # From now on the broker may have carried it out, whether or not the reply arrives.
+            self._new = cast(Request[None], request)
+            self.restrictions.append(self._new)
         self._rest = memoryview(call)
         self._fds = request.fds
         self._incoming = fds
@@ -156,12 +209,19 @@ class Transport:
             if self.closed:
                 raise ConnectionLost(f"{request.what()}: the connection was closed meanwhile")
             if self._send_failed:
+                self._withdraw_restriction()
                 raise CallNotRead(f"{request.what()}: the broker closed the connection before it read the call; try again")
             raise ConnectionLost(
                 f"{request.what()}: the broker closed the connection before it replied (a restart, or an invalid call); try again"
             )
         self._size += count
         self._connection.receive(bytes(self._buffer[:count]), fds if has_fds else [])
+
+    def _withdraw_restriction(self) -> None:
+        """Forget the restriction that is being made, because the broker certainly has not carried it out."""
+        if self._new is not None:
+            self.restrictions.remove(self._new)
+            self._new = None
 
     def _check_lost(self, request: Request[T], error: OSError) -> None:
         """Raise ConnectionLost if `error` is from the kernel.  Return if a signal handler raised it, or for BlockingIOError."""
@@ -195,8 +255,19 @@ class Transport:
                 if self.ready or self.started:
                     raise ProtocolError(f"{request.what()}: the broker sent more than the reply")
                 replies, self._replies = self._replies, []
+                if reply.error is not None:
+                    self._withdraw_restriction()
                 return replies
         return None
+
+    def detach(self) -> int:
+        """Give the connection to the caller, as its descriptor, and close the transport.  Raises ConnectionLost if it has ended."""
+        if self.sock.fileno() < 0:
+            raise ConnectionLost("detach the connection: it has ended, or is closed; connect again")
+        self.closed = True
+        self._connection.close()
+        self._replies = []
+        return self.sock.detach()
 
     def close(self) -> None:
         """Close the connection permanently.  Closing twice does nothing."""

@@ -22,15 +22,23 @@ from nsbroker.errors import Timeout
 Socket = socket.socket
 
 
-def connect(address: str | None = None, *, timeout: float | None = DEFAULT_TIMEOUT) -> AbstractAsyncContextManager["Broker"]:
+def connect(
+    address: str | None = None, *, fd: int | None = None, timeout: float | None = DEFAULT_TIMEOUT
+) -> AbstractAsyncContextManager["Broker"]:
     """Connect to the broker at `address`; by default at $NSBROKER_ADDRESS, or else unix:/run/nsbroker/io.nsbroker.Broker.
+
+    With `fd`, use that descriptor instead: a connection to the broker that this process inherited or received.  It is taken
+    when the context is entered, and set close-on-exec; nobody else may use it any longer.  For the broker, the caller still is
+    the process that connected.  Such a client has only this connection: once it has ended, and in a forked child, calls raise
+    ConnectionLost.
 
     `timeout` is in seconds, for each step: connecting, sending a call, receiving each reply.  A step that takes longer raises
     Timeout and closes the connection.  None means no limit.
 
-    Raises ConnectionFailed, Timeout, and InvalidAddress if `address` is not the address of a broker.
+    Raises ConnectionFailed, Timeout, InvalidAddress if `address` is not the address of a broker, and ValueError for both an
+    address and a descriptor (which is not taken then).
     """
-    return connection(Broker, address, timeout)
+    return connection(Broker, address, fd, timeout)
 
 
 class Broker(AsyncBroker):

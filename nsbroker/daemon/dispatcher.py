@@ -16,7 +16,6 @@ from msgspec import Struct
 from nsbroker.daemon.context import Context
 from nsbroker.daemon.discovery.scanner import Scanner
 from nsbroker.daemon.discovery.views import Views
-from nsbroker.daemon.limits.users import ROOT
 from nsbroker.daemon.methods.call import Caller, PendingReply, Reply, ReplyStream
 from nsbroker.daemon.methods.devices import DeviceMethods
 from nsbroker.daemon.methods.explain import ExplainMethod
@@ -26,6 +25,7 @@ from nsbroker.daemon.methods.list_containers import ListContainersMethod
 from nsbroker.daemon.methods.list_namespaces import ListMethod
 from nsbroker.daemon.methods.open import OpenMethod
 from nsbroker.daemon.methods.open_socket import OpenSocketMethod
+from nsbroker.daemon.methods.restrict import RestrictMethod
 from nsbroker.daemon.methods.service_info import Counts, ServiceMethods
 from nsbroker.daemon.methods.watch import WatchMethod
 from nsbroker.daemon.peer import Peer
@@ -49,6 +49,7 @@ from nsbroker.protocol.messages import (
     OpenRequest,
     OpenSocketRequest,
     ReleaseRequest,
+    RestrictRequest,
     WatchRequest,
 )
 from nsbroker.varlink import service
@@ -91,6 +92,7 @@ class Dispatcher:
             messages.HOLD: _method(HoldRequest, held.hold),
             messages.RELEASE: _method(ReleaseRequest, held.release),
             messages.LIST_HELD: _method(service.Nothing, held.list),
+            messages.RESTRICT: _method(RestrictRequest, RestrictMethod(context).restrict),
             messages.WHO_AM_I: _method(service.Nothing, service_methods.who_am_i),
             messages.GET_STATUS: _method(service.Nothing, service_methods.get_status),
             f"{service.NAME}.GetInfo": _method(service.Nothing, service_methods.get_info),
@@ -125,28 +127,29 @@ class Dispatcher:
         if isinstance(result, AsyncGenerator):
             return self._stream(caller.peer, result)
         if not isinstance(result, Reply):
-            return self._await(caller.peer, result, began)
-        if self._context.audit.is_pending(caller.peer) or (result.is_refusal and not caller.peer.owns(ROOT)):
-            return self._settle(caller.peer, result, began)
+            return self._await(caller, result, began)
+        if self._context.audit.is_pending(caller.peer) or (result.is_refusal and not caller.is_root):
+            return self._settle(caller, result, began)
         self._descriptors += len(result.fds)
         return result
 
-    async def _await(self, peer: Peer, pending: PendingReply, began: float) -> Reply:
+    async def _await(self, caller: Caller, pending: PendingReply, began: float) -> Reply:
         try:
             reply = await pending
         except Exception as error:
             reply = self._refuse(error)
-        return await self._settle(peer, reply, began)
+        return await self._settle(caller, reply, began)
 
-    async def _settle(self, peer: Peer, reply: Reply, began: float) -> Reply:
+    async def _settle(self, caller: Caller, reply: Reply, began: float) -> Reply:
         """Return the reply (taken) to a call that came at `began` (time.monotonic()), after its record has been written.
 
         A refusal is also delayed to the next full tick.  If the record cannot be written, return an error reply instead.
         """
+        peer = caller.peer
         try:
             if self._context.audit.is_pending(peer):
                 await self._context.audit.settle(peer)
-            if reply.is_refusal and not peer.owns(ROOT):
+            if reply.is_refusal and not caller.is_root:
                 await _wait_for_tick(began)
         except BaseException as error:
             reply.close(self._context.users.closer, peer.user)

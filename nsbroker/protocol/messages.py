@@ -1,7 +1,5 @@
 """The messages of io.nsbroker.Broker as Structs.  The .varlink file beside this one defines them; a test compares the two."""
 
-import enum
-import os
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -9,6 +7,7 @@ from msgspec import Meta, Struct, field
 
 from nsbroker.errors import InvalidParameter, InvalidTarget
 from nsbroker.model.description import NamespaceDescription, WatchEvent
+from nsbroker.model.device_access import DeviceAccess
 from nsbroker.model.identity import Expectation, NamespaceType
 from nsbroker.model.socket_kind import SocketFamily, SocketType
 from nsbroker.model.target import PID_MAX, Target, TargetKind
@@ -29,6 +28,7 @@ CREATE = f"{NAME}.Create"
 HOLD = f"{NAME}.Hold"
 RELEASE = f"{NAME}.Release"
 LIST_HELD = f"{NAME}.ListHeld"
+RESTRICT = f"{NAME}.Restrict"
 GET_STATUS = f"{NAME}.GetStatus"
 
 _Pid = Annotated[int, Meta(ge=1, le=PID_MAX)]
@@ -198,19 +198,6 @@ class ListDevicesReply(Struct):
     devices: list[DeviceDescription]
 
 
-class DeviceAccess(enum.StrEnum):
-    """What a device is opened for: reading, writing, or both."""
-
-    READ = "read"
-    WRITE = "write"
-    READ_WRITE = "readWrite"
-
-    @property
-    def flags(self) -> int:
-        """The flags for open(2)."""
-        return {"read": os.O_RDONLY, "write": os.O_WRONLY, "readWrite": os.O_RDWR}[self]
-
-
 class OpenDeviceRequest(Struct, forbid_unknown_fields=True, rename="camel", omit_defaults=True):
     """The parameters of OpenDevice."""
 
@@ -375,6 +362,17 @@ class ListHeldReply(Struct, omit_defaults=True):
     """One reply of ListHeld; the last one is empty."""
 
     held: HeldDescription | None = None
+
+
+class RestrictRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """The parameters of Restrict."""
+
+    targets: list[str]
+    namespaces: list[NamespaceType] | None = None
+    sockets: list[str] | None = None
+    devices: list[str] | None = None
+    create: list[NamespaceType] | None = None
+    hold: list[NamespaceType] | None = None
 
 
 class Status(Struct, rename="camel", omit_defaults=True):

@@ -413,6 +413,12 @@ TABLE: dict[str, list[tuple[str, str]]] = {
         ("client/test_deadlines.py", "test_a_call_to_a_stopped_broker_ends"),
         ("client/test_hostile.py", "test_a_hostile_broker_causes_an_error_of_ours_and_leaks_nothing"),
     ],
+    "46 a restricted connection that wants more": [
+        ("attacks/test_restricted.py", "test_a_restricted_connection_gets_nothing_more_whatever_it_tries"),
+        ("attacks/test_restricted.py", "test_restrictions_without_end_keep_nobody_waiting_and_take_no_memory"),
+        ("daemon/methods/test_restrict.py", "test_a_refusal_is_the_same_for_what_exists_and_what_does_not"),
+        ("client/test_restricted.py", "test_a_connection_that_cannot_be_restricted_again_is_not_used"),
+    ],
 }
 
 

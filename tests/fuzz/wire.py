@@ -53,8 +53,9 @@ _PATIENCE = 5.0
 _MOMENT = 0.3
 _KEY = len("it logged: nsbroker: internal error: RuntimeError: ")
 _FDS_MAX = 253
-# These calls are answered on ticks, or after threads or engines have worked.  They are slow, so only a few are made.
-_SLOW = frozenset(("List", "ListContainers", "Create", "Hold", "OpenSocket", "OpenDevice", "ListDevices"))
+# These calls are answered on ticks, or after threads or engines have worked, or, like Restrict, have later calls refused on ticks.
+# They are slow, so only a few are made.
+_SLOW = frozenset(("List", "ListContainers", "Create", "Hold", "OpenSocket", "OpenDevice", "ListDevices", "Restrict"))
 _SLOW_KINDS = frozenset(("container", "unit", "path", "namespace"))
 _SLOW_SHARE = 0.02
 _STANDARD = "org.varlink.service"
@@ -232,7 +233,9 @@ _target = st.one_of(
 )
 _types = st.lists(st.sampled_from(_TYPES), max_size=3)
 _few = st.sampled_from(("Open", "WhoAmI", "Explain", "GetStatus", "Open", "OpenSocket", "GetInfo", "ListDevices", "OpenDevice"))
-_all = st.sampled_from(("Create", "Hold", "Release", "ListHeld", "List", "ListContainers", "GetInterfaceDescription", "Nothing"))
+_all = st.sampled_from(
+    ("Create", "Hold", "Release", "ListHeld", "List", "ListContainers", "GetInterfaceDescription", "Restrict", "Nothing")
+)
 _call = st.fixed_dictionaries(
     {
         "method": st.one_of(_few, _few, _few, _all),
@@ -268,16 +271,25 @@ def _parameters(call: dict[str, Any], chance: Seed) -> dict[str, Any]:
         case "OpenDevice":
             name = chance.choice(("null", "zero", "../null", "tty"))
             return {"target": target, "name": name, "access": "read", "nonBlocking": chance.random() < 0.5}
+        case "Create" | "Hold" | "Release":
+            return _parameters_of_held(call, target, chance)
+        case "Restrict":
+            targets = chance.choice((["own", "self"], ["name:fuzz", "name:held-?"], ["pid:*", "*"], ["path:/*/x*", "tid:1/1"]))
+            words = {"sockets": chance.choice((["*"], ["inet:stream"])), "devices": chance.choice((["null"], ["x=1:3"]))}
+            return {"targets": targets, "namespaces": call["types"], "create": ["uts"], **words}
+        case "GetInterfaceDescription":
+            return {"interface": chance.choice(("io.nsbroker.Broker", _STANDARD, "a.b"))}
+    return {}
+
+
+def _parameters_of_held(call: dict[str, Any], target: dict[str, Any], chance: Seed) -> dict[str, Any]:
+    match call["method"]:
         case "Create":
             named = {"name": "held-1"} if chance.random() < 0.5 else {}
             return {"types": ["uts"] if chance.random() < 0.9 else call["types"], **named}
         case "Hold":
             return {"target": target, "types": ["net"], "name": chance.choice(("held-1", "held-2", "other"))}
-        case "Release":
-            return {"name": chance.choice(("held-1", "held-2", "other"))}
-        case "GetInterfaceDescription":
-            return {"interface": chance.choice(("io.nsbroker.Broker", _STANDARD, "a.b"))}
-    return {}
+    return {"name": chance.choice(("held-1", "held-2", "other"))}
 
 
 def _piece(call: dict[str, Any], chance: Seed) -> Piece:

@@ -11,6 +11,7 @@ import varlink
 
 from nsbroker.errors import WIRE_ERRORS, BrokerError, InvalidParameter
 from nsbroker.model import description
+from nsbroker.model.device_access import DeviceAccess
 from nsbroker.model.identity import NamespaceType
 from nsbroker.model.socket_kind import SocketFamily, SocketType
 from nsbroker.model.target import Target
@@ -47,7 +48,7 @@ ENUMERATIONS = {
     "WatchEvent": description.WatchEvent,
     "SocketFamily": SocketFamily,
     "SocketType": SocketType,
-    "DeviceAccess": messages.DeviceAccess,
+    "DeviceAccess": DeviceAccess,
 }
 METHODS: dict[str, tuple[Struct, Struct]] = {
     "Open": (messages.OpenRequest, messages.OpenReply),
@@ -63,6 +64,7 @@ METHODS: dict[str, tuple[Struct, Struct]] = {
     "Hold": (messages.HoldRequest, messages.HoldReply),
     "Release": (messages.ReleaseRequest, service.Nothing),
     "ListHeld": (service.Nothing, messages.ListHeldReply),
+    "Restrict": (messages.RestrictRequest, service.Nothing),
     "GetStatus": (service.Nothing, messages.Status),
 }
 STANDARD_METHODS: dict[str, tuple[Struct, Struct]] = {

@@ -10,6 +10,7 @@ failure is recorded.  The peer only gets an error that its rules let it know: an
 sent unchanged to a peer whose rules name the target.  Any other peer gets PermissionDenied, which is the same in all cases.
 """
 
+import contextlib
 import errno
 from collections.abc import Callable, Iterable, Sequence
 
@@ -17,9 +18,10 @@ from nsbroker.daemon.context import Context
 from nsbroker.daemon.methods.call import Caller
 from nsbroker.daemon.policy.grants import Grants, Verdict, names_of
 from nsbroker.daemon.policy.permission import Mark, Permission
+from nsbroker.daemon.policy.scope import Names
 from nsbroker.daemon.targets.pinned import Pinned
 from nsbroker.daemon.targets.resolve import engine_query, resolve, resolve_slowly, takes_time
-from nsbroker.errors import BrokerError, InvalidParameter, PermissionDenied, QuotaExceeded, RecordFailed, TimedOut
+from nsbroker.errors import BrokerError, InvalidParameter, NoSuchTarget, PermissionDenied, QuotaExceeded, RecordFailed, TimedOut
 from nsbroker.model.identity import NamespaceType
 from nsbroker.model.target import TargetKind
 from nsbroker.namespace import Namespace
@@ -101,7 +103,7 @@ class Authorization:
         self._method = method
         self._caller = caller
         # Read once for the whole call: a reload in between must not mix two policies.
-        self.grants: Grants = context.policy.grants(caller.peer)
+        self.grants: Grants = caller.grants(context.policy)
         """The rules that apply to the caller."""
         self._target = spec.to_target()
         self.wanted: Sequence[Permission] | None = wanted
@@ -111,13 +113,23 @@ class Authorization:
         self.details = details
         self.target_text = str(self._target)
         """The target as rules and records name it: as the call names it at first, and once pinned as the thing that was found."""
-        self._names = names_of(self._target) if self._target.kind is TargetKind.CONTAINER else (self.target_text,)
+        self._names = self._names_before_lookup()
         self.verdict = _NO_VERDICT
         self._pidfd: list[int] = []
         self._pinned: Pinned | None = None
         self._opened: list[Namespace] = []
         self._undo: list[Callable[[], object]] = []
         self._finished = False
+
+    def _names_before_lookup(self) -> Names:
+        kind = self._target.kind
+        if kind is TargetKind.CONTAINER:
+            return names_of(self._target)
+        if kind is TargetKind.PID and self._caller.restriction is not None:
+            # A restriction can be for one process, whose number may be another in the caller's PID namespace.
+            with contextlib.suppress(NoSuchTarget):
+                return (f"pid:{self._caller.peer.translate(self._target.pid, self.target_text)}",)
+        return (self.target_text,)
 
     def check_possible(self) -> None:
         """Check that a rule could allow the call, before the target is looked up.  Raises PermissionDenied."""

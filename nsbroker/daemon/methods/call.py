@@ -1,12 +1,17 @@
 """What all methods have in common: the caller, the reply, and checks of common parameters."""
 
 from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from msgspec import Struct
 
 from nsbroker.daemon.limits.connections import ConnectionCharge
+from nsbroker.daemon.limits.users import ROOT
 from nsbroker.daemon.peer import Peer
+from nsbroker.daemon.policy.grants import Grants
+from nsbroker.daemon.policy.restriction import Restriction
+from nsbroker.daemon.policy.rules import Policy
 from nsbroker.errors import ExpectedMore, InvalidParameter
 from nsbroker.linux.ancillary import close_all
 from nsbroker.linux.closing import Closer
@@ -14,11 +19,32 @@ from nsbroker.model.identity import NamespaceType
 from nsbroker.varlink.connection import IncomingCall
 
 
-class Caller(NamedTuple):
-    """The peer that calls, and the charge of its connection."""
+@dataclass(slots=True, eq=False)
+class Caller:
+    """The peer that calls, the charge of its connection, and the restriction of that connection (None: it is unrestricted)."""
 
     peer: Peer
     charge: ConnectionCharge
+    restriction: Restriction | None = None
+    _restricted: tuple[Grants, Restriction, Grants] | None = None
+    """The grants that `grants` returned last, after those and the restriction from which it made them."""
+
+    def grants(self, policy: Policy) -> Grants:
+        """Return what the caller may do: what `policy` allows the peer, within the restriction of the connection.
+
+        Every method takes the rights of its caller from here, so none can forget the restriction.
+        """
+        grants = policy.grants(self.peer)
+        if self.restriction is None:
+            return grants
+        if self._restricted is None or self._restricted[0] is not grants or self._restricted[1] is not self.restriction:
+            self._restricted = (grants, self.restriction, grants.restricted(self.restriction))
+        return self._restricted[2]
+
+    @property
+    def is_root(self) -> bool:
+        """Whether the caller is root, and has not given up rights.  Only root may learn what other users do."""
+        return self.restriction is None and self.peer.owns(ROOT)
 
 
 class Reply(NamedTuple):

@@ -46,7 +46,7 @@ class HeldMethods:
     def create(self, caller: Caller, call: IncomingCall, request: CreateRequest) -> PendingReply:
         """Create namespaces.  With a name, the broker holds them; without one, they exist only as long as the caller uses them."""
         call.take_fds()
-        return self._create(caller, self._context.policy.grants(caller.peer), request)
+        return self._create(caller, caller.grants(self._context.policy), request)
 
     async def _create(self, caller: Caller, grants: Grants, request: CreateRequest) -> Reply:
         peer, name = caller.peer, request.name
@@ -129,12 +129,16 @@ class HeldMethods:
         return Reply(HoldReply(self._held_store.durable))
 
     def release(self, caller: Caller, call: IncomingCall, request: ReleaseRequest) -> Reply:
-        """Release what is held under a name.  Only the user for whom it is held, and root, may do so."""
+        """Release what is held under a name.  Only the user for whom it is held, and root, may do so.
+
+        A restricted connection may release only what it may hold.
+        """
         call.take_fds()
-        grants = self._context.policy.grants(caller.peer)
+        grants = caller.grants(self._context.policy)
         peer, target = caller.peer, f"name:{_validate_name(request.name)}"
         held = self._held_store.find(request.name)
-        if held is not None and (peer.owns(held.uid) or peer.owns(0)):
+        may_release = held is not None and grants.may_release(target, held.namespaces)
+        if held is not None and may_release and (peer.owns(held.uid) or peer.owns(0)):
             self._audit.record(peer, "Release", target, "allowed", namespaces=held.namespaces.values())
             self._held_store.release(request.name)
             return Reply(service.Nothing())
@@ -148,7 +152,7 @@ class HeldMethods:
     def list(self, caller: Caller, call: IncomingCall, request: service.Nothing) -> ReplyStream:
         """List the held namespaces that belong to the caller, or that it may open."""
         check_more(call)
-        return self._stream_held(caller.peer, self._context.policy.grants(caller.peer))
+        return self._stream_held(caller.peer, caller.grants(self._context.policy))
 
     async def _stream_held(self, peer: Peer, grants: Grants) -> ReplyStream:
         self._audit.record(peer, "ListHeld", "name:*", "allowed")
@@ -158,11 +162,12 @@ class HeldMethods:
 
     def _describe(self, held: HeldEntry, peer: Peer, grants: Grants) -> Sequence[HeldDescription]:
         own = peer.owns(held.uid)
-        types = grants.types_of_held(f"name:{held.name}", own=own)
+        name = f"name:{held.name}"
+        types = grants.types_of_held(name, own=own)
         return [
             HeldDescription(held.name, held.uid, ns_type, ns.inode, self._held_store.durable)
             for ns_type, ns in sorted(held.namespaces.items())
-            if own or ns_type in types
+            if ns_type in types or (own and grants.may_release(name, (ns_type,)))
         ]
 
 

@@ -36,7 +36,7 @@ class ListContainersMethod:
     def list(self, caller: Caller, call: IncomingCall, request: service.Nothing) -> ReplyStream:
         """Reply with each container, then with each engine that could not be queried, and with an empty reply at the end."""
         check_more(call)
-        return self._stream_containers(caller.peer, self._context.policy.grants(caller.peer))
+        return self._stream_containers(caller.peer, caller.grants(self._context.policy))
 
     async def _stream_containers(self, peer: Peer, grants: Grants) -> ReplyStream:
         self._context.audit.record(peer, "ListContainers", "container:*", "allowed")

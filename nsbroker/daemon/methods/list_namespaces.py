@@ -28,7 +28,7 @@ class ListMethod:
         if request.target is None:
             check_more(call)
             self._context.audit.record(caller.peer, "List", "*", "allowed", wanted=" ".join(types or ()))
-            return self._stream_list(caller, self._context.policy.grants(caller.peer), types or TYPES, None)
+            return self._stream_list(caller, caller.grants(self._context.policy), types or TYPES, None)
         if not call.more:
             raise ExpectedMore
         authorization = begin(self._context, "List", caller, call, request.target, types, partly=True)

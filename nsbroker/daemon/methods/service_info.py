@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from nsbroker.daemon.context import Context
-from nsbroker.daemon.limits.users import ROOT
 from nsbroker.daemon.methods.call import Caller, Reply
 from nsbroker.daemon.methods.identification import why_unidentified
 from nsbroker.linux.features import features
@@ -52,10 +51,10 @@ class ServiceMethods:
         )
 
     def get_status(self, caller: Caller, call: IncomingCall, request: service.Nothing) -> Reply:
-        """Reply with the broker's status.  Only root gets the numbers that show what other users do."""
+        """Reply with the broker's status.  Only root, unless restricted, gets the numbers that show what others do."""
         call.take_fds()
         context, known, counts = self._context, features(), self._counts()
-        is_root = caller.peer.owns(ROOT)
+        is_root = caller.is_root
         return Reply(
             Status(
                 version=VERSION,

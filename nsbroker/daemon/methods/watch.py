@@ -73,7 +73,9 @@ class WatchMethod:
         first = True
         while True:
             seen, behind = self._detector.number, 0.0
-            view = await self._views.view(caller.peer, self._context.policy.grants(caller.peer), types, quick=True)
+            # The restriction of the connection cannot change meanwhile: a connection's calls are answered one after the other,
+            # and nothing that comes after a Watch is answered.
+            view = await self._views.view(caller.peer, caller.grants(self._context.policy), types, quick=True)
             now = _ids_by_key(view, known)
             # A scan can miss a namespace that is passed from one short-lived process to the next.  It counts as gone only when
             # two scans in a row did not find it.

@@ -4,21 +4,24 @@ A verdict costs the same with a thousand rules as with one: exact names are in a
 that they begin with.
 """
 
-import re
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
-from nsbroker.daemon.policy.permission import Allowance, Permission
+from nsbroker.daemon.policy.permission import Holding, Permission
+from nsbroker.daemon.policy.restriction import UNRESTRICTED, Restriction
+from nsbroker.daemon.policy.scope import NamePatterns, Names, Scope
 from nsbroker.model.identity import NamespaceType
 from nsbroker.model.target import ENGINES, Target, TargetKind
 
-Names = tuple[str, ...]
-"""All targets that name one and the same thing."""
 K = TypeVar("K")
 V = TypeVar("V")
 
+_ALL = frozenset(NamespaceType)
 _CACHE_MAX = 64
+# The grants of a restricted connection serve that connection alone, and there can be many such connections.
+_RESTRICTED_CACHE_MAX = 8
 _CACHED_NAME_MAX = 128
 # The kinds of target that can be a peer's own: processes, and names under which the broker holds namespaces for the peer.
 _OWNABLE = frozenset(("pid", "tid", "self", "name", "container", *ENGINES, "unit"))
@@ -38,44 +41,21 @@ class Verdict(NamedTuple):
     by_name: Sequence[bool] = ()
 
 
-class NamePatterns(NamedTuple):
-    """Names and patterns of targets."""
-
-    exact: frozenset[str] = frozenset()
-    globs: re.Pattern[str] | None = None
-
-    def fits(self, name: str) -> bool:
-        """Return whether one of them fits `name`."""
-        return name in self.exact or (self.globs is not None and self.globs.fullmatch(name) is not None)
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """One rule, compiled."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule(Scope):
+    """One rule, compiled: a scope, and those whom it is for."""
 
     name: str
     everyone: bool
     uids: frozenset[int]
     gids: frozenset[int]
     units: frozenset[str]
-    workloads: "NamePatterns"
+    workloads: NamePatterns
     """The containers for whose processes the rule is."""
-    anything: bool
-    own: bool
-    exact: frozenset[str]
-    globs: re.Pattern[str] | None
-    beginnings: frozenset[str]
-    """The text before the first '*' or '?' of each of its patterns."""
-    kinds: frozenset[str]
     workload_engines: frozenset[str]
     """The engines of `workloads`; `container` stands for all."""
-    allowance: Allowance
     until: float
     """When it ends, in seconds since 1970; infinity for a rule without an end."""
-
-    def fits_target(self, target: str) -> bool:
-        """Return whether one of its names or patterns fits `target`."""
-        return target in self.exact or (self.globs is not None and self.globs.fullmatch(target) is not None)
 
 
 class _Fit(NamedTuple):
@@ -84,9 +64,25 @@ class _Fit(NamedTuple):
 
 
 class Grants:
-    """The rules that fit one peer."""
+    """The rules that fit one peer, within the restriction of a connection if there is one."""
 
-    __slots__ = ("_beginnings", "_container", "_exact", "_fits", "_kinds", "_lengths", "_rules", "_unnamed", "_verdicts", "has_own")
+    __slots__ = (
+        "_anything",
+        "_beginnings",
+        "_cache_max",
+        "_container",
+        "_exact",
+        "_fits",
+        "_kinds",
+        "_lengths",
+        "_restriction",
+        "_rules",
+        "_types",
+        "_unnamed",
+        "_verdicts",
+        "allows_unnamed",
+        "has_own",
+    )
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self._rules = rules
@@ -96,11 +92,29 @@ class Grants:
         self._beginnings = index((text, number) for number, rule in enumerate(rules) for text in rule.beginnings)
         self._lengths = sorted(set(map(len, self._beginnings)))
         self._kinds = frozenset().union(*(rule.kinds for rule in rules))
-        self.has_own = bool(self._unnamed)
-        """Whether a rule allows what is the peer's own."""
+        self._anything = any(rule.anything for rule in rules)
+        self.has_own = self.allows_unnamed = bool(self._unnamed)
+        """Whether a rule allows what is the peer's own, and whether that is enough for targets that have no name."""
+        self._restriction = UNRESTRICTED
+        self._types = _ALL
+        self._cache_max = _CACHE_MAX
+        self._forget()
+
+    def _forget(self) -> None:
         self._fits: dict[Names, list[_Fit]] = {}
         self._verdicts: dict[tuple[Names, tuple[Permission, ...], bool], Verdict] = {}
         self._container: dict[tuple[str, tuple[Permission, ...] | None], bool] = {}
+
+    def restricted(self, restriction: Restriction) -> "Grants":
+        """Return what is left of these grants, which are unrestricted, within `restriction`."""
+        grants = copy.copy(self)
+        grants._restriction = restriction
+        grants._cache_max = _RESTRICTED_CACHE_MAX
+        grants._types = restriction.namespaces()
+        grants.has_own = self.has_own or restriction.has_own()
+        grants.allows_unnamed = self.has_own and restriction.includes((), own=True)
+        grants._forget()
+        return grants
 
     def verdict(self, names: Names, wanted: tuple[Permission, ...], *, own: bool) -> Verdict:
         """Return the verdict on opening `wanted` of the target with these names.
@@ -112,13 +126,16 @@ class Grants:
         key = (names, wanted, own)
         verdict = self._verdicts.get(key)
         if verdict is None:
-            fits = self._find_fits(names)
-            allowing = [[fit for fit in fits if (own or fit.by_name) and fit.rule.allowance.allows(one)] for one in wanted]
+            fits, restriction = self._find_fits(names), self._restriction
+            allowing = [
+                [fit for fit in fits if (own or fit.by_name) and fit.rule.allowance.allows(one)] if restriction.allows(one) else []
+                for one in wanted
+            ]
             rules = [found[0].rule.name if found else None for found in allowing]
             by_name = [any(fit.by_name for fit in found) for found in allowing]
             verdict = Verdict(None not in rules, rules, " ".join(dict.fromkeys(rule for rule in rules if rule)), by_name)
             if _is_short(names):
-                _remember(self._verdicts, key, verdict)
+                self._remember(self._verdicts, key, verdict)
         return verdict
 
     def may_ask(self, target: Target, names: Names, wanted: tuple[Permission, ...] | None) -> bool:
@@ -132,15 +149,18 @@ class Grants:
             if key not in self._container:
                 kinds = {name.partition(":")[0] for name in names}
                 rules = [rule for rule in self._rules if rule.anything or rule.own or not kinds.isdisjoint(rule.kinds)]
-                is_possible = bool(rules) and all(any(rule.allowance.allows(one) for rule in rules) for one in wanted or ())
-                _remember(self._container, key, is_possible)
+                is_possible = bool(rules) and self._restriction.includes_kinds(kinds, own=True)
+                is_possible = is_possible and all(
+                    self._restriction.allows(one) and any(rule.allowance.allows(one) for rule in rules) for one in wanted or ()
+                )
+                self._remember(self._container, key, is_possible)
             return self._container[key]
         return bool(self._find_fits(names)) if wanted is None else self.verdict(names, wanted, own=True).allowed
 
     def types(self, names: Names, *, own: bool) -> frozenset[NamespaceType]:
         """Return the types that may be opened of the target with these names."""
         fits = [fit.rule.allowance.namespaces for fit in self._find_fits(names) if own or fit.by_name]
-        return frozenset().union(*fits)
+        return self._types.intersection(frozenset().union(*fits))
 
     def types_of_held(self, name: str, *, own: bool) -> frozenset[NamespaceType]:
         """Return the types that may be opened of what the broker holds as `name`, such as name:lab.
@@ -152,15 +172,28 @@ class Grants:
 
     def everywhere(self) -> frozenset[NamespaceType]:
         """Return the types that may be opened of any target."""
-        return frozenset().union(*(rule.allowance.namespaces for rule in self._rules if rule.anything))
+        if not self._restriction.is_for_anything():
+            return frozenset()
+        types = (rule.allowance.namespaces for rule in self._rules if rule.anything)
+        return self._types.intersection(frozenset().union(*types))
 
     def has_kind(self, kind: str) -> bool:
-        """Return whether a rule has a pattern for targets of this kind."""
-        return kind in self._kinds
+        """Return whether a rule has a pattern for targets of this kind, or a restriction leaves only such targets."""
+        restriction = self._restriction
+        has_pattern = kind in self._kinds or (self._anything and restriction.has_kind(kind))
+        return has_pattern and restriction.includes_kinds({kind}, own=False)
 
     def may_name(self, engine: str) -> bool:
         """Return whether a rule has a pattern for containers of this engine."""
-        return not self._kinds.isdisjoint((engine, "container")) or any(self._rules[number].anything for number in self._unnamed)
+        kinds = {engine, "container"}
+        return (self._anything or not self._kinds.isdisjoint(kinds)) and self._restriction.includes_kinds(kinds, own=False)
+
+    def may_release(self, name: str, types: Iterable[NamespaceType]) -> bool:
+        """Return whether the peer may release what the broker holds for it as `name`, such as name:lab.
+
+        This takes no rule.  But a restricted connection may release only what it may hold.
+        """
+        return self._restriction.is_named((name,)) and all(map(self._restriction.allows, map(Holding, types)))
 
     def is_named(self, names: Names) -> bool:
         """Return whether a rule names the target, so that the peer may learn whether it exists."""
@@ -168,7 +201,7 @@ class Grants:
 
     def is_named_exactly(self, name: str) -> bool:
         """Return whether a rule has this exact name or is for anything.  A pattern that fits the name is not enough."""
-        return name in self._exact or any(self._rules[number].anything for number in self._unnamed)
+        return (self._anything or name in self._exact) and self._restriction.is_named_exactly(name)
 
     def _find_fits(self, names: Names) -> list[_Fit]:
         fits = self._fits.get(names)
@@ -176,21 +209,29 @@ class Grants:
             return fits
         # A target without any names is a container of a user's rootless engine.
         may_be_own = not names or names[0].partition(":")[0] in _OWNABLE
-        candidates = {*self._unnamed, *(number for name in names for number in self._candidates(name))}
-        fits = [
-            _Fit(rule, named)
-            for rule in map(self._rules.__getitem__, sorted(candidates))
-            if (named := rule.anything or any(map(rule.fits_target, names))) or (rule.own and may_be_own)
-        ]
+        fits = list(self._fits_of_rules(names, may_be_own)) if self._restriction.includes(names, own=may_be_own) else []
         if _is_short(names):
-            _remember(self._fits, names, fits)
+            self._remember(self._fits, names, fits)
         return fits
+
+    def _fits_of_rules(self, names: Names, may_be_own: bool) -> Iterator[_Fit]:
+        within = self._restriction.is_named(names)
+        for number in sorted({*self._unnamed, *(number for name in names for number in self._candidates(name))}):
+            rule = self._rules[number]
+            if (named := rule.is_named(names)) or (rule.own and may_be_own):
+                yield _Fit(rule, named and within)
 
     def _candidates(self, name: str) -> Iterator[int]:
         """Yield the numbers of the rules that may have this name, or a pattern for it."""
         yield from self._exact.get(name, ())
         for length in self._lengths:
             yield from self._beginnings.get(name[:length], ())
+
+    def _remember(self, cache: dict[K, V], key: K, value: V) -> None:
+        # Keys have text from clients (but no long names), so the cache must not grow with what clients make up.
+        if len(cache) >= self._cache_max:
+            cache.clear()
+        cache[key] = value
 
 
 def index(entries: Iterable[tuple[K, int]]) -> dict[K, list[int]]:
@@ -211,10 +252,3 @@ def names_of(target: Target) -> Names:
 
 def _is_short(names: Names) -> bool:
     return all(len(name) <= _CACHED_NAME_MAX for name in names)
-
-
-def _remember(cache: dict[K, V], key: K, value: V) -> None:
-    # Keys have text from clients (but no long names), so the cache must not grow with what clients make up.
-    if len(cache) >= _CACHE_MAX:
-        cache.clear()
-    cache[key] = value

@@ -42,7 +42,9 @@ SOME_DEVICE = Device("")
 """Stands for any device at all.  It is what a peer needs in order to list the devices."""
 
 
-class Creation(NamedTuple):
+# Creation and Holding are no tuples: these would be equal for the same type, and verdicts are remembered by what was wanted.
+@dataclass(frozen=True, slots=True)
+class Creation:
     """The creation of a namespace."""
 
     type: NamespaceType
@@ -51,7 +53,8 @@ class Creation(NamedTuple):
         return f"create {self.type}"
 
 
-class Holding(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Holding:
     """The holding of a namespace: the broker keeps it alive under a name."""
 
     type: NamespaceType
@@ -101,7 +104,7 @@ def is_device_name(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What one rule allows."""
+    """What one scope allows, such as a rule."""
 
     namespaces: frozenset[NamespaceType]
     sockets: frozenset[SocketKind]
@@ -122,12 +125,10 @@ class Allowance:
         hold: Iterable[str] = (),
         marks: Iterable[str] = (),
     ) -> Self:
-        """Parse what a rule allows, with `*` for all.  Raises ConfigurationError, InvalidType."""
+        """Parse what is allowed, with `*` for all.  Raises ConfigurationError, InvalidType."""
         kinds, nodes = set(sockets), set(devices)
         types, new, held = map(_parse_types, (namespaces, create, hold))
         ranges = tuple(map(_parse_marks, marks))
-        if not (types or kinds or nodes or new or held or ranges):
-            raise ConfigurationError("it allows nothing: give it namespaces, sockets, marks, devices, create or hold")
         return cls(
             types,
             frozenset(map(_parse_socket, kinds - {"*"})),

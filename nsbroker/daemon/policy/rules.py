@@ -1,8 +1,6 @@
 """The policy: what each peer may do.  The rules are compiled once, and consulted on every call.
 
-Everything is denied by default, and rules only allow.  A rule's pattern is a target in which `*` stands for any characters but
-'/', and `?` for one such character.  Two patterns are words: `own` (what is the peer's own, such as a process whose uids are
-all the peer's) and `*` (anything).
+Everything is denied by default, and rules only allow.
 """
 
 import grp
@@ -15,11 +13,12 @@ from dataclasses import dataclass
 
 from nsbroker.daemon.configuration import Configuration, RuleText, SourcedRule
 from nsbroker.daemon.peer import NO_PEER_PIDFD, Peer
-from nsbroker.daemon.policy.grants import Grants, NamePatterns, Rule, index
+from nsbroker.daemon.policy.grants import Grants, Rule, index
 from nsbroker.daemon.policy.permission import Allowance
+from nsbroker.daemon.policy.scope import NamePatterns
 from nsbroker.errors import ConfigurationError, InvalidTarget, InvalidType
 from nsbroker.linux.features import features
-from nsbroker.model.target import ENGINES, KINDS, UNIT_SUFFIXES, Target
+from nsbroker.model.target import ENGINES, UNIT_SUFFIXES
 
 # What `who` can name beside users, groups and units: containers.
 _WORKLOAD_KINDS = ("container", *ENGINES)
@@ -132,25 +131,20 @@ class Policy:
             )
         if not text.who or not text.targets:
             raise ConfigurationError("it fits nothing: give `who` and `targets` at least one entry each")
+        if not (text.namespaces or text.sockets or text.marks or text.devices or text.create or text.hold):
+            raise ConfigurationError("it allows nothing: give it namespaces, sockets, marks, devices, create or hold")
         allowance = Allowance.parse(text.namespaces, text.sockets, text.devices, text.create, text.hold, text.marks)
         who = self._compile_who(text, place)
-        patterns = [pattern for pattern in text.targets if pattern not in ("*", "own")]
-        targets = _compile_patterns(patterns)
-        return Rule(
+        return Rule.parse(
+            text.targets,
+            allowance,
             name=text.name,
             everyone=who.everyone,
             uids=frozenset(who.uids),
             gids=frozenset(who.gids),
             units=frozenset(who.units),
-            workloads=_compile_patterns(who.workloads),
-            anything="*" in text.targets,
-            own="own" in text.targets,
-            exact=targets.exact,
-            globs=targets.globs,
-            beginnings=frozenset(re.split(r"[*?]", pattern, maxsplit=1)[0] for pattern in patterns if _is_glob(pattern)),
-            kinds=frozenset(pattern.partition(":")[0] for pattern in patterns),
+            workloads=NamePatterns.parse(who.workloads),
             workload_engines=frozenset(pattern.partition(":")[0] for pattern in who.workloads),
-            allowance=allowance,
             until=_compile_until(text),
         )
 
@@ -199,17 +193,6 @@ def _append(found: list[int], number: int | None) -> bool:
     return number is not None
 
 
-def _is_glob(pattern: str) -> bool:
-    return "*" in pattern or "?" in pattern
-
-
-def _compile_patterns(patterns: Sequence[str]) -> NamePatterns:
-    """Compile targets and patterns.  Raises InvalidTarget."""
-    globs = [pattern for pattern in patterns if _is_glob(pattern)]
-    exact = frozenset(str(Target.parse(pattern)) for pattern in patterns if not _is_glob(pattern))
-    return NamePatterns(exact, re.compile("|".join(map(_compile_pattern, globs))) if globs else None)
-
-
 def _compile_until(text: RuleText) -> float:
     if text.until is None:
         return math.inf
@@ -230,20 +213,3 @@ def _find_gid(name: str) -> int | None:
         return int(name) if name.isascii() and name.isdigit() else grp.getgrnam(name).gr_gid
     except (KeyError, ValueError):
         return None
-
-
-def _compile_pattern(pattern: str) -> str:
-    """Return the regular expression for a pattern with '*' or '?'.  Raises InvalidTarget."""
-    kind, colon, _ = pattern.partition(":")
-    if not colon or kind not in KINDS:
-        raise InvalidTarget(f"targets: {pattern!r} is no pattern: write 'own', '*', or a target with '*' in it, such as name:web-*")
-    first, *rest = (_escape(piece) for piece in re.split(r"\*+", pattern))
-    if not rest:
-        return first
-    # What follows a '*' is looked for once, from the left.  The atomic group keeps its first place, so the time is linear.  Only
-    # the last piece must be at the end of the text.
-    return first + "".join(f"(?>[^/]*?{piece})" for piece in rest[:-1]) + f"[^/]*{rest[-1]}"
-
-
-def _escape(piece: str) -> str:
-    return "".join("[^/]" if character == "?" else re.escape(character) for character in piece)

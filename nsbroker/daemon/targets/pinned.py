@@ -6,7 +6,7 @@ from typing import Protocol
 
 from nsbroker.daemon.engines.container import Container
 from nsbroker.daemon.peer import Peer
-from nsbroker.daemon.policy.grants import Names
+from nsbroker.daemon.policy.scope import Names
 from nsbroker.daemon.targets.held_store import HeldEntry
 from nsbroker.errors import (
     BrokerError,

@@ -35,7 +35,7 @@ _DEADLINE = 5.0
 
 def engine_query(grants: Grants, peer: Peer) -> EngineQuery:
     """Return the query to engines on behalf of `peer`, who has `grants`."""
-    with_rootless = not peer.anonymous and grants.has_own
+    with_rootless = not peer.anonymous and grants.allows_unnamed
     return EngineQuery(
         peer.user, peer.uid, peer.gid, with_rootless, grants.may_name, lambda container: grants.is_named(container.rule_names())
     )

@@ -91,8 +91,8 @@ def test_at_the_moment_when_a_rule_ends_calls_are_refused_a_watch_narrows_and_it
                 for event in events:
                     if event.namespace is not None and event.namespace.inode == inode:
                         outcome.append(event.event)
-                    if event.event is WatchEvent.GONE:
-                        break
+                        if event.event is WatchEvent.GONE:
+                            break
             try:
                 broker.open(f"pid:{sleeper.pid}", "net").close()
             except (PermissionDenied, NoSuchTarget) as error:

@@ -1,0 +1,67 @@
+"""Give a plugin one right only: to open the network namespace of one container.
+
+    python3 examples/plugin_sandbox.py docker:web
+
+This program connects to the broker, gives up all other rights of the connection, and starts a plugin with nothing but that
+connection: a process that can gain no privileges, as another user if this program is root.  The broker takes the plugin's calls
+for those of this program, so its user needs a rule with namespaces = ["net"].
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+import nsbroker
+
+NOBODY = 65534
+
+
+def start_plugin(target: str) -> int:
+    """Run the plugin with a restricted connection, and return its exit code.  Raises the errors of `nsbroker.errors`."""
+    with nsbroker.connect() as broker:
+        broker.restrict([target], namespaces=["net"])
+        fd = broker.detach()
+    try:
+        user = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"] if os.geteuid() == 0 else []
+        command = ["setpriv", "--no-new-privs", *user, sys.executable, __file__, "--plugin", str(fd), target]
+        return subprocess.run(command, env={}, pass_fds=[fd], check=False).returncode  # noqa: S603 - no shell
+    finally:
+        os.close(fd)
+
+
+def plugin(fd: int, target: str) -> None:
+    """Open what is allowed, and try to get more."""
+    with nsbroker.connect(fd=fd) as broker:
+        with broker.open(target, "net") as network:
+            print(f"opened {network.id} of {target}")
+        # This cannot give anything back.
+        broker.restrict(["*"], namespaces=["*"], sockets=["*"])
+        attempts: dict[str, Callable[[], object]] = {
+            f"the net namespace of process {os.getppid()}": lambda: broker.open(f"pid:{os.getppid()}", "net"),
+            f"the mnt namespace of {target}": lambda: broker.open(target, "mnt"),
+            f"a socket in {target}": lambda: broker.socket(target),
+            "a new namespace": lambda: broker.create(["net"]),
+        }
+        for what, attempt in attempts.items():
+            try:
+                attempt()
+            except nsbroker.errors.PermissionDenied:
+                print(f"refused: {what}")
+            else:
+                raise SystemExit(f"got {what}")
+
+
+def main(*arguments: str) -> None:
+    """Start the plugin, or be it."""
+    try:
+        if arguments[0] == "--plugin":
+            plugin(int(arguments[1]), arguments[2])
+        else:
+            raise SystemExit(start_plugin(arguments[0]))
+    except nsbroker.NsbrokerError as error:
+        raise SystemExit(f"cannot open the namespace: {error}") from error
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

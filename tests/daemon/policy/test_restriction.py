@@ -1,0 +1,149 @@
+"""A restriction leaves exactly what the policy and each of its scopes allow by themselves."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nsbroker.daemon.policy.grants import Grants, Rule, names_of
+from nsbroker.daemon.policy.permission import Allowance, Creation, Device, DeviceNumber, Holding, Permission
+from nsbroker.daemon.policy.restriction import UNRESTRICTED, Restriction
+from nsbroker.daemon.policy.scope import Scope
+from nsbroker.errors import QuotaExceeded
+from nsbroker.model.identity import NamespaceType
+from nsbroker.model.socket_kind import SocketKind
+from nsbroker.model.target import Target
+
+PATTERNS = ("*", "own", "self", "pid:1", "pid:*", "name:a", "name:?", "docker:web", "container:*", "net:[40*]", "unit:*")
+TARGETS = ("self", "pid:1", "pid:2", "name:a", "name:bb", "docker:web", "podman:web", "net:[4026531840]", "unit:a.service")
+WANTED: tuple[Permission, ...] = (
+    NamespaceType.NET,
+    NamespaceType.UTS,
+    SocketKind.parse("inet:stream"),
+    Device("null", DeviceNumber(1, 3)),
+    Device("x", DeviceNumber(240, 0)),
+    Creation(NamespaceType.NET),
+    Holding(NamespaceType.NET),
+)
+
+
+def narrow(targets: list[str], **permissions: list[str]) -> dict[str, Any]:
+    """A scope, written as a rule is."""
+    keys = ("namespaces", "sockets", "devices", "create", "hold")
+    return {"targets": targets, **{key: permissions.get(key, []) for key in keys}}
+
+
+_scope = st.builds(
+    narrow,
+    st.lists(st.sampled_from(PATTERNS), max_size=3),
+    namespaces=st.lists(st.sampled_from(("net", "uts", "*")), max_size=2),
+    sockets=st.sampled_from(([], ["*"], ["inet:stream"], ["inet:dgram"])),
+    devices=st.sampled_from(([], ["*"], ["null"], ["x=240:0"], ["x=240:1"])),
+    create=st.sampled_from(([], ["net"])),
+    hold=st.sampled_from(([], ["net"], ["uts"])),
+)
+
+
+def scope(text: dict[str, Any]) -> Scope:
+    return Scope.parse(text["targets"], Allowance.parse(*(text[key] for key in list(text)[1:])))
+
+
+def grants(*texts: dict[str, Any]) -> Grants:
+    """The grants of rules for everyone."""
+    return Grants(
+        [
+            Rule.parse(
+                text["targets"],
+                scope(text).allowance,
+                name=f"r{number}",
+                everyone=True,
+                uids=frozenset(),
+                gids=frozenset(),
+                units=frozenset(),
+            )
+            for number, text in enumerate(texts)
+        ]
+    )
+
+
+def restriction(*texts: dict[str, Any]) -> Restriction:
+    found = UNRESTRICTED
+    for text in texts:
+        found = found.narrow(scope(text), " ".join(text["targets"]))
+    return found
+
+
+@settings(max_examples=100)
+@given(st.lists(_scope, min_size=1, max_size=3), st.lists(_scope, min_size=1, max_size=3))
+def test_a_verdict_is_that_of_the_policy_and_of_each_scope(rules: list[dict[str, Any]], scopes: list[dict[str, Any]]) -> None:
+    base = grants(*rules)
+    left = base.restricted(restriction(*scopes))
+    parts = [base, *map(grants, scopes)]
+    for text in TARGETS:
+        target = Target.parse(text)
+        names = names_of(target)
+        for own in (False, True):
+            for wanted in WANTED:
+                found = left.verdict(names, (wanted,), own=own)
+                assert found.allowed is all(part.verdict(names, (wanted,), own=own).allowed for part in parts)
+                assert not found.by_name[0] or left.is_named(names)
+                if found.allowed:
+                    assert left.may_ask(target, names, (wanted,))
+            assert left.types(names, own=own) == frozenset.intersection(*(part.types(names, own=own) for part in parts))
+        assert left.is_named(names) is all(part.is_named(names) for part in parts)
+        assert left.is_named_exactly(text) is all(part.is_named_exactly(text) for part in parts)
+        if left.types(names, own=False):
+            # List and Watch look only at kinds for which this is so.
+            assert left.everywhere() or left.has_kind(text.partition(":")[0]) or any(map(left.may_name, names_kinds(names)))
+        if left.types(names, own=True):
+            assert left.has_own or left.types(names, own=False)
+    assert left.everywhere() == frozenset.intersection(*(part.everywhere() for part in parts))
+
+
+def names_kinds(names: tuple[str, ...]) -> list[str]:
+    return [name.partition(":")[0] for name in names]
+
+
+@given(st.lists(_scope, min_size=1, max_size=2), _scope, _scope)
+def test_a_further_scope_never_gives_anything_back(
+    rules: list[dict[str, Any]], first: dict[str, Any], second: dict[str, Any]
+) -> None:
+    base = grants(*rules)
+    before, after = base.restricted(restriction(first)), base.restricted(restriction(first, second))
+    for text in TARGETS:
+        names = names_of(Target.parse(text))
+        for own in (False, True):
+            assert after.types(names, own=own) <= before.types(names, own=own) <= base.types(names, own=own)
+            assert after.types_of_held(text, own=own) <= before.types_of_held(text, own=own)
+        assert before.is_named(names) or not after.is_named(names)
+        assert before.may_release(text, [NamespaceType.NET]) or not after.may_release(text, [NamespaceType.NET])
+
+
+def test_a_target_without_a_name_is_left_only_by_own_or_anything() -> None:
+    base = grants(narrow(["own"], namespaces=["net"]))
+    assert base.allows_unnamed
+    assert base.restricted(restriction(narrow(["own"], namespaces=["net"]))).allows_unnamed
+    assert base.restricted(restriction(narrow(["*"], namespaces=["net"]))).allows_unnamed
+    named = base.restricted(restriction(narrow(["podman:web"], namespaces=["net"])))
+    assert not named.allows_unnamed
+    assert not named.types((), own=True)
+
+
+def test_what_remains_is_described_for_the_record() -> None:
+    both = restriction(
+        narrow(["name:*", "own"], namespaces=["*"], sockets=["*"], devices=["null", "kvm"], create=["net"]),
+        narrow(["name:a"], namespaces=["net", "uts"], sockets=["inet:stream"], devices=["*"], hold=["net"]),
+    )
+    assert both.targets_text() == "name:* own & name:a"
+    assert both.permissions_text() == "namespaces net uts, sockets inet:stream, devices kvm null"
+    everything = restriction(narrow(["*"], namespaces=["*"], sockets=["*"], devices=["*"], create=["net"], hold=["*"]))
+    assert everything.permissions_text() == "namespaces *, sockets *, devices *, create net, hold *"
+    assert restriction(narrow([])).permissions_text() == "nothing"
+
+
+def test_a_scope_that_is_already_there_counts_once_and_others_are_limited() -> None:
+    found = restriction(*[narrow([f"name:{number}"], namespaces=["net"]) for number in range(4)])
+    assert found.narrow(scope(narrow(["name:3"], namespaces=["net"])), "name:3") is found
+    with pytest.raises(QuotaExceeded, match="restrictions of one connection"):
+        found.narrow(scope(narrow(["name:4"], namespaces=["net"])), "name:4")
