@@ -14,6 +14,7 @@ The packages and modules, lowest layer first.  Each imports only from those abov
     varlink/     the varlink protocol, without I/O
     protocol/    the varlink interface io.nsbroker.Broker: its definition, its messages, the broker's address
     client/      the clients of the broker: blocking, trio, asyncio
+    via/         running a program whose sockets are made inside a target: blocking, trio
     daemon/      the broker
     cli/         the command `nsbroker`
 

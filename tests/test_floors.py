@@ -22,6 +22,7 @@ FLOORS = {
         {"conduit", "varlink"},
         {"protocol"},
         {"client"},
+        {"via"},
         {"daemon"},
         {"cli"},
         {"__main__"},
@@ -62,6 +63,9 @@ FLOORS = {
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 FOLDERS = sorted(path.parent for path in PACKAGE.rglob("__init__.py"))
 TESTED_ELSEWHERE: dict[str, tuple[str, str]] = {
+    "cli/commands/via": ("via/test_programs.py", "whole programs run under it"),
+    "linux/seccomp_filter": ("linux/test_seccomp.py", "the filter is tested by system calls that it traps"),
+    "via/launch": ("via/test_programs.py", "whole programs run under it"),
     "daemon/policy/scope": ("daemon/policy/test_restriction.py", "rules and restrictions are scopes, and their tests test it"),
     "model/device_access": ("daemon/methods/test_devices.py", "flags that the method honours or refuses"),
     "conduit/async_conduit": ("conduit/test_conduit.py", "what the conduits of trio and asyncio share, tested with both"),

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import pickle
+import platform
 import signal
 import socket
 import struct
@@ -34,6 +35,8 @@ BOB = 4002
 _PR_SET_DUMPABLE = 4
 SLOWNESS = float(os.environ.get("NSBROKER_SLOWNESS", "1"))
 """How many times slower than usual this machine is.  `tests/kernels/boot` sets it."""
+LINUX = tuple(int(number) for number in platform.release().replace("-", ".").split(".")[:2])
+"""The version of the running kernel: its first two numbers."""
 
 _PATIENCE = 10.0 * SLOWNESS
 _SERVE_BY_NUMBER = Path(__file__).parent / "serve_by_number.py"

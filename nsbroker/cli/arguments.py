@@ -35,9 +35,9 @@ def add_types(parser: argparse.ArgumentParser, default: str) -> None:
     )
 
 
-def set_usage_of_command(parser: argparse.ArgumentParser) -> None:
+def set_usage_of_command(parser: argparse.ArgumentParser, options: str = "[--type T]... [--timeout SECONDS]") -> None:
     """Show `-- COMMAND` in the usage text.  `main` removes that part before argparse sees the command line."""
-    parser.usage = f"{parser.prog} TARGET [--type T]... [--timeout SECONDS] -- COMMAND [ARGUMENT]..."
+    parser.usage = f"{parser.prog} TARGET {options} -- COMMAND [ARGUMENT]..."
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:

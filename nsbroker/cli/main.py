@@ -17,7 +17,7 @@ _INTERRUPTED = 130
 
 GROUPS = {
     "use namespaces": ("show", "open", "exec"),
-    "sockets and devices": ("forward", "connect", "devices"),
+    "sockets and devices": ("via", "forward", "connect", "devices"),
     "look around": ("ls", "tree", "watch", "map", "containers"),
     "hold namespaces": ("create", "hold", "release", "list-held"),
     "rights": ("whoami", "explain", "grant", "grants", "revoke"),
@@ -29,7 +29,7 @@ COMMANDS = tuple(name for names in GROUPS.values() for name in names)
 _ALIASES = {"ps": "containers"}
 # Words that no longer work: the error message names the command that replaces them.
 _RENAMED = {"run": "exec", "held": "list-held", "check": "check-config"}
-_WITH_COMMAND = ("open", "exec")
+_WITH_COMMAND = ("open", "exec", "via")
 
 _DESCRIPTION = "Open Linux namespaces without being root.  The broker opens them for you if its policy allows it."
 
@@ -45,7 +45,7 @@ targets:
 examples:
   nsbroker containers                           list the containers that you may open
   nsbroker show container:web                   show a container's namespaces (write its name, or how its id begins)
-  nsbroker open name:blue -- sh -c 'readlink /proc/self/fd/3'
+  nsbroker via container:web -- curl http://127.0.0.1:8080/
   nsbroker forward container:web 8080:80        forward local port 8080 to port 80 on the container's loopback
   nsbroker explain pid:4711                     show which rule allows what
 
@@ -53,7 +53,7 @@ engines: {", ".join(ENGINES)}
 
 The address of the broker is $NSBROKER_ADDRESS, or unix:/run/nsbroker/io.nsbroker.Broker.
 Exit codes: 0 success; 1 refused or failed; 2 wrong usage; 130 interrupted (0 for serve, watch and forward);
-open and exec: the exit code of the command that they run."""
+open, exec and via: the exit code of the command that they run."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -149,7 +149,7 @@ def _run(given: list[str]) -> int:
         top.error(
             "COMMAND is missing: write it after `--`"
             if options.runs_command
-            else f"`--` can only be used with {' and '.join(_WITH_COMMAND)}"
+            else f"`--` can only be used with {', '.join(_WITH_COMMAND)}"
         )
     if options.command and not options.command[0]:
         top.error("COMMAND is empty: write the name of a program after `--`")

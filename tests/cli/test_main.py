@@ -18,7 +18,7 @@ from tests.world import Daemon, run_command
 
 
 def test_a_second_double_dash_is_passed_to_the_command(daemon: Daemon) -> None:
-    for name in ("open", "exec"):
+    for name in ("open", "exec", "via"):
         assert run_command(name, "self", "--", "echo", "a", "--", "b", address=daemon.address).stdout == "a -- b\n"
     assert run_command("whoami", "--", "x", address=daemon.address).returncode == 2
 

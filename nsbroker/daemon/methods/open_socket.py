@@ -12,7 +12,6 @@ import ipaddress
 import os
 import socket
 import struct
-from collections.abc import Mapping
 from typing import NamedTuple, cast
 
 import trio
@@ -31,6 +30,7 @@ from nsbroker.linux.capabilities import CAP_NET_ADMIN, CAP_NET_BIND_SERVICE, CAP
 from nsbroker.linux.credentials import set_groups
 from nsbroker.linux.socket_options import network_namespace
 from nsbroker.model.identity import format_id
+from nsbroker.model.socket_failure import REASONS
 from nsbroker.model.socket_kind import SocketFamily, SocketKind, SocketType
 from nsbroker.namespace import Namespace
 from nsbroker.protocol.messages import OpenSocketReply, OpenSocketRequest, SocketAddress
@@ -40,13 +40,6 @@ from nsbroker.varlink.connection import IncomingCall
 _VISITS_MAX = 32
 _PORT_MAX = 65535
 _PROTOCOL_MAX = 2**31 - 1
-_REASONS: Mapping[int, str] = {
-    errno.EAFNOSUPPORT: "this kernel has no sockets of that family",
-    errno.ESOCKTNOSUPPORT: "this kernel has no sockets of that type in that family",
-    errno.EPROTONOSUPPORT: "the family has no such protocol for that type",
-    errno.EADDRINUSE: "something else is bound to that address and port",
-    errno.EADDRNOTAVAIL: "no interface inside has that address",
-}
 
 
 class _WantedSocket(NamedTuple):
@@ -111,7 +104,7 @@ class OpenSocketMethod:
             Audit.say(f"internal error: {error}")
             sock = cast(socket.socket, error.result)
         except OSError as error:
-            raise SocketFailed(pinned.target, str(wanted.kind), reason_of(error, _REASONS)) from error
+            raise SocketFailed(pinned.target, str(wanted.kind), reason_of(error, REASONS)) from error
         try:
             _check_socket(sock, ns, maker)
         except BaseException:

@@ -1,5 +1,6 @@
 """A restriction leaves exactly what the policy and each of its scopes allow by themselves."""
 
+import math
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from nsbroker.daemon.policy.grants import Grants, Rule, names_of
 from nsbroker.daemon.policy.permission import Allowance, Creation, Device, DeviceNumber, Holding, Permission
 from nsbroker.daemon.policy.restriction import UNRESTRICTED, Restriction
-from nsbroker.daemon.policy.scope import Scope
+from nsbroker.daemon.policy.scope import NamePatterns, Scope
 from nsbroker.errors import QuotaExceeded
 from nsbroker.model.identity import NamespaceType
 from nsbroker.model.socket_kind import SocketKind
@@ -61,6 +62,9 @@ def grants(*texts: dict[str, Any]) -> Grants:
                 uids=frozenset(),
                 gids=frozenset(),
                 units=frozenset(),
+                workloads=NamePatterns(),
+                workload_engines=frozenset(),
+                until=math.inf,
             )
             for number, text in enumerate(texts)
         ]

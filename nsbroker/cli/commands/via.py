@@ -1,0 +1,108 @@
+"""`nsbroker via`."""
+
+import argparse
+import errno
+import os
+import shutil
+import signal
+import stat
+
+from nsbroker.cli import arguments, connection, terminal
+from nsbroker.errors import NsbrokerError
+from nsbroker.via import Popen
+
+HELP = """\
+Run a command with its sockets made inside a target's network.
+
+Any program works, unmodified and without privilege: its socket(2) calls are answered with sockets that the broker makes inside.
+This is a convenience, not a sandbox.  Only sockets are made inside: /proc/net and /sys/class/net stay the host's, and names are
+looked up as the host's configuration says.  It ends when the last process of the command has ended, with the exit code of the
+command (127: not found, 126: not executable, 128 + N: ended by signal N)."""
+EXAMPLE = "nsbroker via container:web -- curl http://127.0.0.1:8080/"
+
+_NOT_FOUND = 127
+_NOT_EXECUTABLE = 126
+_SIGNALS = {
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTERM,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGWINCH,
+    signal.SIGCHLD,
+}
+_SI_KERNEL = 0x80  # include/uapi/asm-generic/siginfo.h
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add its arguments."""
+    arguments.add_target(parser)
+    connection.add_timeout(parser)
+    arguments.set_usage_of_command(parser, "[--timeout SECONDS]")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command and supervise its processes until the last one has ended."""
+    target, command = arguments.target(options), options.command
+    path = command[0] if "/" in command[0] else shutil.which(command[0], os.F_OK)
+    if path is None or not os.path.exists(path):
+        return _cannot_run(command[0], FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
+    _report_lost_privilege(command[0], path)
+    # A shell can leave SIGCHLD ignored, and then no child could be waited for.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        # All descriptors of ours are close-on-exec.  The command inherits the others, as it would from a shell.
+        with Popen(
+            command,
+            target,
+            broker_timeout=options.timeout,
+            close_fds=False,
+            preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, mask),
+        ) as process:
+            code = _wait(process)
+    except OSError as error:
+        if isinstance(error, NsbrokerError):
+            raise
+        return _cannot_run(command[0], error)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    # Processes that the command has left behind still need their sockets.  A signal ends this now.
+    process.join()
+    return code if code >= 0 else 128 - code
+
+
+def _cannot_run(name: str, error: OSError) -> int:
+    terminal.print_message(f"cannot run {name!r}: {error.strerror or error}")
+    return _NOT_FOUND if isinstance(error, FileNotFoundError) else _NOT_EXECUTABLE
+
+
+def _wait(process: Popen) -> int:
+    """Wait until the command ends, and return its code as subprocess does.  Pass on signals that other processes send to us.
+
+    The signals of the terminal, which the kernel sends, reach the command without us, because it is in the same process group.
+    """
+    while process.poll() is None:
+        info = signal.sigwaitinfo(_SIGNALS)
+        if info.si_signo != signal.SIGCHLD and info.si_code != _SI_KERNEL:
+            process.send_signal(info.si_signo)
+    return int(process.returncode)
+
+
+def _report_lost_privilege(name: str, path: str) -> None:
+    """Say that a program runs without the privilege that its file would give it: the kernel requires that of filtered programs."""
+    if os.geteuid() == 0:
+        return
+    mode = os.stat(path).st_mode
+    what = "its setuid bit" if mode & stat.S_ISUID else "its setgid bit" if mode & stat.S_ISGID else _file_capabilities(path)
+    if what:
+        terminal.print_message(f"{name} runs without the privilege of {what}: a program under `nsbroker via` cannot gain any")
+
+
+def _file_capabilities(path: str) -> str:
+    try:
+        os.getxattr(path, "security.capability")
+    except OSError:
+        return ""
+    return "its file capabilities"
