@@ -7,7 +7,8 @@
 # make test-incus     Run the tests of incus in a Debian 13, which is installed into build/ (300 MB) and booted.  Requires root.
 # make test-browser   Test the page of `nsbroker map` in Chromium.  Requires root.
 # make test-image     Build the image, run it and call the broker in it; validate the Kubernetes examples.  Requires root.
-# make bench          Measure the speed, compared with other programs in the same run.
+# make bench          Measure the speed, compared with other programs in the same run, in under three minutes.  RIVALS=all installs
+#                     these programs first (Go, socat).  BEFORE=COMMIT measures an older version in the same run.  Requires root.
 # make attack-table   Run each attack of one hostile user alone, for SECONDS=20, and time the calls of an innocent user meanwhile.
 #                     ATTACK=connect,linger chooses the attacks.  Requires root.
 # make soak           Run all attacks in turn for MINUTES=10, by two users at a time, against the unit in a booted systemd, while
@@ -41,9 +42,9 @@ ALSO_AS_ROOT := $(if $(filter 0,$(shell id -u)), \
 BOOTED := { if command -v systemd-nspawn >/dev/null; then tests/boot-systemd $(PYTEST) tests/systemd $(PYTEST_ARGS); \
     elif [ "$(ENGINES)" = all ]; then echo "systemd-nspawn is missing" >&2; false; fi; }
 # Tests of code that depends on the kernel, run as on older kernels.  Each version lacks further features that nsbroker uses.
-OLDER := tests/linux tests/model tests/namespace tests/daemon/targets/test_resolve.py \
-    $(addprefix tests/daemon/methods/,test_authorization.py test_explain.py test_open.py test_service_info.py) \
-    $(addprefix tests/daemon/,test_audit.py test_dispatcher.py test_peer.py test_without_peer_pidfd.py)
+OLDER := tests/linux tests/namespace tests/daemon/targets/test_resolve.py tests/daemon/methods/test_authorization.py \
+    tests/daemon/methods/test_explain.py tests/daemon/methods/test_service_info.py tests/daemon/test_dispatcher.py \
+    tests/daemon/test_peer.py tests/daemon/test_without_peer_pidfd.py
 ON_OLDER := for linux in $(if $(PYTEST_ARGS),,6.4 6.8 6.10 6.12); do echo "as on Linux $$linux:"; \
     tests/as-linux $$linux $(HOST) $(PYTEST) $(OLDER) || code=1; done
 # The fast tests: what a change breaks first.
@@ -86,15 +87,15 @@ test-image: $(DEBIAN)/.installed build/.validator
 map: $(VENV)/.engines
 	@$(HOST) examples/draw_map.sh
 
-bench: $(VENV)/.development
-	@$(HOST) $(VENV)/bin/python -m tests.bench
+bench: $(VENV)/$(if $(filter all,$(RIVALS)),.rivals,.development)
+	@BEFORE='$(BEFORE)' $(HOST) $(VENV)/bin/python -m tests.bench
 
 lint: $(VENV)/.development
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 
-$(VENV)/.demo $(VENV)/.development $(VENV)/.engines: pyproject.toml .ci/install
+$(VENV)/.demo $(VENV)/.development $(VENV)/.engines $(VENV)/.rivals: pyproject.toml .ci/install
 	@PYTHON=$(PYTHON) .ci/install $(VENV) $(@F)
 	@touch $@
 

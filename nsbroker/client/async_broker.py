@@ -37,7 +37,19 @@ B = TypeVar("B", bound="AsyncBroker")
 
 @contextlib.asynccontextmanager
 async def connection(client: type[B], address: str | None, fd: int | None, timeout: float | None) -> AsyncIterator[B]:
-    """Connect to the broker with the class `client`, as the `connect` of each client documents."""
+    """Connect a `client` to the broker at `address` (default: $NSBROKER_ADDRESS, or unix:/run/nsbroker/io.nsbroker.Broker).
+
+    With `fd`, use that descriptor instead: a connection to the broker that this process inherited or received.  It is taken
+    when the context is entered, and set close-on-exec; nobody else may use it any longer.  For the broker, the caller still is
+    the process that connected.  Such a client has only this connection: once it has ended, and in a forked child, calls raise
+    ConnectionLost.
+
+    `timeout` is in seconds, for each step: connecting, sending a call, receiving each reply.  A step that takes longer raises
+    Timeout and closes the connection.  None means no limit.
+
+    Raises ConnectionFailed, Timeout, InvalidAddress if `address` is not the address of a broker, and ValueError for both an
+    address and a descriptor (which is not taken then).
+    """
     seconds = check_timeout(timeout)
     if fd is not None:
         check_no_address(address)

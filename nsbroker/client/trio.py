@@ -25,19 +25,7 @@ Socket = socket.socket
 def connect(
     address: str | None = None, *, fd: int | None = None, timeout: float | None = DEFAULT_TIMEOUT
 ) -> AbstractAsyncContextManager["Broker"]:
-    """Connect to the broker at `address`; by default at $NSBROKER_ADDRESS, or else unix:/run/nsbroker/io.nsbroker.Broker.
-
-    With `fd`, use that descriptor instead: a connection to the broker that this process inherited or received.  It is taken
-    when the context is entered, and set close-on-exec; nobody else may use it any longer.  For the broker, the caller still is
-    the process that connected.  Such a client has only this connection: once it has ended, and in a forked child, calls raise
-    ConnectionLost.
-
-    `timeout` is in seconds, for each step: connecting, sending a call, receiving each reply.  A step that takes longer raises
-    Timeout and closes the connection.  None means no limit.
-
-    Raises ConnectionFailed, Timeout, InvalidAddress if `address` is not the address of a broker, and ValueError for both an
-    address and a descriptor (which is not taken then).
-    """
+    """Connect to the broker.  `nsbroker.client.async_broker.connection` tells about the arguments and the errors."""
     return connection(Broker, address, fd, timeout)
 
 
@@ -56,10 +44,7 @@ class Broker(AsyncBroker):
     ) -> trio.socket.SocketType:
         """Open a socket in the network namespace of `target`; it is a trio socket, and the caller's to close.
 
-        The arguments are those of socket.socket().  With `bind` (address, port), the broker first binds an inet or inet6
-        socket; a port below 1024 takes a permission of its own.  With `mark`, it marks the socket (SO_MARK in socket(7)), which
-        also takes a permission of its own.  Raises SocketFailed if the kernel cannot create or bind the socket, InvalidType, and
-        the errors of `open`.
+        Arguments and errors are those of `socket` in `nsbroker.client.blocking`.
         """
         return trio.socket.from_stdlib_socket(await self._open_socket(target, family, type, proto, bind, mark))
 

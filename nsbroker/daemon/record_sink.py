@@ -147,6 +147,6 @@ def _journal_fields(record: Record) -> list[tuple[str, str]]:
         *(
             (f"NSBROKER_{name.upper()}", escaped(str(value)))
             for name, value in names.items()
-            if value not in ("", False, None) and (name, value) != ("count", 0)
+            if value != "" and value is not False and value is not None and (name, value) != ("count", 0)
         ),
     ]

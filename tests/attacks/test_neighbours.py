@@ -368,9 +368,9 @@ def test_what_the_kernel_refuses_a_user_is_not_that_users_own(daemon: Daemon) ->
     undumpable = f"import ctypes; ctypes.CDLL(None).prctl(4, 0); {wait}"
     acting = f"""
 import ctypes, threading
-from nsbroker.linux.credentials import _known
+from nsbroker.linux.credentials import _get_calls
 def act():
-    libc, calls = ctypes.CDLL(None), _known()
+    libc, calls = ctypes.CDLL(None), _get_calls()
     libc.syscall(calls.setresgid, {ALICE}, {ALICE}, {ALICE})
     libc.syscall(calls.setresuid, {ALICE}, {ALICE}, {ALICE})
     print(threading.get_native_id(), flush=True)

@@ -1,29 +1,24 @@
 """Opening containers by name: compared with the engine's own API, among many, and while another engine is silent."""
 
 import http.client
-import os
 import socket
 import statistics
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
-from nsbroker.client.blocking import Broker
-from tests.bench import broker
-from tests.bench.rivals import rounds
+from nsbroker.client.blocking import Broker, connect
+from tests.bench import versions
+from tests.bench.pace import rounds, turns
+from tests.bench.table import Goal, LeftOut, Measure, Row, at_most, micro
+from tests.bench.versions import Version
 from tests.engines.real import WORK, Crun, Docker, Engine
 
-MANY = 100
-_COUNT = 300
-_ROUNDS = 3
+_MANY = 60
+_COUNT = 50
 
-
-class Compared(NamedTuple):
-    """The median seconds of a call, and of what it is compared with."""
-
-    seconds: float
-    beside: float
+Times = dict[str, list[float]]
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -40,61 +35,74 @@ def _inspect() -> None:
 
 
 @contextmanager
-def running(engine_type: type[Engine]) -> Iterator[Engine]:
-    """Run the engine.  Raises FileNotFoundError if it is not installed."""
+def _running(engine_type: type[Engine]) -> Iterator[Engine]:
+    """Run the engine.  Raises LeftOut if it is not installed."""
     if missing := engine_type.missing():
-        raise FileNotFoundError(", ".join(missing))
+        raise LeftOut(f"{', '.join(missing)} is missing")
     WORK.mkdir(exist_ok=True)
     engine = engine_type()
-    engine.start()
     try:
+        engine.start()
         yield engine
     finally:
         engine.close()
+
+
+@contextmanager
+def _clients(found: Mapping[str, Version], engines: str = "") -> Iterator[dict[str, Broker]]:
+    """Run a broker of each version, with lines of configuration, and connect a client to each."""
+    with versions.serve_all(found, more=engines) as brokers, ExitStack() as stack:
+        yield {name: stack.enter_context(connect(broker.address, timeout=20)) for name, broker in brokers.items()}
 
 
 def _open(client: Broker, target: str) -> list[float]:
     return rounds(lambda: client.open(target, "net").close(), _COUNT)
 
 
-def by_name() -> Compared:
+def _measure(clients: Mapping[str, Broker], target: str, times: Times) -> None:
+    for _ in turns(2):
+        for name, client in clients.items():
+            times.setdefault(name, []).extend(_open(client, target))
+
+
+def _row(target: str, ours: Times, beside: Times, what: str, goal: Goal) -> Row:
+    medians = {name: statistics.median(values) for name, values in ours.items()}
+    measures = {name: Measure(micro(median), median / statistics.median(beside[name])) for name, median in medians.items()}
+    return Row(target, measures, what, goal)
+
+
+def of_docker(found: Mapping[str, Version], pid: int) -> list[Row]:
     """Compare `docker:web` with docker's own inspect."""
-    ours: list[float] = []
+    ours: Times = {}
     theirs: list[float] = []
-    with running(Docker) as docker, broker.daemon() as daemon, daemon.connect() as client:
+    with _running(Docker) as docker:
         docker.make("web")
-        for _ in range(_ROUNDS):
-            theirs += rounds(_inspect, _COUNT)
-            ours += _open(client, "docker:web")
-    return Compared(statistics.median(ours), statistics.median(theirs))
+        with _clients(found) as clients:
+            for _ in range(3):
+                theirs += rounds(_inspect, _COUNT)
+                _measure(clients, "docker:web", ours)
+    return [_row("docker:web", ours, dict.fromkeys(ours, theirs), "of docker's inspect", at_most(2))]
 
 
-def among_many() -> Compared:
-    """Compare `crun:c000` among a hundred containers with the same container alone."""
-    alone: list[float] = []
-    among: list[float] = []
-    with running(Crun) as crun, broker.daemon() as daemon, daemon.connect() as client:
+def of_crun(found: Mapping[str, Version], pid: int) -> list[Row]:
+    """Compare `crun:c000` alone with itself beside a docker that accepts connections and never replies, and among many."""
+    alone: Times = {}
+    beside: Times = {}
+    among: Times = {}
+    with _running(Crun) as crun, tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as silent:
+        path = Path(folder, "silent")
         crun.make("c000")
-        alone += [second for _ in range(_ROUNDS) for second in _open(client, "crun:c000")]
-        for number in range(1, MANY):
-            crun.make(f"c{number:03}")
-        among += [second for _ in range(_ROUNDS) for second in _open(client, "crun:c000")]
-    return Compared(statistics.median(among), statistics.median(alone))
-
-
-def beside_a_silent_engine() -> Compared:
-    """Compare `crun:web` while a docker accepts connections and never replies with the same before it."""
-    path = Path(f"/run/silent-{os.getpid()}")
-    before: list[float] = []
-    during: list[float] = []
-    with running(Crun) as crun, broker.daemon() as daemon, daemon.connect() as client:
-        crun.make("web")
-        (daemon.config / "nsbroker.d/engines.toml").write_text(f'[engines]\ndocker = ["{path}"]\n')
-        daemon.reload()
-        before += [second for _ in range(_ROUNDS) for second in _open(client, "crun:web")]
-        with socket.socket(socket.AF_UNIX) as silent:
+        with _clients(found, f'[engines]\ndocker = ["{path}"]\n') as clients:
+            _measure(clients, "crun:c000", alone)
             silent.bind(str(path))
             silent.listen()
-            during += [second for _ in range(_ROUNDS) for second in _open(client, "crun:web")]
-    path.unlink()
-    return Compared(statistics.median(during), statistics.median(before))
+            _measure(clients, "crun:c000", beside)
+            silent.close()
+            path.unlink()
+            for number in range(1, _MANY):
+                crun.make(f"c{number:03}")
+            _measure(clients, "crun:c000", among)
+    return [
+        _row("crun:c000, docker silent", beside, alone, "of without docker", at_most(1.3)),
+        _row(f"crun:c000 among {_MANY}", among, alone, "of alone", at_most(1.5)),
+    ]

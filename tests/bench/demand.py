@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from nsbroker.client.blocking import connect
-from tests.bench.broker import bare_start
+from tests.bench.footprint import bare_start
 
 _ADDRESS = "unix:/run/nsbroker/io.nsbroker.Broker"
 _ROUNDS = 7

@@ -2,7 +2,7 @@
  *
  * usage: pair PID ROUNDS
  * The server pins the process, opens its network namespace and sends it; the client receives and closes it.
- * Prints the time of each round in nanoseconds, one per line.
+ * Prints the user and system CPU time of the server in nanoseconds, and then the time of each round, one per line.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -10,8 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -82,9 +84,16 @@ static void ask(int sock)
 	close(fd);
 }
 
+static long nanoseconds(struct timeval time)
+{
+	return time.tv_sec * 1000000000L + time.tv_usec * 1000L;
+}
+
 int main(int argc, char **argv)
 {
+	struct rusage usage;
 	int pair[2], rounds;
+	long *times;
 
 	if (argc != 3)
 		return 2;
@@ -96,13 +105,22 @@ int main(int argc, char **argv)
 		serve(pair[1], atoi(argv[1]));
 	}
 	close(pair[1]);
+	times = calloc(rounds, sizeof *times);
+	if (times == NULL)
+		die("calloc");
 	for (int round = 0; round < rounds; round++) {
 		struct timespec from, to;
 
 		clock_gettime(CLOCK_MONOTONIC, &from);
 		ask(pair[0]);
 		clock_gettime(CLOCK_MONOTONIC, &to);
-		printf("%ld\n", (to.tv_sec - from.tv_sec) * 1000000000L + to.tv_nsec - from.tv_nsec);
+		times[round] = (to.tv_sec - from.tv_sec) * 1000000000L + to.tv_nsec - from.tv_nsec;
 	}
+	close(pair[0]);
+	wait(NULL);
+	getrusage(RUSAGE_CHILDREN, &usage);
+	printf("%ld %ld\n", nanoseconds(usage.ru_utime), nanoseconds(usage.ru_stime));
+	for (int round = 0; round < rounds; round++)
+		printf("%ld\n", times[round]);
 	return 0;
 }

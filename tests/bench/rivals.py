@@ -1,95 +1,152 @@
-"""The programs that nsbroker is compared with.  Each function returns the seconds of single rounds."""
+"""The servers that nsbroker is compared with: each in a process of its own, as long as a block runs."""
 
-import asyncio
+import contextlib
+import json
 import os
-import socket
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import IO, NamedTuple
 
-import asyncvarlink
+from tests.bench.pace import Tally
+from tests.bench.table import LeftOut
+from tests.bench.wire import answers, open_call
 
-
-def rounds(work: Callable[[], object], count: int) -> list[float]:
-    """Return the seconds of each of `count` runs of `work`, after some runs to warm up."""
-    for _ in range(count // 10):
-        work()
-    times = []
-    for _ in range(count):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return times
+BARE = "bare trio"
+GO = "Go daemon"
+ASYNCVARLINK = "asyncvarlink"
+_FOLDER = Path(__file__).parent
+BUILD = _FOLDER.parent.parent / "build/bench"
+_PATIENCE = 20.0
 
 
-def c_pair(pid: int, count: int) -> list[float]:
-    """Run two C processes that do only the system calls."""
-    with tempfile.TemporaryDirectory() as folder:
-        program = f"{folder}/pair"
-        subprocess.run(["cc", "-O2", "-o", program, Path(__file__).with_name("pair.c")], check=True)
-        lines = subprocess.run([program, str(pid), str(count)], capture_output=True, text=True, check=True).stdout.split()
-    return [int(line) / 1e9 for line in lines]
+class Server(NamedTuple):
+    """A running server, and the call that opens one network namespace with it."""
+
+    pid: int
+    path: Path
+    call: bytes
 
 
-def direct(pid: int, count: int) -> list[float]:
-    """Open /proc/PID/ns/net in this process, without a broker."""
-    return rounds(lambda: os.close(os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)), count)
+@contextlib.contextmanager
+def running(
+    command: Sequence[str],
+    path: Path,
+    log: IO[bytes],
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+) -> Iterator[int]:
+    """Run a server until the end of the block, and wait before it until the server listens at `path`.  Yields its pid.
 
-
-class Opener(asyncvarlink.VarlinkInterface, name="com.example.Opener"):
-    """The same work, implemented with asyncvarlink."""
-
-    @asyncvarlink.varlinkmethod(return_parameter="namespace")
-    def Open(self, *, pid: int) -> asyncvarlink.FileDescriptor:  # noqa: N802 - the name on the wire
-        """Pin the process, open its network namespace, and hand it over."""
-        pidfd = os.pidfd_open(pid)
-        fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        os.close(pidfd)
-        return asyncvarlink.FileDescriptor(fd, should_close=True)
-
-
-async def _serve_asyncvarlink(path: str) -> None:
-    registry = asyncvarlink.VarlinkInterfaceRegistry()
-    registry.register_interface(Opener())
-    server = await asyncvarlink.create_unix_server(registry.protocol_factory, path)
-    async with server:
-        await asyncio.Event().wait()
-
-
-async def _ask_asyncvarlink(path: str, pid: int, count: int) -> list[float]:
-    _, protocol = await asyncvarlink.connect_unix_varlink(asyncvarlink.VarlinkClientProtocol, path)
-    call = asyncvarlink.VarlinkMethodCall("com.example.Opener.Open", {"pid": pid})
-    loop = asyncio.get_running_loop()
-    times = []
-    for _ in range(count):
-        start = time.perf_counter()
-        done = loop.create_future()
-        outcome = await protocol.call(call, None, done)
-        assert outcome
-        assert outcome[1]
-        done.set_result(None)
-        times.append(time.perf_counter() - start)
-    return times
-
-
-def asyncvarlink_pair(pid: int, count: int) -> list[float]:
-    """Run server and client of the other varlink library that passes file descriptors."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = f"{folder}/socket"
-        server = subprocess.Popen([sys.executable, "-m", "tests.bench.rivals", path])
+    What it prints goes to `log`.  Raises LeftOut with the end of that if the server ends or does not listen.
+    """
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, cwd=folder)
+    try:
+        end = time.monotonic() + _PATIENCE
+        while not answers(path):
+            if process.poll() is not None or time.monotonic() > end:
+                log.flush()
+                log.seek(0)
+                lines = log.read().decode(errors="replace").splitlines() or ["it does not listen"]
+                raise LeftOut(lines[-1])
+            time.sleep(0.005)
+        yield process.pid
+    finally:
+        process.terminate()
         try:
-            while not os.path.exists(path):
-                time.sleep(0.01)
-            with socket.socket(socket.AF_UNIX) as probe:
-                probe.connect(path)
-            return asyncio.run(_ask_asyncvarlink(path, pid, count))
-        finally:
-            server.kill()
-            server.wait()
+            process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
-if __name__ == "__main__":
-    asyncio.run(_serve_asyncvarlink(sys.argv[1]))
+@contextlib.contextmanager
+def _server(command: Sequence[str], call: bytes) -> Iterator[Server]:
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as log:
+        path = Path(folder, "socket")
+        with running([*command, str(path)], path, log) as pid:
+            yield Server(pid, path, call)
+
+
+@contextlib.contextmanager
+def start(target: int, names: Sequence[str]) -> Iterator[tuple[dict[str, Server], dict[str, str]]]:
+    """Start the rivals with these names.  Yields those that run, and for the others the reasons why not.
+
+    Their calls open the network namespace of the process `target`.
+    """
+    servers: dict[str, Server] = {}
+    missing: dict[str, str] = {}
+    with contextlib.ExitStack() as stack:
+        for name in names:
+            try:
+                servers[name] = stack.enter_context(_START[name](target))
+            except LeftOut as error:
+                missing[name] = str(error)
+        yield servers, missing
+
+
+def _bare(target: int) -> contextlib.AbstractContextManager[Server]:
+    return _server([sys.executable, "-m", "tests.bench.bare"], open_call(target))
+
+
+def _asyncvarlink(target: int) -> contextlib.AbstractContextManager[Server]:
+    call = json.dumps({"method": "com.example.Opener.Open", "parameters": {"pid": target}}).encode() + b"\0"
+    return _server([sys.executable, "-m", "tests.bench.asyncvarlink_server"], call)
+
+
+def _go(target: int) -> contextlib.AbstractContextManager[Server]:
+    return _server([str(_built_go())], open_call(target))
+
+
+_START = {BARE: _bare, ASYNCVARLINK: _asyncvarlink, GO: _go}
+
+
+def _built_go() -> Path:
+    """Compile the Go daemon, unless it is compiled already.  Raises LeftOut without a compiler."""
+    source, program = _FOLDER / "daemon.go", BUILD / "daemon"
+    go = shutil.which("go")
+    if go is None:
+        raise LeftOut("no Go compiler; `make bench RIVALS=all` installs it")
+    # The standard library is enough: nothing is downloaded, and no C code is linked in.
+    environment = {"GOCACHE": str(BUILD / "go-cache"), "GO111MODULE": "off", "GOPROXY": "off", "CGO_ENABLED": "0"}
+    _compile([go, "build", "-o", str(program), str(source)], source, program, environment)
+    return program
+
+
+def _compile(command: Sequence[str], source: Path, program: Path, environment: Mapping[str, str]) -> None:
+    if program.exists() and program.stat().st_mtime > source.stat().st_mtime:
+        return
+    try:
+        BUILD.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LeftOut(f"cannot write to {BUILD}: {error.strerror}") from error
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, check=False)
+    if done.returncode:
+        raise LeftOut(f"it does not compile: {done.stderr.strip()}")
+
+
+def prepare() -> None:
+    """Compile what has to be compiled, so that it takes no time in between.  What is missing is said later."""
+    for build in (_built_go, _built_pair):
+        with contextlib.suppress(LeftOut):
+            build()
+
+
+def _built_pair() -> Path:
+    source, program = _FOLDER / "pair.c", BUILD / "pair"
+    if shutil.which("cc") is None:
+        raise LeftOut("no C compiler")
+    _compile(["cc", "-O2", "-o", str(program), str(source)], source, program, {})
+    return program
+
+
+def c_pair(target: int, count: int, tally: Tally) -> None:
+    """Do one turn with two C processes that do only the system calls.  Raises LeftOut without a C compiler."""
+    output = subprocess.run([_built_pair(), str(target), str(count)], capture_output=True, text=True, check=True).stdout
+    first, *lines = output.splitlines()
+    user, system = (int(number) / 1e9 for number in first.split())
+    tally.add([int(line) / 1e9 for line in lines], (user + system) / count, user, system)

@@ -37,11 +37,20 @@ async def test_an_error_frees_the_place() -> None:
 
 async def test_a_task_that_is_cancelled_while_it_waits_takes_no_place() -> None:
     limiter = UserCapacityLimiter(1)
-    async with limiter.of(ALICE):
+    go_on = trio.Event()
+
+    async def hold() -> None:
+        async with limiter.of(ALICE):
+            await go_on.wait()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hold)
+        await trio.testing.wait_all_tasks_blocked()
         with trio.move_on_after(0.01) as scope:
             async with limiter.of(ALICE):
                 raise AssertionError("it did not wait")
         assert scope.cancelled_caught
+        go_on.set()
     with trio.fail_after(1):
         async with limiter.of(ALICE):
             pass

@@ -72,6 +72,7 @@ def test_a_time_that_is_none_is_refused(tmp_path: Path, text: str, says: str) ->
         policy(tmp_path, f"{rule()}{text}\n")
 
 
+@pytest.mark.root
 def test_at_the_moment_when_a_rule_ends_calls_are_refused_a_watch_narrows_and_it_is_recorded(
     daemon: Daemon, sleeper: Sleeper
 ) -> None:

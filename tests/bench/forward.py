@@ -1,4 +1,4 @@
-"""Ways into a network: `nsbroker forward`, compared with socat and nsenter (as in kubectl's port-forward), and with neither.
+"""`nsbroker forward`, compared with socat and nsenter (as in kubectl's port-forward), and with neither.
 
 A server inside discards or echoes bytes, in its own process; the clients are threads of this process.  `direct` is a client
 whose socket was made inside.  socat is started as people usually do, with its default buffer size: for each connection it
@@ -16,69 +16,90 @@ import statistics
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from nsbroker import Namespace
-from tests.bench import broker
-from tests.bench.rivals import rounds
-from tests.world import eventually, listen_inside, named_network, start_command
+from tests.bench import versions
+from tests.bench.pace import rounds, turns
+from tests.bench.table import Goal, LeftOut, Measure, Row, at_least, at_most, left_out, micro, plain
+from tests.bench.versions import Version
+from tests.world import eventually, listen_inside, named_network
 
 Connect = Callable[[], socket.socket]
 
 _NAME = "bench"
 _PIECE = 1 << 20
-_OPENINGS = 1000
-_TRIPS = 2000
-_FIRST_BYTES = 60
+_POURED = 1 << 28
+_CROWD = 30
+_TRIPS = 1000
+_FIRST_BYTES = 20
+_DIRECT = "direct"
+_SOCAT = "socat"
 
 
 class Way(NamedTuple):
-    """The median results of one way into the network."""
+    """The results of one way into the network."""
 
     alone: float
     """Bytes per second through one connection."""
     crowd: float
-    """Bytes per second through a hundred connections at once."""
+    """Bytes per second through many connections at once."""
     trip: float
     """Seconds of the round trip of a byte."""
     first: float
     """Seconds from connecting to the first byte of the reply."""
 
 
-def opening(count: int) -> tuple[float, float]:
-    """Return the median seconds of OpenSocket, and of Open of the same network, over one connection."""
-    sockets: list[float] = []
-    namespaces: list[float] = []
-    with named_network(_NAME), broker.daemon() as running, running.connect() as client:
-        for _ in range(count):
-            namespaces += rounds(lambda: client.open(f"name:{_NAME}", "net").close(), _OPENINGS)
-            sockets += rounds(lambda: client.socket(f"name:{_NAME}").close(), _OPENINGS)
-    return statistics.median(sockets), statistics.median(namespaces)
+_RATES = (
+    ("forward: bytes through 1 connection", "alone", at_least(2.0, 2.5)),
+    (f"forward: bytes through {_CROWD} connections", "crowd", None),
+)
+_DELAYS = (
+    ("forward: a byte there and back", "trip", at_most(1.2, 1.0)),
+    ("forward: connecting to first byte", "first", None),
+)
 
 
-def ways(count: int, size: int) -> dict[str, Way]:
-    """Return the medians of each way, from `count` rounds in which the ways take turns; `size` bytes go through each time.
-
-    Raises FileNotFoundError if socat is not installed.
-    """
-    if shutil.which("socat") is None:
-        raise FileNotFoundError("socat")
+def forwarding(found: Mapping[str, Version], pid: int) -> list[Row]:
+    """Measure the ways to a port inside a network."""
     measured: dict[str, list[Way]] = {}
     with named_network(_NAME), listen_inside(_NAME) as sink, listen_inside(_NAME) as echo, contextlib.ExitStack() as running:
         for listener, serve in ((sink, _swallow), (echo, _echo)):
             running.enter_context(_serving(listener, serve))
         inside = [int(listener.getsockname()[1]) for listener in (sink, echo)]
-        led = {
-            "direct": running.enter_context(_direct(inside)),
-            "socat": running.enter_context(_socat(inside)),
-            "forward": running.enter_context(_forward(inside)),
-        }
-        for _ in range(count):
+        led = {_DIRECT: running.enter_context(_direct(inside))}
+        if shutil.which("socat") is not None:
+            led[_SOCAT] = running.enter_context(_socat(inside))
+        for name, version in found.items():
+            led[name] = running.enter_context(_forward(version, inside))
+        for _ in turns(10):
             for name, (to_sink, to_echo) in led.items():
-                way = Way(_pour(to_sink, 1, size), _pour(to_sink, 100, size), _trip(to_echo), _first_byte(to_echo))
+                way = Way(_pour(to_sink, 1), _pour(to_sink, _CROWD), _trip(to_echo), _first_byte(to_echo))
                 measured.setdefault(name, []).append(way)
-    return {name: Way(*map(statistics.median, zip(*found, strict=True))) for name, found in measured.items()}
+    medians = {name: Way(*map(statistics.median, zip(*values, strict=True))) for name, values in measured.items()}
+    rows = [row for way in (_DIRECT, _SOCAT) if way in medians for row in [plain(f"forward: {way} instead", _text(medians[way]))]]
+    if _SOCAT not in medians:
+        rows.append(left_out("forward: socat instead", "no socat; `make bench RIVALS=all` installs it"))
+    return rows + [_row(medians, found, *of) for of in (*_RATES, *_DELAYS)]
+
+
+def _text(way: Way) -> str:
+    return f"{_rate(way.alone)}, {_rate(way.crowd)}, {micro(way.trip)}, {micro(way.first)}"
+
+
+def _rate(number: float) -> str:
+    return f"{number / 1e6:,.0f} MB/s"
+
+
+def _row(medians: Mapping[str, Way], found: Mapping[str, Version], work: str, field: str, goal: Goal | None) -> Row:
+    show = _rate if field in ("alone", "crowd") else micro
+    beside: float | None = getattr(medians[_SOCAT], field) if _SOCAT in medians else None
+    measures = {}
+    for name in found:
+        value: float = getattr(medians[name], field)
+        measures[name] = Measure(show(value), value / beside if beside else None)
+    return Row(work, measures, "of socat", goal)
 
 
 @contextlib.contextmanager
@@ -105,13 +126,18 @@ def _socat(ports: list[int]) -> Iterator[list[Connect]]:
 
 
 @contextlib.contextmanager
-def _forward(ports: list[int]) -> Iterator[list[Connect]]:
-    with broker.daemon() as running:
-        process = start_command("forward", f"name:{_NAME}", *(f"0:{port}" for port in ports), address=running.address)
-        with process:
+def _forward(version: Version, ports: list[int]) -> Iterator[list[Connect]]:
+    with versions.serve(version) as broker:
+        command = version.command("forward", f"name:{_NAME}", *(f"0:{port}" for port in ports))
+        environment = version.environment(NSBROKER_ADDRESS=broker.address)
+        with subprocess.Popen(
+            command, env=environment, cwd="/", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ) as process:
             assert process.stdout is not None
-            lines = [process.stdout.readline().decode() for _ in ports]
             try:
+                lines = [process.stdout.readline() for _ in ports]
+                if not all(lines):
+                    raise LeftOut("`nsbroker forward` ended")
                 yield [_to(int(line.split()[0].rpartition(":")[2])) for line in lines]
             finally:
                 process.terminate()
@@ -173,29 +199,29 @@ def _echo(sock: socket.socket) -> None:
             sock.sendall(data)
 
 
-def _pour(connect: Connect, connections: int, size: int) -> float:
-    """Send `size` bytes through that many connections at once, until the server has all.  Returns the bytes per second."""
+def _pour(connect: Connect, connections: int) -> float:
+    """Send bytes through that many connections at once, until the server has all.  Returns the bytes per second."""
     piece = bytes(_PIECE)
-    socks = [connect() for _ in range(connections)]
-    # Wait until socat has started its processes; the time of that has its own row.
-    time.sleep(0.01 * connections)
+    pieces = _POURED // _PIECE // connections
 
     def send(sock: socket.socket) -> None:
-        for _ in range(size // _PIECE // connections):
+        for _ in range(pieces):
             sock.sendall(piece)
         sock.shutdown(socket.SHUT_WR)
-        assert sock.recv(1) == b"!"
+        sock.recv(1)
 
-    threads = [threading.Thread(target=send, args=(sock,)) for sock in socks]
-    start = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    taken = time.perf_counter() - start
-    for sock in socks:
-        sock.close()
-    return size // _PIECE // connections * connections * _PIECE / taken
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(connect()) for _ in range(connections)]
+        # Wait until socat has started its processes; the time of that has its own row.
+        time.sleep(0.01 * connections)
+        threads = [threading.Thread(target=send, args=(sock,)) for sock in socks]
+        start = time.perf_counter()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        taken = time.perf_counter() - start
+    return pieces * connections * _PIECE / taken
 
 
 def _trip(connect: Connect) -> float:
