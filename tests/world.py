@@ -88,8 +88,9 @@ def _threads(pid: int) -> Iterator[tuple[str, ...]]:
     for tid in os.listdir(f"/proc/{pid}/task"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             namespaces = _namespaces(pid, tid)
-            # A worker thread of trio waits for its next task for up to ten seconds: harmless if its namespaces are right.
-            if namespaces != own or not Path(f"/proc/{pid}/task/{tid}/comm").read_text().startswith("Trio thread"):
+            # A worker thread of trio waits for its next task for up to ten seconds, and one that closes descriptors for half a
+            # second: harmless if its namespaces are right.
+            if namespaces != own or not Path(f"/proc/{pid}/task/{tid}/comm").read_text().startswith(("Trio thread", "closing")):
                 yield (tid, *namespaces)
 
 
@@ -179,8 +180,17 @@ class Daemon:
         return [msgspec.json.decode(line) for line in self._log.read_text().splitlines() if line.startswith("{")]
 
     def snapshot(self) -> Snapshot:
-        """Take a snapshot of the daemon's fds and threads."""
-        return Snapshot.of(self.pid)
+        """Take a snapshot of the daemon's fds and threads, once they no longer change.
+
+        A reply can arrive before the daemon has closed the descriptors that it handed over.
+        """
+        before, now = None, Snapshot.of(self.pid)
+        for _ in range(100):
+            if now == before:
+                break
+            time.sleep(0.01)
+            before, now = now, Snapshot.of(self.pid)
+        return now
 
     def settles_at(self, before: Snapshot) -> None:
         """Wait until the daemon's fds and threads are as in `before`.  Fail with the difference after ten seconds."""

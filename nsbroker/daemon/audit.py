@@ -84,10 +84,11 @@ class Audit:
         elif not self._refusals.admits(peer.user):
             return
         opened = " ".join(map(str, namespaces))
-        target, error = target[:_TEXT_MAX], error[:_TEXT_MAX].encode(errors="backslashreplace").decode()
+        if error:
+            error = error[:_TEXT_MAX].encode(errors="backslashreplace").decode()
         record = Record(
             method,
-            target,
+            target[:_TEXT_MAX],
             verdict,
             rule,
             peer.uid,

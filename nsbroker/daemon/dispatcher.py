@@ -119,19 +119,20 @@ class Dispatcher:
             method = self._methods.get(call.method)
             if method is None or call.upgrade:
                 raise self._unknown_method_error(call)
-            result = method.handler(caller, call, _decode(method, call))
+            result = method.handler(caller, call, _decode(method.decoder, call))
         except Exception as error:
             result = self._refuse(error)
         finally:
-            call.close()
+            if call.fds:
+                call.close()
+        if isinstance(result, Reply):
+            if self._context.audit.is_pending(caller.peer) or (result.is_refusal and not caller.is_root):
+                return self._settle(caller, result, began)
+            self._descriptors += len(result.fds)
+            return result
         if isinstance(result, AsyncGenerator):
             return self._stream(caller.peer, result)
-        if not isinstance(result, Reply):
-            return self._await(caller, result, began)
-        if self._context.audit.is_pending(caller.peer) or (result.is_refusal and not caller.is_root):
-            return self._settle(caller, result, began)
-        self._descriptors += len(result.fds)
-        return result
+        return self._await(caller, result, began)
 
     async def _await(self, caller: Caller, pending: PendingReply, began: float) -> Reply:
         try:
@@ -192,9 +193,9 @@ def _method(request: type[Struct], handler: _Handler) -> _Method:
     return _Method(msgspec.json.Decoder(request), handler)
 
 
-def _decode(method: _Method, call: IncomingCall) -> Any:
+def _decode(decoder: msgspec.json.Decoder[Any], call: IncomingCall) -> Any:
     try:
-        return method.decoder.decode(call.parameters)
+        return decoder.decode(call.parameters)
     except msgspec.ValidationError as error:
         raise InvalidParameter(_parameter_path(str(error))) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -6,7 +6,8 @@ import math
 import select
 import socket
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
+from typing import NamedTuple
 
 import trio
 
@@ -15,7 +16,7 @@ from nsbroker.daemon.dispatcher import Dispatcher
 from nsbroker.daemon.limits.connections import ConnectionCharge, UserRegistry
 from nsbroker.daemon.limits.fair_queue import FairQueue, Turn
 from nsbroker.daemon.limits.users import ANONYMOUS
-from nsbroker.daemon.methods.call import Caller, Reply, ReplyStream
+from nsbroker.daemon.methods.call import Caller, PendingReply, Reply, ReplyStream
 from nsbroker.daemon.peer import Peer
 from nsbroker.errors import ProtocolError, QuotaExceeded
 from nsbroker.linux import ancillary
@@ -35,6 +36,17 @@ _STREAM_DEADLINE = 0.5
 _PAUSE = 0.002
 _HANG_UP_INTERVAL = 0.2
 _TRANSIENT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class _Unsent(NamedTuple):
+    """The rest of a reply, and the reply if its fds are not sent yet.  The holder owns these fds."""
+
+    data: memoryview
+    reply: Reply
+
+
+_SENT = Reply()
+"""A reply that has no fds left to send."""
 
 
 class Server:
@@ -153,7 +165,13 @@ class Server:
                 if turn.is_over():
                     await turn.start_next()
                 charge.busy = True
-                await self._serve_call(caller, connection, call, turn)
+                if charge.is_full() or self._dispatcher.must_identify(caller.peer):
+                    await self._prepare(caller, turn)
+                reply = self._dispatcher.dispatch(caller, call)
+                if not isinstance(reply, Reply):
+                    await self._serve_slowly(charge, connection, call, reply, turn)
+                elif unsent := self._send_at_once(charge, connection, call, reply):
+                    await self._send_rest(charge, unsent, turn)
                 charge.busy = False
             turn.pause()
             # Each message has one deadline, from its first byte on.  Further bytes of the same message do not extend it.
@@ -171,7 +189,8 @@ class Server:
             await trio.lowlevel.wait_readable(sock)
             if self._closer.is_full(user):
                 await self._wait_for_closing(user)
-            await turn.take()
+            if not turn.take_at_once():
+                await turn.take()
             try:
                 data, fds = ancillary.receive_piece(sock, self._buffer, END)
             except BlockingIOError:
@@ -190,25 +209,33 @@ class Server:
             while self._closer.is_full(user):
                 await trio.sleep(_PAUSE)
 
-    async def _serve_call(self, caller: Caller, connection: ServerConnection, call: IncomingCall, turn: Turn) -> None:
-        charge = caller.charge
-        if charge.is_full():
+    async def _prepare(self, caller: Caller, turn: Turn) -> None:
+        """Do what must come before the next call: wait until the peer has read, and find out in which container it is."""
+        if caller.charge.is_full():
             turn.pause()
-            await self._wait_until_read(charge)
+            await self._wait_until_read(caller.charge)
             await turn.take()
         if self._dispatcher.must_identify(caller.peer):
             turn.pause()
             await self._dispatcher.identify(caller.peer)
             await turn.take()
-        reply = self._dispatcher.dispatch(caller, call)
+
+    async def _serve_slowly(
+        self,
+        charge: ConnectionCharge,
+        connection: ServerConnection,
+        call: IncomingCall,
+        reply: PendingReply | ReplyStream,
+        turn: Turn,
+    ) -> None:
+        """Wait for the reply, or the replies, and send what comes."""
         if isinstance(reply, AsyncGenerator):
             await self._send_all(charge, connection, call, reply, turn)
-            return
-        if not isinstance(reply, Reply):
+        else:
             turn.pause()
-            reply = await reply
+            done = await reply
             turn.resume()
-        await self._send(charge, connection, call, reply, turn)
+            await self._send(charge, connection, call, done, turn)
 
     async def _send_all(
         self, charge: ConnectionCharge, connection: ServerConnection, call: IncomingCall, replies: ReplyStream, turn: Turn
@@ -256,37 +283,49 @@ class Server:
         self, charge: ConnectionCharge, connection: ServerConnection, call: IncomingCall, reply: Reply, turn: Turn
     ) -> None:
         """Send one reply.  Takes its fds."""
+        if unsent := self._send_at_once(charge, connection, call, reply):
+            await self._send_rest(charge, unsent, turn)
+
+    def _send_at_once(
+        self, charge: ConnectionCharge, connection: ServerConnection, call: IncomingCall, reply: Reply
+    ) -> "_Unsent | None":
+        """Send one reply (taken) as far as the socket has room for it.  Return what is left to send, or None."""
         fds = reply.fds
+        waits = False
         try:
-            data = connection.reply(call, reply.parameters, continues=reply.continues, error=reply.error)
+            data = connection.reply(call, reply.parameters, reply.continues, reply.error)
             if data is None:
-                return
+                return None
             charge.charge(len(fds))
             try:
                 sent = ancillary.send(charge.sock, data, fds)
             except BlockingIOError:
-                sent = 0
-            if sent < len(data):
-                turn.pause()
-                await self._send_rest(charge.sock, memoryview(data)[sent:], () if sent else fds)
-                turn.resume()
+                waits = True
+                return _Unsent(memoryview(data), reply)
+            return None if sent == len(data) else _Unsent(memoryview(data)[sent:], _SENT)
         finally:
-            if fds:
+            if fds and not waits:
                 reply.close(self._closer, charge.user.number)
 
-    async def _send_rest(self, sock: socket.socket, rest: memoryview, fds: Sequence[int]) -> None:
-        """Send the rest of a reply, for which the socket had no room (borrows `fds`).
+    async def _send_rest(self, charge: ConnectionCharge, unsent: "_Unsent", turn: Turn) -> None:
+        """Send the rest of a reply, for which the socket had no room.  Takes its fds.
 
         Raises TooSlowError when the peer does not read within the reply deadline.
         """
-        with trio.fail_after(self._users.limits.reply_deadline):
-            while rest:
-                await trio.lowlevel.wait_writable(sock)
-                try:
-                    rest = rest[ancillary.send(sock, rest, fds) :]
-                except BlockingIOError:
-                    continue
-                fds = ()
+        sock, rest, fds = charge.sock, unsent.data, unsent.reply.fds
+        turn.pause()
+        try:
+            with trio.fail_after(self._users.limits.reply_deadline):
+                while rest:
+                    await trio.lowlevel.wait_writable(sock)
+                    try:
+                        rest = rest[ancillary.send(sock, rest, fds) :]
+                    except BlockingIOError:
+                        continue
+                    fds = ()
+        finally:
+            unsent.reply.close(self._closer, charge.user.number)
+        turn.resume()
 
     async def _wait_until_read(self, charge: ConnectionCharge) -> None:
         """Wait until the peer has read everything it was sent.  Raises TooSlowError after the reply deadline."""

@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from dataclasses import dataclass, field
 
+from nsbroker.linux.libc import name_thread
 from nsbroker.linux.procfs import is_pidfd
 from nsbroker.linux.socket_options import unreceived_bytes
 
@@ -22,6 +23,10 @@ _THREADS = 32
 _THREADS_MAX = 96
 # A user with more descriptors waiting than this may send no more.
 _WAITING_MAX = 32
+# A thread waits this many seconds for the next descriptor before it ends: starting one costs ten times what waking one costs.
+_IDLE = 0.5
+# With more threads than this, none of them waits, so that idle ones leave room for other users'.
+_IDLE_MAX = 16
 # With more unreceived bytes than this, a socket is not searched for descriptors, but closed on a thread.
 _PEEK_MAX = 65536
 
@@ -38,14 +43,16 @@ class Closing:
 
 @dataclass(slots=True)
 class _Queue:
-    """The descriptors that wait for one user's threads, and the number of these threads."""
+    """The descriptors that wait for one user's threads, and the number of these threads.  `idle` of them wait for `wakeup`."""
 
+    wakeup: threading.Condition
     waiting: deque[Closing] = field(default_factory=deque)
     threads: int = 0
+    idle: int = 0
 
 
 class Closer:
-    """Closes descriptors on threads, which end when nothing is left to close.
+    """Closes descriptors on threads, which end when nothing has been left to close for a moment.
 
     The argument `user` of the methods says who sent the descriptor.  It can be any number that distinguishes users.
     """
@@ -88,15 +95,20 @@ class Closer:
         """Close `fd` (taken) on a thread."""
         closing = Closing(fd)
         with self._lock:
-            queue = self._queues.setdefault(user, _Queue())
+            queue = self._queues.get(user)
+            if queue is None:
+                queue = self._queues[user] = _Queue(threading.Condition(self._lock))
             queue.waiting.append(closing)
-            if queue.threads < _PER_USER and self._threads < (_THREADS if queue.threads else _THREADS_MAX):
+            if len(queue.waiting) <= queue.idle:
+                queue.wakeup.notify()
+            elif queue.threads < _PER_USER and self._threads < (_THREADS if queue.threads else _THREADS_MAX):
                 queue.threads += 1
                 self._threads += 1
                 threading.Thread(target=self._run, args=(user, queue), name="closing", daemon=True).start()
         return closing
 
     def _run(self, user: int, queue: _Queue) -> None:
+        name_thread("closing")
         while (closing := self._next(user, queue)) is not None:
             with contextlib.suppress(OSError):
                 os.close(closing.fd)
@@ -105,6 +117,10 @@ class Closer:
     def _next(self, user: int, queue: _Queue) -> Closing | None:
         """Return the next descriptor to close, or None when the thread must end."""
         with self._lock:
+            if not queue.waiting and self._threads <= _IDLE_MAX:
+                queue.idle += 1
+                queue.wakeup.wait(_IDLE)
+                queue.idle -= 1
             if queue.waiting:
                 return queue.waiting.popleft()
             queue.threads -= 1

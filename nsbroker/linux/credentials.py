@@ -6,17 +6,17 @@ neither signal nor trace the thread, and the thread can switch back.  With the e
 no effective capabilities.
 """
 
+import contextlib
 import ctypes
 import errno
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from nsbroker.linux.capabilities import use_only
+from nsbroker.linux.capabilities import ALL, use_only
 from nsbroker.linux.libc import check, libc
 
-_ALL = (1 << 64) - 1
 _KEEP = -1
 
 
@@ -52,8 +52,7 @@ class Credentials(NamedTuple):
         check(_syscall(calls.setresgid, _KEEP, self.gid, _KEEP))
         try:
             check(_syscall(calls.setresuid, _KEEP, self.uid, _KEEP))
-            if self.uid == 0:
-                # The kernel clears the effective capabilities only when the uid changes from 0 to another one.
+            if not self._clears_capabilities():
                 use_only(0)
         except BaseException:
             self.__exit__()
@@ -68,10 +67,13 @@ class Credentials(NamedTuple):
         # The uid comes first.  Without effective capabilities, a thread can only switch back to its saved ids.
         failed = _syscall(calls.setresuid, _KEEP, _SAVED.uid, _KEEP) or _syscall(calls.setresgid, _KEEP, _SAVED.gid, _KEEP)
         if failed:
-            os.write(2, b"nsbroker: a thread could not switch back to its own user, so the process ends\n")
-            os._exit(os.EX_OSERR)
-        if self.uid == 0:
-            use_only(_ALL)
+            _end_process()
+        if not self._clears_capabilities():
+            use_only(ALL)
+
+    def _clears_capabilities(self) -> bool:
+        """Return whether the kernel clears the effective capabilities, and sets them again on the way back."""
+        return _SAVED.uid == 0 != self.uid
 
 
 _SAVED = Credentials(os.getresuid()[2], os.getresgid()[2])
@@ -81,6 +83,32 @@ def _get_calls() -> _Calls:
     if _CALLS is None:
         raise OSError(errno.ENOSYS, f"cannot act as another user: the system calls of {platform.machine()} are not known")
     return _CALLS
+
+
+def _end_process() -> None:
+    os.write(2, b"nsbroker: a thread could not switch back to its own user, so the process ends\n")
+    os._exit(os.EX_OSERR)
+
+
+@contextlib.contextmanager
+def only_groups(groups: Iterable[int]) -> Iterator[None]:
+    """Let the calling thread have no supplementary group that is not in `groups`, until the end of the block.
+
+    As with `Credentials`, the block must not await anything, and the process ends if the thread cannot switch back.  Requires
+    CAP_SETGID if the thread has another group.
+    """
+    own, wanted = os.getgroups(), set(groups)
+    if wanted.issuperset(own):
+        yield
+        return
+    set_groups(wanted)
+    try:
+        yield
+    finally:
+        try:
+            set_groups(own)
+        except OSError:
+            _end_process()
 
 
 def set_groups(groups: Iterable[int]) -> None:

@@ -148,14 +148,14 @@ class Target(NamedTuple):
         raise InvalidTarget(f"{text[:80]!r}: there is no kind of target {kind[:80]!r}; {hint}")
 
     def __str__(self) -> str:
-        match self.kind:
-            case TargetKind.SELF:
-                return "self"
-            case TargetKind.NAMESPACE:
-                return self.value
-            case TargetKind.CONTAINER:
-                return f"{self.engine or 'container'}:{self.value}"
-        return f"{self.kind}:{self.value}"
+        kind = self.kind
+        if kind is TargetKind.SELF:
+            return "self"
+        if kind is TargetKind.NAMESPACE:
+            return self.value
+        if kind is TargetKind.CONTAINER:
+            return f"{self.engine or 'container'}:{self.value}"
+        return f"{kind}:{self.value}"
 
 
 _TYPE_NAMES = frozenset(NamespaceType)

@@ -1,5 +1,6 @@
 """The messages of io.nsbroker.Broker as Structs.  The .varlink file beside this one defines them; a test compares the two."""
 
+import functools
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -31,10 +32,12 @@ LIST_HELD = f"{NAME}.ListHeld"
 RESTRICT = f"{NAME}.Restrict"
 GET_STATUS = f"{NAME}.GetStatus"
 
+# How many targets are remembered as they were parsed.
+_PARSED_MAX = 512
 _Pid = Annotated[int, Meta(ge=1, le=PID_MAX)]
 
 
-class TargetSpec(Struct, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
+class TargetSpec(Struct, rename="camel", omit_defaults=True, forbid_unknown_fields=True, frozen=True):
     """A target as a message has it: one field is set, or `pid` and `tid`, or `container` and `engine`."""
 
     pid: _Pid | None = None
@@ -73,34 +76,36 @@ class TargetSpec(Struct, rename="camel", omit_defaults=True, forbid_unknown_fiel
 
     def to_target(self) -> Target:
         """Return the target.  Raises InvalidParameter if no target or more than one is set, or it is malformed."""
-        pid = self.pid
-        if pid is not None and self == TargetSpec(pid=pid):
-            return Target(TargetKind.PID, str(pid), pid)
         try:
-            return self._parse()
+            return _parse(self)
         except InvalidTarget as error:
             raise InvalidParameter("target") from error
 
-    def _parse(self) -> Target:
-        given = {field for field in self.__struct_fields__ if getattr(self, field) is not None}
-        match sorted(given):
-            case ["pid", "tid"]:
-                return Target.thread(self.pid or 0, self.tid or 0)
-            case ["pid_file_descriptor"]:
-                return Target(TargetKind.PIDFD)
-            case ["name"]:
-                return Target.named(self.name or "")
-            case ["container"] | ["container", "engine"]:
-                return Target.container(self.container or "", self.engine or "")
-            case ["unit"]:
-                return Target.unit(self.unit or "")
-            case ["namespace"]:
-                return Target.namespace(self.namespace or "")
-            case ["path"]:
-                return Target.path(self.path or "")
-            case ["peer"] if self.peer:
-                return Target.peer()
-        raise InvalidParameter("target")
+
+# Most callers open the same few targets again and again.
+@functools.lru_cache(_PARSED_MAX)
+def _parse(spec: TargetSpec) -> Target:
+    given = {field for field in spec.__struct_fields__ if getattr(spec, field) is not None}
+    match sorted(given):
+        case ["pid"]:
+            return Target.process(spec.pid or 0)
+        case ["pid", "tid"]:
+            return Target.thread(spec.pid or 0, spec.tid or 0)
+        case ["pid_file_descriptor"]:
+            return Target(TargetKind.PIDFD)
+        case ["name"]:
+            return Target.named(spec.name or "")
+        case ["container"] | ["container", "engine"]:
+            return Target.container(spec.container or "", spec.engine or "")
+        case ["unit"]:
+            return Target.unit(spec.unit or "")
+        case ["namespace"]:
+            return Target.namespace(spec.namespace or "")
+        case ["path"]:
+            return Target.path(spec.path or "")
+        case ["peer"] if spec.peer:
+            return Target.peer()
+    raise InvalidParameter("target")
 
 
 class ExpectationSpec(Struct, rename="camel", omit_defaults=True, forbid_unknown_fields=True):

@@ -145,7 +145,7 @@ class ServerConnection(_Connection):
             self._unanswered.append(call)
         return call
 
-    def reply(self, call: IncomingCall, parameters: object, *, continues: bool = False, error: str | None = None) -> bytes | None:
+    def reply(self, call: IncomingCall, parameters: object, continues: bool = False, error: str | None = None) -> bytes | None:
         """Encode a reply to `call` and return the bytes to send; None for a oneway call.
 
         Raises RuntimeError when this reply is not allowed now.

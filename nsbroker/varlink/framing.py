@@ -4,7 +4,8 @@ A message is JSON, followed by one NUL byte.  The fds that came with its first b
 """
 
 from collections import deque
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from nsbroker.errors import ProtocolError
 from nsbroker.linux.ancillary import close_and_clear
@@ -14,7 +15,7 @@ MESSAGE_MAX = 64 * 1024
 END = b"\0"
 
 
-class Frame(NamedTuple):
+class Frame(Struct):
     """The bytes and fds of one message, not decoded yet.  The holder of the frame owns `fds`."""
 
     data: bytes

@@ -21,7 +21,7 @@ from nsbroker.daemon.engines.registry import EngineRegistry
 from nsbroker.daemon.limits.abandonable_threads import AbandonableThreads
 from nsbroker.daemon.limits.connections import UserRegistry
 from nsbroker.daemon.limits.created import CreatedNamespaces
-from nsbroker.daemon.methods import open_socket as open_socket_module
+from nsbroker.daemon.methods import socket_maker
 from nsbroker.daemon.methods.call import Caller, Reply
 from nsbroker.daemon.peer import Peer
 from nsbroker.daemon.policy.rules import Policy
@@ -39,7 +39,9 @@ from nsbroker.varlink.connection import IncomingCall
 from nsbroker.varlink.message import decode_call
 from tests.world import Sleeper, eventually
 
-RULE = '[[allow]]\nname = "all"\nwho = "everyone"\ntargets = ["pid:*"]\nnamespaces = ["*"]\nsockets = ["*"]\n'
+RULE = '[[allow]]\nname = "all"\nwho = "everyone"\ntargets = ["{}"]\nnamespaces = ["*"]\nsockets = ["*"]\n'
+BY_NAME, OWN = RULE.format("pid:*"), RULE.format("own")
+"""A process that a rule names is not asked whose it is."""
 
 
 class Sink:
@@ -57,9 +59,9 @@ class Sink:
 class Bench:
     """A dispatcher without a server, with one caller, and the records that it wrote."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, rule: str) -> None:
         path = folder / "nsbroker.toml"
-        path.write_text(RULE)
+        path.write_text(rule)
         settings = configuration.load(path)
         self.records: list[Record] = []
         users = UserRegistry(settings.limits)
@@ -93,11 +95,22 @@ class Bench:
             end.close()
 
 
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    bench = Bench(tmp_path)
+@pytest.fixture(params=[BY_NAME, OWN], ids=["by name", "own"])
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(tmp_path, request.param)
     yield bench
     bench.close()
+
+
+@pytest.fixture
+def sleeper() -> Iterator[Sleeper]:
+    """A process without capabilities, so that its user may open its namespaces without capabilities, too."""
+    with Sleeper("--net --uts --ipc setpriv --bounding-set=-all --inh-caps=-all") as process:
+        yield process
+
+
+by_name = pytest.mark.parametrize("bench", [BY_NAME], indirect=True, ids=["by name"])
+own = pytest.mark.parametrize("bench", [OWN], indirect=True, ids=["own"])
 
 
 NEWER = {"nsbroker.linux.pidfd.info": "pidfd_info", "nsbroker.linux.pidfd.open_namespace": "pidfd_namespaces"}
@@ -125,6 +138,7 @@ ERRORS = [
 
 @pytest.mark.parametrize("error", ERRORS, ids=str)
 @pytest.mark.parametrize("step", STEPS)
+@own
 def test_an_error_at_any_step_refuses_the_call_and_leaks_nothing(
     bench: Bench, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch, step: str, error: Exception
 ) -> None:
@@ -150,6 +164,7 @@ def test_an_error_at_any_step_refuses_the_call_and_leaks_nothing(
     ancillary.close_all(reply.fds)
 
 
+@own
 def test_a_target_that_changes_between_look_and_open_is_refused(
     bench: Bench, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,6 +184,7 @@ def test_a_target_that_changes_between_look_and_open_is_refused(
     assert bench.records[-1].verdict == "failed"
 
 
+@by_name
 def test_a_target_that_ends_between_look_and_open_is_refused(
     bench: Bench, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,11 +204,16 @@ def test_a_target_that_ends_between_look_and_open_is_refused(
 async def open_socket(bench: Bench, pid: int) -> Reply:
     parameters = b'{"target":{"pid":%d},"family":"unix","type":"stream"}' % pid
     data = b'{"method":"io.nsbroker.Broker.OpenSocket","parameters":%b}' % parameters
-    pending = bench.dispatcher.dispatch(bench.caller, IncomingCall(decode_call(data), []))
-    assert isinstance(pending, Coroutine)
-    reply = await pending
+    result = bench.dispatcher.dispatch(bench.caller, IncomingCall(decode_call(data), []))
+    reply = await result if isinstance(result, Coroutine) else result
     assert isinstance(reply, Reply)
     return reply
+
+
+@pytest.fixture
+def on_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each socket be made on a thread, as one that takes time is."""
+    monkeypatch.setattr(socket_maker.SocketMaker, "takes_time", lambda *_: True)
 
 
 def lives_in(reply: Reply, inode: int) -> bool:
@@ -208,20 +229,16 @@ def lives_in(reply: Reply, inode: int) -> bool:
 SOCKET_STEPS = [
     "nsbroker.linux.process.Process.open_namespace",
     "nsbroker.inside.visit.setns",
-    "nsbroker.inside.visit._duplicate_fds",
-    "nsbroker.inside.visit.Visit.start",
-    "nsbroker.daemon.methods.open_socket._create_socket",
-    "nsbroker.daemon.methods.open_socket.network_namespace",
+    "nsbroker.daemon.methods.socket_maker._create_socket",
+    "nsbroker.daemon.methods.socket_maker.network_namespace",
     "nsbroker.daemon.targets.pinned.PinnedProcess.check_unchanged",
     "nsbroker.daemon.audit.Audit.record",
 ]
+IN_PLACE_STEPS = ["nsbroker.inside.in_place.os.open", "nsbroker.daemon.methods.socket_maker.only_groups"]
+THREAD_STEPS = ["nsbroker.inside.visit._duplicate_fds", "nsbroker.inside.visit.Visit.start"]
 
 
-@pytest.mark.parametrize("error", ERRORS, ids=str)
-@pytest.mark.parametrize("step", SOCKET_STEPS)
-async def test_an_error_at_any_step_of_making_a_socket_refuses_the_call_and_leaks_nothing(
-    bench: Bench, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch, step: str, error: Exception
-) -> None:
+async def check_socket_step(bench: Bench, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch, step: str, error: Exception) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
@@ -233,8 +250,31 @@ async def test_an_error_at_any_step_of_making_a_socket_refuses_the_call_and_leak
     assert lives_in(await open_socket(bench, sleeper.pid), sleeper.inode("net"))
 
 
+@pytest.mark.parametrize("error", ERRORS, ids=str)
+@pytest.mark.parametrize("step", SOCKET_STEPS + THREAD_STEPS)
+@by_name
+async def test_an_error_at_any_step_of_making_a_socket_refuses_the_call_and_leaks_nothing(
+    bench: Bench, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch, on_thread: None, step: str, error: Exception
+) -> None:
+    await check_socket_step(bench, sleeper, monkeypatch, step, error)
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=str)
+@pytest.mark.parametrize("step", SOCKET_STEPS + IN_PLACE_STEPS)
+@by_name
+async def test_an_error_at_any_step_of_making_a_socket_in_place_refuses_the_call_and_leaks_nothing(
+    bench: Bench, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch, step: str, error: Exception
+) -> None:
+    before = os.stat("/proc/thread-self/ns/net").st_ino
+    # The first socket of its kind is made on a thread.
+    assert lives_in(await open_socket(bench, sleeper.pid), sleeper.inode("net"))
+    await check_socket_step(bench, sleeper, monkeypatch, step, error)
+    assert os.stat("/proc/thread-self/ns/net").st_ino == before
+
+
+@by_name
 async def test_a_thread_that_cannot_come_back_ends_and_the_next_calls_are_right(
-    bench: Bench, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch, on_thread: None
 ) -> None:
     """The kernel refuses every return.  The sockets are still in the right namespace, and so is every pending one."""
     real = setns.setns
@@ -257,17 +297,22 @@ async def test_a_thread_that_cannot_come_back_ends_and_the_next_calls_are_right(
                 assert lives_in(await open_socket(bench, process.pid), process.inode("net"))
 
 
+@by_name
 async def test_a_socket_that_was_created_elsewhere_is_not_handed_over(
     bench: Bench, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The thread does not enter the namespace.  Only the kernel, asked about the socket itself, can show that."""
+    assert lives_in(await open_socket(bench, sleeper.pid), sleeper.inode("net"))
     monkeypatch.setattr("nsbroker.inside.visit.setns", lambda fd, flag: None)
-    reply = await open_socket(bench, sleeper.pid)
-    assert reply.error == "org.varlink.service.PermissionDenied"
-    assert list(reply.fds) == []
-    assert "was created in" in bench.records[-1].error
+    for takes_time in (True, False):
+        monkeypatch.setattr(socket_maker.SocketMaker, "takes_time", lambda *_, answer=takes_time: answer)
+        reply = await open_socket(bench, sleeper.pid)
+        assert reply.error == "org.varlink.service.PermissionDenied"
+        assert list(reply.fds) == []
+        assert "was created in" in bench.records[-1].error
 
 
+@by_name
 async def test_a_target_that_ends_while_its_socket_is_made_is_refused(
     bench: Bench, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -277,16 +322,17 @@ async def test_a_target_that_ends_while_its_socket_is_made_is_refused(
         sleeper.end()
         return real(sock)
 
-    monkeypatch.setattr("nsbroker.daemon.methods.open_socket.network_namespace", too_late)
+    monkeypatch.setattr("nsbroker.daemon.methods.socket_maker.network_namespace", too_late)
     reply = await open_socket(bench, sleeper.pid)
     assert reply.error == "io.nsbroker.Broker.NoSuchTarget"
 
 
+@by_name
 async def test_a_socket_that_nobody_waits_for_any_more_is_closed(
-    bench: Bench, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch, on_thread: None
 ) -> None:
     """The call is cancelled while its thread is inside the namespace."""
-    real = open_socket_module._create_socket
+    real = socket_maker._create_socket
     inside, gone = threading.Event(), threading.Event()
 
     def slow(*arguments: Any) -> socket.socket:
@@ -294,7 +340,7 @@ async def test_a_socket_that_nobody_waits_for_any_more_is_closed(
         gone.wait(10)
         return real(*arguments)
 
-    monkeypatch.setattr("nsbroker.daemon.methods.open_socket._create_socket", slow)
+    monkeypatch.setattr("nsbroker.daemon.methods.socket_maker._create_socket", slow)
     with warnings.catch_warnings():
         # Only the garbage collector is left to close the socket, and it warns about that.
         warnings.simplefilter("ignore", ResourceWarning)

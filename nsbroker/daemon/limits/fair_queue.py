@@ -1,8 +1,8 @@
-"""Fair queueing: of the users who wait for the event loop, the one who has used the least processor time comes first.
+"""Fair queueing: of the users who wait for the event loop, the one who has used the least of its time comes first.
 
 Without it, a user with 256 busy connections would be served 256 times before another user is served once.  With a simple round
 robin, a user with a single call would wait until every busy user has had a turn.  This is start-time fair queueing (Goyal, Vin
-and Cheng, 1996): each user's virtual time grows by the processor time that serving the user takes.  When a user comes back after
+and Cheng, 1996): each user's virtual time grows by the seconds that serving the user takes.  When a user comes back after
 a pause, the virtual time is set to the present, so that nobody can save up time.
 """
 
@@ -40,15 +40,22 @@ class FairQueue(trio.abc.Instrument):
         """Start a new pass.  Trio calls this."""
         self._spent = 0.0
 
+    def take_at_once(self, user: int) -> bool:
+        """Take the turn of this user if nobody comes before.  Return whether it was taken."""
+        used = max(self._used.get(user, 0.0), self._now)
+        if user not in self._waiting and (used < self._order[0][0] if self._order else self._spent < _PASS):
+            self._now = used
+            return True
+        return False
+
     async def take(self, user: int) -> None:
         """Wait until it is this user's turn; several tasks of one user come in the order of their calls.
 
         If nobody comes before this task, it returns at once and awaits nothing.
         """
-        used = max(self._used.get(user, 0.0), self._now)
-        if user not in self._waiting and (used < self._order[0][0] if self._order else self._spent < _PASS):
-            self._now = used
+        if self.take_at_once(user):
             return
+        used = max(self._used.get(user, 0.0), self._now)
         lot = self._waiting.get(user)
         if lot is None:
             lot = self._waiting[user] = trio.lowlevel.ParkingLot()
@@ -101,7 +108,7 @@ class Turn:
 
     # A turn is over after this many calls, or this many seconds.
     _CALLS = 8
-    _SECONDS = 0.0005
+    _SECONDS = 0.001
 
     def __init__(self, queue: FairQueue, user: int) -> None:
         self._queue = queue
@@ -110,27 +117,37 @@ class Turn:
         self._spent = 0.0
         self._since = 0.0
 
+    def take_at_once(self) -> bool:
+        """Begin the next turn if nobody comes before this task.  Return False, and begin nothing, if somebody does."""
+        if not self._queue.take_at_once(self._user):
+            return False
+        self._begin()
+        return True
+
     async def take(self) -> None:
         """Wait for the next turn, and begin it."""
         await self._queue.take(self._user)
+        self._begin()
+
+    def _begin(self) -> None:
         self._calls = self._CALLS
         self._spent = 0.0
-        self._since = time.thread_time()
+        self._since = time.monotonic()
 
     def pause(self) -> None:
         """Count the time until now, and stop counting."""
-        seconds = time.thread_time() - self._since
+        seconds = time.monotonic() - self._since
         self._spent += seconds
         self._queue.spend(self._user, seconds)
 
     def resume(self) -> None:
         """Start counting time again, after `pause`."""
-        self._since = time.thread_time()
+        self._since = time.monotonic()
 
     def is_over(self) -> bool:
         """Return whether the turn has lasted long enough.  Ask exactly once before each call: this counts the calls."""
         self._calls -= 1
-        return self._calls < 0 or self._spent + time.thread_time() - self._since > self._SECONDS
+        return self._calls < 0 or self._spent + time.monotonic() - self._since > self._SECONDS
 
     async def start_next(self) -> None:
         """Let other users go first, then begin the next turn."""

@@ -53,10 +53,13 @@ def begin(
 
     Raises PermissionDenied when no rule could allow the call, before the target is looked up, and InvalidParameter.
     """
-    authorization = Authorization(context, method, caller, spec, wanted, partly=partly, hands_over=hands_over, details=details)
+    authorization = Authorization(context, method, caller, spec, wanted, partly, hands_over, details)
     authorization.check_possible()
     index = spec.pid_file_descriptor
-    authorization.take_pidfd(call.take_fds(None if index is None else {"target.pidFileDescriptor": index}))
+    if index is not None:
+        authorization.take_pidfd(call.take_fds({"target.pidFileDescriptor": index}))
+    elif call.fds:
+        call.take_fds()
     return authorization
 
 
@@ -66,25 +69,10 @@ class Authorization:
     Nothing may be awaited between `begin` and `with`: a cancellation there would leak a pidfd that came with the call.
     """
 
-    __slots__ = (
-        "_caller",
-        "_context",
-        "_finished",
-        "_hands_over",
-        "_method",
-        "_names",
-        "_opened",
-        "_partly",
-        "_pidfd",
-        "_pinned",
-        "_target",
-        "_undo",
-        "details",
-        "grants",
-        "target_text",
-        "verdict",
-        "wanted",
-    )
+    # What most calls never set stands here, because a call is authorized thousands of times a second.
+    verdict = _NO_VERDICT
+    _pinned: Pinned | None = None
+    _finished = False
 
     def __init__(
         self,
@@ -93,7 +81,6 @@ class Authorization:
         caller: Caller,
         spec: TargetSpec,
         wanted: tuple[Permission, ...] | None,
-        *,
         partly: bool,
         hands_over: bool,
         details: str,
@@ -114,12 +101,9 @@ class Authorization:
         self.target_text = str(self._target)
         """The target as rules and records name it: as the call names it at first, and once pinned as the thing that was found."""
         self._names = self._names_before_lookup()
-        self.verdict = _NO_VERDICT
         self._pidfd: list[int] = []
-        self._pinned: Pinned | None = None
         self._opened: list[Namespace] = []
         self._undo: list[Callable[[], object]] = []
-        self._finished = False
 
     def _names_before_lookup(self) -> Names:
         kind = self._target.kind
@@ -136,8 +120,11 @@ class Authorization:
         if self._target.kind is TargetKind.PIDFD:
             return  # It has no name yet, and resolving an fd that the peer has anyway reveals nothing to it.
         wanted = self.wanted if self.wanted is None else tuple(self.wanted)
-        parts = [(permission,) for permission in wanted] if self._partly and wanted else [wanted]
-        if not any(self.grants.may_ask(self._target, self._names, part) for part in parts):
+        if self._partly and wanted:
+            is_possible = any(self.grants.may_ask(self._target, self._names, (permission,)) for permission in wanted)
+        else:
+            is_possible = self.grants.may_ask(self._target, self._names, wanted)
+        if not is_possible:
             raise self._fail(PermissionDenied())
 
     def take_pidfd(self, fds: list[int]) -> None:
@@ -172,11 +159,11 @@ class Authorization:
     def _admit(self, pinned: Pinned) -> Pinned:
         """Decide on facts about the pinned target (taken), and check the quota.  Raises PermissionDenied, QuotaExceeded."""
         try:
-            self.target_text = pinned.names[0] if pinned.names else pinned.target
-            self._names = pinned.names
+            self._names = names = pinned.names
+            self.target_text = names[0] if names else pinned.target
             wanted = pinned.types() if self.wanted is None else self.wanted
             self.wanted = wanted
-            self.verdict = self.grants.verdict(pinned.names, tuple(wanted), own=pinned.belongs_to(self._caller.peer))
+            self.verdict = self._decide(pinned, tuple(wanted))
             if not self.verdict.allowed and not self._partly:
                 raise PermissionDenied
             if self._hands_over:
@@ -188,10 +175,19 @@ class Authorization:
         self._pinned = pinned
         return pinned
 
+    def _decide(self, pinned: Pinned, wanted: tuple[Permission, ...]) -> Verdict:
+        """Return the verdict on things that are wanted of `pinned`.
+
+        Whose it is is found out only if its names are not enough, because that takes system calls.
+        """
+        verdict = self.grants.verdict(pinned.names, wanted, own=False)
+        if not verdict.allowed and pinned.belongs_to(self._caller.peer):
+            return self.grants.verdict(pinned.names, wanted, own=True)
+        return verdict
+
     def verdict_on(self, wanted: tuple[Permission, ...]) -> Verdict:
         """Return the verdict on other things that are wanted of the pinned target."""
-        pinned = self._require_pinned()
-        return self.grants.verdict(pinned.names, wanted, own=pinned.belongs_to(self._caller.peer))
+        return self._decide(self._require_pinned(), wanted)
 
     def narrow(self) -> None:
         """Reduce `wanted` to what is allowed.  Raises PermissionDenied when nothing is."""
@@ -234,8 +230,9 @@ class Authorization:
         (PTRACE_MODE_READ_FSCREDS in ptrace(2)).
         """
         pinned = self._require_pinned()
+        is_process = pinned.is_process
         for ns_type, by_name in ns_types:
-            if by_name or not pinned.is_process:
+            if by_name or not is_process:
                 opened.append(pinned.open(ns_type))
             else:
                 opened.append(pinned.open_as(self._caller.peer.credentials, ns_type))

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from msgspec import Struct
 
@@ -47,7 +47,7 @@ class Caller:
         return self.restriction is None and self.peer.owns(ROOT)
 
 
-class Reply(NamedTuple):
+class Reply(Struct):
     """A reply to a call.  Whoever has the reply owns its `fds`.
 
     `closing_waits` is True when closing the fds can block for as long as the peer likes.  `is_refusal` is True when the peer must

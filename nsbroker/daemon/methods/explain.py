@@ -30,7 +30,8 @@ class ExplainMethod:
         wanted = _parse_wanted(request)
         explained = tuple(NamespaceType) if wanted is None else wanted
         unknown = why_unidentified(caller.peer)
-        refusal = _reply(str(request.target.to_target()), explained, [], unknown)._replace(is_refusal=True)
+        refusal = _reply(str(request.target.to_target()), explained, [], unknown)
+        refusal.is_refusal = True
         try:
             authorization = begin(self._context, "Explain", caller, call, request.target, wanted, partly=True)
             if authorization.takes_time():

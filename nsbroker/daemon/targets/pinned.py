@@ -16,6 +16,7 @@ from nsbroker.errors import (
     TargetChanged,
 )
 from nsbroker.linux.credentials import Credentials
+from nsbroker.linux.pidfd import ProcessInfo
 from nsbroker.linux.process import Process
 from nsbroker.model.identity import NamespaceType
 from nsbroker.namespace import Namespace
@@ -69,14 +70,8 @@ class PinnedProcess:
     __slots__ = ("_info", "_process", "names", "target")
 
     def __init__(self, process: Process, target: str, names: Names | None = None) -> None:
-        """Takes `process`, also on error.  `names` is the target alone by default."""
-        try:
-            self._info = process.info()
-        except BaseException as error:
-            process.close()
-            if isinstance(error, ProcessLookupError):
-                raise NoSuchTarget(target, "the process has ended") from error
-            raise
+        """Takes `process`.  `names` is the target alone by default."""
+        self._info: ProcessInfo | None = None
         self._process = process
         self.target = target
         self.names = (target,) if names is None else names
@@ -86,7 +81,15 @@ class PinnedProcess:
         return _ALL
 
     def belongs_to(self, peer: Peer) -> bool:
-        """Return whether its real, effective, saved and file system uid are all the peer's."""
+        """Return whether its real, effective, saved and file system uid are all the peer's.
+
+        Its uids are read when this is asked first, and from then on belong to the facts that must not change.
+        """
+        if self._info is None:
+            try:
+                self._info = self._process.info()
+            except ProcessLookupError as error:
+                raise NoSuchTarget(self.target, "the process has ended") from error
         uids = self._info.uids
         return peer.owns(uids[0]) and uids == (uids[0],) * 4
 
@@ -123,11 +126,11 @@ class PinnedProcess:
             raise NoSuchTarget(self.target, "the process has ended") from error
 
     def check_unchanged(self) -> None:
-        """Check that the process lives and has the same uids: it may have executed a setuid program since it was pinned."""
+        """Check that the process lives and that its uids, if they were read, are unchanged: it may have executed a setuid file."""
         try:
             if self._process.has_ended():
                 raise NoSuchTarget(self.target, "the process has ended")
-            if self._process.info() != self._info:
+            if self._info is not None and self._process.info() != self._info:
                 raise TargetChanged(self.target, "the process has changed its uids since it was pinned")
         except OSError as error:
             raise NoSuchTarget(self.target, "the process has ended") from error
@@ -157,7 +160,7 @@ class PinnedContainer(PinnedProcess):
     __slots__ = ("_user",)
 
     def __init__(self, container: Container, process: Process) -> None:
-        """Takes `process`, also on error."""
+        """Takes `process`."""
         super().__init__(process, container.target, container.rule_names())
         self._user = container.user
 
