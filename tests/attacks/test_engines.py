@@ -16,7 +16,7 @@ from nsbroker.errors import EngineUnavailable, NoSuchTarget, NsbrokerError, Perm
 from nsbroker.linux.process import Process
 from tests.engines.conftest import started
 from tests.engines.real import Docker, Lxc
-from tests.world import ALICE, BOB, Daemon, Sleeper, as_user, run_command
+from tests.world import ALICE, BOB, SLOWNESS, Daemon, Sleeper, as_user, run_command
 
 pytestmark = pytest.mark.root
 
@@ -107,7 +107,7 @@ def test_a_users_own_engine_costs_nobody_else_anything(
     before, memory = daemon.snapshot(), daemon.memory()
     with served(session / "docker.sock", answer):
         busy = threading.Thread(target=lambda: run_command("containers", uid=ALICE, address=daemon.address))
-        assert slowest_of_others(daemon, busy) < 1.0
+        assert slowest_of_others(daemon, busy) < SLOWNESS
         asked = run_command("show", "docker:web", uid=ALICE, address=daemon.address)
         assert (asked.returncode, asked.stdout) == (1, "")
     assert daemon.memory() < memory + 30_000_000
@@ -128,7 +128,7 @@ def test_a_users_own_files_cost_nobody_else_anything(daemon: Daemon, session: Pa
     as_alice(prepare)
     before, memory = daemon.snapshot(), daemon.memory()
     busy = threading.Thread(target=lambda: run_command("containers", uid=ALICE, address=daemon.address))
-    assert slowest_of_others(daemon, busy) < 1.0
+    assert slowest_of_others(daemon, busy) < SLOWNESS
     assert daemon.memory() < memory + 30_000_000
     daemon.settles_at(before)
 
@@ -149,8 +149,8 @@ def test_links_in_a_users_home_reveal_nothing_that_the_user_may_not_see(session:
                 storage.symlink_to(place)
 
             as_alice(make_link)
-            listed = run_command("containers", uid=ALICE, address=daemon.address)
-            asked = run_command("show", "podman:web", uid=ALICE, address=daemon.address)
+            listed = run_command("containers", "--timeout=60", uid=ALICE, address=daemon.address)
+            asked = run_command("show", "podman:web", "--timeout=60", uid=ALICE, address=daemon.address)
             answers.add((listed.stdout, listed.stderr, listed.returncode, asked.stderr))
     assert len(answers) == 1, answers
     subprocess.run(["rm", "-rf", str(secret)], check=True)
@@ -246,7 +246,7 @@ def test_a_full_socket_of_a_stopped_container_holds_up_only_calls_for_that_conta
         # The broker cannot see who monitors the container, so it refuses, and does so at once.
         with pytest.raises(EngineUnavailable, match="web: Resource temporarily unavailable"):
             broker.open("lxc:web", "net")
-        assert time.monotonic() - start < 1.5
+        assert time.monotonic() - start < 2.5
     squatter.join()
     lxc.remove("web-1")
     lxc.remove("web")

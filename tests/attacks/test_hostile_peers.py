@@ -16,10 +16,10 @@ from nsbroker.client.blocking import connect
 from nsbroker.errors import PermissionDenied, ProtocolError, RecordFailed
 from nsbroker.linux import ancillary
 from nsbroker.varlink.message import decode_call
-from tests.world import ALICE, Daemon, as_user, eventually
+from tests.world import ALICE, SLOWNESS, Daemon, as_user, eventually
 
 ASK = b'{"method":"io.nsbroker.Broker.WhoAmI"}\0'
-QUICK = 2.0
+QUICK = 2.0 * SLOWNESS
 """Seconds.  Each of these attacks held the daemon up for longer before there was a defence against it."""
 
 

@@ -1,6 +1,7 @@
 """`nsbroker connect`: standard input and output inside a real network."""
 
 import hashlib
+import math
 import os
 import socket
 import subprocess
@@ -50,16 +51,18 @@ def test_it_ends_when_the_server_does(daemon: Daemon, server: socket.socket) -> 
 def test_what_was_written_is_sent_at_once(daemon: Daemon, server: socket.socket) -> None:
     with connect(daemon, server) as command, accepted(server) as inside:
         assert command.stdin
-        start = time.monotonic()
+        fastest = math.inf
         for _ in range(30):
+            start = time.monotonic()
             os.write(command.stdin.fileno(), b"a question ")
             time.sleep(0.001)
             os.write(command.stdin.fileno(), b"in two parts")
             while not inside.recv(100).endswith(b"parts"):
                 pass
             inside.sendall(b"!")
+            fastest = min(fastest, time.monotonic() - start)
         # If the second part waited until the first is acknowledged, each round would take 0.04 seconds.
-        assert time.monotonic() - start < 0.6
+        assert fastest < 0.03
 
 
 def test_bytes_that_an_echo_server_returns_are_unchanged(daemon: Daemon, server: socket.socket) -> None:

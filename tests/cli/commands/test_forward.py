@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import math
 import os
 import re
 import resource
@@ -211,8 +212,9 @@ def test_what_was_written_is_sent_at_once(forward: Forward, server: socket.socke
     with forward.connect() as client, accepted(server) as inside:
         for sock in (client, inside):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        start = time.monotonic()
+        fastest = math.inf
         for _ in range(30):
+            start = time.monotonic()
             client.sendall(b"a question ")
             time.sleep(0.001)
             client.sendall(b"in two parts")
@@ -220,8 +222,9 @@ def test_what_was_written_is_sent_at_once(forward: Forward, server: socket.socke
                 pass
             inside.sendall(b"!")
             assert client.recv(1) == b"!"
+            fastest = min(fastest, time.monotonic() - start)
         # If the second part waited until the first is acknowledged, each round would take 0.04 seconds.
-        assert time.monotonic() - start < 0.6
+        assert fastest < 0.03
 
 
 def test_an_urgent_byte_is_relayed_like_others(forward: Forward, server: socket.socket) -> None:
@@ -297,7 +300,7 @@ def test_a_signal_ends_it_at_once_and_breaks_what_is_open(forward: Forward, serv
         ask(client, inside)
         start = time.monotonic()
         assert forward.end(number) == (0, [])
-        assert time.monotonic() - start < 1
+        assert time.monotonic() - start < SLOWNESS
         for sock in (client, inside):
             with pytest.raises(ConnectionResetError):
                 sock.recv(1)
