@@ -6,7 +6,7 @@ import math
 import select
 import socket
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from typing import NamedTuple
 
 import trio
@@ -32,7 +32,8 @@ _ACCEPTING = 0.0005
 # How often we try to receive from a socket that the kernel reports as readable.
 _TRIES = 3
 _STOP_DEADLINE = 5.0
-_STREAM_DEADLINE = 0.5
+# When the broker stops, streams go on for this many seconds, and peers have this many seconds to read what they are sent.
+_GRACE = 0.5
 _PAUSE = 0.002
 _HANG_UP_INTERVAL = 0.2
 _TRANSIENT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -58,6 +59,8 @@ class Server:
         self._audit = audit
         self._queue = FairQueue()
         self._stop_deadline = math.inf
+        # One scope for each peer that has to read before its connection goes on.
+        self._reading: set[trio.CancelScope] = set()
         self._closer = users.closer
         # All connections share one buffer: nothing is awaited between filling and emptying it.
         self._buffer = bytearray(MESSAGE_MAX + len(END))
@@ -79,6 +82,8 @@ class Server:
                 with contextlib.suppress(OSError):
                     while self._accept_some(listener, nursery):
                         pass
+                for scope in self._reading:
+                    scope.deadline = min(scope.deadline, trio.current_time() + _GRACE)
                 for charge in self._users.served():
                     # Data that has arrived can still be read after this; then the socket is at its end of file.
                     with contextlib.suppress(OSError):
@@ -275,7 +280,7 @@ class Server:
             if _has_hung_up(sock):
                 raise ConnectionResetError
             if self._stop_deadline < math.inf:
-                scope.deadline = trio.current_time() + _STREAM_DEADLINE
+                scope.deadline = trio.current_time() + _GRACE
                 await trio.sleep_forever()
             await trio.sleep(_HANG_UP_INTERVAL)
 
@@ -308,14 +313,11 @@ class Server:
                 reply.close(self._closer, charge.user.number)
 
     async def _send_rest(self, charge: ConnectionCharge, unsent: "_Unsent", turn: Turn) -> None:
-        """Send the rest of a reply, for which the socket had no room.  Takes its fds.
-
-        Raises TooSlowError when the peer does not read within the reply deadline.
-        """
+        """Send the rest of a reply, for which the socket had no room.  Takes its fds.  Raises the error of `_time_to_read`."""
         sock, rest, fds = charge.sock, unsent.data, unsent.reply.fds
         turn.pause()
         try:
-            with trio.fail_after(self._users.limits.reply_deadline):
+            with self._time_to_read():
                 while rest:
                     await trio.lowlevel.wait_writable(sock)
                     try:
@@ -328,11 +330,22 @@ class Server:
         turn.resume()
 
     async def _wait_until_read(self, charge: ConnectionCharge) -> None:
-        """Wait until the peer has read everything it was sent.  Raises TooSlowError after the reply deadline."""
+        """Wait until the peer has read everything it was sent.  Raises TooSlowError as `_time_to_read` does."""
         # The kernel reports no event for this: a socket becomes writable long before everything has been read.
-        with trio.fail_after(self._users.limits.reply_deadline):
+        with self._time_to_read():
             while not charge.is_read():
                 await trio.sleep(_PAUSE)
+
+    @contextlib.contextmanager
+    def _time_to_read(self) -> Iterator[None]:
+        """Give the peer time to read: until the reply deadline, or for a moment when the broker stops.  Raises TooSlowError."""
+        seconds = _GRACE if self._stop_deadline < math.inf else self._users.limits.reply_deadline
+        with trio.fail_after(seconds) as scope:
+            self._reading.add(scope)
+            try:
+                yield
+            finally:
+                self._reading.discard(scope)
 
 
 def _has_hung_up(sock: socket.socket) -> bool:

@@ -229,3 +229,18 @@ def test_a_daemon_that_dies_is_reported_by_the_client(daemon: Daemon) -> None:
         daemon.stop(signal.SIGKILL)
         with pytest.raises(ConnectionFailed, match="is the daemon running"):
             broker.who_am_i()
+
+
+def test_peers_that_do_not_read_do_not_hold_up_the_end_of_the_broker(daemon: Daemon) -> None:
+    """With a reply that has no room, and with more descriptors unread than a peer may have.  The reply deadline is ten seconds."""
+    with daemon.raw() as deaf, daemon.raw() as full, daemon.connect() as broker:
+        deaf.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                deaf.send(WHO * 100)
+        full.send(open_call(pid=os.getpid()) * 300)
+        eventually(lambda: broker.status().connections == 3, "all are served")
+        time.sleep(0.1)
+        begun = time.monotonic()
+        assert daemon.stop() == 0
+        assert time.monotonic() - begun < 4
