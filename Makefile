@@ -14,6 +14,8 @@
 # make soak           Run all attacks in turn for MINUTES=10, by two users at a time, against the unit in a booted systemd, while
 #                     root does everything that it may do, including restarts.  Every reply to an innocent user and to root is
 #                     checked and timed.  ATTACK=connect,linger chooses the attacks.  Requires root.
+# make soak-calls     Make a million calls of Open and a hundred thousand of OpenSocket, right and wrong ones, from clients that
+#                     sometimes hang up, and see what the broker has left of them.  CALLS=... changes the number.  Requires root.
 # make fuzz           Test with a million valid and invalid inputs from hypothesis: messages, policies, names, files of engines and
 #                     of /proc.  CALLS=..., FUZZ_SEED=... and SUBJECT=wire,names change the run.  Requires root.
 # make map            Draw examples/map.svg again, from containers of crun and podman.
@@ -55,7 +57,7 @@ CHECKED := tests/conduit tests/inside tests/linux tests/model tests/namespace te
     tests/test_documents.py tests/test_floors.py
 KERNELS ?= bullseye/5.10 bookworm/6.1 trixie/6.12 newest
 
-.PHONY: demo test test-kernels test-incus test-browser test-image map bench soak attack-table fuzz check generate lint clean
+.PHONY: demo test test-kernels test-incus test-browser test-image map bench soak soak-calls attack-table fuzz check generate lint clean
 
 demo: $(VENV)/.demo
 	@$(HOST) examples/demo.sh
@@ -117,6 +119,9 @@ build/.validator: | $(VENV)/.engines
 
 soak: $(VENV)/.development
 	@tests/boot-systemd $(VENV)/bin/python -m tests.soak --minutes $(MINUTES) --attack '$(ATTACK)'
+
+soak-calls: $(VENV)/.development
+	@$(HOST) $(VENV)/bin/python -m tests.soak.calls --opens $(CALLS) --sockets $$(($(CALLS) / 10))
 
 attack-table: $(VENV)/.development
 	@$(HOST) $(VENV)/bin/python -m tests.soak --plain --table --seconds $(SECONDS) --attack '$(ATTACK)'
