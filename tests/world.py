@@ -39,6 +39,10 @@ LINUX = tuple(int(number) for number in platform.release().replace("-", ".").spl
 """The version of the running kernel: its first two numbers."""
 
 _PATIENCE = 10.0 * SLOWNESS
+ENGINE_DEADLINE = 2.0 * SLOWNESS
+"""The `engine-deadline` of the daemons of tests, in seconds."""
+# These commands can wait for engines.
+_ASKING = ("containers", "explain", "show")
 _SERVE_BY_NUMBER = Path(__file__).parent / "serve_by_number.py"
 
 
@@ -114,7 +118,9 @@ class Daemon:
         self.config = folder / "config"
         self.config.mkdir()
         shipped = Path(__file__).parent.parent / "nsbroker/daemon/nsbroker.toml"
-        (self.config / "nsbroker.toml").write_text(shipped.read_text() + (f"\n[limits]\n{limits}\n" if limits else ""))
+        if "engine-deadline" not in limits:
+            limits += f"\nengine-deadline = {ENGINE_DEADLINE}"
+        (self.config / "nsbroker.toml").write_text(f"{shipped.read_text()}\n[limits]\n{limits}\n")
         (self.config / "nsbroker.d").mkdir()
         self._log = folder / "log"
         program = [str(_SERVE_BY_NUMBER)] if by_number else ["-m", "nsbroker"]
@@ -342,6 +348,8 @@ def start_command(*arguments: str, uid: int = 0, address: str = "", **options: A
 
 def run_command(*arguments: str, uid: int = 0, address: str = "", **options: Any) -> subprocess.CompletedProcess[str]:
     """Run the `nsbroker` command as a user until it ends."""
+    if arguments[:1] and arguments[0] in _ASKING:
+        arguments = (arguments[0], f"--timeout={_PATIENCE * 3}", *arguments[1:])
     # Variables such as PYTHONIOENCODING only have an effect when an interpreter starts.
     if not options and not any(name.startswith("PYTHON") for name in os.environ):
         environment = {**os.environ, "NSBROKER_ADDRESS": address} if address else None

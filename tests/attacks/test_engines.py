@@ -149,8 +149,8 @@ def test_links_in_a_users_home_reveal_nothing_that_the_user_may_not_see(session:
                 storage.symlink_to(place)
 
             as_alice(make_link)
-            listed = run_command("containers", "--timeout=60", uid=ALICE, address=daemon.address)
-            asked = run_command("show", "podman:web", "--timeout=60", uid=ALICE, address=daemon.address)
+            listed = run_command("containers", uid=ALICE, address=daemon.address)
+            asked = run_command("show", "podman:web", uid=ALICE, address=daemon.address)
             answers.add((listed.stdout, listed.stderr, listed.returncode, asked.stderr))
     assert len(answers) == 1, answers
     subprocess.run(["rm", "-rf", str(secret)], check=True)

@@ -22,7 +22,7 @@ from nsbroker.protocol.messages import WatchReply
 from tests.engines.real import WORK, Crun
 from tests.world import ALICE, SLOWNESS, Daemon, Sleeper, as_user, eventually, named_network
 
-_LATE = 1.0
+_LATE = 1.0 * SLOWNESS
 # With 200 containers, the test takes a quarter of a minute.
 _CONTAINERS = int(os.environ.get("CONTAINERS", "20"))
 
