@@ -13,10 +13,9 @@ import platform
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from nsbroker.linux.capabilities import use_only
+from nsbroker.linux.capabilities import ALL, use_only
 from nsbroker.linux.libc import check, libc
 
-_ALL = (1 << 64) - 1
 _KEEP = -1
 
 
@@ -71,7 +70,7 @@ class Credentials(NamedTuple):
             os.write(2, b"nsbroker: a thread could not switch back to its own user, so the process ends\n")
             os._exit(os.EX_OSERR)
         if self.uid == 0:
-            use_only(_ALL)
+            use_only(ALL)
 
 
 _SAVED = Credentials(os.getresuid()[2], os.getresgid()[2])

@@ -8,7 +8,9 @@ from msgspec import Meta, Struct, field
 from nsbroker.errors import InvalidParameter, InvalidTarget
 from nsbroker.model.description import NamespaceDescription, WatchEvent
 from nsbroker.model.device_access import DeviceAccess
+from nsbroker.model.file_description import FileDescription
 from nsbroker.model.identity import Expectation, NamespaceType
+from nsbroker.model.interface import InterfaceKind
 from nsbroker.model.socket_kind import SocketFamily, SocketType
 from nsbroker.model.target import PID_MAX, Target, TargetKind
 
@@ -19,6 +21,7 @@ OPEN = f"{NAME}.Open"
 OPEN_SOCKET = f"{NAME}.OpenSocket"
 LIST_DEVICES = f"{NAME}.ListDevices"
 OPEN_DEVICE = f"{NAME}.OpenDevice"
+ADD_INTERFACE = f"{NAME}.AddInterface"
 WHO_AM_I = f"{NAME}.WhoAmI"
 EXPLAIN = f"{NAME}.Explain"
 LIST = f"{NAME}.List"
@@ -129,6 +132,7 @@ class ExplainRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
     sockets: list[str] | None = None
     devices: list[str] | None = None
     marks: list[int] | None = None
+    interfaces: list[InterfaceKind] | None = None
 
 
 class OpenRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -192,10 +196,11 @@ class DeviceDescription(Struct):
     minor: int
 
 
-class ListDevicesReply(Struct):
-    """The reply of ListDevices."""
+class ListDevicesReply(Struct, omit_defaults=True):
+    """A reply of ListDevices."""
 
     devices: list[DeviceDescription]
+    names: list[FileDescription] | None = None
 
 
 class OpenDeviceRequest(Struct, forbid_unknown_fields=True, rename="camel", omit_defaults=True):
@@ -241,7 +246,7 @@ class TypeVerdict(Struct, omit_defaults=True):
 
 
 class PermissionVerdict(Struct, omit_defaults=True):
-    """Whether the policy allows one kind of socket, one mark or one device, and the rule that does."""
+    """Whether the policy allows one kind of socket, mark, device or kind of interface, and the rule that does."""
 
     name: str
     allowed: bool
@@ -257,6 +262,7 @@ class ExplainReply(Struct, rename="camel", omit_defaults=True):
     sockets: list[PermissionVerdict] | None = None
     devices: list[PermissionVerdict] | None = None
     marks: list[PermissionVerdict] | None = None
+    interfaces: list[PermissionVerdict] | None = None
     container_unknown: str | None = None
 
 
@@ -319,6 +325,7 @@ class CreateRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
 
     types: list[NamespaceType]
     name: str | None = None
+    up: bool | None = None
 
 
 class CreateReply(Struct):
@@ -373,6 +380,8 @@ class RestrictRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
     devices: list[str] | None = None
     create: list[NamespaceType] | None = None
     hold: list[NamespaceType] | None = None
+    marks: list[str] | None = None
+    interfaces: list[InterfaceKind] | None = None
 
 
 class Status(Struct, rename="camel", omit_defaults=True):
