@@ -22,7 +22,9 @@ from nsbroker.linux.process import Process
 from tests.engines.real import WORK, Crun, run
 from tests.world import ALICE, Daemon, Sleeper, as_user, eventually
 
-ALLOWED, OTHER = "replaced", "neighbour"
+# All who test on this machine share its control groups.
+_SUFFIX = os.urandom(4).hex()
+ALLOWED, OTHER = f"replaced-{_SUFFIX}", f"neighbour-{_SUFFIX}"
 """The names of the containers.  The rule is for the first one."""
 Answer = tuple[str, str | None]
 """What a process gets of the target, and in which container the broker sees it."""
