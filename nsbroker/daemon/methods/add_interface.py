@@ -36,7 +36,7 @@ T = TypeVar("T")
 _VISITS_MAX = 8
 _TAKEN = "there is an interface with that name already"
 _UNKNOWN = "this kernel has no such interfaces (load its module: `modprobe veth tun`)"
-_NO_TUN = "the broker has no /dev/net/tun (`modprobe tun`; BindPaths= of its unit)"
+_NO_TUN = "the broker has no /dev/net/tun (`modprobe tun` and restart the broker; BindPaths= of its unit)"
 _REASONS: Mapping[int, str] = {
     errno.EEXIST: _TAKEN,
     errno.EBUSY: _TAKEN,
