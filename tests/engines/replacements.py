@@ -20,7 +20,7 @@ from nsbroker.client.blocking import Broker, connect
 from nsbroker.errors import NsbrokerError, PermissionDenied
 from nsbroker.linux.process import Process
 from tests.engines.real import WORK, Crun, run
-from tests.world import ALICE, Daemon, Sleeper, as_user, eventually
+from tests.world import ALICE, Daemon, as_user, eventually, named_network
 
 # All who test on this machine share its control groups.
 _SUFFIX = os.urandom(4).hex()
@@ -227,7 +227,9 @@ def main(count: int) -> None:
         folder.chmod(0o755)
         # What an engine answers is not to depend on how busy the machine is.
         daemon = stack.enter_context(Daemon(folder, limits="engine-deadline = 60.0", prefix=["env"]))
-        target = f"pid:{stack.enter_context(Sleeper()).pid}"
+        network = f"target-{_SUFFIX}"
+        stack.enter_context(named_network(network))
+        target = f"name:{network}"
         daemon.allow("inside", who=[f"crun:{ALLOWED}"], targets=[target], namespaces=["net"])
         places = {}
         for name in (ALLOWED, OTHER):
