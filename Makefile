@@ -5,6 +5,8 @@
 # make test-kernels   Run the demo and the tests on Linux 5.10, 6.1, 6.12 and Debian's newest in qemu, an hour each.
 #                     KERNELS="bookworm/6.1" chooses the kernels.  Requires root.
 # make test-incus     Run the tests of incus in a Debian 13, which is installed into build/ (300 MB) and booted.  Requires root.
+# make test-replacements  Replace containers of crun COUNT=1000 times, also with process numbers that come back, while processes in
+#                     them ask the broker: ten minutes.  Requires root.
 # make test-browser   Test the page of `nsbroker map` in Chromium.  Requires root.
 # make test-image     Build the image, run it and call the broker in it; validate the Kubernetes examples.  Requires root.
 # make bench          Measure the speed, compared with other programs in the same run, in under three minutes.  RIVALS=all installs
@@ -33,6 +35,7 @@ MINUTES := 10
 SECONDS := 20
 ATTACK :=
 CALLS := 1000000
+COUNT := 1000
 FUZZ_SEED := 0
 PYTEST := $(VENV)/bin/python -m pytest -q
 AS_USER := $(HOST) --user $(PYTEST) -m "not root" $(PYTEST_ARGS)
@@ -57,7 +60,8 @@ CHECKED := tests/conduit tests/inside tests/linux tests/model tests/namespace te
     tests/test_documents.py tests/test_floors.py
 KERNELS ?= bullseye/5.10 bookworm/6.1 trixie/6.12 newest
 
-.PHONY: demo test test-kernels test-incus test-browser test-image map bench soak soak-calls attack-table fuzz check generate lint clean
+.PHONY: demo test test-kernels test-incus test-replacements test-browser test-image map bench soak soak-calls attack-table fuzz \
+    check generate lint clean
 
 demo: $(VENV)/.demo
 	@$(HOST) examples/demo.sh
@@ -76,6 +80,9 @@ test-kernels:
 
 test-incus: $(INCUS)/.installed
 	@tests/boot-systemd --root $(INCUS) /usr/bin/python3 -m pytest -q tests/incus $(PYTEST_ARGS)
+
+test-replacements: $(VENV)/.engines
+	@$(HOST) tests/in-own-pids $(VENV)/bin/python -m tests.engines.replacements $(COUNT)
 
 test-browser: $(VENV)/.development
 	@command -v chromium chromedriver >/dev/null || { echo "installing chromium ..." && apt-get update -qq && \

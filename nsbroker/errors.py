@@ -157,6 +157,19 @@ class SocketFailed(BrokerError):
         super().__init__(f"cannot open a socket of kind {socket} in {target}: {reason}")
 
 
+class InterfaceFailed(BrokerError):
+    """The policy allows the network interface, but it could not be added or set up."""
+
+    wire_name = f"{_OURS}.InterfaceFailed"
+    fields = ("target", "interface", "reason")
+
+    def __init__(self, target: str, interface: str, reason: str) -> None:
+        self.target = target
+        self.interface = interface
+        self.reason = reason
+        super().__init__(f"cannot add the interface {interface} to {target}: {reason}")
+
+
 class NoSuchDevice(BrokerError):
     """There is no such device below the target's /dev, it is not the expected one, or it could not be opened.
 

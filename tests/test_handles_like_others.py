@@ -240,6 +240,7 @@ DEVUTIL: dict[str, Calls] = {
             "test_a_bound_client_lists_and_opens_the_devices_of_its_target",
             "test_it_shows_only_what_rules_allow",
         ),
+        "Broker.device_names": ("test_every_name_below_dev_is_listed_for_whom_a_rule_allows_every_device",),
         "Broker.devices": ("test_only_devices_that_may_be_opened_are_listed",),
     },
     "OpenAt": {

@@ -1,11 +1,14 @@
 """Replace this process by another program."""
 
+import fcntl
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from nsbroker.errors import CommandFailed
+
+_FIRST_FD = 3
 
 
 def execute(command: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
@@ -15,3 +18,15 @@ def execute(command: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
         os.execvpe(command[0], list(command), {**os.environ, **environment})  # noqa: S606 - no shell, on purpose
     except OSError as error:
         raise CommandFailed(f"cannot run {command[0]!r}: {error.strerror or error}") from error
+
+
+def execute_with_fds(command: Sequence[str], fds: Mapping[str, int]) -> NoReturn:
+    """Replace this process by `command`, which inherits `fds` (taken) as systemd passes them (sd_listen_fds(3)).
+
+    They are the descriptors 3, 4, ... in the order of `fds`, whose keys are their names.  Raises CommandFailed; never returns.
+    """
+    # First duplicate them to higher numbers, because some of them may have the numbers that others need.
+    above = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_FD + len(fds)) for fd in fds.values()]
+    for number, fd in enumerate(above, _FIRST_FD):
+        os.dup2(fd, number, inheritable=True)
+    execute(command, {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(fds)), "LISTEN_FDNAMES": ":".join(fds)})

@@ -17,7 +17,7 @@ _INTERRUPTED = 130
 
 GROUPS = {
     "use namespaces": ("show", "open", "exec"),
-    "sockets and devices": ("via", "forward", "connect", "devices"),
+    "sockets and devices": ("via", "forward", "connect", "devices", "add-interface"),
     "look around": ("ls", "tree", "watch", "map", "containers"),
     "hold namespaces": ("create", "hold", "release", "list-held"),
     "rights": ("whoami", "explain", "grant", "grants", "revoke"),
@@ -53,7 +53,7 @@ engines: {", ".join(ENGINES)}
 
 The address of the broker is $NSBROKER_ADDRESS, or unix:/run/nsbroker/io.nsbroker.Broker.
 Exit codes: 0 success; 1 refused or failed; 2 wrong usage; 130 interrupted (0 for serve, watch and forward);
-open, exec and via: the exit code of the command that they run."""
+open, exec, via and add-interface --tap: the exit code of the command that they run."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -149,7 +149,7 @@ def _run(given: list[str]) -> int:
         top.error(
             "COMMAND is missing: write it after `--`"
             if options.runs_command
-            else f"`--` can only be used with {', '.join(_WITH_COMMAND)}"
+            else f"`--` can only be used with {', '.join(_WITH_COMMAND)} and add-interface --tap"
         )
     if options.command and not options.command[0]:
         top.error("COMMAND is empty: write the name of a program after `--`")

@@ -9,12 +9,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Self, TypeVar
 
-from nsbroker.client import requests
+from nsbroker.client import interface_requests, requests, results
 from nsbroker.client.forking import Forked
 from nsbroker.client.transport import ClosedMeanwhile, Transport
 from nsbroker.errors import ConnectionLost
 from nsbroker.linux.ancillary import close_and_clear
 from nsbroker.model.description import NamespaceDescription
+from nsbroker.model.file_description import FileDescription
 from nsbroker.model.identity import Expectation, NamespaceType
 from nsbroker.namespace import Namespace
 from nsbroker.protocol.messages import DeviceDescription, ExplainReply, HeldDescription, PeerDescription, Status, WatchReply
@@ -54,12 +55,14 @@ class BlockingMethods(ABC):
         sockets: Iterable[str] | None = None,
         devices: Iterable[str] | None = None,
         marks: Iterable[int] | None = None,
+        interfaces: Iterable[str] | None = None,
     ) -> ExplainReply:
-        """Return whether the policy allows these types of namespaces, kinds of sockets (such as inet:stream), devices and marks.
+        """Return whether the policy allows these types of namespaces, sockets, devices, marks and interfaces.
 
-        Nothing is opened.  Without any of them, the reply is about every type that the target has.
+        Sockets and interfaces are given by their kinds, such as inet:stream and veth.  Nothing is opened.  Without any of them,
+        the reply is about every type that the target has.
         """
-        return self._call(requests.explain(target, types, sockets, devices, marks))
+        return self._call(requests.explain(target, types, sockets, devices, marks, interfaces))
 
     def list(self, types: Iterable[str] | None = None, *, target: requests.TargetLike | None = None) -> List[NamespaceDescription]:
         """Return the namespaces that this process may open, of `types` (None: all); with `target`, only those of the target.
@@ -85,7 +88,14 @@ class BlockingMethods(ABC):
 
     def devices(self, target: requests.TargetLike) -> List[DeviceDescription]:
         """Return the character devices below the /dev of `target` that this process may open."""
-        return self._call(requests.list_devices(target))
+        return self._call(requests.list_devices(target, results.devices))
+
+    def device_names(self, target: requests.TargetLike) -> List[FileDescription]:
+        """Return every name below the /dev of `target`, with its kind, if this process may open every device there.
+
+        Otherwise these are the names of the devices that it may open.  Directories are listed four levels deep.
+        """
+        return self._call(requests.list_devices(target, results.device_names))
 
     def device(self, target: requests.TargetLike, name: str, flags: int = os.O_RDONLY) -> io.FileIO:
         """Open a character device below the /dev of `target`; the file is the caller's to close.
@@ -105,12 +115,29 @@ class BlockingMethods(ABC):
         """
         return DeviceFolder(self, target)
 
-    def create(self, types: Iterable[str], *, name: str | None = None) -> requests.Created:
+    def add_veth(self, target: requests.TargetLike, name: str, peer: requests.TargetLike, peer_name: str) -> None:
+        """Add a pair of veth: `name` in the network of `target`, `peer_name` in the network of `peer`, both set up.
+
+        Addresses and routes are up to whoever may change these networks.  Raises InvalidTarget for a name that is none,
+        InterfaceFailed, QuotaExceeded, and the errors of `open`.
+        """
+        self._call(interface_requests.add_veth(target, name, peer, peer_name))
+
+    def add_tap(self, target: requests.TargetLike, name: str) -> io.FileIO:
+        """Add a tap `name` to the network of `target`, set up; the file is the caller's to close.
+
+        Each read returns one Ethernet frame that the network sends through the tap, and each write sends one to the network.
+        The tap lasts until the file and all its copies are closed.  Raises the errors of `add_veth`.
+        """
+        return self._call(interface_requests.add_tap(target, name))
+
+    def create(self, types: Iterable[str], *, name: str | None = None, up: bool = False) -> requests.Created:
         """Create new namespaces; the handles are the caller's to close.
 
-        With `name`, the broker also holds the namespaces until `release`.  Raises NameTaken, QuotaExceeded, PermissionDenied.
+        With `name`, the broker also holds the namespaces until `release`.  With `up`, it sets the interface lo in the new network
+        up.  Raises NameTaken, QuotaExceeded, PermissionDenied.
         """
-        return self._call(requests.create(types, name))
+        return self._call(requests.create(types, name, up))
 
     def hold(self, target: requests.TargetLike, name: str, types: Iterable[str] | None = None) -> bool:
         """Make the broker hold namespaces of `target` (`types` None: every type it has) under `name` until `release`.
@@ -136,6 +163,8 @@ class BlockingMethods(ABC):
         devices: Iterable[str] = (),
         create: Iterable[str] = (),
         hold: Iterable[str] = (),
+        marks: Iterable[str] = (),
+        interfaces: Iterable[str] = (),
     ) -> None:
         """Give up rights, for good: from now on only these permissions are left, for these targets, as far as the policy allows.
 
@@ -149,7 +178,7 @@ class BlockingMethods(ABC):
         Raises InvalidParameter, InvalidType, QuotaExceeded for too many restrictions, RecordFailed, and MethodNotFound if the
         broker is older.  After ConnectionLost, the restriction counts as made.
         """
-        self._call(requests.restrict(targets, namespaces, sockets, devices, create, hold))
+        self._call(requests.restrict(targets, namespaces, sockets, devices, create, hold, marks, interfaces))
 
     def who_am_i(self) -> PeerDescription:
         """Return who this process is, as the broker sees it."""
@@ -206,13 +235,14 @@ class DeviceFolder:
         return requests.target_text(self._target)
 
     def listdir(self, path: str = "") -> List[str]:
-        """Return the sorted names of the devices, and of the folders with devices, in the folder `path` below the target's /dev.
+        """Return the sorted names in the folder `path` below the target's /dev.
 
-        What this process may not open is left out.  Raises NoSuchDevice if nothing is left of a folder that is named, and the
-        errors of `devices`.
+        These are all names, of directories, links and other files, too, if this process may open every device there.  Otherwise
+        these are the devices that it may open, and the folders with such devices.  Raises NoSuchDevice if there is no such
+        folder or nothing is left of it, and the errors of `devices`.
         """
         self._check_open()
-        return requests.names_in(path, self._broker.devices(self._target), self.name)
+        return results.names_in(path, self._broker.device_names(self._target), self.name)
 
     def open(self, name: str, flags: int = os.O_RDONLY) -> io.FileIO:
         """Open the character device `name` below the target's /dev; the file is the caller's to close.

@@ -17,7 +17,6 @@ from nsbroker.errors import (
     WIRE_ERRORS,
     InvalidTarget,
     InvalidType,
-    NoSuchDevice,
     NsbrokerError,
     PermissionDenied,
     ProtocolError,
@@ -26,6 +25,7 @@ from nsbroker.linux.features import features
 from nsbroker.model.description import NamespaceDescription
 from nsbroker.model.device_access import DeviceAccess
 from nsbroker.model.identity import Expectation, NamespaceType
+from nsbroker.model.interface import InterfaceKind
 from nsbroker.model.socket_kind import SocketKind
 from nsbroker.model.target import Target, TargetKind
 from nsbroker.namespace import Namespace
@@ -33,8 +33,6 @@ from nsbroker.protocol import messages
 from nsbroker.protocol.messages import (
     ContainerDescription,
     CreateRequest,
-    DeviceDescription,
-    ExpectationSpec,
     ExplainReply,
     ExplainRequest,
     HeldDescription,
@@ -49,11 +47,11 @@ from nsbroker.protocol.messages import (
     RestrictRequest,
     SocketAddress,
     Status,
-    TargetSpec,
     UnavailableEngine,
     WatchReply,
     WatchRequest,
 )
+from nsbroker.protocol.target_spec import ExpectationSpec, TargetSpec
 from nsbroker.varlink import service
 from nsbroker.varlink.connection import IncomingReply
 
@@ -105,7 +103,7 @@ def open_namespaces(
     ns_types = _parse_types(types)
     request = OpenRequest(TargetSpec.of(target), ns_types, None if expect is None else ExpectationSpec.of(expect))
     return Request(
-        messages.OPEN, request, _target_fds(target), lambda replies: results.opened(replies[0], ns_types), "open", target,
+        messages.OPEN, request, target_fds(target), lambda replies: results.opened(replies[0], ns_types), "open", target,
         ns_types or (), takes_fds=True,
     )  # fmt: skip
 
@@ -116,14 +114,16 @@ def explain(
     sockets: Iterable[str] | None,
     devices: Iterable[str] | None,
     marks: Iterable[int] | None,
+    interfaces: Iterable[str] | None,
 ) -> Request[ExplainReply]:
-    """Ask whether the policy allows these types of namespaces, sockets, devices and marks of the target."""
+    """Ask whether the policy allows these types of namespaces, sockets, devices, marks and interfaces of the target."""
     target = parse_target(where)
     ns_types = _parse_types(types)
     wanted = None if sockets is None else [str(SocketKind.parse(text)) for text in _check_list(sockets, "inet:stream")]
     names = None if devices is None else list(_check_list(devices, "null"))
-    request = ExplainRequest(TargetSpec.of(target), ns_types, wanted, names, None if marks is None else list(marks))
-    return Request(messages.EXPLAIN, request, _target_fds(target), results.explanation, "explain", target)
+    kinds = None if interfaces is None else _parse_interfaces(interfaces)
+    request = ExplainRequest(TargetSpec.of(target), ns_types, wanted, names, None if marks is None else list(marks), kinds)
+    return Request(messages.EXPLAIN, request, target_fds(target), results.explanation, "explain", target)
 
 
 def open_socket(
@@ -138,7 +138,7 @@ def open_socket(
     return Request(
         messages.OPEN_SOCKET,
         request,
-        _target_fds(target),
+        target_fds(target),
         lambda replies: results.opened_socket(replies, wanted),
         f"open a socket {wanted} in",
         target,
@@ -147,28 +147,12 @@ def open_socket(
     )
 
 
-def list_devices(where: TargetLike) -> Request[list[DeviceDescription]]:
-    """List the devices below the target's /dev that the caller may open."""
+def list_devices(where: TargetLike, read: Callable[[Sequence[IncomingReply]], T]) -> Request[T]:
+    """List what is below the target's /dev.  `read` is `results.devices` or `results.device_names`."""
     target = parse_target(where)
     request = ListDevicesRequest(TargetSpec.of(target))
-    return Request(
-        messages.LIST_DEVICES,
-        request,
-        _target_fds(target),
-        lambda replies: results.devices(replies).devices,
-        "list the devices of",
-        target,
-        permission="devices",
-    )
-
-
-def names_in(path: str, devices: Iterable[DeviceDescription], target: str) -> list[str]:
-    """Return the names in the folder `path` below /dev.  Raises NoSuchDevice when `path` is not empty and there are none."""
-    prefix = f"{path.rstrip('/')}/" if path else ""
-    names = {device.name.removeprefix(prefix).partition("/")[0] for device in devices if device.name.startswith(prefix)}
-    if path and not names:
-        raise NoSuchDevice(target, path, "there is no folder with that name that has devices for you")
-    return sorted(names)
+    fds, what = target_fds(target), "list the devices of"
+    return Request(messages.LIST_DEVICES, request, fds, read, what, target, permission="devices", more=True)
 
 
 def open_device(where: TargetLike, name: str, flags: int) -> Request[io.FileIO]:
@@ -180,7 +164,7 @@ def open_device(where: TargetLike, name: str, flags: int) -> Request[io.FileIO]:
     return Request(
         messages.OPEN_DEVICE,
         request,
-        _target_fds(target),
+        target_fds(target),
         lambda replies: results.opened_device(replies, mode, access.flags | non_blocking),
         f"open the device {name} of",
         target,
@@ -198,10 +182,7 @@ def _parse_access(flags: int) -> DeviceAccess:
             f"cannot open a device with {' | '.join(names) or hex(refused)}: only O_NONBLOCK and O_NOCTTY are possible besides the "
             "access mode"
         )
-    for access in DeviceAccess:
-        if access.flags == flags & os.O_ACCMODE:
-            return access
-    raise ValueError(f"cannot open a device with the flags {flags:#o}: use os.O_RDONLY, os.O_WRONLY or os.O_RDWR")
+    return DeviceAccess.of_flags(flags)
 
 
 def list_namespaces(types: Iterable[str] | None, where: TargetLike | None) -> Request[list[NamespaceDescription]]:
@@ -209,7 +190,7 @@ def list_namespaces(types: Iterable[str] | None, where: TargetLike | None) -> Re
     target = None if where is None else parse_target(where)
     ns_types = _parse_types(types)
     request = ListRequest(ns_types, None if target is None else TargetSpec.of(target))
-    fds = () if target is None else _target_fds(target)
+    fds = () if target is None else target_fds(target)
     what = "list namespaces" if target is None else "list the namespaces of"
     return Request(messages.LIST, request, fds, results.namespace_list, what, target, more=True)
 
@@ -237,10 +218,10 @@ class Created(NamedTuple):
     durable: bool
 
 
-def create(types: Iterable[str], name: str | None) -> Request[Created]:
-    """Create namespaces; the broker also holds them under `name`, if one is given."""
+def create(types: Iterable[str], name: str | None, up: bool) -> Request[Created]:
+    """Create namespaces; the broker also holds them under `name`, if one is given, and with `up` it sets lo up."""
     ns_types = _parse_types(types) or []
-    request = CreateRequest(ns_types, name)
+    request = CreateRequest(ns_types, name, up or None)
 
     def read(replies: Sequence[IncomingReply]) -> Created:
         return Created(*results.created(replies[0], ns_types))
@@ -256,7 +237,7 @@ def hold(where: TargetLike, types: Iterable[str] | None, name: str) -> Request[b
     request = HoldRequest(target=TargetSpec.of(target), types=ns_types, name=name)
     action = f"hold as name:{name}"
     return Request(
-        messages.HOLD, request, _target_fds(target), lambda replies: results.hold(replies).durable, action, target, ns_types or ()
+        messages.HOLD, request, target_fds(target), lambda replies: results.hold(replies).durable, action, target, ns_types or ()
     )
 
 
@@ -277,6 +258,8 @@ def restrict(
     devices: Iterable[str],
     create: Iterable[str],
     hold: Iterable[str],
+    marks: Iterable[str],
+    interfaces: Iterable[str],
 ) -> Request[None]:
     """Restrict the connection to these permissions for these targets; "*" means all."""
     request = RestrictRequest(
@@ -286,6 +269,8 @@ def restrict(
         list(_check_list(devices, "null")),
         _expand_types(create),
         _expand_types(hold),
+        list(_check_list(marks, "0x100")),
+        _parse_interfaces(interfaces),
     )
     return Request(messages.RESTRICT, request, (), lambda _: None, "restrict the connection", restricts=True)
 
@@ -345,6 +330,15 @@ def _expand_types(types: Iterable[str]) -> list[NamespaceType]:
     return list(NamespaceType) if "*" in words else list(map(NamespaceType.parse, words))
 
 
+def _parse_interfaces(kinds: Iterable[str]) -> list[InterfaceKind]:
+    """Return the kinds of interfaces; "*" stands for all of them, as in rules.  Raises InvalidType."""
+    words = list(_check_list(kinds, "veth"))
+    for word in words:
+        if word not in ("*", *InterfaceKind):
+            raise InvalidType(f"{word!r} is no kind of interface: use one of {', '.join(InterfaceKind)}")
+    return list(InterfaceKind) if "*" in words else list(map(InterfaceKind, words))
+
+
 def _check_list(words: Iterable[str], example: str) -> Iterable[str]:
     # A str is iterable, too, and the error would be about its first letter.
     if isinstance(words, str):
@@ -357,7 +351,8 @@ def target_text(target: Target) -> str:
     return "the process of a pidfd" if target.kind is TargetKind.PIDFD else str(target)
 
 
-def _target_fds(target: Target) -> Sequence[int]:
+def target_fds(target: Target) -> Sequence[int]:
+    """Return the fds (borrowed) that are sent with `target`: its pidfd, if it is one.  Raises InvalidTarget."""
     if target.kind is not TargetKind.PIDFD:
         return ()
     fd = int(target.value)

@@ -16,14 +16,18 @@ from typing import TypeVar
 import msgspec
 from msgspec import Struct
 
-from nsbroker.errors import BrokerError, NotANamespace, ProtocolError
+from nsbroker.errors import BrokerError, NoSuchDevice, NotANamespace, ProtocolError
+from nsbroker.linux import tun
 from nsbroker.model.description import NamespaceDescription
+from nsbroker.model.file_description import FileDescription, FileKind
 from nsbroker.model.identity import NamespaceType
 from nsbroker.model.socket_kind import SocketKind
 from nsbroker.namespace import Namespace
+from nsbroker.protocol.interface_messages import AddInterfaceReply
 from nsbroker.protocol.messages import (
     ContainerDescription,
     CreateReply,
+    DeviceDescription,
     ExplainReply,
     HeldDescription,
     HoldReply,
@@ -65,11 +69,12 @@ explanation = _make_reader(ExplainReply)
 hold = _make_reader(HoldReply)
 who = _make_reader(WhoAmIReply)
 status = _make_reader(Status)
-devices = _make_reader(ListDevicesReply)
 _opened_socket = _make_reader(OpenSocketReply)
 _opened_device = _make_reader(OpenDeviceReply)
+_added_interface = _make_reader(AddInterfaceReply)
 _opened = msgspec.json.Decoder(OpenReply)
 _created = msgspec.json.Decoder(CreateReply)
+_devices = msgspec.json.Decoder(ListDevicesReply)
 _containers = msgspec.json.Decoder(ListContainersReply)
 _namespaces = msgspec.json.Decoder(ListReply)
 _events = msgspec.json.Decoder(WatchReply)
@@ -88,6 +93,30 @@ def containers(replies: Sequence[IncomingReply]) -> tuple[list[ContainerDescript
         [reply.container for reply in decoded if reply.container is not None],
         [reply.unavailable for reply in decoded if reply.unavailable is not None],
     )
+
+
+def devices(replies: Sequence[IncomingReply]) -> list[DeviceDescription]:
+    """Return the listed devices."""
+    return [device for reply in replies for device in _decode(_devices, reply).devices]
+
+
+def device_names(replies: Sequence[IncomingReply]) -> list[FileDescription]:
+    """Return the listed names below /dev."""
+    decoded = [_decode(_devices, reply) for reply in replies]
+    if any(reply.names is None for reply in decoded):
+        # An older broker knows only devices.
+        return [FileDescription(device.name, FileKind.DEVICE) for reply in decoded for device in reply.devices]
+    return [name for reply in decoded for name in reply.names or ()]
+
+
+def names_in(path: str, names: Sequence[FileDescription], target: str) -> list[str]:
+    """Return the names in the folder `path` below /dev (empty: /dev itself).  Raises NoSuchDevice when there is no such folder."""
+    prefix = f"{path.rstrip('/')}/" if path else ""
+    found = {one.name.removeprefix(prefix).partition("/")[0] for one in names if one.name.startswith(prefix)}
+    is_folder = any(one.kind is FileKind.DIRECTORY and f"{one.name}/" == prefix for one in names)
+    if path and not found and not is_folder:
+        raise NoSuchDevice(target, path, "there is no folder with that name that has anything for you")
+    return sorted(found)
 
 
 def namespace_list(replies: Sequence[IncomingReply]) -> list[NamespaceDescription]:
@@ -182,6 +211,20 @@ def opened_device(replies: Sequence[IncomingReply], mode: str, flags: int) -> io
     if fcntl.fcntl(fds[0], fcntl.F_GETFL) & (os.O_ACCMODE | os.O_NONBLOCK | os.O_PATH) != flags:
         raise ProtocolError("the broker sent a device that is not open for what was asked for")
     return _take_file(fds, mode)
+
+
+def added_tap(replies: Sequence[IncomingReply]) -> io.FileIO:
+    """Return the file (the caller's) of the tap that was added."""
+    number = _added_interface(replies).interface_file_descriptor
+    fds = _arrange_fds(replies[0], [] if number is None else [number])
+    if not fds:
+        raise ProtocolError("the broker sent no descriptor of the tap")
+    facts = os.fstat(fds[0])
+    if not stat.S_ISCHR(facts.st_mode) or facts.st_rdev != os.makedev(*tun.DEVICE):
+        raise ProtocolError("the broker sent something that is no tap")
+    if fcntl.fcntl(fds[0], fcntl.F_GETFL) & (os.O_ACCMODE | os.O_NONBLOCK | os.O_PATH) != os.O_RDWR:
+        raise ProtocolError("the broker sent a tap that is not open for reading and writing")
+    return _take_file(fds, "r+b")
 
 
 def _take_file(fds: list[int], mode: str) -> io.FileIO:

@@ -37,6 +37,7 @@ class RuleText(Struct, forbid_unknown_fields=True):
     sockets: list[str] = []
     marks: list[str] = []
     devices: list[str] = []
+    interfaces: list[str] = []
     create: list[str] = []
     hold: list[str] = []
     until: datetime.datetime | None = None
@@ -64,6 +65,8 @@ class Limits(Struct, forbid_unknown_fields=True, rename="kebab", frozen=True):
     held_per_user: int = 16
     created_per_user: int = 64
     """Namespaces created for one user that still exist; before Linux 6.18, all that were created in the last hour."""
+    interfaces_per_user: int = 64
+    """Network interfaces added for one user within an hour."""
     threads_per_user: int = 8
     """Threads that one user may keep busy at once with what can block: files, processes, engines, devices."""
     records_per_user: int = 10_000

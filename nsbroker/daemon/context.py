@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from nsbroker.daemon.audit import Audit
 from nsbroker.daemon.engines.registry import EngineRegistry
 from nsbroker.daemon.limits.abandonable_threads import AbandonableThreads
+from nsbroker.daemon.limits.added_interfaces import AddedInterfaces
 from nsbroker.daemon.limits.connections import UserRegistry
 from nsbroker.daemon.limits.created import CreatedNamespaces
 from nsbroker.daemon.policy.rules import Policy
@@ -22,5 +23,6 @@ class Context:
     users: UserRegistry
     audit: Audit
     created: CreatedNamespaces
+    interfaces: AddedInterfaces
     threads: AbandonableThreads
     locations: LocationCache = field(default_factory=LocationCache)

@@ -16,6 +16,7 @@ from msgspec import Struct
 from nsbroker.daemon.context import Context
 from nsbroker.daemon.discovery.scanner import Scanner
 from nsbroker.daemon.discovery.views import Views
+from nsbroker.daemon.methods.add_interface import AddInterfaceMethod
 from nsbroker.daemon.methods.call import Caller, PendingReply, Reply, ReplyStream
 from nsbroker.daemon.methods.devices import DeviceMethods
 from nsbroker.daemon.methods.explain import ExplainMethod
@@ -39,6 +40,7 @@ from nsbroker.errors import (
     RecordFailed,
 )
 from nsbroker.protocol import messages
+from nsbroker.protocol.interface_messages import AddInterfaceRequest
 from nsbroker.protocol.messages import (
     CreateRequest,
     ExplainRequest,
@@ -84,6 +86,7 @@ class Dispatcher:
             messages.OPEN_SOCKET: _method(OpenSocketRequest, OpenSocketMethod(context).open_socket),
             messages.LIST_DEVICES: _method(ListDevicesRequest, devices.list),
             messages.OPEN_DEVICE: _method(OpenDeviceRequest, devices.open),
+            messages.ADD_INTERFACE: _method(AddInterfaceRequest, AddInterfaceMethod(context).add_interface),
             messages.EXPLAIN: _method(ExplainRequest, ExplainMethod(context).explain),
             messages.LIST: _method(ListRequest, ListMethod(context, views).list),
             messages.WATCH: _method(WatchRequest, WatchMethod(context, scanner, views).watch),
@@ -131,7 +134,7 @@ class Dispatcher:
             self._descriptors += len(result.fds)
             return result
         if isinstance(result, AsyncGenerator):
-            return self._stream(caller.peer, result)
+            return self._stream(caller, result, began)
         return self._await(caller, result, began)
 
     async def _await(self, caller: Caller, pending: PendingReply, began: float) -> Reply:
@@ -160,7 +163,8 @@ class Dispatcher:
         self._descriptors += len(reply.fds)
         return reply
 
-    async def _stream(self, peer: Peer, stream: ReplyStream) -> ReplyStream:
+    async def _stream(self, caller: Caller, stream: ReplyStream, began: float) -> ReplyStream:
+        peer = caller.peer
         try:
             async with contextlib.aclosing(stream):
                 async for reply in stream:
@@ -168,7 +172,10 @@ class Dispatcher:
                         await self._context.audit.settle(peer)
                     yield reply
         except Exception as error:
-            yield self._refuse(error)
+            reply = self._refuse(error)
+            if reply.is_refusal and not caller.is_root:
+                await _wait_for_tick(began)
+            yield reply
 
     def _unknown_method_error(self, call: IncomingCall) -> BrokerError:
         if call.method in self._methods:

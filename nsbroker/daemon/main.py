@@ -20,6 +20,7 @@ from nsbroker.daemon.context import Context
 from nsbroker.daemon.dispatcher import Dispatcher
 from nsbroker.daemon.engines.registry import EngineRegistry
 from nsbroker.daemon.limits.abandonable_threads import AbandonableThreads
+from nsbroker.daemon.limits.added_interfaces import AddedInterfaces
 from nsbroker.daemon.limits.connections import UserRegistry
 from nsbroker.daemon.limits.created import CreatedNamespaces
 from nsbroker.daemon.listener import Listener, own_socket, passed_socket
@@ -92,7 +93,9 @@ class Daemon:
         limits = settings.limits
         threads = AbandonableThreads(limits.threads_per_user)
         created = CreatedNamespaces(limits.created_per_user)
-        self._context = Context(Policy(settings), _make_engines(settings, threads), held_store, users, audit, created, threads)
+        interfaces = AddedInterfaces(limits.interfaces_per_user)
+        engines = _make_engines(settings, threads)
+        self._context = Context(Policy(settings), engines, held_store, users, audit, created, interfaces, threads)
         self._log_warnings(self._context.policy)
         self._server = Server(Dispatcher(self._context), users, audit)
         self._reload_error = ""
@@ -199,6 +202,7 @@ class Daemon:
         self._users.limits = settings.limits
         self._held_store.most_per_user = settings.limits.held_per_user
         self._context.created.most = settings.limits.created_per_user
+        self._context.interfaces.most = settings.limits.interfaces_per_user
         self._context.threads.per_user = settings.limits.threads_per_user
         self._audit.configure(settings.audit, settings.limits)
         self._audit.say(f"reloaded: {len(policy.rules)} rules from {', '.join(map(str, settings.files))}")

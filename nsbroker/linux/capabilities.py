@@ -1,6 +1,8 @@
 """Capabilities of the calling thread: see capabilities(7), capset(2), and the kernel's include/uapi/linux/capability.h."""
 
+import contextlib
 import ctypes
+from collections.abc import Iterator
 
 from nsbroker.linux.libc import check, libc
 
@@ -34,3 +36,13 @@ def use_only(wanted: int) -> None:
     for number, half in enumerate(sets):
         half.effective = half.permitted & (wanted >> 32 * number) & 0xFFFFFFFF
     check(libc.capset(ctypes.byref(header), sets))
+
+
+@contextlib.contextmanager
+def limited_to(wanted: int) -> Iterator[None]:
+    """Let the calling thread have only the effective capabilities `wanted`, and then all that are permitted to it again."""
+    use_only(wanted)
+    try:
+        yield
+    finally:
+        use_only(ALL)

@@ -50,10 +50,11 @@ def open_found(found: int, access: int, *, non_blocking: bool = False) -> int:
     return fd
 
 
-def walk(root: int) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Yield the name and the numbers of each character device below the /dev of `root` (borrowed), up to four levels deep.
+def walk(root: int) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield every name below the /dev of `root` (borrowed), up to four levels deep, with the facts about the file (lstat(2)).
 
-    Files that vanish meanwhile are left out.  Raises EFBIG when there are more than 10 000 names, OSError without a /dev.
+    No file but directories is opened, and no link is followed.  Files that vanish meanwhile are left out.  Raises EFBIG when there
+    are more than 10 000 names, OSError without a /dev.
     """
     left = _ENTRIES_MAX
     folders = [("", openat2("dev", os.O_RDONLY | os.O_DIRECTORY, resolve=_WALK, dir_fd=root))]
@@ -67,11 +68,13 @@ def walk(root: int) -> Iterator[tuple[str, tuple[int, int]]]:
                         if left < 0:
                             raise OSError(errno.EFBIG, "there are too many names below /dev")
                         name = f"{prefix}{entry.name}"
-                        if entry.is_dir(follow_symlinks=False) and name.count("/") + 1 < _DEPTH_MAX:
+                        facts = _read_facts(folder, entry.name)
+                        if facts is None:
+                            continue
+                        yield name, facts
+                        if stat.S_ISDIR(facts.st_mode) and name.count("/") + 1 < _DEPTH_MAX:
                             below = _open_folder(root, name)
                             folders += [] if below is None else [(f"{name}/", below)]
-                        elif (numbers := _read_number(root, name)) is not None:
-                            yield name, numbers
             finally:
                 os.close(folder)
     finally:
@@ -87,14 +90,8 @@ def _open_folder(root: int, name: str) -> int | None:
         return None
 
 
-def _read_number(root: int, name: str) -> tuple[int, int] | None:
+def _read_facts(folder: int, name: str) -> os.stat_result | None:
     try:
-        found = find(root, name)
-    except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE):
-            raise
+        return os.lstat(name, dir_fd=folder)
+    except OSError:
         return None
-    try:
-        return number(found)
-    finally:
-        os.close(found)

@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 from nsbroker.errors import InvalidTarget, InvalidType, NameTaken, NotANamespace, NsbrokerError, PermissionDenied
-from nsbroker.linux import mounts, nsfs
+from nsbroker.linux import mounts, nsfs, rtnetlink
 from nsbroker.linux.capabilities import CAP_SYS_ADMIN, use_only
 from nsbroker.linux.credentials import Credentials
 from nsbroker.linux.setns import unshare
@@ -28,16 +28,19 @@ def check_creatable(ns_type: NamespaceType) -> None:
         raise InvalidType(f"a {ns_type} namespace cannot be created here: {_ADVICE[ns_type]}")
 
 
-def create(ns_type: NamespaceType, user: Credentials | None = None) -> int:
+def create(ns_type: NamespaceType, user: Credentials | None = None, *, up: bool = False) -> int:
     """Create a namespace, and return an fd of it (the caller's to close, close-on-exec).
 
     It is created on a thread of its own, which then ends, so that no other thread changes its namespace.  The kernel counts
     the namespace against the limits of `user` (/proc/sys/user/max_net_namespaces and the like, namespaces(7)); by default
-    this is the user of this process.
+    this is the user of this process.  With `up`, the interface lo in the new network is set up.
 
-    Raises InvalidType for user and pid, PermissionDenied without CAP_SYS_ADMIN, OSError (ENOSPC: there are too many).
+    Raises InvalidType for user and pid, and for `up` with another type than net; PermissionDenied without CAP_SYS_ADMIN, or with
+    `up` without CAP_NET_ADMIN; OSError (ENOSPC: there are too many).
     """
     check_creatable(ns_type)
+    if up and ns_type is not NamespaceType.NET:
+        raise InvalidType(f"a {ns_type} namespace has no interface lo that could be set up: only net namespaces have")
     created: list[int] = []
     failed: list[OSError] = []
 
@@ -49,6 +52,9 @@ def create(ns_type: NamespaceType, user: Credentials | None = None) -> int:
                 with user:
                     use_only(CAP_SYS_ADMIN)
                     unshare(ns_type.flag)
+            if up:
+                with rtnetlink.connect() as sock:
+                    rtnetlink.set_up(sock, "lo")
             link = "time_for_children" if ns_type is NamespaceType.TIME else ns_type
             created.append(os.open(f"/proc/thread-self/ns/{link}", os.O_RDONLY | os.O_CLOEXEC))
         except OSError as error:
@@ -58,8 +64,9 @@ def create(ns_type: NamespaceType, user: Credentials | None = None) -> int:
     thread.start()
     thread.join()
     for error in failed:
-        if isinstance(error, PermissionError):
-            raise PermissionDenied(f"create a {ns_type} namespace", "this takes CAP_SYS_ADMIN") from error
+        if error.errno in (errno.EPERM, errno.EACCES):
+            needed = "CAP_SYS_ADMIN, and CAP_NET_ADMIN to set lo up" if up else "CAP_SYS_ADMIN"
+            raise PermissionDenied(f"create a {ns_type} namespace", f"this takes {needed}") from error
         raise error
     return created[0]
 

@@ -229,15 +229,16 @@ class Namespace:
         return handle
 
     @classmethod
-    def create(cls, type: str, *, name: str | None = None) -> Self:
+    def create(cls, type: str, *, name: str | None = None, up: bool = False) -> Self:
         """Create a namespace without entering it.  It exists as long as this handle is open, or as long as it has `name`.
 
-        `name` is a name as `ip netns add` gives it to a net namespace; it lasts until `delete_named`.  User and pid
-        namespaces cannot be created in this way: InvalidType says what to do instead.  Raises PermissionDenied without
-        CAP_SYS_ADMIN, InvalidTarget and NameTaken for the name.
+        `name` is a name as `ip netns add` gives it to a net namespace; it lasts until `delete_named`.  With `up`, the interface
+        lo of a net namespace is set up.  User and pid namespaces cannot be created in this way: InvalidType says what to do
+        instead.  Raises PermissionDenied without CAP_SYS_ADMIN (and CAP_NET_ADMIN for `up`), InvalidTarget and NameTaken for
+        the name.
         """
         ns_type = NamespaceType.parse(type)
-        handle = cls._adopt(creation.create(ns_type), ns_type)
+        handle = cls._adopt(creation.create(ns_type, up=up), ns_type)
         try:
             if name is not None:
                 creation.give_name(handle.fileno(), ns_type, name)

@@ -19,6 +19,7 @@ from nsbroker.daemon.context import Context
 from nsbroker.daemon.dispatcher import Dispatcher
 from nsbroker.daemon.engines.registry import EngineRegistry
 from nsbroker.daemon.limits.abandonable_threads import AbandonableThreads
+from nsbroker.daemon.limits.added_interfaces import AddedInterfaces
 from nsbroker.daemon.limits.connections import UserRegistry
 from nsbroker.daemon.limits.created import CreatedNamespaces
 from nsbroker.daemon.methods import socket_maker
@@ -74,6 +75,7 @@ class Bench:
                 users,
                 Audit(Sink(self.records), settings.audit, settings.limits),
                 CreatedNamespaces(settings.limits.created_per_user),
+                AddedInterfaces(settings.limits.interfaces_per_user),
                 threads,
             )
         )

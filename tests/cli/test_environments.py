@@ -29,6 +29,7 @@ COMMANDS: dict[str, list[str]] = {
     "forward": ["nonsense", "80"],
     "connect": ["self", "127.0.0.1", "1"],
     "devices": ["self"],
+    "add-interface": ["self", "a/b", "--veth", "self:c"],
     "ls": [],
     "tree": [],
     "watch": ["--type", "nonsense"],

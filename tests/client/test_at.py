@@ -20,7 +20,7 @@ pytestmark = pytest.mark.root
 
 @pytest.fixture
 def room() -> Iterator[Sleeper]:
-    """A process with its own /dev, which contains null, zero, net/tun and a block device."""
+    """A process with its own /dev, which contains null, zero, net/tun, a block device, a link, and an empty folder."""
     with Sleeper(unshare="--net --mount --propagation private") as process:
         inside = ["nsenter", "--mount", "--target", str(process.pid)]
         subprocess.run([*inside, "mount", "-t", "tmpfs", "-o", "mode=755", "dev", "/dev"], check=True)
@@ -34,6 +34,7 @@ def room() -> Iterator[Sleeper]:
             ("sda", stat.S_IFBLK, 8, 0),
         ):
             os.mknod(dev / name, 0o600 | kind, os.makedev(major, minor))
+        (dev / "fd").symlink_to("/proc/self/fd")
         yield process
 
 
@@ -54,16 +55,21 @@ async def test_a_bound_client_lists_and_opens_the_devices_of_its_target(client: 
         wait = finish(client, broker)
         with broker._broker.at(f"pid:{room.pid}") as dev:
             assert dev.name == f"pid:{room.pid}"
-            assert await wait(dev.listdir()) == ["net", "null", "zero"]
+            # As os.listdir() does, it returns every name, whatever it is the name of.
+            assert await wait(dev.listdir()) == ["empty", "fd", "net", "null", "sda", "zero"]
             assert await wait(dev.listdir("net")) == await wait(dev.listdir("net/")) == ["tun"]
+            assert await wait(dev.listdir("empty")) == []
             for name in await wait(dev.listdir()):
-                if name != "net":
+                if name in ("empty", "fd", "net", "sda"):
+                    with pytest.raises(NoSuchDevice):
+                        await wait(dev.open(name))
+                else:
                     with await wait(dev.open(name)) as file:
                         assert stat.S_ISCHR(os.fstat(file.fileno()).st_mode)
             with await wait(dev.open("net/tun", os.O_RDWR | os.O_NONBLOCK)) as tun:
                 assert os.fstat(tun.fileno()).st_rdev == os.makedev(10, 200)
                 assert not os.get_blocking(tun.fileno())
-            for missing in ("empty", "nowhere", "null", "ne", "../dev", "."):
+            for missing in ("nowhere", "null", "ne", "../dev", ".", "fd"):
                 with pytest.raises(NoSuchDevice, match="no folder with that name"):
                     await wait(dev.listdir(missing))
             with pytest.raises(NoSuchDevice):
@@ -118,8 +124,9 @@ def test_it_shows_only_what_rules_allow(daemon: Daemon, room: Sleeper) -> None:
 
     def look() -> list[str]:
         with nsbroker.connect(daemon.address) as broker, broker.at(f"pid:{room.pid}") as dev:
-            with pytest.raises(NoSuchDevice):
-                dev.listdir("net")
+            for folder in ("net", "empty", "fd"):
+                with pytest.raises(NoSuchDevice, match="has anything for you"):
+                    dev.listdir(folder)
             with pytest.raises(PermissionDenied):
                 dev.open("zero")
             return dev.listdir()

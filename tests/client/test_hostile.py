@@ -26,6 +26,8 @@ TWO = (
 )
 SOCKET = b'{"parameters":{"socketFileDescriptor":%s}}\0'
 DEVICE = b'{"parameters":{"deviceFileDescriptor":%s}}\0'
+INTERFACE = b'{"parameters":{"interface":"tap0"%s}}\0'
+TAP = INTERFACE % b',"interfaceFileDescriptor":0'
 PEER = b'{"parameters":{"peer":{"uid":1,"gid":1,"groups":[],"pid":1,"anonymous":false}}}\0'
 AMBIGUOUS = b'{"error":"io.nsbroker.Broker.AmbiguousTarget","parameters":{"target":"x","candidates":%b}}\0'
 MISSING = b'{"error":"io.nsbroker.Broker.NoSuchTarget","parameters":{"target":"%b","reason":"%b"}}\0'
@@ -138,6 +140,14 @@ def device(broker: Any) -> Any:
     return broker.device("self", "null")
 
 
+def tap(broker: Any) -> Any:
+    return broker.add_tap("self", "tap0")
+
+
+def veth(broker: Any) -> Any:
+    return broker.add_veth("self", "eth0", "self", "eth1")
+
+
 def who(broker: Any) -> Any:
     return broker.who_am_i()
 
@@ -183,6 +193,12 @@ CASES = {
     "a device that is open for something else": (
         lambda broker: broker.device("self", "null", os.O_RDWR), reply_with(DEVICE % b"0", null), ProtocolError,
     ),
+    "no tap": (tap, reply_with(TAP, folder), ProtocolError),
+    "another device than a tap": (tap, reply_with(TAP, null), ProtocolError),
+    "a tap without fd": (tap, reply_with(INTERFACE % b""), ProtocolError),
+    "an fd that is not the tap's": (tap, reply_with(INTERFACE % b"", null), ProtocolError),
+    "a tap too many": (tap, reply_with(TAP, null, null), ProtocolError),
+    "an fd with a veth": (veth, reply_with(TAP, null), ProtocolError),
     "unexpected fds": (who, reply_with(PEER, null), ProtocolError),
     "fds with a list": (list_, fds_again_and_again, ProtocolError),
     "fds with a watch": (watch, fds_again_and_again, ProtocolError),

@@ -13,7 +13,7 @@ from nsbroker.model.identity import NamespaceId, NamespaceType
 from nsbroker.model.socket_kind import SocketFamily, SocketKind, SocketType
 from nsbroker.model.target import ENGINES, PID_MAX, UNIT_SUFFIXES, Target
 from nsbroker.protocol.address import socket_path
-from nsbroker.protocol.messages import TargetSpec
+from nsbroker.protocol.target_spec import TargetSpec
 from tests.fuzz import mutate
 from tests.fuzz.subject import Fault, Seed, Subject, seeded
 

@@ -55,7 +55,9 @@ _KEY = len("it logged: nsbroker: internal error: RuntimeError: ")
 _FDS_MAX = 253
 # These calls are answered on ticks, or after threads or engines have worked, or, like Restrict, have later calls refused on ticks.
 # They are slow, so only a few are made.
-_SLOW = frozenset(("List", "ListContainers", "Create", "Hold", "OpenSocket", "OpenDevice", "ListDevices", "Restrict"))
+_SLOW = frozenset(
+    ("List", "ListContainers", "Create", "Hold", "OpenSocket", "OpenDevice", "ListDevices", "AddInterface", "Restrict")
+)
 _SLOW_KINDS = frozenset(("container", "unit", "path", "namespace"))
 _SLOW_SHARE = 0.02
 _STANDARD = "org.varlink.service"
@@ -234,7 +236,18 @@ _target = st.one_of(
 _types = st.lists(st.sampled_from(_TYPES), max_size=3)
 _few = st.sampled_from(("Open", "WhoAmI", "Explain", "GetStatus", "Open", "OpenSocket", "GetInfo", "ListDevices", "OpenDevice"))
 _all = st.sampled_from(
-    ("Create", "Hold", "Release", "ListHeld", "List", "ListContainers", "GetInterfaceDescription", "Restrict", "Nothing")
+    (
+        "Create",
+        "Hold",
+        "Release",
+        "ListHeld",
+        "List",
+        "ListContainers",
+        "GetInterfaceDescription",
+        "Restrict",
+        "AddInterface",
+        "Nothing",
+    )
 )
 _call = st.fixed_dictionaries(
     {
@@ -271,11 +284,15 @@ def _parameters(call: dict[str, Any], chance: Seed) -> dict[str, Any]:
         case "OpenDevice":
             name = chance.choice(("null", "zero", "../null", "tty"))
             return {"target": target, "name": name, "access": "read", "nonBlocking": chance.random() < 0.5}
+        case "AddInterface":
+            peer = {"peer": {"target": chance.choice((target, {"self": True})), "name": "fuzz1"}} if chance.random() < 0.5 else {}
+            return {"target": target, "kind": chance.choice(("veth", "tap")), "name": chance.choice(("fuzz0", "a/b")), **peer}
         case "Create" | "Hold" | "Release":
             return _parameters_of_held(call, target, chance)
         case "Restrict":
             targets = chance.choice((["own", "self"], ["name:fuzz", "name:held-?"], ["pid:*", "*"], ["path:/*/x*", "tid:1/1"]))
             words = {"sockets": chance.choice((["*"], ["inet:stream"])), "devices": chance.choice((["null"], ["x=1:3"]))}
+            words["marks"] = chance.choice((["*"], ["1-0x100"], ["0"]))
             return {"targets": targets, "namespaces": call["types"], "create": ["uts"], **words}
         case "GetInterfaceDescription":
             return {"interface": chance.choice(("io.nsbroker.Broker", _STANDARD, "a.b"))}
@@ -286,7 +303,8 @@ def _parameters_of_held(call: dict[str, Any], target: dict[str, Any], chance: Se
     match call["method"]:
         case "Create":
             named = {"name": "held-1"} if chance.random() < 0.5 else {}
-            return {"types": ["uts"] if chance.random() < 0.9 else call["types"], **named}
+            up = {"up": True} if chance.random() < 0.2 else {}
+            return {"types": ["uts"] if chance.random() < 0.9 else call["types"], **named, **up}
         case "Hold":
             return {"target": target, "types": ["net"], "name": chance.choice(("held-1", "held-2", "other"))}
     return {"name": chance.choice(("held-1", "held-2", "other"))}

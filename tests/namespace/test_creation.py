@@ -1,5 +1,6 @@
 import errno
 import os
+import socket
 import subprocess
 import threading
 from pathlib import Path
@@ -163,3 +164,24 @@ def test_a_name_can_be_given_from_any_thread() -> None:
 
 def test_every_type_is_either_created_or_refused() -> None:
     assert set(creation._ADVICE) == {NamespaceType.USER, NamespaceType.PID}
+
+
+def test_the_loopback_interface_of_a_new_network_is_set_up() -> None:
+    with Namespace.create("net", up=True) as ns, ns.call(socket.create_server, ("127.0.0.1", 0)) as server:
+        ns.call(socket.create_connection, server.getsockname(), 10).close()
+    with Namespace.create("net") as ns, ns.call(socket.socket, socket.AF_INET) as sock:
+        assert sock.connect_ex(("127.0.0.1", 1)) == errno.ENETUNREACH
+
+
+def test_only_a_network_has_a_loopback_interface() -> None:
+    with pytest.raises(InvalidType, match="only net namespaces have"):
+        Namespace.create("uts", up=True)
+
+
+@pytest.mark.root
+def test_setting_it_up_takes_cap_net_admin() -> None:
+    def make() -> None:
+        with pytest.raises(PermissionDenied, match="CAP_NET_ADMIN to set lo up"):
+            Namespace.create("net", up=True)
+
+    as_user(ALICE, make)

@@ -12,11 +12,13 @@ import varlink
 from nsbroker.errors import WIRE_ERRORS, BrokerError, InvalidParameter
 from nsbroker.model import description
 from nsbroker.model.device_access import DeviceAccess
+from nsbroker.model.file_description import FileDescription, FileKind
 from nsbroker.model.identity import NamespaceType
+from nsbroker.model.interface import InterfaceKind
 from nsbroker.model.socket_kind import SocketFamily, SocketType
 from nsbroker.model.target import Target
-from nsbroker.protocol import messages
-from nsbroker.protocol.messages import TargetSpec
+from nsbroker.protocol import interface_messages, messages
+from nsbroker.protocol.target_spec import ExpectationSpec, TargetSpec
 from nsbroker.varlink import service
 
 OURS = varlink.Interface(messages.TEXT.read_text())
@@ -27,8 +29,8 @@ _PLAIN = {bool: "bool", int: "int", float: "float", str: "string"}
 Struct = type[msgspec.Struct]
 
 STRUCTS: dict[str, Struct] = {
-    "Target": messages.TargetSpec,
-    "Expectation": messages.ExpectationSpec,
+    "Target": TargetSpec,
+    "Expectation": ExpectationSpec,
     "OpenedNamespace": messages.OpenedNamespace,
     "Peer": messages.PeerDescription,
     "TypeVerdict": messages.TypeVerdict,
@@ -40,6 +42,8 @@ STRUCTS: dict[str, Struct] = {
     "Namespace": description.NamespaceDescription,
     "SocketAddress": messages.SocketAddress,
     "Device": messages.DeviceDescription,
+    "File": FileDescription,
+    "InterfacePeer": interface_messages.InterfacePeer,
     "PermissionVerdict": messages.PermissionVerdict,
 }
 ENUMERATIONS = {
@@ -49,12 +53,15 @@ ENUMERATIONS = {
     "SocketFamily": SocketFamily,
     "SocketType": SocketType,
     "DeviceAccess": DeviceAccess,
+    "FileKind": FileKind,
+    "InterfaceKind": InterfaceKind,
 }
 METHODS: dict[str, tuple[Struct, Struct]] = {
     "Open": (messages.OpenRequest, messages.OpenReply),
     "OpenSocket": (messages.OpenSocketRequest, messages.OpenSocketReply),
     "ListDevices": (messages.ListDevicesRequest, messages.ListDevicesReply),
     "OpenDevice": (messages.OpenDeviceRequest, messages.OpenDeviceReply),
+    "AddInterface": (interface_messages.AddInterfaceRequest, interface_messages.AddInterfaceReply),
     "WhoAmI": (service.Nothing, messages.WhoAmIReply),
     "Explain": (messages.ExplainRequest, messages.ExplainReply),
     "List": (messages.ListRequest, messages.ListReply),

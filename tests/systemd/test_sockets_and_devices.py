@@ -7,10 +7,14 @@ import subprocess
 import pytest
 
 from nsbroker.client.blocking import connect
+from nsbroker.errors import InterfaceFailed
+from nsbroker.model.identity import NamespaceType
 from nsbroker.namespace import Namespace
 from tests.systemd.unit import Unit
 from tests.world import Sleeper, named_network
 
+_ETHERTYPE = 0x88B5
+"""For experiments: IEEE Std 802."""
 KINDS = [
     (socket.AF_INET, socket.SOCK_STREAM, 0),
     (socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP),
@@ -49,6 +53,42 @@ def test_devices_of_a_process_with_a_root_of_its_own_are_opened(unit: Unit) -> N
         assert {"null", "zero", "urandom"} <= {device.name for device in broker.devices(target)}
         with broker.device(target, "urandom") as random, broker.device(target, "null", os.O_RDWR) as null:
             assert null.write(random.read(8)) == 8
+
+
+def test_interfaces_are_added_and_frames_go_through(unit: Unit) -> None:
+    """Everything that adding interfaces needs: the capability, the device, and netlink sockets in networks of others."""
+    with named_network("lab"), named_network("web"), connect() as broker:
+        with Sleeper(unshare="--user --map-root-user --net") as container:
+            broker.add_veth("name:lab", "eth0", "name:web", "eth0")
+            broker.add_veth("name:lab", "eth1", f"pid:{container.pid}", "eth0")
+            with Namespace.from_pid(container.pid, "net") as ns:
+                assert "eth0" in [name for _, name in ns.call(socket.if_nameindex)]
+        with (
+            broker.add_tap("name:web", "tap0") as tap,
+            broker.socket("name:web", socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETHERTYPE)) as packets,
+        ):
+            packets.bind(("tap0", _ETHERTYPE))
+            packets.settimeout(10)
+            frame = b"\xff" * 6 + bytes(6) + _ETHERTYPE.to_bytes(2, "big") + b"through the hardened unit"
+            tap.write(frame)
+            assert packets.recv(100) == frame
+
+
+def test_a_new_network_has_its_loopback_up(unit: Unit) -> None:
+    with (
+        connect() as broker,
+        broker.create(["net"], up=True).namespaces[NamespaceType.NET] as ns,
+        ns.call(socket.create_server, ("127.0.0.1", 0)) as server,
+    ):
+        ns.call(socket.create_connection, server.getsockname(), 10).close()
+
+
+def test_without_the_device_a_tap_is_an_error_that_names_what_to_change(unit: Unit) -> None:
+    unit.set(BindPaths="", DeviceAllow="")
+    with named_network("lab"), connect() as broker:
+        with pytest.raises(InterfaceFailed, match="BindPaths= of its unit"):
+            broker.add_tap("name:lab", "tap0")
+        broker.add_veth("name:lab", "eth0", "name:lab", "eth1")
 
 
 def test_a_device_that_the_unit_may_not_open_says_what_to_change(unit: Unit) -> None:

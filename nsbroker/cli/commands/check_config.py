@@ -41,15 +41,14 @@ def run(options: argparse.Namespace) -> int:
     rows = [
         [
             text.name,
-            *map(
-                _join_words,
-                (text.who, text.targets, text.namespaces, text.sockets, text.marks, text.devices, text.create, text.hold),
-            ),
+            *map(_join_words, (text.who, text.targets, text.namespaces, text.sockets, text.marks, text.devices)),
+            *map(_join_words, (text.interfaces, text.create, text.hold)),
             origin,
         ]
         for text, origin in settings.rules
     ]
-    print_table(["RULE", "WHO", "TARGETS", "NAMESPACES", "SOCKETS", "MARKS", "DEVICES", "CREATE", "HOLD", "FILE"], rows)
+    permissions = ["NAMESPACES", "SOCKETS", "MARKS", "DEVICES", "INTERFACES", "CREATE", "HOLD"]
+    print_table(["RULE", "WHO", "TARGETS", *permissions, "FILE"], rows)
     return 0
 
 

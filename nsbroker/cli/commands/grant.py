@@ -16,14 +16,22 @@ after the time given with --for, with `nsbroker revoke`, and with the next boot.
 EXAMPLE = "nsbroker grant user:bob container:web --sockets inet:stream --for 2h"
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_PERMISSIONS = ("namespaces", "sockets", "devices", "create", "hold")
+_EXAMPLES = {
+    "namespaces": "net",
+    "sockets": "inet:stream",
+    "marks": "0x100",
+    "devices": "null",
+    "interfaces": "veth",
+    "create": "net",
+    "hold": "net",
+}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add its arguments."""
     parser.add_argument("who", metavar="WHO", help="whom to give rights to: user:NAME, group:NAME, unit:NAME.service")
     parser.add_argument("targets", metavar="TARGET", nargs="+", help="the target of the rights, or a pattern such as docker:web-*")
-    for key, example in zip(_PERMISSIONS, ("net", "inet:stream", "null", "net", "net"), strict=True):
+    for key, example in _EXAMPLES.items():
         parser.add_argument(f"--{key}", metavar="WORD", nargs="+", default=[], help=f"as `{key}` in a rule: {example}, ...")
     parser.add_argument(
         "--for", metavar="TIME", dest="seconds", type=duration, required=True, help="how long: 90s, 30m, 2h, 1d, 1h30m"
@@ -34,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     """Write the rule, and have the broker load it."""
     if os.geteuid() != 0:
         raise CommandFailed("only root can give rights: run this command as root")
-    permissions = {key: getattr(options, key) for key in _PERMISSIONS}
+    permissions = {key: getattr(options, key) for key in _EXAMPLES}
     for target in options.targets:
         if not {"*", "?"} & set(target) and target != "own":
             Target.parse(target)

@@ -13,6 +13,7 @@ sent unchanged to a peer whose rules name the target.  Any other peer gets Permi
 import contextlib
 import errno
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from nsbroker.daemon.context import Context
 from nsbroker.daemon.methods.call import Caller
@@ -22,10 +23,11 @@ from nsbroker.daemon.policy.scope import Names
 from nsbroker.daemon.targets.pinned import Pinned
 from nsbroker.daemon.targets.resolve import engine_query, resolve, resolve_slowly, takes_time
 from nsbroker.errors import BrokerError, InvalidParameter, NoSuchTarget, PermissionDenied, QuotaExceeded, RecordFailed, TimedOut
+from nsbroker.linux.ancillary import close_and_clear
 from nsbroker.model.identity import NamespaceType
 from nsbroker.model.target import TargetKind
 from nsbroker.namespace import Namespace
-from nsbroker.protocol.messages import TargetSpec
+from nsbroker.protocol.target_spec import TargetSpec
 from nsbroker.varlink.connection import IncomingCall
 
 _NO_VERDICT = Verdict(False, (), "")
@@ -61,6 +63,46 @@ def begin(
     elif call.fds:
         call.take_fds()
     return authorization
+
+
+class Part(NamedTuple):
+    """One target of a call that has several: the parameter that names it, the target, and `details` as in `begin`."""
+
+    parameter: str
+    spec: TargetSpec
+    details: str
+
+
+def begin_parts(
+    context: Context,
+    method: str,
+    caller: Caller,
+    call: IncomingCall,
+    wanted: tuple[Permission, ...],
+    parts: Sequence[Part],
+    *,
+    hands_over: bool,
+) -> "list[Authorization]":
+    """Begin to authorize a call that wants `wanted` of each of several targets.  Takes the call's fds.
+
+    Enter all of them, one within the other, and call `release_pidfd` for those that were not entered.  Raises as `begin` does.
+    """
+    begun: list[Authorization] = []
+    indices: dict[str, int] = {}
+    for parameter, spec, details in parts:
+        try:
+            one = Authorization(context, method, caller, spec, wanted, partly=False, hands_over=hands_over, details=details)
+        except InvalidParameter as error:
+            raise InvalidParameter(parameter) from error
+        one.check_possible()
+        begun.append(one)
+        if spec.pid_file_descriptor is not None:
+            indices[f"{parameter}.pidFileDescriptor"] = spec.pid_file_descriptor
+    fds = dict(zip(indices, call.take_fds(indices or None), strict=True))
+    for one, part in zip(begun, parts, strict=True):
+        fd = fds.get(f"{part.parameter}.pidFileDescriptor")
+        one.take_pidfd([] if fd is None else [fd])
+    return begun
 
 
 class Authorization:
@@ -130,6 +172,10 @@ class Authorization:
     def take_pidfd(self, fds: list[int]) -> None:
         """Take the pidfd that came with the call (`fds` is empty when there was none)."""
         self._pidfd = fds
+
+    def release_pidfd(self) -> None:
+        """Close the pidfd that came with the call, if it was not used."""
+        close_and_clear(self._pidfd)
 
     def takes_time(self) -> bool:
         """Return whether finding the target can take longer than other clients should wait.  Use `async with` then."""

@@ -6,18 +6,21 @@ without following links.  It is opened only if its device number is the one that
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
+import msgspec
 import trio
 
 from nsbroker.daemon.context import Context
 from nsbroker.daemon.methods.authorization import Authorization, begin
-from nsbroker.daemon.methods.call import Caller, PendingReply, Reply, reason_of
-from nsbroker.daemon.policy.permission import SOME_DEVICE, Device, DeviceNumber, is_device_name
+from nsbroker.daemon.methods.call import Caller, PendingReply, Reply, ReplyStream, reason_of
+from nsbroker.daemon.policy.permission import EVERY_DEVICE, SOME_DEVICE, Device, DeviceNumber, is_device_name
 from nsbroker.daemon.targets.pinned import Pinned
 from nsbroker.errors import InvalidParameter, NoSuchDevice, NoSuchTarget
 from nsbroker.linux import device, procfs
+from nsbroker.model.file_description import FileDescription, FileKind
 from nsbroker.protocol.messages import (
     DeviceDescription,
     ListDevicesReply,
@@ -29,8 +32,8 @@ from nsbroker.varlink.connection import IncomingCall
 
 T = TypeVar("T")
 
-# A message has at most 65536 bytes.  A list of devices may have _LISTED_MAX bytes: each device counts as the length of its name and
-# _NUMBERS_MAX more.
+# A message has at most 65536 bytes.  A list of devices or names may have _LISTED_MAX bytes: each counts as the length of its name
+# in JSON and _NUMBERS_MAX more.
 _LISTED_MAX = 60_000
 _NUMBERS_MAX = 60
 _REASONS: Mapping[int, str] = {
@@ -52,18 +55,41 @@ class DeviceMethods:
     def __init__(self, context: Context) -> None:
         self._context = context
 
-    def list(self, caller: Caller, call: IncomingCall, request: ListDevicesRequest) -> PendingReply:
-        """List the devices that the caller may open."""
+    def list(self, caller: Caller, call: IncomingCall, request: ListDevicesRequest) -> PendingReply | ReplyStream:
+        """List the devices that the caller may open, and to a call with `more` also the names that the caller may see."""
         authorization = begin(self._context, "ListDevices", caller, call, request.target, (SOME_DEVICE,), details="devices")
-        return self._list(caller, authorization)
+        return self._stream_list(caller, authorization) if call.more else self._list(caller, authorization)
 
     async def _list(self, caller: Caller, authorization: Authorization) -> Reply:
+        devices, _ = await self._find_all(caller, authorization)
+        first = next(_split(devices), ())
+        return Reply(ListDevicesReply([one for one in first if isinstance(one, DeviceDescription)]))
+
+    async def _stream_list(self, caller: Caller, authorization: Authorization) -> ReplyStream:
+        devices, names = await self._find_all(caller, authorization)
+        for part in _split((*devices, *names)):
+            part_devices = [one for one in part if isinstance(one, DeviceDescription)]
+            yield Reply(ListDevicesReply(part_devices, [one for one in part if isinstance(one, FileDescription)]), continues=True)
+        yield Reply(ListDevicesReply([], []))
+
+    async def _find_all(
+        self, caller: Caller, authorization: Authorization
+    ) -> tuple[Sequence[DeviceDescription], Sequence[FileDescription]]:
+        """Return the devices that the caller may open, and the names that it may see: all of them, or those of the devices."""
         async with authorization as pinned:
             authorization.check_access()
             there = await self._on_thread(caller, pinned, "/dev", pinned.directory(), _walk, lambda _: None)
-            found = [Device(name, DeviceNumber(*number)) for name, number in there if is_device_name(name)]
-            allowed = [node for node in found if authorization.verdict_on((node,)).allowed]
-        return Reply(ListDevicesReply(list(_truncate(sorted(allowed)))))
+            found = [
+                Device(name, DeviceNumber(os.major(facts.st_rdev), os.minor(facts.st_rdev)))
+                for name, facts in there
+                if stat.S_ISCHR(facts.st_mode) and is_device_name(name)
+            ]
+            allowed = sorted(node for node in found if authorization.verdict_on((node,)).allowed)
+            sees_all = authorization.verdict_on((EVERY_DEVICE,)).allowed
+        devices = [DeviceDescription(name, *number) for name, number in allowed if number is not None]
+        if sees_all:
+            return devices, [FileDescription(_printable(name), FileKind.of_mode(facts.st_mode)) for name, facts in there]
+        return devices, [FileDescription(one.name, FileKind.DEVICE) for one in devices]
 
     def open(self, caller: Caller, call: IncomingCall, request: OpenDeviceRequest) -> PendingReply:
         """Open one device."""
@@ -141,10 +167,10 @@ class DeviceMethods:
         self._context.users.closer.close(fd, user)
 
 
-def _walk(process: int) -> list[tuple[str, tuple[int, int]]]:
+def _walk(process: int) -> list[tuple[str, os.stat_result]]:
     root = procfs.open_root(process)
     try:
-        return list(device.walk(root))
+        return sorted(device.walk(root), key=lambda found: found[0])
     finally:
         os.close(root)
 
@@ -163,12 +189,21 @@ def _find(process: int, name: str) -> tuple[int, tuple[int, int] | None]:
         raise
 
 
-def _truncate(devices: Iterable[Device]) -> Iterator[DeviceDescription]:
-    """Describe as many devices as fit into a reply."""
+def _printable(name: str) -> str:
+    """Return the name, with its bytes that are no UTF-8 as escapes, since JSON has no way to write them."""
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
+def _split(descriptions: Iterable[DeviceDescription | FileDescription]) -> Iterator[list[DeviceDescription | FileDescription]]:
+    """Split the descriptions into parts, each of which fits into a reply."""
+    part: list[DeviceDescription | FileDescription] = []
     left = _LISTED_MAX
-    for node in devices:
-        number = node.number or DeviceNumber(0, 0)
-        left -= len(node.name) + _NUMBERS_MAX
-        if left < 0:
-            return
-        yield DeviceDescription(node.name, number.major, number.minor)
+    for one in descriptions:
+        size = len(msgspec.json.encode(one.name)) + _NUMBERS_MAX
+        if size > left:
+            yield part
+            part, left = [], _LISTED_MAX
+        left -= size
+        part.append(one)
+    if part:
+        yield part

@@ -11,11 +11,12 @@ from nsbroker.daemon.policy.permission import MARK_MAX, Device, Mark, Permission
 from nsbroker.daemon.targets.pinned import Pinned
 from nsbroker.errors import InvalidParameter, InvalidType, PermissionDenied
 from nsbroker.model.identity import NamespaceType
+from nsbroker.model.interface import InterfaceKind
 from nsbroker.model.socket_kind import SocketKind
 from nsbroker.protocol.messages import ExplainReply, ExplainRequest, PermissionVerdict, TypeVerdict
 from nsbroker.varlink.connection import IncomingCall
 
-# One call may ask about this many kinds of sockets, marks, and devices.  Each takes time in which nobody else is served.
+# One call may ask about this many sockets, marks, devices, and interfaces.  Each takes time in which nobody else is served.
 _EXPLAINED_MAX = 64
 
 
@@ -64,9 +65,15 @@ async def _replace_denial(pending: Coroutine[Any, Any, Reply], refusal: Reply) -
 
 def _parse_wanted(request: ExplainRequest) -> tuple[Permission, ...] | None:
     """Return what the request asks about, or None for all types of namespace.  Raises InvalidParameter."""
-    if request.sockets is None and request.marks is None and request.devices is None:
+    lists = {
+        "sockets": request.sockets,
+        "marks": request.marks,
+        "devices": request.devices,
+        "interfaces": request.interfaces,
+    }
+    if all(asked is None for asked in lists.values()):
         return validate_types(request.types)
-    for name, asked in (("sockets", request.sockets), ("marks", request.marks), ("devices", request.devices)):
+    for name, asked in lists.items():
         if asked is not None and len(asked) > _EXPLAINED_MAX:
             raise InvalidParameter(name)
     try:
@@ -79,11 +86,15 @@ def _parse_wanted(request: ExplainRequest) -> tuple[Permission, ...] | None:
     devices = request.devices or []
     if not all(map(is_device_name, devices)):
         raise InvalidParameter("devices")
+    interfaces = request.interfaces or []
+    if len(set(interfaces)) != len(interfaces):
+        raise InvalidParameter("interfaces")
     wanted: tuple[Permission, ...] = (
         *(validate_types(request.types) or ()),
         *sockets,
         *map(Mark, marks),
         *map(Device, devices),
+        *interfaces,
     )
     if not wanted or len(set(wanted)) != len(wanted):
         raise InvalidParameter("sockets" if sockets else "devices")
@@ -97,6 +108,16 @@ def _reply(target: str, wanted: Sequence[Permission], rules: Sequence[str | None
     sockets = [PermissionVerdict(str(item), rule is not None, rule) for item, rule in pairs if isinstance(item, SocketKind)]
     marks = [PermissionVerdict(f"{item.value:#x}", rule is not None, rule) for item, rule in pairs if isinstance(item, Mark)]
     devices = [PermissionVerdict(item.name, rule is not None, rule) for item, rule in pairs if isinstance(item, Device)]
+    kinds = [PermissionVerdict(str(item), rule is not None, rule) for item, rule in pairs if isinstance(item, InterfaceKind)]
     return Reply(
-        ExplainReply(target, bool(rules) and None not in rules, types, sockets or None, devices or None, marks or None, unknown)
+        ExplainReply(
+            target,
+            bool(rules) and None not in rules,
+            types,
+            sockets or None,
+            devices or None,
+            marks or None,
+            kinds or None,
+            unknown,
+        )
     )

@@ -46,6 +46,8 @@ class HeldMethods:
     def create(self, caller: Caller, call: IncomingCall, request: CreateRequest) -> PendingReply:
         """Create namespaces.  With a name, the broker holds them; without one, they exist only as long as the caller uses them."""
         call.take_fds()
+        if request.up and NamespaceType.NET not in request.types:
+            raise InvalidParameter("up")
         return self._create(caller, caller.grants(self._context.policy), request)
 
     async def _create(self, caller: Caller, grants: Grants, request: CreateRequest) -> Reply:
@@ -68,7 +70,8 @@ class HeldMethods:
                 self._held_store.check(name, peer.uid, len(ns_types))
             self._created.check(peer.user, len(ns_types))
             for ns_type in ns_types:
-                ns = await trio.to_thread.run_sync(_create_namespace, ns_type, peer.maker.credentials)
+                up = bool(request.up) and ns_type is NamespaceType.NET
+                ns = await trio.to_thread.run_sync(_create_namespace, ns_type, peer.maker.credentials, up)
                 # Append each one at once: if a later one fails, those made so far must be closed.
                 made.append(ns)
             self._created.add(peer.user, made)
@@ -177,9 +180,9 @@ def _validate_name(name: str) -> str:
     return name
 
 
-def _create_namespace(ns_type: NamespaceType, user: Credentials) -> Namespace:
+def _create_namespace(ns_type: NamespaceType, user: Credentials, up: bool) -> Namespace:
     try:
-        fd = creation.create(ns_type, user)
+        fd = creation.create(ns_type, user, up=up)
     except InvalidType as error:
         raise InvalidParameter("types") from error
     except OSError as error:

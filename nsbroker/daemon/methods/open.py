@@ -13,7 +13,8 @@ from nsbroker.errors import InvalidParameter, NoSuchTarget, TargetChanged
 from nsbroker.linux import procfs
 from nsbroker.model.identity import Expectation, NamespaceType
 from nsbroker.namespace import Namespace
-from nsbroker.protocol.messages import ExpectationSpec, OpenedNamespace, OpenReply, OpenRequest
+from nsbroker.protocol.messages import OpenedNamespace, OpenReply, OpenRequest
+from nsbroker.protocol.target_spec import ExpectationSpec
 from nsbroker.varlink.connection import IncomingCall
 
 _DEADLINE = 2.0

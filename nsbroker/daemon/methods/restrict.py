@@ -44,16 +44,23 @@ class RestrictMethod:
 
 def _parse(request: RestrictRequest, peer: Peer) -> Scope:
     """Return the scope that the request describes.  Raises InvalidParameter."""
-    sockets, devices = request.sockets or (), request.devices or ()
+    sockets, marks, devices, interfaces = (
+        words or () for words in (request.sockets, request.marks, request.devices, request.interfaces)
+    )
     with _blaming("targets"):
         _check_targets(request.targets)
         targets = [text for pattern in request.targets for text in _in_our_numbers(pattern, peer)]
     with _blaming("sockets"):
         _check_length(sockets)
         Allowance.parse((), sockets, ())
+    with _blaming("marks"):
+        _check_length(marks)
+        Allowance.parse((), (), (), marks=marks)
     with _blaming("devices"):
         _check_length(devices)
-        allowance = Allowance.parse(request.namespaces or (), sockets, devices, request.create or (), request.hold or ())
+        allowance = Allowance.parse(
+            request.namespaces or (), sockets, devices, request.create or (), request.hold or (), marks, interfaces
+        )
     with _blaming("targets"):
         return Scope.parse(targets, allowance)
 

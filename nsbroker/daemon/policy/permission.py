@@ -1,7 +1,7 @@
 """What rules can allow.
 
 Rules allow to open namespaces by type, sockets by family and type, and devices by name and number.  They also allow to have
-sockets marked, and namespaces of a type created, or held under a name.
+sockets marked, interfaces of a kind added, and namespaces of a type created, or held under a name.
 """
 
 import re
@@ -11,6 +11,7 @@ from typing import NamedTuple, Self
 
 from nsbroker.errors import ConfigurationError, InvalidType
 from nsbroker.model.identity import NamespaceType
+from nsbroker.model.interface import InterfaceKind
 from nsbroker.model.socket_kind import SocketKind
 
 _NAME = re.compile(r"[A-Za-z0-9_.:@-]+(/[A-Za-z0-9_.:@-]+)*")
@@ -40,6 +41,9 @@ class Device(NamedTuple):
 
 SOME_DEVICE = Device("")
 """Stands for any device at all.  It is what a peer needs in order to list the devices."""
+
+EVERY_DEVICE = Device("*")
+"""Stands for all devices.  Whoever may open them all may see every name below /dev.  No rule can name it otherwise."""
 
 
 # Creation and Holding are no tuples: these would be equal for the same type, and verdicts are remembered by what was wanted.
@@ -75,7 +79,7 @@ class Mark(NamedTuple):
 MARK_MAX = 2**32 - 1
 """The largest mark.  The smallest is 1, because 0 means that a socket has none."""
 
-Permission = NamespaceType | SocketKind | Device | Creation | Holding | Mark
+Permission = NamespaceType | SocketKind | Device | Creation | Holding | Mark | InterfaceKind
 """One thing that a peer can ask for."""
 
 # The devices that containers get, as in the kernel's Documentation/admin-guide/devices.txt.  Rules need not give their numbers.
@@ -114,6 +118,7 @@ class Allowance:
     create: frozenset[NamespaceType]
     hold: frozenset[NamespaceType]
     marks: tuple[range, ...]
+    interfaces: frozenset[InterfaceKind]
 
     @classmethod
     def parse(
@@ -124,6 +129,7 @@ class Allowance:
         create: Iterable[str] = (),
         hold: Iterable[str] = (),
         marks: Iterable[str] = (),
+        interfaces: Iterable[str] = (),
     ) -> Self:
         """Parse what is allowed, with `*` for all.  Raises ConfigurationError, InvalidType."""
         kinds, nodes = set(sockets), set(devices)
@@ -138,6 +144,7 @@ class Allowance:
             new,
             held,
             ranges,
+            _parse_interfaces(interfaces),
         )
 
     def allows(self, wanted: Permission) -> bool:
@@ -152,6 +159,8 @@ class Allowance:
             return wanted.type in self.hold
         if isinstance(wanted, Mark):
             return any(wanted.value in marks for marks in self.marks)
+        if isinstance(wanted, InterfaceKind):
+            return wanted in self.interfaces
         if wanted == SOME_DEVICE:
             return self.any_device or bool(self.devices)
         # A rule for any device does not allow another device that was put under a well-known name.
@@ -182,6 +191,13 @@ def _parse_marks(text: str) -> range:
     if not 0 < first <= last <= MARK_MAX:
         raise ConfigurationError(f"marks: {text!r}: write a number from 1 to {MARK_MAX:#x}, or two of them, such as 0x200-0x2ff")
     return range(first, last + 1)
+
+
+def _parse_interfaces(texts: Iterable[str]) -> frozenset[InterfaceKind]:
+    words = set(texts)
+    for text in sorted(words - {"*", *InterfaceKind}):
+        raise ConfigurationError(f"interfaces: {text!r} is no kind of interface: use one of {', '.join(InterfaceKind)}, or *")
+    return frozenset(InterfaceKind if "*" in words else map(InterfaceKind, words))
 
 
 def _parse_devices(texts: Iterable[str]) -> dict[str, DeviceNumber]:

@@ -7,10 +7,11 @@ only take rights away, as with cap_limit_set(3) of FreeBSD's Casper.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from nsbroker.daemon.policy.permission import Creation, Device, Holding, Permission
+from nsbroker.daemon.policy.permission import MARK_MAX, Creation, Device, Holding, Permission
 from nsbroker.daemon.policy.scope import Names, Scope
 from nsbroker.errors import QuotaExceeded
 from nsbroker.model.identity import NamespaceType
+from nsbroker.model.interface import InterfaceKind
 
 # Every call of a restricted connection looks at all its scopes, and their patterns take memory.
 _SCOPES_MAX = 4
@@ -80,7 +81,9 @@ class Restriction:
         permissions = {
             "namespaces": _type_words(self.namespaces()),
             "sockets": ["*"] if all(one.any_socket for one in allowances) else [str(kind) for kind in kinds if self.allows(kind)],
+            "marks": _mark_words(allowance.marks for allowance in allowances),
             "devices": ["*"] if all(one.any_device for one in allowances) else [one for one in names if self.allows(Device(one))],
+            "interfaces": _all_or(InterfaceKind, (kind for kind in InterfaceKind if self.allows(kind))),
             "create": _type_words(ns_type for ns_type in NamespaceType if self.allows(Creation(ns_type))),
             "hold": _type_words(ns_type for ns_type in NamespaceType if self.allows(Holding(ns_type))),
         }
@@ -88,8 +91,38 @@ class Restriction:
 
 
 def _type_words(types: Iterable[NamespaceType]) -> list[str]:
-    found = set(types)
-    return ["*"] if found == set(NamespaceType) else sorted(found)
+    return _all_or(NamespaceType, types)
+
+
+def _all_or(everything: Iterable[str], some: Iterable[str]) -> list[str]:
+    found = set(some)
+    return ["*"] if found == set(everything) else sorted(found)
+
+
+def _mark_words(allowed: Iterable[Iterable[range]]) -> list[str]:
+    """Return the marks that are in a range of each of `allowed`, as a rule has them."""
+    left = [range(1, MARK_MAX + 1)]
+    for ranges in allowed:
+        pairs = ((one, other) for one in left for other in _joined(ranges))
+        left = [both for one, other in pairs if (both := range(max(one.start, other.start), min(one.stop, other.stop)))]
+    return [_mark_word(marks) for marks in left]
+
+
+def _joined(ranges: Iterable[range]) -> list[range]:
+    """Return the ranges in order, with those that overlap or touch joined."""
+    joined: list[range] = []
+    for marks in sorted(ranges, key=lambda marks: marks.start):
+        if joined and marks.start <= joined[-1].stop:
+            joined[-1] = range(joined[-1].start, max(joined[-1].stop, marks.stop))
+        else:
+            joined.append(marks)
+    return joined
+
+
+def _mark_word(marks: range) -> str:
+    if marks == range(1, MARK_MAX + 1):
+        return "*"
+    return f"{marks.start:#x}" if len(marks) == 1 else f"{marks.start:#x}-{marks.stop - 1:#x}"
 
 
 UNRESTRICTED = Restriction()

@@ -22,6 +22,19 @@ def test_root_sees_more_of_them(daemon: Daemon, target: str) -> None:
     assert {"null", "zero", "full", "urandom"} <= {device["name"] for device in devices}
 
 
+def test_all_lists_every_name_with_its_kind_for_those_who_may_open_every_device(daemon: Daemon, target: str) -> None:
+    names = json.loads(run_command("devices", target, "--all", "--json", address=daemon.address).stdout)
+    kinds = {one["name"]: one["kind"] for one in names}
+    assert kinds["null"] == "device"
+    assert {"directory", "device"} <= set(kinds.values())
+    lines = run_command("devices", target, "--all", address=daemon.address).stdout.splitlines()
+    assert lines[0].split() == ["NAME", "KIND"]
+    assert ["null", "device"] in [line.split() for line in lines]
+    assert len(lines) == len(names) + 1
+    table = run_command("devices", target, "--all", uid=ALICE, address=daemon.address).stdout.splitlines()
+    assert [line.split() for line in table] == [["NAME", "KIND"], ["null", "device"], ["zero", "device"]]
+
+
 def test_devices_of_what_no_rule_allows_are_refused(daemon: Daemon, sleeper: Sleeper) -> None:
     line = one_line(run_command("devices", f"pid:{sleeper.pid}", uid=ALICE, address=daemon.address), 1)
     assert "permission denied" in line

@@ -30,6 +30,15 @@ def test_explain_names_the_rule_for_each_socket_and_device(daemon: Daemon, targe
     assert reply["devices"] == [{"name": "null", "allowed": True, "rule": "alice"}]
 
 
+def test_explain_names_the_rule_for_interfaces(daemon: Daemon, target: str) -> None:
+    done = run_command("explain", target, "--interface", "veth", "--interface", "tap", address=daemon.address)
+    assert [line.split() for line in done.stdout.splitlines()][1:] == [
+        ["interface", "veth", "allowed", "root"],
+        ["interface", "tap", "allowed", "root"],
+    ]
+    assert done.returncode == 0
+
+
 @pytest.mark.parametrize(
     ("asked", "code"),
     [
@@ -39,6 +48,9 @@ def test_explain_names_the_rule_for_each_socket_and_device(daemon: Daemon, targe
         (["--device", "fuse"], 1),
         (["--socket", "inet:strem"], 2),
         (["--device", "../mem"], 2),
+        (["--interface", "tap"], 1),
+        (["--interface", "veth", "--interface", "tap"], 1),
+        (["--interface", "bridge"], 2),
     ],
 )
 def test_explain_answers_by_exit_code(daemon: Daemon, target: str, asked: list[str], code: int) -> None:

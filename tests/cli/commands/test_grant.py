@@ -73,6 +73,15 @@ def test_a_grant_of_two_seconds_holds_for_one_and_not_for_three(system: Daemon, 
 
 
 @pytest.mark.root
+def test_marks_and_interfaces_can_be_granted(system: Daemon) -> None:
+    what = ("--sockets", "inet:dgram", "--marks", "0x100", "0x200-0x2ff", "--interfaces", "veth")
+    done = run_command("grant", f"user:{ALICE}", "name:blue", *what, "--for", "1h", address=system.address)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    [listed] = json.loads(run_command("grants", "--json", address=system.address).stdout)
+    assert (listed["marks"], listed["interfaces"]) == (["0x100", "0x200-0x2ff"], ["veth"])
+
+
+@pytest.mark.root
 def test_a_grant_can_be_ended_before_its_time(system: Daemon, sleeper: Sleeper) -> None:
     target = f"pid:{sleeper.pid}"
     run_command("grant", f"user:{ALICE}", target, "--namespaces", "net", "--for", "1h", address=system.address)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.cli.conftest import one_line
 from tests.world import Daemon, Sleeper, run_command
 
 pytestmark = pytest.mark.root
@@ -20,3 +21,19 @@ def test_the_commands(daemon: Daemon, sleeper: Sleeper) -> None:
     again = run_command("release", "lab", address=daemon.address)
     assert (again.returncode, again.stderr.count("\n")) == (1, 1)
     assert "nothing is held under that name" in again.stderr
+
+
+def test_create_sets_the_loopback_interface_up(daemon: Daemon) -> None:
+    def flags() -> str:
+        script = "ip -o link show lo | cut -d' ' -f3"
+        done = run_command("open", "name:lab", "--", "nsenter", "--net=/proc/self/fd/3", "sh", "-c", script, address=daemon.address)
+        return done.stdout
+
+    run_command("create", "lab", address=daemon.address)
+    assert "UP" not in flags()
+    run_command("release", "lab", address=daemon.address)
+    done = run_command("create", "lab", "--up", address=daemon.address)
+    assert done.stdout.startswith("name:lab is net:[")
+    assert "LOOPBACK,UP" in flags()
+    wrong = run_command("create", "other", "--up", "--type", "uts", address=daemon.address)
+    assert "add --type net" in one_line(wrong, 2)

@@ -159,12 +159,18 @@ def test_holding_needs_the_right_to_open_and_the_right_to_the_name(daemon: Daemo
     assert as_user(ALICE, hold) == ["denied", "denied", "held"]
 
 
+def holds_only(daemon: Daemon, count: int) -> bool:
+    """Return whether the daemon has as many namespaces open as it holds, and no thread but the first one."""
+    now = daemon.snapshot()
+    return len(now.threads) == 1 and sum("net:[" in path for _, path in now.fds) == count
+
+
 def test_held_namespaces_of_one_user_are_limited(tmp_path: Path) -> None:
     with Daemon(tmp_path, limits="held-per-user = 3") as daemon, daemon.connect() as broker:
         for name in ("a", "b"):
             for ns in broker.create(["net"], name=name).namespaces.values():
                 ns.close()
-        eventually(lambda: len(daemon.snapshot().threads) == 1, "the threads that made them have ended")
+        eventually(lambda: holds_only(daemon, 2), "the threads have ended, and the copies for the client are closed")
         before = daemon.snapshot()
         with pytest.raises(QuotaExceeded, match="held-per-user"):
             broker.create(["net", "uts"], name="c")

@@ -256,6 +256,13 @@ def test_a_restriction_is_recorded_with_what_remains(daemon: Daemon) -> None:
         ({"targets": ["own"], "devices": ["../null"]}, "devices"),
         ({"targets": ["own"], "devices": ["mine"]}, "devices"),
         ({"targets": ["own"], "devices": ["null"] * 33}, "devices"),
+        ({"targets": ["own"], "marks": ["0"]}, "marks"),
+        ({"targets": ["own"], "marks": ["2-1"]}, "marks"),
+        ({"targets": ["own"], "marks": ["0x100000000"]}, "marks"),
+        ({"targets": ["own"], "marks": ["1"] * 33}, "marks"),
+        ({"targets": ["own"], "marks": [256]}, "marks[0]"),
+        ({"targets": ["own"], "interfaces": ["bridge"]}, "interfaces[0]"),
+        ({"targets": ["own"], "interfaces": ["*"]}, "interfaces[0]"),
         ({"targets": ["own"], "create": ["x"]}, "create[0]"),
         ({"targets": ["own"], "hold": "net"}, "hold"),
         ({"targets": ["own"], "types": ["net"]}, "types"),
@@ -267,6 +274,53 @@ def test_garbage_is_refused_and_restricts_nothing(wire: Callable[..., Any], para
     assert error["error"] == "org.varlink.service.InvalidParameter"
     assert error["parameters"]["parameter"] == parameter
     assert "error" not in wire("Open", {"target": {"self": True}, "types": ["net"]})
+
+
+@pytest.mark.root
+@needs_proven_root
+def test_marks_and_interfaces_are_left_only_as_far_as_they_are_given(daemon: Daemon, blue: Path) -> None:
+    def mark(value: int, target: str = "name:blue") -> None:
+        with broker.socket(target, mark=value) as sock:
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) == value
+
+    with named_network("green"), daemon.connect() as broker:
+        broker.restrict(["name:*"], sockets=["inet:stream"], marks=["0x100-0x1ff", "7"], interfaces=["veth"])
+        for value in (7, 0x100, 0x1FF):
+            mark(value)
+        denies(*(partial(mark, value) for value in (1, 6, 8, 0xFF, 0x200, 2**32 - 1)))
+        broker.add_veth("name:blue", "eth0", "name:green", "eth0")
+        denies(lambda: broker.add_tap("name:blue", "tap0"))
+        # What the second one lists beyond the first is no error, and gives nothing.
+        broker.restrict(["name:blue"], sockets=["*"], marks=["0x180-0xffff"], interfaces=["*"])
+        mark(0x180)
+        denies(*(partial(mark, value) for value in (7, 0x100, 0x17F, 0x200)), lambda: mark(0x180, "name:green"))
+        denies(lambda: broker.add_veth("name:blue", "eth1", "name:green", "eth1"), lambda: broker.add_tap("name:blue", "tap0"))
+        broker.add_veth("name:blue", "eth1", "name:blue", "eth2")
+        assert broker.explain("name:blue", marks=[0x180], interfaces=["veth"]).allowed
+        assert not broker.explain("name:blue", marks=[0x100]).allowed
+        broker.restrict(["*"], sockets=["*"])
+        broker.socket("name:blue").close()
+        denies(lambda: mark(0x180), lambda: broker.add_veth("name:blue", "eth3", "name:blue", "eth4"))
+    restricted = [record["wanted"] for record in daemon.records() if record["method"] == "Restrict"]
+    assert restricted == [
+        "sockets inet:stream, marks 0x7 0x100-0x1ff, interfaces veth",
+        "sockets inet:stream, marks 0x180-0x1ff, interfaces veth",
+        "sockets inet:stream",
+    ]
+
+
+@pytest.mark.root
+def test_a_restriction_to_all_marks_gives_no_mark_that_no_rule_allows(daemon: Daemon, blue: Path) -> None:
+    daemon.allow("alice", who=[f"user:{ALICE}"], targets=["name:blue"], sockets=["inet:dgram"], marks=["5"])
+
+    def ask() -> str:
+        with nsbroker.connect(daemon.address) as broker:
+            broker.restrict(["*"], sockets=["*"], marks=["*"])
+            broker.socket("name:blue", type=socket.SOCK_DGRAM, mark=5).close()
+            denies(lambda: broker.socket("name:blue", type=socket.SOCK_DGRAM, mark=6))
+        return "narrow"
+
+    assert as_user(ALICE, ask) == "narrow"
 
 
 def test_pipelined_calls_behind_a_restriction_are_restricted(daemon: Daemon) -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from nsbroker.daemon.policy.permission import (
+    EVERY_DEVICE,
     SOME_DEVICE,
     Allowance,
     Creation,
@@ -15,6 +16,7 @@ from nsbroker.daemon.policy.permission import (
 )
 from nsbroker.errors import ConfigurationError
 from nsbroker.model.identity import NamespaceType
+from nsbroker.model.interface import InterfaceKind
 from nsbroker.model.socket_kind import SocketKind
 
 pytestmark = pytest.mark.once
@@ -57,6 +59,31 @@ def test_a_device_with_a_number_in_the_rule_is_that_device_alone() -> None:
 
 def test_listing_devices_needs_a_rule_for_any_device() -> None:
     assert [Allowance.parse(["net"], [], devices).allows(SOME_DEVICE) for devices in ([], ["null"], ["*"])] == [False, True, True]
+
+
+def test_seeing_every_name_below_dev_needs_a_rule_for_every_device() -> None:
+    for devices, allowed in (([], False), (["null"], False), (["*"], True), (["null", "*"], True)):
+        assert Allowance.parse([], [], devices).allows(EVERY_DEVICE) is allowed
+    with pytest.raises(ConfigurationError):
+        Allowance.parse([], [], ["*=1:3"])
+    assert not is_device_name(EVERY_DEVICE.name)
+
+
+@pytest.mark.parametrize(
+    ("words", "kinds"),
+    [([], set()), (["veth"], {"veth"}), (["tap", "tap"], {"tap"}), (["*"], {"veth", "tap"}), (["tap", "*"], {"veth", "tap"})],
+)
+def test_each_kind_of_interface_is_a_permission_of_its_own(words: list[str], kinds: set[str]) -> None:
+    allowance = Allowance.parse([], [], [], interfaces=words)
+    assert {str(kind) for kind in InterfaceKind if allowance.allows(kind)} == kinds
+
+
+def test_no_other_permission_includes_interfaces() -> None:
+    everything = Allowance.parse(["*"], ["*"], ["*"], ["*"], ["*"], ["*"])
+    assert not any(map(everything.allows, InterfaceKind))
+    for word in ("bridge", "", "VETH", "veth*"):
+        with pytest.raises(ConfigurationError, match="veth, tap, or"):
+            Allowance.parse([], [], [], interfaces=[word])
 
 
 @pytest.mark.parametrize(

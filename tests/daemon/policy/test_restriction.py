@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nsbroker.daemon.policy.grants import Grants, Rule, names_of
-from nsbroker.daemon.policy.permission import Allowance, Creation, Device, DeviceNumber, Holding, Permission
+from nsbroker.daemon.policy.permission import EVERY_DEVICE, Allowance, Creation, Device, DeviceNumber, Holding, Mark, Permission
 from nsbroker.daemon.policy.restriction import UNRESTRICTED, Restriction
 from nsbroker.daemon.policy.scope import NamePatterns, Scope
 from nsbroker.errors import QuotaExceeded
 from nsbroker.model.identity import NamespaceType
+from nsbroker.model.interface import InterfaceKind
 from nsbroker.model.socket_kind import SocketKind
 from nsbroker.model.target import Target
 
@@ -26,12 +27,18 @@ WANTED: tuple[Permission, ...] = (
     Device("x", DeviceNumber(240, 0)),
     Creation(NamespaceType.NET),
     Holding(NamespaceType.NET),
+    EVERY_DEVICE,
+    Mark(0x100),
+    Mark(0x1FF),
+    Mark(2**32 - 1),
+    InterfaceKind.VETH,
+    InterfaceKind.TAP,
 )
 
 
 def narrow(targets: list[str], **permissions: list[str]) -> dict[str, Any]:
     """A scope, written as a rule is."""
-    keys = ("namespaces", "sockets", "devices", "create", "hold")
+    keys = ("namespaces", "sockets", "devices", "create", "hold", "marks", "interfaces")
     return {"targets": targets, **{key: permissions.get(key, []) for key in keys}}
 
 
@@ -43,6 +50,8 @@ _scope = st.builds(
     devices=st.sampled_from(([], ["*"], ["null"], ["x=240:0"], ["x=240:1"])),
     create=st.sampled_from(([], ["net"])),
     hold=st.sampled_from(([], ["net"], ["uts"])),
+    marks=st.lists(st.sampled_from(("0x100", "0x80-0x17f", "0x180-0xffffffff", "*")), max_size=2),
+    interfaces=st.lists(st.sampled_from(("veth", "tap", "*")), max_size=2),
 )
 
 
@@ -141,9 +150,31 @@ def test_what_remains_is_described_for_the_record() -> None:
     )
     assert both.targets_text() == "name:* own & name:a"
     assert both.permissions_text() == "namespaces net uts, sockets inet:stream, devices kvm null"
+    third = restriction(
+        narrow(["*"], marks=["0x200-0x2ff", "0x100", "0x300-0x3ff"], interfaces=["*"]),
+        narrow(["*"], marks=["1-0x100", "0x280-0x380", "0x3ff"], interfaces=["tap"]),
+    )
+    assert third.permissions_text() == "marks 0x100 0x280-0x380 0x3ff, interfaces tap"
+    apart = restriction(narrow(["*"], marks=["1-5"]), narrow(["*"], marks=["6-9"]))
+    assert apart.permissions_text() == "nothing"
+    assert restriction(narrow(["*"], marks=["*"], interfaces=["veth", "tap"])).permissions_text() == "marks *, interfaces *"
     everything = restriction(narrow(["*"], namespaces=["*"], sockets=["*"], devices=["*"], create=["net"], hold=["*"]))
     assert everything.permissions_text() == "namespaces *, sockets *, devices *, create net, hold *"
     assert restriction(narrow([])).permissions_text() == "nothing"
+
+
+_range = st.tuples(st.integers(1, 40), st.integers(1, 40)).map(sorted)
+
+
+@given(st.lists(st.lists(_range, max_size=4), min_size=1, max_size=3))
+def test_the_record_names_exactly_the_marks_that_remain(scopes: list[list[list[int]]]) -> None:
+    left = restriction(*[narrow(["*"], marks=[f"{first}-{last}" for first, last in ranges]) for ranges in scopes])
+    text = left.permissions_text().removeprefix("marks ").replace("nothing", "")
+    named: list[int] = []
+    for word in text.split():
+        first, _, last = word.partition("-")
+        named += range(int(first, 16), int(last or first, 16) + 1)
+    assert named == [mark for mark in range(1, 45) if left.allows(Mark(mark))]
 
 
 def test_a_scope_that_is_already_there_counts_once_and_others_are_limited() -> None:
