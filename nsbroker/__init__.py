@@ -18,17 +18,22 @@ The packages and modules, lowest layer first.  Each imports only from those abov
     daemon/      the broker
     cli/         the command `nsbroker`
 
-Importing this package imports neither trio nor systemd.
+Importing this package imports nearly nothing.  Each name below is imported from its module when it is used for the first time.
 """
 
-from nsbroker.client.blocking import Broker, connect
-from nsbroker.conduit import Conduit
-from nsbroker.errors import NsbrokerError
-from nsbroker.model.identity import Expectation, NamespaceId, NamespaceType
-from nsbroker.model.target import Target
-from nsbroker.namespace import Namespace
-from nsbroker.namespace.reference import Reference
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from nsbroker.version import VERSION
+
+if TYPE_CHECKING:
+    from nsbroker.client.blocking import Broker, connect
+    from nsbroker.conduit import Conduit
+    from nsbroker.errors import NsbrokerError
+    from nsbroker.model.identity import Expectation, NamespaceId, NamespaceType
+    from nsbroker.model.target import Target
+    from nsbroker.namespace import Namespace
+    from nsbroker.namespace.reference import Reference
 
 __version__ = VERSION
 
@@ -45,3 +50,37 @@ __all__ = [
     "__version__",
     "connect",
 ]
+
+_MODULES = {
+    "Broker": "client.blocking",
+    "Conduit": "conduit",
+    "Expectation": "model.identity",
+    "Namespace": "namespace",
+    "NamespaceId": "model.identity",
+    "NamespaceType": "model.identity",
+    "NsbrokerError": "errors",
+    "Reference": "namespace.reference",
+    "Target": "model.target",
+    "connect": "client.blocking",
+}
+# These work as attributes after `import nsbroker`, too, and so do the modules in them that the names above come from.
+_PACKAGES = ("client", "conduit", "errors", "inside", "model", "namespace")
+
+if not TYPE_CHECKING:  # A type checker would otherwise believe that every name exists.
+
+    def __getattr__(name: str) -> object:
+        """Import what is used for the first time: see PEP 562."""
+        if name in _MODULES:
+            value = getattr(import_module(f"nsbroker.{_MODULES[name]}"), name)
+        elif name in _PACKAGES:
+            value = import_module(f"nsbroker.{name}")
+            for module in _MODULES.values():
+                if module.startswith(f"{name}."):
+                    import_module(f"nsbroker.{module}")
+        else:
+            raise AttributeError(f"module 'nsbroker' has no attribute {name!r}")
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_MODULES, *_PACKAGES})

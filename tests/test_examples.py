@@ -106,18 +106,41 @@ def test_nsid(daemon: Daemon) -> None:
     assert "is number 7 here" in done.stdout
 
 
-@pytest.mark.root
-def test_link_statistics(daemon: Daemon, sleeper: Sleeper) -> None:
-    with Process.open(sleeper.pid) as process:
-        state = f'{{"pid": {sleeper.pid}, "process-start-time": {process.start_time()}}}'
-    # The state file that crun would write; the process is no real container.  tests/engines has real ones.
-    (daemon.folder / "crun/web-1").mkdir(parents=True)
-    (daemon.folder / "crun/web-1/status").write_text(state)
+def add_container(daemon: Daemon, name: str, pid: int) -> None:
+    """Write the state file that crun would write; the process is no real container.  tests/engines has real ones."""
+    with Process.open(pid) as process:
+        state = f'{{"pid": {pid}, "process-start-time": {process.start_time()}}}'
+    (daemon.folder / "crun" / name).mkdir(parents=True)
+    (daemon.folder / "crun" / name / "status").write_text(state)
+
+
+def allow_containers(daemon: Daemon) -> None:
+    """Let everyone open the networks of the containers web-*."""
     engines = "".join(f"{name} = []\n" for name in ENGINES if name != "crun")
     (daemon.config / "nsbroker.d/engines.toml").write_text(f'[engines]\ncrun = ["{daemon.folder}/crun"]\n{engines}')
     daemon.allow("agent", who="everyone", targets=["crun:web-*"], namespaces=["net"])
+
+
+@pytest.mark.root
+def test_link_statistics(daemon: Daemon, sleeper: Sleeper) -> None:
+    add_container(daemon, "web-1", sleeper.pid)
+    allow_containers(daemon)
     _, output, errors = run_as_nobody(daemon, "link_statistics.py")
     assert output.splitlines()[1].split() == ["crun:web-1", "lo", "0", "0"], errors
+
+
+@pytest.mark.root
+def test_shared_networks(daemon: Daemon) -> None:
+    own = os.stat("/proc/self/ns/net").st_ino
+    with Sleeper() as other, subprocess.Popen(["sleep", "60"]) as process:
+        for number, pid in enumerate((os.getpid(), other.pid, process.pid), start=1):
+            add_container(daemon, f"web-{number}", pid)
+        allow_containers(daemon)
+        _, output, errors = run_as_nobody(daemon, "shared_networks.py")
+        process.kill()
+        lines = {(line.split()[0], *sorted(line.split()[1:])) for line in output.splitlines()}
+        expected = {(f"net:[{own}]", "crun:web-1", "crun:web-3"), (f"net:[{other.inode('net')}]", "crun:web-2")}
+        assert lines == expected, errors
 
 
 @pytest.mark.root

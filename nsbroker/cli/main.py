@@ -8,7 +8,6 @@ from typing import NoReturn
 
 from nsbroker.cli import terminal
 from nsbroker.errors import InvalidAddress, InvalidTarget, InvalidType, NsbrokerError
-from nsbroker.model.target import ENGINES
 from nsbroker.version import VERSION
 
 REFUSED = 1
@@ -29,11 +28,12 @@ COMMANDS = tuple(name for names in GROUPS.values() for name in names)
 _ALIASES = {"ps": "containers"}
 # Words that no longer work: the error message names the command that replaces them.
 _RENAMED = {"run": "exec", "held": "list-held", "check": "check-config"}
+_VERSION = "--version"
 _WITH_COMMAND = ("open", "exec", "via")
 
 _DESCRIPTION = "Open Linux namespaces without being root.  The broker opens them for you if its policy allows it."
 
-_EPILOG = f"""\
+_EPILOG = """\
 targets:
   pid:4711            a process                 name:blue             a name of `ip netns`, or one that the broker holds
   tid:4711/4715       one of its threads        net:[4026531840]      a namespace id, as in /proc/self/ns
@@ -49,7 +49,7 @@ examples:
   nsbroker forward container:web 8080:80        forward local port 8080 to port 80 on the container's loopback
   nsbroker explain pid:4711                     show which rule allows what
 
-engines: {", ".join(ENGINES)}
+engines: {engines}
 
 The address of the broker is $NSBROKER_ADDRESS, or unix:/run/nsbroker/io.nsbroker.Broker.
 Exit codes: 0 success; 1 refused or failed; 2 wrong usage; 130 interrupted (0 for serve, watch and forward);
@@ -71,13 +71,16 @@ class _TopParser(_Parser):
 
     def format_help(self) -> str:
         """Return the help of `nsbroker` itself."""
+        from nsbroker.model.target import ENGINES  # imported only when it is needed, because loading it takes time
+
         groups = []
         for title, names in GROUPS.items():
             lines = [f"  {name:<15}{_summary(_import_command(name))}" for name in names]
             groups.append("\n".join([f"{title}:", *lines]))
         usage = "usage: nsbroker COMMAND [ARGUMENT]...\n       nsbroker --version"
         commands = "\n\n".join(groups)
-        return f"{usage}\n\n{_DESCRIPTION}\n\n{commands}\n\n`nsbroker COMMAND --help` describes one command.\n\n{_EPILOG}\n"
+        epilog = _EPILOG.format(engines=", ".join(ENGINES))
+        return f"{usage}\n\n{_DESCRIPTION}\n\n{commands}\n\n`nsbroker COMMAND --help` describes one command.\n\n{epilog}\n"
 
 
 def _import_command(name: str) -> ModuleType:
@@ -90,11 +93,14 @@ def _summary(module: ModuleType) -> str:
 
 
 def parser(only: str = "") -> argparse.ArgumentParser:
-    """Return the parser of the whole command line, or, to start faster, one that knows the command `only` alone."""
+    """Return the parser of the whole command line.
+
+    To start faster, it knows only the command `only`, or none for `--version`.
+    """
     top = _TopParser(prog="nsbroker")
-    top.add_argument("--version", action="version", version=f"nsbroker {VERSION}")
+    top.add_argument(_VERSION, action="version", version=f"nsbroker {VERSION}")
     commands = top.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
-    for name in [only] if only in COMMANDS else COMMANDS:
+    for name in () if only == _VERSION else [only] if only in COMMANDS else COMMANDS:
         module = _import_command(name)
         sub = commands.add_parser(
             name,

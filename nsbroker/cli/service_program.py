@@ -21,7 +21,7 @@ _MODULES = {
     "nsbroker": "",
     "msgspec": "",
     "trio": "",
-    "httpcore2": "",
+    "h11": "",
     "jeepney": "",
     "systemd.daemon": "systemd-python",
     "systemd.journal": "systemd-python",

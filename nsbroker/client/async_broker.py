@@ -11,27 +11,14 @@ from typing import Any, Self, TypeVar
 from nsbroker.client import requests
 from nsbroker.client.addresses import RETRY, InetAddress, concerns_one_address, most_informative
 from nsbroker.client.async_methods import AsyncMethods
+from nsbroker.client.connecting import check_no_address, check_timeout, connect_failed, require_path, take_connection
 from nsbroker.client.forking import Forked
-from nsbroker.client.transport import (
-    CallNotRead,
-    ClosedMeanwhile,
-    Transport,
-    check_no_address,
-    check_timeout,
-    connect_failed,
-    require_path,
-    take_connection,
-)
-from nsbroker.errors import ConnectionLost, Timeout
-from nsbroker.linux.ancillary import close_and_clear
+from nsbroker.client.pending import PendingCall
+from nsbroker.client.transport import Transport
+from nsbroker.errors import Timeout
 from nsbroker.protocol.address import socket_path
-from nsbroker.varlink.connection import IncomingReply
 
 T = TypeVar("T")
-# Inside the class, `list` is a method.
-List = list
-
-
 B = TypeVar("B", bound="AsyncBroker")
 
 
@@ -64,18 +51,20 @@ async def connection(client: type[B], address: str | None, fd: int | None, timeo
 
 
 class AsyncBroker(AsyncMethods, Forked):
-    """A connection to the broker.  Tasks may share it: their calls are made one after the other.
+    """A connection to the broker.  Tasks may share it: their calls are under way at once, and answered in their order.
 
-    A forked child uses a connection of its own.  Cancelling a call closes the connection, because the reply may still be on
-    the way.  The next call connects again, as it also does after a restart of the broker.
+    A forked child uses a connection of its own.  A call that is cancelled is still answered: later calls receive the reply
+    and close its descriptors.  After a restart of the broker, the next call connects again.
     """
 
     def __init__(self, sock: socket.socket, path: Path | None, timeout: float | None) -> None:
         """Use `connect`.  Takes `sock`, which is connected to `path` (None: it cannot be connected again)."""
         self._path = path
         self._timeout = timeout
-        self._transport = Transport(sock)
+        self._transport = Transport(sock, self._stop_waiting)
+        # Only the task that connects again holds the lock.
         self._lock = self._new_lock()
+        self._is_led = False
         super().__init__()
 
     async def _open_socket(
@@ -143,21 +132,16 @@ class AsyncBroker(AsyncMethods, Forked):
             raise
         return another
 
-    async def _call(self, request: requests.Request[T]) -> T:
-        # Descriptors that arrive with the reply are in this list until an object takes them, so that none can leak.
-        fds: list[int] = []
-        try:
+    async def _begin(self, call: PendingCall[Any]) -> None:
+        transport = self._transport
+        if not self._is_led:
+            # What nobody waits for any longer may be overdue.
+            transport.end_if_overdue(self._timeout)
+        if transport.is_over(call.request):
             async with self._lock:
-                if self._transport.is_over(request):
-                    await self._connect_again(request)
-                try:
-                    replies = await self._exchange(request, fds)
-                except CallNotRead:
-                    await self._connect_again(request)
-                    replies = await self._exchange(request, fds)
-            return requests.finish(request, replies)
-        finally:
-            close_and_clear(fds)
+                if transport.is_over(call.request):
+                    await self._connect_again(call.request)
+        transport.start(call)
 
     async def _connect_again(self, request: requests.Request[T]) -> None:
         path = require_path(self._path, request)
@@ -169,63 +153,53 @@ class AsyncBroker(AsyncMethods, Forked):
         """Restrict a new connection, before anything else is sent.  If that fails, the connection is not used."""
         try:
             for restriction in list(restrictions):
-                requests.finish(restriction, await self._exchange(restriction, []))
+                call = PendingCall(restriction)
+                self._transport.start(call)
+                await self._settle(call)
+                self._result(call)
             self._transport.restricted = True
         except BaseException:
             self._transport.drop()
             raise
 
-    async def _exchange(self, request: requests.Request[T], fds: List[int]) -> Sequence[IncomingReply]:
-        transport = self._transport
+    async def _settle(self, call: PendingCall[Any]) -> None:
+        """Wait until a call is settled.  One of the tasks that wait, the leader, sends and receives for all of them."""
         try:
-            transport.start(request, fds)
-            await self._send(request)
-            while (replies := transport.replies(request)) is None:
-                await self._receive(request)
-        except BaseException as error:
-            # Part of the call was sent, or part of the reply was received: the connection is out of step.
-            transport.drop()
-            if isinstance(error, ClosedMeanwhile):
-                raise ConnectionLost(f"{request.what()}: the connection was closed meanwhile") from error
-            raise
-        return replies
+            while not call.settled:
+                if self._is_led:
+                    await self._park(call)
+                else:
+                    await self._lead(call)
+        finally:
+            # The leader is done, or this task was woken to lead, and is cancelled.  The newest call is answered last, so
+            # whoever waits for it can lead for the longest time.
+            if not self._is_led and (newest := self._transport.newest_parked()) is not None:
+                newest.wake_up()
 
-    async def _send(self, request: requests.Request[T]) -> None:
-        """Send the started call.  Raises Timeout."""
-        with contextlib.suppress(BlockingIOError):
-            if self._transport.send_some(request):
-                return
-        await self._run_with_timeout(request.what(), self._timeout, lambda: self._send_rest(request))
-
-    async def _send_rest(self, request: requests.Request[T]) -> None:
-        sent = False
-        while not sent:
-            await self._wait_writable()
-            with contextlib.suppress(BlockingIOError):
-                sent = self._transport.send_some(request)
-
-    async def _receive(self, request: requests.Request[T]) -> None:
-        """Receive until a complete reply has arrived.  Raises Timeout if that takes too long, even if parts of it arrived."""
-        await self._run_with_timeout(request.what(), self._timeout, lambda: self._receive_rest(request))
-
-    async def _receive_rest(self, request: requests.Request[T]) -> None:
-        while not self._transport.ready:
-            await self._wait_readable()
-            # The wake-up can be spurious: then there is nothing to receive.
-            with contextlib.suppress(BlockingIOError):
-                self._transport.receive_some(request)
+    async def _lead(self, call: PendingCall[Any]) -> None:
+        transport = self._transport
+        self._is_led = True
+        try:
+            while not call.settled:
+                await self._wait_ready(transport.seconds_left(self._timeout))
+                transport.advance_in_time(call, self._timeout)
+        finally:
+            self._is_led = False
 
     async def detach(self) -> int:
         """Give the connection to the caller, as its descriptor, and close the client.  Another process may go on with it.
 
         The descriptor is close-on-exec and the caller's to close.  Raises ConnectionLost if the connection has ended.
         """
-        async with self._lock:
-            return self._transport.detach()
+        while self._transport.busy:
+            # Replies come in order, so nothing that was asked before is under way after this.
+            await self._call(requests.who_am_i())
+        return self._transport.detach()
 
     def after_fork(self) -> None:
         """Make the child connect again with its first call.  A task that held the lock never runs there, so the lock is new."""
         self._lock = self._new_lock()
+        self._is_led = False
         self._transport.after_fork()
 
     @abstractmethod
@@ -251,8 +225,24 @@ class AsyncBroker(AsyncMethods, Forked):
         """Connect `sock` (borrowed, non-blocking) to the address `sockaddr`."""
 
     @abstractmethod
-    async def _wait_writable(self) -> None:
-        """Wait until the connection is writable.  Raises ClosedMeanwhile."""
+    async def _park(self, call: PendingCall[Any]) -> None:
+        """Wait until `call.wake` is called.  Raises RuntimeError if another task waits for the same call."""
+
+    @abstractmethod
+    async def _wait_ready(self, timeout: float | None) -> None:
+        """Wait until the connection is readable, or if it has something to send, writable.
+
+        Returns also after `timeout` seconds (None: no limit), and when the connection is closed.
+        """
+
+    @abstractmethod
+    def _stop_waiting(self) -> None:
+        """Make `_wait_ready` return, because the connection will be closed."""
+
+    def close(self) -> None:
+        """Close the connection.  Opened handles stay open.  Closing twice does nothing."""
+        self._transport.close()
+        self._transport.fail_closed()
 
 
 def _try_connect(sock: socket.socket, path: Path) -> bool:

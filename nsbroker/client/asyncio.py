@@ -9,13 +9,15 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from nsbroker.client.addresses import STREAM, InetAddress
 from nsbroker.client.async_broker import AsyncBroker, connection
+from nsbroker.client.pending import PendingCall
 from nsbroker.client.requests import TargetLike
-from nsbroker.client.transport import DEFAULT_TIMEOUT, ClosedMeanwhile
+from nsbroker.client.transport import DEFAULT_TIMEOUT
 from nsbroker.errors import Timeout
 
 # Inside the class, `socket` is a method.
@@ -35,8 +37,8 @@ class Broker(AsyncBroker):
     def __init__(self, sock: Socket, path: Path | None, timeout: float | None) -> None:
         """Use `connect`.  Takes `sock`, which is connected to `path` (None: it cannot be connected again)."""
         super().__init__(sock, path, timeout)
-        self._loop = asyncio.get_running_loop()
-        self._waiting: asyncio.Future[None] | None = None
+        # What the leader waits for: the loop, the number of the connection there, and what wakes the leader.
+        self._waiting: tuple[asyncio.AbstractEventLoop, int, asyncio.Future[None]] | None = None
 
     async def socket(
         self,
@@ -93,40 +95,44 @@ class Broker(AsyncBroker):
     async def _connect_socket(self, sock: Socket, sockaddr: tuple[Any, ...]) -> None:
         await asyncio.get_running_loop().sock_connect(sock, sockaddr)
 
-    async def _wait_readable(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        await self._wait_ready(self._loop.add_reader, self._loop.remove_reader)
-
-    async def _wait_writable(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        await self._wait_ready(self._loop.add_writer, self._loop.remove_writer)
-
-    async def _wait_ready(self, add: Callable[..., object], remove: Callable[[int], object]) -> None:
-        number = self._transport.sock.fileno()
-        if number < 0:
-            raise ClosedMeanwhile
-        self._waiting = self._loop.create_future()
-        add(number, _wake, self._waiting)
+    async def _park(self, call: PendingCall[Any]) -> None:
+        if call.wake is not None:
+            raise RuntimeError(f"{call.request.what()}: another task waits for the same reply")
+        woken = asyncio.get_running_loop().create_future()
+        call.wake = partial(_wake, woken)
         try:
-            await self._waiting
+            await woken
         finally:
-            self._waiting = None
-            remove(number)
+            call.wake = None
+
+    async def _wait_ready(self, timeout: float | None) -> None:
+        loop, number = asyncio.get_running_loop(), self._transport.sock.fileno()
+        if number < 0:
+            return
+        woken: asyncio.Future[None] = loop.create_future()
+        self._waiting = loop, number, woken
+        timer = None if timeout is None else loop.call_later(max(0, timeout), _wake, woken)
+        try:
+            loop.add_reader(number, _wake, woken)
+            if self._transport.wants_to_send:
+                loop.add_writer(number, _wake, woken)
+            await woken
+        finally:
+            self._stop_waiting()
+            if timer is not None:
+                timer.cancel()
+
+    def _stop_waiting(self) -> None:
+        if self._waiting is not None:
+            (loop, number, woken), self._waiting = self._waiting, None
+            loop.remove_reader(number)
+            loop.remove_writer(number)
+            _wake(woken)
 
     def after_fork(self) -> None:
         """Make the child connect again, without changing the event loop: parent and child share its epoll instance."""
         super().after_fork()
         self._waiting = None
-
-    def close(self) -> None:
-        """Close the connection.  Opened handles stay open.  Closing twice does nothing."""
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_exception(ClosedMeanwhile())
-        number = self._transport.sock.fileno()
-        if number >= 0:
-            self._loop.remove_reader(number)
-            self._loop.remove_writer(number)
-        self._transport.close()
 
 
 def _wake(waiting: "asyncio.Future[None]") -> None:

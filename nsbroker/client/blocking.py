@@ -10,26 +10,17 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from socket import getaddrinfo
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from nsbroker.client import requests
 from nsbroker.client.addresses import STREAM, concerns_one_address, most_informative
 from nsbroker.client.blocking_methods import BlockingMethods
+from nsbroker.client.connecting import check_no_address, check_timeout, connect_failed, require_path, take_connection
 from nsbroker.client.forking import Forked
-from nsbroker.client.transport import (
-    DEFAULT_TIMEOUT,
-    CallNotRead,
-    Transport,
-    check_no_address,
-    check_timeout,
-    connect_failed,
-    require_path,
-    take_connection,
-)
-from nsbroker.errors import ConnectionLost, Timeout
-from nsbroker.linux.ancillary import close_and_clear
+from nsbroker.client.pending import PendingCall
+from nsbroker.client.transport import DEFAULT_TIMEOUT, Transport
+from nsbroker.errors import Timeout
 from nsbroker.protocol.address import socket_path
-from nsbroker.varlink.connection import IncomingReply
 
 T = TypeVar("T")
 # Inside the class, `socket` is a method.
@@ -102,21 +93,19 @@ def _deadline(timeout: float | None) -> float:
     return math.inf if timeout is None else time.monotonic() + timeout
 
 
-def _wait_writable(transport: Transport, request: requests.Request[T], deadline: float) -> bool:
-    """Wait until the connection is writable.  Return False if `deadline` comes first."""
-    number = transport.sock.fileno()
-    if number < 0:
-        raise ConnectionLost(f"{request.what()}: the connection was closed meanwhile")
-    poll = select.poll()
-    poll.register(number, select.POLLOUT)
-    return _poll(poll, deadline)
-
-
-def _poll(poll: select.poll, deadline: float) -> bool:
+def _poll(poll: select.poll, deadline: float) -> None:
+    """Wait for an event of `poll`, or until `deadline`."""
     while not poll.poll(max(0, math.ceil(1000 * min(deadline - time.monotonic(), _POLL_MAX)))):
         if time.monotonic() >= deadline:
-            return False
-    return True
+            return
+
+
+def _sending(sock: socket.socket) -> select.poll:
+    """Return a poll object for received data, and for room to send."""
+    poll = select.poll()
+    if sock.fileno() >= 0:
+        poll.register(sock, select.POLLIN | select.POLLOUT)
+    return poll
 
 
 class Broker(BlockingMethods, Forked):
@@ -130,8 +119,6 @@ class Broker(BlockingMethods, Forked):
         """Use `nsbroker.connect`.  Takes `sock`, which is connected to `path` (None: it cannot be connected again)."""
         self._path = path
         self._timeout = timeout
-        # The timeout for each step of the current call.
-        self._step_timeout = timeout
         self._transport = Transport(sock)
         self._lock = threading.Lock()
         super().__init__()
@@ -180,84 +167,59 @@ class Broker(BlockingMethods, Forked):
                 return sock
         raise most_informative(failures)
 
-    def _call(self, request: requests.Request[T], timeout: float | None = None) -> T:
-        # Descriptors that arrive with the reply are in this list until an object takes them, so that none can leak.
-        fds: list[int] = []
-        try:
-            with self._lock:
-                self._step_timeout = min((limit for limit in (self._timeout, timeout) if limit is not None), default=None)
-                if self._transport.is_over(request):
-                    self._connect_again(request)
-                try:
-                    replies = self._exchange(request, fds)
-                except CallNotRead:
-                    self._connect_again(request)
-                    replies = self._exchange(request, fds)
-            return requests.finish(request, replies)
-        finally:
-            close_and_clear(fds)
+    def _begin(self, call: PendingCall[Any]) -> None:
+        with self._lock:
+            timeout = self._limit(call)
+            # What nobody waits for any longer may be overdue.
+            self._transport.end_if_overdue(timeout)
+            if self._transport.is_over(call.request):
+                self._connect_again(call.request, timeout)
+            self._transport.start(call)
 
-    def _connect_again(self, request: requests.Request[T]) -> None:
+    def _settle(self, call: PendingCall[Any]) -> None:
+        with self._lock:
+            self._transfer(call, self._limit(call))
+
+    def _limit(self, call: PendingCall[Any]) -> float | None:
+        return min((limit for limit in (self._timeout, call.timeout) if limit is not None), default=None)
+
+    def _transfer(self, call: PendingCall[Any], timeout: float | None) -> None:
+        """Send and receive until `call` is settled."""
+        transport = self._transport
+        while not call.settled:
+            left = transport.seconds_left(timeout)
+            deadline = math.inf if left is None else time.monotonic() + left
+            _poll(_sending(transport.sock) if transport.wants_to_send else transport.arrivals, deadline)
+            transport.advance_in_time(call, timeout)
+
+    def _connect_again(self, request: requests.Request[T], timeout: float | None) -> None:
         path = require_path(self._path, request)
         self._transport.drop()
-        self._transport.replace(_connect(path, self._step_timeout))
-        self._restrict_again(self._transport.restrictions)
+        self._transport.replace(_connect(path, timeout))
+        self._restrict_again(self._transport.restrictions, timeout)
 
-    def _restrict_again(self, restrictions: Sequence[requests.Request[None]]) -> None:
+    def _restrict_again(self, restrictions: Sequence[requests.Request[None]], timeout: float | None) -> None:
         """Restrict a new connection, before anything else is sent.  If that fails, the connection is not used."""
         try:
             for restriction in list(restrictions):
-                requests.finish(restriction, self._exchange(restriction, []))
+                call = PendingCall(restriction)
+                self._transport.start(call)
+                self._transfer(call, timeout)
+                self._result(call)
             self._transport.restricted = True
         except BaseException:
             self._transport.drop()
             raise
 
-    def _exchange(self, request: requests.Request[T], fds: list[int]) -> Sequence[IncomingReply]:
-        transport = self._transport
-        try:
-            transport.start(request, fds)
-            self._send(request)
-            while (replies := transport.replies(request)) is None:
-                self._receive(request)
-        except BaseException:
-            # Part of the call was sent, or part of the reply was received: the connection is out of step.
-            transport.drop()
-            raise
-        return replies
-
     def _open_another(self, request: requests.Request[T]) -> "Broker":
         path = require_path(self._path, request)
         another = Broker(_connect(path, self._timeout), path, self._timeout)
         try:
-            another._restrict_again(self._transport.restrictions)
+            another._restrict_again(self._transport.restrictions, self._timeout)
         except BaseException:
             another.close()
             raise
         return another
-
-    def _send(self, request: requests.Request[T]) -> None:
-        timeout, deadline = self._step_timeout, _deadline(self._step_timeout)
-        while True:
-            try:
-                if self._transport.send_some(request):
-                    return
-            except BlockingIOError:
-                if not _wait_writable(self._transport, request, deadline) and timeout is not None:
-                    raise Timeout(request.what(), timeout) from None
-
-    def _receive(self, request: requests.Request[T]) -> None:
-        timeout, deadline = self._step_timeout, _deadline(self._step_timeout)
-        while not self._transport.ready:
-            if not _poll(self._transport.arrivals, deadline) and timeout is not None:
-                raise Timeout(request.what(), timeout)
-            try:
-                self._transport.receive_some(request)
-            except BlockingIOError:
-                continue  # The wake-up was spurious.
-
-    def _wait_readable(self) -> None:
-        _poll(self._transport.arrivals, math.inf)
 
     def after_fork(self) -> None:
         """Make the child connect again with its first call.  Another thread may have held the lock, so the lock is new."""
@@ -269,8 +231,12 @@ class Broker(BlockingMethods, Forked):
 
         The descriptor is close-on-exec and the caller's to close.  Raises ConnectionLost if the connection has ended.
         """
-        with self._lock:
-            return self._transport.detach()
+        while True:
+            with self._lock:
+                if not self._transport.busy:
+                    return self._transport.detach()
+            # Replies come in order, so nothing that was asked before is under way after this.
+            self._call(requests.who_am_i())
 
     def close(self) -> None:
         """Close the connection.  Opened handles stay open.  Closing twice does nothing."""

@@ -5,15 +5,15 @@ Generated from `async_methods` by `make generate`: change that file instead.
 
 import io
 import os
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable
 from typing import Self, TypeVar
 
 from nsbroker.client import interface_requests, requests, results
+from nsbroker.client.blocking_calls import BlockingCalls, OpenedTargets
 from nsbroker.client.forking import Forked
-from nsbroker.client.transport import ClosedMeanwhile, Transport
+from nsbroker.client.pending import PendingCall
 from nsbroker.errors import ConnectionLost
-from nsbroker.linux.ancillary import close_and_clear
 from nsbroker.model.description import NamespaceDescription
 from nsbroker.model.file_description import FileDescription
 from nsbroker.model.identity import Expectation, NamespaceType
@@ -25,10 +25,8 @@ T = TypeVar("T")
 List = list
 
 
-class BlockingMethods(ABC):
+class BlockingMethods(BlockingCalls):
     """The methods of the broker that a client can call.  Subclasses do the I/O."""
-
-    _transport: Transport
 
     def open(self, target: requests.TargetLike, type: str, *, expect: Expectation | None = None) -> Namespace:
         """Open one namespace of `target`; the handle is the caller's to close.
@@ -46,6 +44,20 @@ class BlockingMethods(ABC):
         If one of them cannot be opened, none is.  Raises the errors of `open`.
         """
         return self._call(requests.open_namespaces(target, types, expect))
+
+    def open_many(self, targets: Iterable[requests.TargetLike], types: Iterable[str] | None = None) -> OpenedTargets:
+        """Open namespaces of many targets (`types` None: every type that each has), with many calls under way at once.
+
+            with broker.open_many(["docker:web", "docker:db"], ["net"]) as opened:
+                for target, namespaces in opened: ...
+
+        Each item is a target, in the order of `targets`, and what `open_all` returns for it (the handles are the caller's to
+        close) or the NsbrokerError that it raises.  `targets` is read as it is needed, and may have no end.  When the context
+        ends, handles that nobody has taken are closed.
+
+        The iterator itself raises ConnectionFailed, ConnectionLost or Timeout when the broker cannot be reached any longer.
+        """
+        return OpenedTargets(self, targets, types)
 
     def explain(
         self,
@@ -189,27 +201,11 @@ class BlockingMethods(ABC):
         return self._call(requests.status())
 
     @abstractmethod
-    def _call(self, request: requests.Request[T]) -> T:
-        """Make one call, and return its result."""
-
-    @abstractmethod
     def _open_another(self, request: requests.Request[T]) -> Self:
         """Return another client for `request`, with a new connection to the same broker that is as restricted as this one.
 
         Raises ConnectionLost if there is no address to connect to.
         """
-
-    @abstractmethod
-    def _send(self, request: requests.Request[T]) -> None:
-        """Send the call that was started.  Raises Timeout, ConnectionLost."""
-
-    @abstractmethod
-    def _receive(self, request: requests.Request[T]) -> None:
-        """Receive until a complete reply has arrived.  Raises Timeout if that takes too long, even if parts of it arrived."""
-
-    @abstractmethod
-    def _wait_readable(self) -> None:
-        """Wait without a timeout until the connection is readable.  Raises ClosedMeanwhile."""
 
     @abstractmethod
     def close(self) -> None:
@@ -277,17 +273,16 @@ class Watch(Forked):
         """Use `Broker.watch`.  Borrows `broker`; the events arrive on a connection of its own."""
         self._original = broker
         self._request = request
+        self._call = PendingCall(request, streams=True)
         self._broker: BlockingMethods | None = None
-        self._fds: list[int] = []
         self._end_reason = "is closed"
         super().__init__()
 
     def __enter__(self) -> Self:
+        self._call = PendingCall(self._request, streams=True)
         self._broker = broker = self._original._open_another(self._request)
-        self._begun = False
         try:
-            broker._transport.start(self._request, self._fds)
-            broker._send(self._request)
+            broker._begin(self._call)
         except BaseException:
             self.close()
             raise
@@ -297,29 +292,19 @@ class Watch(Forked):
         return self
 
     def __next__(self) -> WatchReply:
-        broker = self._broker
+        broker, call = self._broker, self._call
         if broker is None or broker._transport.closed:
             raise ConnectionLost(f"{self._request.what()}: this watch {self._end_reason}")
-        transport = broker._transport
         try:
-            if self._begun and not transport.started and not transport.ready:
-                # There may be no event for hours, so there is no timeout here.
-                broker._wait_readable()
-        except ClosedMeanwhile as error:
-            raise ConnectionLost(f"{self._request.what()}: this watch was closed meanwhile") from error
-        try:
-            if not transport.ready:
-                broker._receive(self._request)
-            reply = transport.next_reply()
-        except BaseException as error:
-            # Part of a reply may be lost, so the rest of the stream cannot be read correctly.
+            broker._settle(call)
+        except BaseException:
+            # The stream may be out of step.
             self.close()
-            if isinstance(error, ClosedMeanwhile):
-                raise ConnectionLost(f"{self._request.what()}: this watch was closed meanwhile") from error
             raise
-        if reply is None:
-            raise AssertionError("a reply was ready")
-        self._begun = True
+        if not call.replies:
+            self.close()
+            raise call.error or AssertionError("a call without replies is settled by an error")
+        reply = call.take_reply()
         if reply.last:
             self._end_reason = "was ended by the broker"
             self.close()
@@ -329,7 +314,7 @@ class Watch(Forked):
         """End the watch.  Closing twice does nothing."""
         if self._broker is not None:
             self._broker.close()
-        close_and_clear(self._fds)
+        self._call.abandon()
 
     def after_fork(self) -> None:
         """End the watch in the child."""

@@ -45,7 +45,7 @@ def add_tap(where: TargetLike, name: str) -> Request[io.FileIO]:
         f"add the tap {name} to",
         target,
         permission="interfaces tap",
-        takes_fds=True,
+        most_fds=1,
     )
 
 

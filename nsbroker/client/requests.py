@@ -83,8 +83,8 @@ class Request(NamedTuple, Generic[T]):
     more: bool = False
     permission: str = ""
     """What a rule would have to allow, if that is not `types`; for errors."""
-    takes_fds: bool = False
-    """Whether the reply may have fds.  If not, fds that arrive are closed."""
+    most_fds: int = 0
+    """The most fds that the reply may have.  If that is 0, fds that arrive are closed."""
     restricts: bool = False
     """Whether it restricts the connection.  Then it is made on every further connection of the client, too."""
 
@@ -100,11 +100,11 @@ def open_namespaces(
 ) -> Request[dict[NamespaceType, Namespace]]:
     """Open `types` (None: every type it has) of the target; the caller owns the handles."""
     target = parse_target(where)
-    ns_types = _parse_types(types)
+    ns_types = parse_types(types)
     request = OpenRequest(TargetSpec.of(target), ns_types, None if expect is None else ExpectationSpec.of(expect))
     return Request(
         messages.OPEN, request, target_fds(target), lambda replies: results.opened(replies[0], ns_types), "open", target,
-        ns_types or (), takes_fds=True,
+        ns_types or (), most_fds=len(NamespaceType if ns_types is None else ns_types),
     )  # fmt: skip
 
 
@@ -118,7 +118,7 @@ def explain(
 ) -> Request[ExplainReply]:
     """Ask whether the policy allows these types of namespaces, sockets, devices, marks and interfaces of the target."""
     target = parse_target(where)
-    ns_types = _parse_types(types)
+    ns_types = parse_types(types)
     wanted = None if sockets is None else [str(SocketKind.parse(text)) for text in _check_list(sockets, "inet:stream")]
     names = None if devices is None else list(_check_list(devices, "null"))
     kinds = None if interfaces is None else _parse_interfaces(interfaces)
@@ -143,7 +143,7 @@ def open_socket(
         f"open a socket {wanted} in",
         target,
         permission=f"sockets {wanted}{marked}",
-        takes_fds=True,
+        most_fds=1,
     )
 
 
@@ -169,7 +169,7 @@ def open_device(where: TargetLike, name: str, flags: int) -> Request[io.FileIO]:
         f"open the device {name} of",
         target,
         permission=f"the device {name}",
-        takes_fds=True,
+        most_fds=1,
     )
 
 
@@ -188,7 +188,7 @@ def _parse_access(flags: int) -> DeviceAccess:
 def list_namespaces(types: Iterable[str] | None, where: TargetLike | None) -> Request[list[NamespaceDescription]]:
     """List the namespaces that the caller may open; only those of the target, if there is one."""
     target = None if where is None else parse_target(where)
-    ns_types = _parse_types(types)
+    ns_types = parse_types(types)
     request = ListRequest(ns_types, None if target is None else TargetSpec.of(target))
     fds = () if target is None else target_fds(target)
     what = "list namespaces" if target is None else "list the namespaces of"
@@ -197,7 +197,7 @@ def list_namespaces(types: Iterable[str] | None, where: TargetLike | None) -> Re
 
 def watch(types: Iterable[str] | None) -> Request[None]:
     """Watch namespaces; `read_event` reads each reply."""
-    ns_types = _parse_types(types)
+    ns_types = parse_types(types)
     return Request(messages.WATCH, WatchRequest(ns_types), (), lambda _: None, "watch namespaces", more=True)
 
 
@@ -220,20 +220,20 @@ class Created(NamedTuple):
 
 def create(types: Iterable[str], name: str | None, up: bool) -> Request[Created]:
     """Create namespaces; the broker also holds them under `name`, if one is given, and with `up` it sets lo up."""
-    ns_types = _parse_types(types) or []
+    ns_types = parse_types(types) or []
     request = CreateRequest(ns_types, name, up or None)
 
     def read(replies: Sequence[IncomingReply]) -> Created:
         return Created(*results.created(replies[0], ns_types))
 
     action = "create" if name is None else f"create name:{name} of"
-    return Request(messages.CREATE, request, (), read, action, types=ns_types, takes_fds=True)
+    return Request(messages.CREATE, request, (), read, action, types=ns_types, most_fds=len(ns_types))
 
 
 def hold(where: TargetLike, types: Iterable[str] | None, name: str) -> Request[bool]:
     """Hold `types` (None: every type it has) of the target under `name`."""
     target = parse_target(where)
-    ns_types = _parse_types(types)
+    ns_types = parse_types(types)
     request = HoldRequest(target=TargetSpec.of(target), types=ns_types, name=name)
     action = f"hold as name:{name}"
     return Request(
@@ -320,8 +320,16 @@ def parse_target(where: TargetLike) -> Target:
     return Target.parse(where)
 
 
-def _parse_types(types: Iterable[str] | None) -> list[NamespaceType] | None:
+def parse_types(types: Iterable[str] | None) -> list[NamespaceType] | None:
+    """Return `types` parsed; None stays None.  Raises InvalidType."""
     return None if types is None else [NamespaceType.parse(text) for text in _check_list(types, "net")]
+
+
+def check_targets(targets: Iterable[TargetLike]) -> Iterable[TargetLike]:
+    """Return `targets`.  Raises InvalidTarget if they are a single text, which is iterable, too."""
+    if isinstance(targets, str):
+        raise InvalidTarget(f"{targets[:80]!r} is text where a list is expected: write [{targets[:80]!r}]")
+    return targets
 
 
 def _expand_types(types: Iterable[str]) -> list[NamespaceType]:

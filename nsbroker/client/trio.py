@@ -5,17 +5,22 @@ async with nsbroker.client.trio.connect() as broker:
         ...
 """
 
+import contextlib
+import math
+import select
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Any
 
 import trio
 
 from nsbroker.client.addresses import STREAM, InetAddress
 from nsbroker.client.async_broker import AsyncBroker, connection
+from nsbroker.client.pending import PendingCall
 from nsbroker.client.requests import TargetLike
-from nsbroker.client.transport import DEFAULT_TIMEOUT, ClosedMeanwhile
+from nsbroker.client.transport import DEFAULT_TIMEOUT
 from nsbroker.errors import Timeout
 
 # Inside the class, `socket` is a method.
@@ -31,6 +36,9 @@ def connect(
 
 class Broker(AsyncBroker):
     """A connection to the broker, for trio tasks.  Use `connect`."""
+
+    _both = -1
+    """The epoll instance with which the leader waits for room as well as for data, or −1."""
 
     async def socket(
         self,
@@ -78,21 +86,41 @@ class Broker(AsyncBroker):
     async def _connect_socket(self, sock: Socket, sockaddr: tuple[Any, ...]) -> None:
         await trio.socket.from_stdlib_socket(sock).connect(sockaddr)
 
-    async def _wait_readable(self) -> None:
-        await _wait(trio.lowlevel.wait_readable, self._transport.sock)
+    async def _park(self, call: PendingCall[Any]) -> None:
+        if call.wake is not None:
+            raise RuntimeError(f"{call.request.what()}: another task waits for the same reply")
+        call.wake = partial(trio.lowlevel.reschedule, trio.lowlevel.current_task())
 
-    async def _wait_writable(self) -> None:
-        await _wait(trio.lowlevel.wait_writable, self._transport.sock)
+        def abort(_: object) -> trio.lowlevel.Abort:
+            call.wake = None
+            return trio.lowlevel.Abort.SUCCEEDED
 
-    def close(self) -> None:
-        """Close the connection.  Opened handles stay open.  Closing twice does nothing."""
-        if self._transport.sock.fileno() >= 0:
-            trio.lowlevel.notify_closing(self._transport.sock)
-        self._transport.close()
+        await trio.lowlevel.wait_task_rescheduled(abort)
 
+    async def _wait_ready(self, timeout: float | None) -> None:
+        sock, seconds = self._transport.sock, math.inf if timeout is None else max(0, timeout)
+        try:
+            with trio.move_on_after(seconds):
+                if self._transport.wants_to_send:
+                    await self._wait_both(sock)
+                else:
+                    await trio.lowlevel.wait_readable(sock)
+        except trio.ClosedResourceError:
+            return
 
-async def _wait(wait: Callable[[Socket], Awaitable[None]], sock: Socket) -> None:
-    try:
-        await wait(sock)
-    except trio.ClosedResourceError as error:
-        raise ClosedMeanwhile from error
+    async def _wait_both(self, sock: Socket) -> None:
+        # A task can wait for one event only.  An epoll instance makes one of two.
+        with select.epoll() as both:
+            both.register(sock, select.EPOLLIN | select.EPOLLOUT)
+            self._both = both.fileno()
+            try:
+                await trio.lowlevel.wait_readable(both)
+            finally:
+                self._both = -1
+
+    def _stop_waiting(self) -> None:
+        for waited_for in (self._both, self._transport.sock.fileno()):
+            # trio raises this if this task itself still counts as waiting, after a signal handler interrupted it.
+            with contextlib.suppress(trio.ClosedResourceError):
+                if waited_for >= 0:
+                    trio.lowlevel.notify_closing(waited_for)

@@ -21,7 +21,7 @@ from msgspec import Raw
 from nsbroker.errors import InvalidParameter, ProtocolError
 from nsbroker.linux.ancillary import close_and_clear
 from nsbroker.varlink import message
-from nsbroker.varlink.framing import Frame, Inbox
+from nsbroker.varlink.framing import END, Frame, Inbox
 
 
 class _Fds:
@@ -168,7 +168,7 @@ class ServerConnection(_Connection):
 
 
 class ClientConnection(_Connection):
-    """The client's side of a connection."""
+    """The client's side of a connection.  `message.encode_call` makes the calls that it sends."""
 
     __slots__ = ("_expected",)
 
@@ -176,15 +176,20 @@ class ClientConnection(_Connection):
         super().__init__()
         self._expected: deque[_Expects] = deque()
 
-    def call(self, method: str, parameters: object, *, oneway: bool = False, more: bool = False) -> bytes:
-        """Encode a call, expect its reply (unless `oneway`), and return the bytes.
+    def expect(self, *, more: bool = False) -> None:
+        """Expect the replies to a call that was sent after all others: one, or with `more` any number."""
+        self._expected.append(_Expects.MANY if more else _Expects.ONE)
 
-        Send them and the call's fds, if any, in one sendmsg.  Raises ProtocolError when the call is too long.
+    def receive(self, data: bytes, fds: list[int]) -> None:
+        """Process a piece of received data and its `fds` (taken), as `ancillary.receive_owned` returns them.
+
+        The kernel puts bytes that were sent earlier without fds in front of a message with fds, and ends the piece with what was
+        sent together with the fds.  A message with fds is sent alone, so they belong to the last message that begins in the piece.
         """
-        data = message.encode_call(method, parameters, oneway=oneway, more=more)
-        if not oneway:
-            self._expected.append(_Expects.MANY if more else _Expects.ONE)
-        return data
+        start = data.rfind(END, 0, -1) + 1 if fds else 0
+        if start:
+            super().receive(data[:start], [])
+        super().receive(data[start:], fds)
 
     @property
     def ready(self) -> bool:

@@ -2,17 +2,21 @@
 
 import asyncio
 import contextlib
+import itertools
 import os
 import signal
 import socket
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import Any
 
 import nsbroker
 import nsbroker.client.asyncio
 import nsbroker.client.trio
 from nsbroker.client import blocking
+from nsbroker.client.async_broker import AsyncBroker
+from nsbroker.errors import NsbrokerError
+from nsbroker.model.identity import NamespaceType
 
 Connect = Callable[..., Any]
 """A `connect` function of one of the clients."""
@@ -35,6 +39,11 @@ class BlockingClient:
         with self._broker.watch() as events:
             return list(events)
 
+    async def open_each(self, targets: Iterable[Any], types: Any = ("net",), most: int | None = None) -> list[Any]:
+        """Read the first `most` (None: all) items of `open_many`, as `_close_item` returns them."""
+        with self._broker.open_many(targets, types) as opened:
+            return [_close_item(item) for item in itertools.islice(opened, most)]
+
 
 @contextlib.asynccontextmanager
 async def blocking_client(address: str | None, **options: Any) -> AsyncIterator[BlockingClient]:
@@ -55,6 +64,10 @@ class TrioClient:
         """Read the events of a watch until it ends with an error."""
         async with self._broker.watch() as events:
             return [event async for event in events]
+
+    async def open_each(self, targets: Iterable[Any], types: Any = ("net",), most: int | None = None) -> list[Any]:
+        """Read the first `most` (None: all) items of `open_many`, as `_close_item` returns them."""
+        return await _open_each(self._broker, targets, types, most)
 
 
 @contextlib.asynccontextmanager
@@ -84,6 +97,29 @@ class AsyncioClient:
                 return [event async for event in events]
 
         return self._runner.run(read())
+
+    async def open_each(self, targets: Iterable[Any], types: Any = ("net",), most: int | None = None) -> list[Any]:
+        """Read the first `most` (None: all) items of `open_many`, as `_close_item` returns them."""
+        return self._runner.run(_open_each(self._broker, targets, types, most))
+
+
+async def _open_each(broker: AsyncBroker, targets: Iterable[Any], types: Any, most: int | None) -> list[Any]:
+    items: list[Any] = []
+    async with broker.open_many(targets, types) as opened:
+        while len(items) != most and (item := await anext(opened, None)) is not None:
+            items.append(_close_item(item))
+    return items
+
+
+def _close_item(item: tuple[Any, dict[NamespaceType, nsbroker.Namespace] | NsbrokerError]) -> tuple[Any, Any]:
+    """Return the target with the inodes of its namespaces, or with the error.  Closes the handles."""
+    target, outcome = item
+    if isinstance(outcome, NsbrokerError):
+        return target, outcome
+    inodes = {str(ns_type): ns.inode for ns_type, ns in outcome.items()}
+    for ns in outcome.values():
+        ns.close()
+    return target, inodes
 
 
 @contextlib.asynccontextmanager

@@ -26,7 +26,7 @@ def test_asyncio_tasks_share_a_connection(daemon: Daemon, sleeper: Sleeper) -> N
     asyncio.run(main())
 
 
-def test_an_asyncio_call_that_is_cancelled_ends_the_connection_and_leaks_nothing(silent: str) -> None:
+def test_asyncio_calls_that_are_cancelled_leak_nothing(silent: str) -> None:
     async def main() -> None:
         async with nsbroker.client.asyncio.connect(silent) as broker:
             for _ in range(2):

@@ -1,11 +1,14 @@
-"""The blocking methods are generated from the async ones, and up to date."""
+"""The blocking calls and methods are generated from the async ones, and up to date."""
+
+from pathlib import Path
 
 import pytest
 
-from tests.client.generate_blocking import GENERATED, SOURCE, generate
+from tests.client.generate_blocking import SOURCES, generate, generated
 
 pytestmark = pytest.mark.once
 
 
-def test_the_blocking_methods_are_what_is_generated_from_the_async_ones() -> None:
-    assert generate(SOURCE.read_text()) == GENERATED.read_text(), "run `make generate`"
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_the_blocking_code_is_what_is_generated_from_the_async_one(source: Path) -> None:
+    assert generate(source) == generated(source).read_text(), "run `make generate`"

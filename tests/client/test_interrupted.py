@@ -19,7 +19,7 @@ import trio
 import nsbroker
 import nsbroker.client.asyncio
 import nsbroker.client.trio
-from nsbroker.client import async_broker, blocking, requests, results, transport
+from nsbroker.client import async_broker, async_calls, blocking, blocking_calls, pending, requests, results, transport
 from nsbroker.linux import ancillary
 from nsbroker.namespace import handle
 from nsbroker.varlink import connection, framing
@@ -32,8 +32,8 @@ pytestmark = pytest.mark.once
 FILES = {
     module.__file__
     for module in (
-        ancillary, results, async_broker, blocking, connection, framing, handle, requests, transport, nsbroker.client.asyncio,
-        nsbroker.client.trio, socket,
+        ancillary, async_broker, async_calls, blocking, blocking_calls, connection, framing, handle, pending, requests, results,
+        transport, nsbroker.client.asyncio, nsbroker.client.trio, socket,
     )
 }  # fmt: skip
 NULL_SOCKET = b'{"parameters":{"socketFileDescriptor":0}}\0'

@@ -139,7 +139,7 @@ def make_venv(place: Path, *packages: str) -> Path:
 def test_an_installation_that_cannot_serve_or_whose_parts_others_could_replace_is_refused(opt: Path, hidden: Path) -> None:
     python = make_venv(opt / "venv", "msgspec*")
     output = run(str(python), "-m", "nsbroker", "install-units", code=1)
-    assert output.endswith("this installation lacks trio, httpcore2, jeepney, systemd-python: pip install 'nsbroker[daemon]'")
+    assert output.endswith("this installation lacks trio, h11, jeepney, systemd-python: pip install 'nsbroker[daemon]'")
     # Python finds the package only because it is in the current folder.
     python = make_venv(opt / "elsewhere", "msgspec*")
     package = next((opt / "elsewhere/lib").glob("python*/site-packages/nsbroker"))
@@ -147,8 +147,8 @@ def test_an_installation_that_cannot_serve_or_whose_parts_others_could_replace_i
     output = run(str(python), "-m", "nsbroker", "install-units", code=1, cwd=str(opt))
     assert "finds nsbroker only in the current folder" in output
     # All packages are there, but another user owns the folder of nsbroker, and then the interpreter behind the link.
-    packages = ("msgspec*", "trio*", "httpcore2*", "jeepney*", "systemd*", "h11*", "anyio*", "attr*", "outcome*", "sniffio*",
-                "sortedcontainers*", "idna*", "truststore*", "typing_extensions*")  # fmt: skip
+    packages = ("msgspec*", "trio*", "jeepney*", "systemd*", "h11*", "anyio*", "attr*", "outcome*", "sniffio*",
+                "sortedcontainers*", "idna*", "typing_extensions*")  # fmt: skip
     python = make_venv(opt / "whole", *packages)
     package = next((opt / "whole/lib").glob("python*/site-packages/nsbroker"))
     run(str(python), "-m", "nsbroker", "install-units")

@@ -1,12 +1,14 @@
 import os
+import socket
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nsbroker.errors import InvalidParameter, ProtocolError
+from nsbroker.linux import ancillary
 from nsbroker.varlink.connection import ClientConnection, IncomingCall, ServerConnection
-from nsbroker.varlink.message import Call
+from nsbroker.varlink.message import Call, encode_call
 
 
 def receive(data: bytes, fds: list[int] | None = None) -> tuple[ServerConnection, IncomingCall]:
@@ -27,7 +29,8 @@ def open_among(fds: list[int]) -> list[int]:
 
 def test_a_call_and_its_reply_pass_through_both_sides() -> None:
     client = ClientConnection()
-    server, call = receive(client.call("a.b.C", {"x": 1}))
+    server, call = receive(encode_call("a.b.C", {"x": 1}))
+    client.expect()
     client.receive(server.reply(call, {"y": 2}) or b"", [])
     reply = client.next_reply()
     assert reply
@@ -36,15 +39,15 @@ def test_a_call_and_its_reply_pass_through_both_sides() -> None:
 
 
 def test_oneway_gets_no_reply_not_even_an_error() -> None:
-    client = ClientConnection()
-    server, call = receive(client.call("a.b.C", None, oneway=True))
+    server, call = receive(encode_call("a.b.C", None, oneway=True))
     assert server.reply(call, None) is None
     assert server.reply(call, {}, error="a.b.Bad") is None
 
 
 def test_more_gets_replies_until_one_without_continues() -> None:
     client = ClientConnection()
-    server, call = receive(client.call("a.b.C", None, more=True))
+    server, call = receive(encode_call("a.b.C", None, more=True))
+    client.expect(more=True)
     for number, continues in ((1, True), (2, True), (3, False)):
         client.receive(server.reply(call, {"n": number}, continues=continues) or b"", [])
         reply = client.next_reply()
@@ -91,7 +94,7 @@ def test_calls_before_a_fault_are_still_returned() -> None:
 def test_a_client_refuses_replies_out_of_order(calls: list[bool], replies: bytes, text: str) -> None:
     client = ClientConnection()
     for more in calls:
-        client.call("a.B", None, more=more)
+        client.expect(more=more)
     client.receive(replies, [])
     with pytest.raises(ProtocolError, match=text):
         [client.next_reply() for _ in range(3)]
@@ -146,3 +149,31 @@ def test_a_bad_message_closes_its_descriptors() -> None:
     with pytest.raises(ProtocolError):
         client.next_reply()
     assert open_among(fds + more) == []
+
+
+@pytest.mark.parametrize("sizes", [(0,), (1, 0), (0, 1), (2, 0, 1), (0, 0, 2), (3, 2, 1)])
+@pytest.mark.parametrize("buffer", [7, 30, 1000])
+def test_a_client_finds_the_message_of_each_descriptor_in_glued_pieces(sizes: tuple[int, ...], buffer: int) -> None:
+    """The kernel glues what was sent without fds to the next message with fds."""
+    left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    client = ClientConnection()
+    with left, right:
+        for number, size in enumerate(sizes):
+            fds = nulls(size)
+            ancillary.send(left, b'{"parameters":{"number":%d}}\0' % number, fds)
+            ancillary.close_all(fds)
+            client.expect()
+        left.shutdown(socket.SHUT_WR)
+        space = memoryview(bytearray(buffer))
+        while True:
+            came: list[int] = []
+            if not (count := ancillary.receive_owned(right, space, came)):
+                break
+            client.receive(bytes(space[:count]), came)
+    replies = [client.next_reply() for _ in sizes]
+    found = [(bytes(reply.parameters), len(reply.fds)) for reply in replies if reply]
+    assert found == [(b'{"number":%d}' % number, size) for number, size in enumerate(sizes)]
+    for reply in replies:
+        assert reply
+        reply.close()
+    assert client.next_reply() is None

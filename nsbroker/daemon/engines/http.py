@@ -1,23 +1,20 @@
 """HTTP requests to an engine on a Unix socket, with a check that the right user serves it."""
 
-import contextlib
 import os
+import socket
 import stat
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-import httpcore2
+import h11
 import trio
 
 from nsbroker.errors import EngineUnavailable
 from nsbroker.linux.socket_options import peer_credentials
 
 _ANSWER_MAX = 4 * 1024 * 1024
-_ORIGIN = httpcore2.Origin(b"http", b"engine", 80)
-# The uid of a socket without a peer.  trio treats an AF_UNIX socket as connected even if the listener's queue was full.
-_NOT_CONNECTED = 2**32 - 1
-_Options = Iterable[httpcore2.SOCKET_OPTION] | None
+_PIECE = 64 * 1024
+_HEADERS = [("Host", "engine"), ("Accept", "application/json"), ("Connection", "close")]
 
 
 class Response(NamedTuple):
@@ -32,59 +29,62 @@ async def get(place: Path, user: int, engine: str, path: str) -> Response:
 
     Raises EngineUnavailable, and FileNotFoundError or ConnectionRefusedError where nothing listens.
     """
-    body = bytearray()
+    with trio.socket.from_stdlib_socket(_connect(place, user, engine)) as sock:
+        try:
+            return await _exchange(sock, path)
+        except (OSError, h11.ProtocolError, ValueError) as error:
+            raise EngineUnavailable(engine, f"{place}: {error or type(error).__name__}") from error
+
+
+async def _exchange(sock: trio.socket.SocketType, path: str) -> Response:
+    """Send the request, and return the response.  Raises OSError, h11.ProtocolError, and ValueError if the response is too long."""
+    connection = h11.Connection(h11.CLIENT)
+    request = connection.send(h11.Request(method="GET", target=path, headers=_HEADERS)) or b""
+    connection.send(h11.EndOfMessage())
+    while request:
+        request = request[await sock.send(request) :]
+    status, body = 0, bytearray()
+    while True:
+        event = connection.next_event()
+        if event is h11.NEED_DATA:
+            piece = await sock.recv(_PIECE)
+            if not piece and not status:
+                raise h11.RemoteProtocolError("the server hung up without an answer")
+            connection.receive_data(piece)
+        elif isinstance(event, h11.Response):
+            status = event.status_code
+        elif isinstance(event, h11.Data):
+            body += event.data
+            if len(body) > _ANSWER_MAX:
+                raise ValueError(f"the answer has more than {_ANSWER_MAX} bytes")
+        elif isinstance(event, h11.EndOfMessage):
+            return Response(status, bytes(body))
+
+
+def _connect(place: Path, user: int, engine: str) -> socket.socket:
+    """Connect to a socket that `user` owns, and to a server that runs as `user`.  The connection is the caller's to close."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
-        async with (
-            httpcore2.AsyncHTTPConnection(_ORIGIN, uds=str(place), network_backend=_Trusted(user, engine)) as connection,
-            connection.stream("GET", f"http://engine{path}", headers={"Host": "engine", "Accept": "application/json"}) as response,
-            contextlib.aclosing(response.aiter_stream()) as pieces,
-        ):
-            async for piece in pieces:
-                body += piece
-                if len(body) > _ANSWER_MAX:
-                    raise EngineUnavailable(engine, f"{place}: the answer has more than {_ANSWER_MAX} bytes")
-            return Response(response.status, bytes(body))
-    except (httpcore2.NetworkError, httpcore2.ProtocolError) as error:
-        raise EngineUnavailable(engine, f"{place}: {error or type(error).__name__}") from error
-
-
-class _Trusted(httpcore2.AsyncNetworkBackend):
-    """Connects only to sockets that `user` owns, and only to servers that run as `user`."""
-
-    def __init__(self, user: int, engine: str) -> None:
-        self._user = user
-        self._engine = engine
-        self._backend = httpcore2.TrioBackend()
-
-    async def connect_unix_socket(
-        self, path: str, timeout: float | None = None, socket_options: _Options = None
-    ) -> httpcore2.AsyncNetworkStream:
         # Open the socket's file, check it, and connect through the fd: a link that somebody puts in its place has no effect.
-        fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = os.open(place, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             facts = os.fstat(fd)
             if not stat.S_ISSOCK(facts.st_mode):
-                raise EngineUnavailable(self._engine, f"{path} is no socket")
-            self._check_user(facts.st_uid, f"{path} belongs to")
-            stream = await self._backend.connect_unix_socket(f"/proc/self/fd/{fd}", timeout, socket_options)
-        except httpcore2.ConnectError as error:
-            if isinstance(error.__cause__, ConnectionRefusedError):
-                raise error.__cause__ from error
-            raise
+                raise EngineUnavailable(engine, f"{place} is no socket")
+            _check_user(facts.st_uid, user, engine, f"{place} belongs to")
+            sock.connect(f"/proc/self/fd/{fd}")
         finally:
             os.close(fd)
-        try:
-            self._check_user(peer_credentials(stream.get_extra_info("socket")).uid, f"{path} is served by")
-        except BaseException:
-            await stream.aclose()
-            raise
-        return stream
+        _check_user(peer_credentials(sock).uid, user, engine, f"{place} is served by")
+    except BlockingIOError as error:
+        sock.close()
+        raise EngineUnavailable(engine, f"{place} has no room for another connection now: try again") from error
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
-    def _check_user(self, uid: int, what: str) -> None:
-        if uid == _NOT_CONNECTED:
-            raise EngineUnavailable(self._engine, f"{what.split()[0]} has no room for another connection now: try again")
-        if uid != self._user:
-            raise EngineUnavailable(self._engine, f"{what} uid {uid}, not uid {self._user}, who should run it")
 
-    async def sleep(self, seconds: float) -> None:
-        await trio.sleep(seconds)
+def _check_user(uid: int, user: int, engine: str, what: str) -> None:
+    if uid != user:
+        raise EngineUnavailable(engine, f"{what} uid {uid}, not uid {user}, who should run it")

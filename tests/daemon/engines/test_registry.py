@@ -115,7 +115,7 @@ def docker(path: Path, deadline: float = 5.0) -> EngineRegistry:
         (says(b"[" * 200_000), EngineUnavailable, "makes no sense"),
         (lambda sock, _: sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"), EngineUnavailable, "without sending"),
         (lambda sock, _: sock.sendall(b"SSH-2.0-x\r\n\r\n"), EngineUnavailable, "illegal"),
-        (lambda sock, _: None, EngineUnavailable, "disconnected"),
+        (lambda sock, _: None, EngineUnavailable, "hung up without an answer"),
         (endless, EngineUnavailable, "more than 4194304 bytes"),
         (silent, EngineUnavailable, "no answer in 0.3 s"),
     ],
