@@ -174,6 +174,19 @@ class NoSuchDevice(BrokerError):
         super().__init__(f"cannot {what}: {reason}")
 
 
+class NoSuchFile(BrokerError):
+    """The target has no such file, the file is not what the broker reads, or it could not be read.  `file` is its name."""
+
+    wire_name = f"{_OURS}.NoSuchFile"
+    fields = ("target", "file", "reason")
+
+    def __init__(self, target: str, file: str, reason: str) -> None:
+        self.target = target
+        self.file = file
+        self.reason = reason
+        super().__init__(f"cannot open the file {file} of {target}: {reason}")
+
+
 class EngineUnavailable(BrokerError):
     """A container engine is not there, did not answer, or sent an answer that makes no sense."""
 

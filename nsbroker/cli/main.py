@@ -17,7 +17,7 @@ _INTERRUPTED = 130
 
 GROUPS = {
     "use namespaces": ("show", "open", "exec"),
-    "sockets and devices": ("via", "forward", "connect", "devices"),
+    "sockets, files and devices": ("via", "forward", "connect", "cat", "devices"),
     "look around": ("ls", "tree", "watch", "map", "containers"),
     "hold namespaces": ("create", "hold", "release", "list-held"),
     "rights": ("whoami", "explain", "grant", "grants", "revoke"),

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Self, TypeVar
 
-from nsbroker.client import requests
+from nsbroker.client import file_requests, requests
 from nsbroker.client.forking import Forked
 from nsbroker.client.transport import ClosedMeanwhile, Transport
 from nsbroker.errors import ConnectionLost
@@ -54,12 +54,14 @@ class AsyncMethods(ABC):
         sockets: Iterable[str] | None = None,
         devices: Iterable[str] | None = None,
         marks: Iterable[int] | None = None,
+        files: Iterable[str] | None = None,
     ) -> ExplainReply:
-        """Return whether the policy allows these types of namespaces, kinds of sockets (such as inet:stream), devices and marks.
+        """Return whether the policy allows these types of namespaces, kinds of sockets, devices, marks and files.
 
-        Nothing is opened.  Without any of them, the reply is about every type that the target has.
+        They are written as in a rule, such as inet:stream.  Nothing is opened.  Without any of them, the reply is about every
+        type that the target has.
         """
-        return await self._call(requests.explain(target, types, sockets, devices, marks))
+        return await self._call(requests.explain(target, types, sockets, devices, marks, files))
 
     async def list(
         self, types: Iterable[str] | None = None, *, target: requests.TargetLike | None = None
@@ -107,6 +109,15 @@ class AsyncMethods(ABC):
         """
         return AsyncDeviceFolder(self, target)
 
+    async def file(self, target: requests.TargetLike, name: str) -> io.FileIO:
+        """Open a file of `target` for reading, in binary and without a buffer; it is the caller's to close.
+
+        `name` is resolv.conf or hosts, a copy of which is sent, or a file of the target's network, such as net/dev (the list is
+        `nsbroker.model.target_file.NAMES`).  After `seek(0)`, a file of the network can be read again, as it is by then.  It keeps
+        the network namespace alive.  Raises NoSuchFile, InvalidParameter for any other name, and the errors of `open`.
+        """
+        return await self._call(file_requests.open_file(target, name))
+
     async def create(self, types: Iterable[str], *, name: str | None = None) -> requests.Created:
         """Create new namespaces; the handles are the caller's to close.
 
@@ -136,6 +147,7 @@ class AsyncMethods(ABC):
         namespaces: Iterable[str] = (),
         sockets: Iterable[str] = (),
         devices: Iterable[str] = (),
+        files: Iterable[str] = (),
         create: Iterable[str] = (),
         hold: Iterable[str] = (),
     ) -> None:
@@ -151,7 +163,7 @@ class AsyncMethods(ABC):
         Raises InvalidParameter, InvalidType, QuotaExceeded for too many restrictions, RecordFailed, and MethodNotFound if the
         broker is older.  After ConnectionLost, the restriction counts as made.
         """
-        await self._call(requests.restrict(targets, namespaces, sockets, devices, create, hold))
+        await self._call(requests.restrict(targets, namespaces, sockets, devices, files, create, hold))
 
     async def who_am_i(self) -> PeerDescription:
         """Return who this process is, as the broker sees it."""

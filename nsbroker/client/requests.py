@@ -105,7 +105,7 @@ def open_namespaces(
     ns_types = _parse_types(types)
     request = OpenRequest(TargetSpec.of(target), ns_types, None if expect is None else ExpectationSpec.of(expect))
     return Request(
-        messages.OPEN, request, _target_fds(target), lambda replies: results.opened(replies[0], ns_types), "open", target,
+        messages.OPEN, request, target_fds(target), lambda replies: results.opened(replies[0], ns_types), "open", target,
         ns_types or (), takes_fds=True,
     )  # fmt: skip
 
@@ -116,14 +116,16 @@ def explain(
     sockets: Iterable[str] | None,
     devices: Iterable[str] | None,
     marks: Iterable[int] | None,
+    files: Iterable[str] | None,
 ) -> Request[ExplainReply]:
-    """Ask whether the policy allows these types of namespaces, sockets, devices and marks of the target."""
+    """Ask whether the policy allows these types of namespaces, sockets, devices, marks and files of the target."""
     target = parse_target(where)
     ns_types = _parse_types(types)
     wanted = None if sockets is None else [str(SocketKind.parse(text)) for text in _check_list(sockets, "inet:stream")]
     names = None if devices is None else list(_check_list(devices, "null"))
-    request = ExplainRequest(TargetSpec.of(target), ns_types, wanted, names, None if marks is None else list(marks))
-    return Request(messages.EXPLAIN, request, _target_fds(target), results.explanation, "explain", target)
+    others = (None if marks is None else list(marks), None if files is None else list(_check_list(files, "net/dev")))
+    request = ExplainRequest(TargetSpec.of(target), ns_types, wanted, names, *others)
+    return Request(messages.EXPLAIN, request, target_fds(target), results.explanation, "explain", target)
 
 
 def open_socket(
@@ -138,7 +140,7 @@ def open_socket(
     return Request(
         messages.OPEN_SOCKET,
         request,
-        _target_fds(target),
+        target_fds(target),
         lambda replies: results.opened_socket(replies, wanted),
         f"open a socket {wanted} in",
         target,
@@ -154,7 +156,7 @@ def list_devices(where: TargetLike) -> Request[list[DeviceDescription]]:
     return Request(
         messages.LIST_DEVICES,
         request,
-        _target_fds(target),
+        target_fds(target),
         lambda replies: results.devices(replies).devices,
         "list the devices of",
         target,
@@ -180,7 +182,7 @@ def open_device(where: TargetLike, name: str, flags: int) -> Request[io.FileIO]:
     return Request(
         messages.OPEN_DEVICE,
         request,
-        _target_fds(target),
+        target_fds(target),
         lambda replies: results.opened_device(replies, mode, access.flags | non_blocking),
         f"open the device {name} of",
         target,
@@ -209,7 +211,7 @@ def list_namespaces(types: Iterable[str] | None, where: TargetLike | None) -> Re
     target = None if where is None else parse_target(where)
     ns_types = _parse_types(types)
     request = ListRequest(ns_types, None if target is None else TargetSpec.of(target))
-    fds = () if target is None else _target_fds(target)
+    fds = () if target is None else target_fds(target)
     what = "list namespaces" if target is None else "list the namespaces of"
     return Request(messages.LIST, request, fds, results.namespace_list, what, target, more=True)
 
@@ -256,7 +258,7 @@ def hold(where: TargetLike, types: Iterable[str] | None, name: str) -> Request[b
     request = HoldRequest(target=TargetSpec.of(target), types=ns_types, name=name)
     action = f"hold as name:{name}"
     return Request(
-        messages.HOLD, request, _target_fds(target), lambda replies: results.hold(replies).durable, action, target, ns_types or ()
+        messages.HOLD, request, target_fds(target), lambda replies: results.hold(replies).durable, action, target, ns_types or ()
     )
 
 
@@ -275,6 +277,7 @@ def restrict(
     namespaces: Iterable[str],
     sockets: Iterable[str],
     devices: Iterable[str],
+    files: Iterable[str],
     create: Iterable[str],
     hold: Iterable[str],
 ) -> Request[None]:
@@ -284,6 +287,7 @@ def restrict(
         _expand_types(namespaces),
         list(_check_list(sockets, "inet:stream")),
         list(_check_list(devices, "null")),
+        list(_check_list(files, "net/dev")),
         _expand_types(create),
         _expand_types(hold),
     )
@@ -357,7 +361,8 @@ def target_text(target: Target) -> str:
     return "the process of a pidfd" if target.kind is TargetKind.PIDFD else str(target)
 
 
-def _target_fds(target: Target) -> Sequence[int]:
+def target_fds(target: Target) -> Sequence[int]:
+    """Return the descriptors that are sent with `target` (borrowed).  Raises InvalidTarget for a pidfd that is not open."""
     if target.kind is not TargetKind.PIDFD:
         return ()
     fd = int(target.value)

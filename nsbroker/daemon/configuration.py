@@ -37,6 +37,7 @@ class RuleText(Struct, forbid_unknown_fields=True):
     sockets: list[str] = []
     marks: list[str] = []
     devices: list[str] = []
+    files: list[str] = []
     create: list[str] = []
     hold: list[str] = []
     until: datetime.datetime | None = None

@@ -6,11 +6,12 @@ neither signal nor trace the thread, and the thread can switch back.  With the e
 no effective capabilities.
 """
 
+import contextlib
 import ctypes
 import errno
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from nsbroker.linux.capabilities import use_only
@@ -68,8 +69,7 @@ class Credentials(NamedTuple):
         # The uid comes first.  Without effective capabilities, a thread can only switch back to its saved ids.
         failed = _syscall(calls.setresuid, _KEEP, _SAVED.uid, _KEEP) or _syscall(calls.setresgid, _KEEP, _SAVED.gid, _KEEP)
         if failed:
-            os.write(2, b"nsbroker: a thread could not switch back to its own user, so the process ends\n")
-            os._exit(os.EX_OSERR)
+            _end_process()
         if self.uid == 0:
             use_only(_ALL)
 
@@ -81,6 +81,36 @@ def _get_calls() -> _Calls:
     if _CALLS is None:
         raise OSError(errno.ENOSYS, f"cannot act as another user: the system calls of {platform.machine()} are not known")
     return _CALLS
+
+
+def _end_process() -> None:
+    os.write(2, b"nsbroker: a thread could not switch back to its own user, so the process ends\n")
+    os._exit(os.EX_OSERR)
+
+
+@contextlib.contextmanager
+def acting_groups(groups: Iterable[int]) -> Iterator[None]:
+    """Let the calling thread have the supplementary groups `groups`, and no others, until the end of the block.
+
+    A thread that may not change its groups, as in a user namespace, keeps its own, if each of them is in `groups`.  Raises
+    PermissionError otherwise.  As with `Credentials`, the block must not await anything, and the process ends if the thread cannot
+    switch back.
+    """
+    own, wanted = os.getgroups(), set(groups)
+    try:
+        set_groups(wanted)
+    except PermissionError:
+        if not wanted.issuperset(own):
+            raise
+        yield
+        return
+    try:
+        yield
+    finally:
+        try:
+            set_groups(own)
+        except OSError:
+            _end_process()
 
 
 def set_groups(groups: Iterable[int]) -> None:

@@ -38,6 +38,7 @@ _rule = st.fixed_dictionaries(
             st.sampled_from(("inet:stream", "inet6:dgram:80", "packet:raw", "*", "inet:stream:9999", "x")), max_size=3
         ),
         "marks": st.lists(st.sampled_from(("0x100", "256", "0x200-0x2ff", "*", "0", "2-1", "0x", "0x1ffffffff")), max_size=3),
+        "files": st.lists(st.sampled_from(("resolv.conf", "net/dev", "*", "passwd", "../hosts")), max_size=3),
         "devices": st.lists(st.sampled_from(("null", "net/tun", "*", "kvm=10:232", "null=1:4", "../mem", "a=1:2:3")), max_size=3),
     },
 )

@@ -15,7 +15,7 @@ from nsbroker.model.device_access import DeviceAccess
 from nsbroker.model.identity import NamespaceType
 from nsbroker.model.socket_kind import SocketFamily, SocketType
 from nsbroker.model.target import Target
-from nsbroker.protocol import messages
+from nsbroker.protocol import file_messages, messages
 from nsbroker.protocol.messages import TargetSpec
 from nsbroker.varlink import service
 
@@ -55,6 +55,7 @@ METHODS: dict[str, tuple[Struct, Struct]] = {
     "OpenSocket": (messages.OpenSocketRequest, messages.OpenSocketReply),
     "ListDevices": (messages.ListDevicesRequest, messages.ListDevicesReply),
     "OpenDevice": (messages.OpenDeviceRequest, messages.OpenDeviceReply),
+    "OpenFile": (file_messages.OpenFileRequest, file_messages.OpenFileReply),
     "WhoAmI": (service.Nothing, messages.WhoAmIReply),
     "Explain": (messages.ExplainRequest, messages.ExplainReply),
     "List": (messages.ListRequest, messages.ListReply),

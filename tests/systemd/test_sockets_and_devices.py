@@ -1,15 +1,18 @@
 """Sockets and devices in the hardened service."""
 
+import functools
 import os
 import socket
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from nsbroker.client.blocking import connect
+from nsbroker.model.target_file import NETWORK
 from nsbroker.namespace import Namespace
 from tests.systemd.unit import Unit
-from tests.world import Sleeper, named_network
+from tests.world import NOBODY, Sleeper, as_user, named_network
 
 KINDS = [
     (socket.AF_INET, socket.SOCK_STREAM, 0),
@@ -63,3 +66,22 @@ def test_a_device_that_the_unit_may_not_open_says_what_to_change(unit: Unit) -> 
             pytest.fail("a device node cannot be made here")
         with pytest.raises(NoSuchDevice, match="DeviceAllow="):
             broker.device(f"pid:{process.pid}", "fuse", os.O_RDWR)
+
+
+def test_every_file_is_opened_in_the_hardened_service_also_for_another_user(unit: Unit) -> None:
+    with named_network("lab"), Sleeper(unshare="--net --mount --propagation private", uid=NOBODY) as process:
+        pid = str(process.pid)
+        subprocess.run(["nsenter", "--mount", "--target", pid, "mount", "-t", "tmpfs", "-o", "mode=755", "etc", "/etc"], check=True)
+        Path(f"/proc/{pid}/root/etc/hosts").write_text("127.0.0.1 localhost\n")
+
+        def read(target: str, name: str) -> bytes:
+            with connect() as broker, broker.file(target, name) as file:
+                return file.read()
+
+        for name in NETWORK:
+            if Path("/proc", name).exists():
+                read("name:lab", name)
+                as_user(NOBODY, functools.partial(read, f"pid:{pid}", name))
+        assert [line.split()[0] for line in read("name:lab", "net/dev").splitlines()[2:]] == [b"lo:"]
+        assert as_user(NOBODY, lambda: read(f"pid:{pid}", "hosts")) == b"127.0.0.1 localhost\n"
+        assert read(f"pid:{pid}", "hosts") == b"127.0.0.1 localhost\n"

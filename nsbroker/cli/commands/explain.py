@@ -7,12 +7,13 @@ from nsbroker.cli import arguments, connection, terminal
 from nsbroker.cli.output import add_json, print_json, print_table
 from nsbroker.errors import InvalidTarget
 from nsbroker.model.socket_kind import SocketKind
+from nsbroker.model.target_file import NAMES
 
 HELP = """\
 Show what the policy lets you open in a target, and which rule allows it.
 
-Nothing is opened.  Without options it answers for every namespace type of the target.  --socket, --mark and --device ask about a
-socket, its mark (SO_MARK), or a device.  The exit code is 1 unless everything that you asked for is allowed."""
+Nothing is opened.  Without options it answers for every namespace type of the target.  --socket, --mark, --device and --file ask
+about a socket, its mark (SO_MARK), a device, or a file.  The exit code is 1 unless everything that you asked for is allowed."""
 EXAMPLE = "nsbroker explain container:web --socket inet:stream"
 
 _DEVICE = re.compile("[A-Za-z0-9_.:@-]+(/[A-Za-z0-9_.:@-]+){0,7}")
@@ -23,7 +24,7 @@ _DEVICE_RULE = "write its name below /dev, such as null or net/tun: letters, dig
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add its arguments."""
     arguments.add_target(parser)
-    arguments.add_types(parser, "all that the target has; with --socket, --mark or --device: none")
+    arguments.add_types(parser, "all that the target has; with --socket, --mark, --device or --file: none")
     parser.add_argument(
         "--socket",
         metavar="FAMILY:TYPE[:PORT]",
@@ -32,6 +33,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--mark", metavar="N", type=_mark, action="append", help="ask about this mark of a socket: 0x100, 256, ...")
     parser.add_argument("--device", metavar="NAME", action="append", help="ask about this device below /dev: null, net/tun, ...")
+    parser.add_argument(
+        "--file", metavar="NAME", choices=NAMES, action="append", help="ask about this file, as in `nsbroker cat`: net/dev, ..."
+    )
     connection.add_timeout(parser)
     add_json(parser)
 
@@ -44,7 +48,9 @@ def run(options: argparse.Namespace) -> int:
     for device in options.device or ():
         _check_device(device)
     with connection.connect(options) as broker:
-        explanation = broker.explain(target, types, sockets=options.socket, devices=options.device, marks=options.mark)
+        explanation = broker.explain(
+            target, types, sockets=options.socket, devices=options.device, marks=options.mark, files=options.file
+        )
     if explanation.container_unknown:
         terminal.print_message(f"rules for your container do not apply, since it is unknown: {explanation.container_unknown}")
     if options.json:
@@ -53,6 +59,7 @@ def run(options: argparse.Namespace) -> int:
         namespaces = [(verdict.type, verdict) for verdict in explanation.verdicts]
         others = [(verdict.name, verdict) for verdict in (*(explanation.sockets or ()), *(explanation.devices or ()))]
         others += [(f"mark {verdict.name}", verdict) for verdict in explanation.marks or ()]
+        others += [(f"file {verdict.name}", verdict) for verdict in explanation.files or ()]
         rows = [[name, "allowed" if verdict.allowed else "denied", verdict.rule or "-"] for name, verdict in (*namespaces, *others)]
         print_table(["WHAT", "VERDICT", "RULE"], rows)
     return 0 if explanation.allowed else 1

@@ -16,14 +16,14 @@ after the time given with --for, with `nsbroker revoke`, and with the next boot.
 EXAMPLE = "nsbroker grant user:bob container:web --sockets inet:stream --for 2h"
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_PERMISSIONS = ("namespaces", "sockets", "devices", "create", "hold")
+_PERMISSIONS = ("namespaces", "sockets", "devices", "files", "create", "hold")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add its arguments."""
     parser.add_argument("who", metavar="WHO", help="whom to give rights to: user:NAME, group:NAME, unit:NAME.service")
     parser.add_argument("targets", metavar="TARGET", nargs="+", help="the target of the rights, or a pattern such as docker:web-*")
-    for key, example in zip(_PERMISSIONS, ("net", "inet:stream", "null", "net", "net"), strict=True):
+    for key, example in zip(_PERMISSIONS, ("net", "inet:stream", "null", "net/dev", "net", "net"), strict=True):
         parser.add_argument(f"--{key}", metavar="WORD", nargs="+", default=[], help=f"as `{key}` in a rule: {example}, ...")
     parser.add_argument(
         "--for", metavar="TIME", dest="seconds", type=duration, required=True, help="how long: 90s, 30m, 2h, 1d, 1h30m"

@@ -7,15 +7,16 @@ from nsbroker.daemon.context import Context
 from nsbroker.daemon.methods.authorization import Authorization, begin
 from nsbroker.daemon.methods.call import Caller, PendingReply, Reply, validate_types
 from nsbroker.daemon.methods.identification import why_unidentified
-from nsbroker.daemon.policy.permission import MARK_MAX, Device, Mark, Permission, is_device_name
+from nsbroker.daemon.policy.permission import MARK_MAX, Device, File, Mark, Permission, is_device_name
 from nsbroker.daemon.targets.pinned import Pinned
 from nsbroker.errors import InvalidParameter, InvalidType, PermissionDenied
 from nsbroker.model.identity import NamespaceType
 from nsbroker.model.socket_kind import SocketKind
+from nsbroker.model.target_file import NAMES
 from nsbroker.protocol.messages import ExplainReply, ExplainRequest, PermissionVerdict, TypeVerdict
 from nsbroker.varlink.connection import IncomingCall
 
-# One call may ask about this many kinds of sockets, marks, and devices.  Each takes time in which nobody else is served.
+# One call may ask about this many kinds of sockets, marks, devices, and files.  Each takes time in which nobody else is served.
 _EXPLAINED_MAX = 64
 
 
@@ -63,9 +64,10 @@ async def _replace_denial(pending: Coroutine[Any, Any, Reply], refusal: Reply) -
 
 def _parse_wanted(request: ExplainRequest) -> tuple[Permission, ...] | None:
     """Return what the request asks about, or None for all types of namespace.  Raises InvalidParameter."""
-    if request.sockets is None and request.marks is None and request.devices is None:
+    lists = {"sockets": request.sockets, "marks": request.marks, "devices": request.devices, "files": request.files}
+    if all(asked is None for asked in lists.values()):
         return validate_types(request.types)
-    for name, asked in (("sockets", request.sockets), ("marks", request.marks), ("devices", request.devices)):
+    for name, asked in lists.items():
         if asked is not None and len(asked) > _EXPLAINED_MAX:
             raise InvalidParameter(name)
     try:
@@ -78,14 +80,18 @@ def _parse_wanted(request: ExplainRequest) -> tuple[Permission, ...] | None:
     devices = request.devices or []
     if not all(map(is_device_name, devices)):
         raise InvalidParameter("devices")
+    files = request.files or []
+    if not set(files) <= set(NAMES) or len(set(files)) != len(files):
+        raise InvalidParameter("files")
     wanted: tuple[Permission, ...] = (
         *(validate_types(request.types) or ()),
         *sockets,
         *map(Mark, marks),
         *map(Device, devices),
+        *map(File, files),
     )
     if not wanted or len(set(wanted)) != len(wanted):
-        raise InvalidParameter("sockets" if sockets else "devices")
+        raise InvalidParameter("sockets" if sockets else "files" if request.devices is None else "devices")
     return wanted
 
 
@@ -96,6 +102,6 @@ def _reply(target: str, wanted: Sequence[Permission], rules: Sequence[str | None
     sockets = [PermissionVerdict(str(item), rule is not None, rule) for item, rule in pairs if isinstance(item, SocketKind)]
     marks = [PermissionVerdict(f"{item.value:#x}", rule is not None, rule) for item, rule in pairs if isinstance(item, Mark)]
     devices = [PermissionVerdict(item.name, rule is not None, rule) for item, rule in pairs if isinstance(item, Device)]
-    return Reply(
-        ExplainReply(target, bool(rules) and None not in rules, types, sockets or None, devices or None, marks or None, unknown)
-    )
+    files = [PermissionVerdict(item.name, rule is not None, rule) for item, rule in pairs if isinstance(item, File)]
+    others = (sockets or None, devices or None, marks or None, files or None)
+    return Reply(ExplainReply(target, bool(rules) and None not in rules, types, *others, unknown))

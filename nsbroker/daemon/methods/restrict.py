@@ -53,7 +53,10 @@ def _parse(request: RestrictRequest, peer: Peer) -> Scope:
         Allowance.parse((), sockets, ())
     with _blaming("devices"):
         _check_length(devices)
-        allowance = Allowance.parse(request.namespaces or (), sockets, devices, request.create or (), request.hold or ())
+        Allowance.parse((), (), devices)
+    with _blaming("files"):
+        lists = (request.namespaces or (), sockets, devices, request.create or (), request.hold or ())
+        allowance = Allowance.parse(*lists, files=request.files or ())
     with _blaming("targets"):
         return Scope.parse(targets, allowance)
 

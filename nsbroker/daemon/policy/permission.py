@@ -1,7 +1,7 @@
 """What rules can allow.
 
-Rules allow to open namespaces by type, sockets by family and type, and devices by name and number.  They also allow to have
-sockets marked, and namespaces of a type created, or held under a name.
+Rules allow to open namespaces by type, sockets by family and type, devices by name and number, and files by name.  They also allow
+to have sockets marked, and namespaces of a type created, or held under a name.
 """
 
 import re
@@ -12,6 +12,7 @@ from typing import NamedTuple, Self
 from nsbroker.errors import ConfigurationError, InvalidType
 from nsbroker.model.identity import NamespaceType
 from nsbroker.model.socket_kind import SocketKind
+from nsbroker.model.target_file import NAMES
 
 _NAME = re.compile(r"[A-Za-z0-9_.:@-]+(/[A-Za-z0-9_.:@-]+)*")
 _MARK = "(0x[0-9a-fA-F]{1,8}|[1-9][0-9]{0,9})"
@@ -42,7 +43,7 @@ SOME_DEVICE = Device("")
 """Stands for any device at all.  It is what a peer needs in order to list the devices."""
 
 
-# Creation and Holding are no tuples: these would be equal for the same type, and verdicts are remembered by what was wanted.
+# Creation, Holding and File are no tuples: these would be equal for the same type, and verdicts are remembered by what was wanted.
 @dataclass(frozen=True, slots=True)
 class Creation:
     """The creation of a namespace."""
@@ -63,6 +64,16 @@ class Holding:
         return f"hold {self.type}"
 
 
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of the target, by one of the names in `model.target_file`."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"file {self.name}"
+
+
 class Mark(NamedTuple):
     """A mark that a socket is given (SO_MARK in socket(7))."""
 
@@ -75,7 +86,7 @@ class Mark(NamedTuple):
 MARK_MAX = 2**32 - 1
 """The largest mark.  The smallest is 1, because 0 means that a socket has none."""
 
-Permission = NamespaceType | SocketKind | Device | Creation | Holding | Mark
+Permission = NamespaceType | SocketKind | Device | File | Creation | Holding | Mark
 """One thing that a peer can ask for."""
 
 # The devices that containers get, as in the kernel's Documentation/admin-guide/devices.txt.  Rules need not give their numbers.
@@ -114,6 +125,7 @@ class Allowance:
     create: frozenset[NamespaceType]
     hold: frozenset[NamespaceType]
     marks: tuple[range, ...]
+    files: frozenset[str]
 
     @classmethod
     def parse(
@@ -124,6 +136,7 @@ class Allowance:
         create: Iterable[str] = (),
         hold: Iterable[str] = (),
         marks: Iterable[str] = (),
+        files: Iterable[str] = (),
     ) -> Self:
         """Parse what is allowed, with `*` for all.  Raises ConfigurationError, InvalidType."""
         kinds, nodes = set(sockets), set(devices)
@@ -138,6 +151,7 @@ class Allowance:
             new,
             held,
             ranges,
+            _parse_files(files),
         )
 
     def allows(self, wanted: Permission) -> bool:
@@ -152,6 +166,8 @@ class Allowance:
             return wanted.type in self.hold
         if isinstance(wanted, Mark):
             return any(wanted.value in marks for marks in self.marks)
+        if isinstance(wanted, File):
+            return wanted.name in self.files
         if wanted == SOME_DEVICE:
             return self.any_device or bool(self.devices)
         # A rule for any device does not allow another device that was put under a well-known name.
@@ -182,6 +198,14 @@ def _parse_marks(text: str) -> range:
     if not 0 < first <= last <= MARK_MAX:
         raise ConfigurationError(f"marks: {text!r}: write a number from 1 to {MARK_MAX:#x}, or two of them, such as 0x200-0x2ff")
     return range(first, last + 1)
+
+
+def _parse_files(texts: Iterable[str]) -> frozenset[str]:
+    words = set(texts)
+    unknown = sorted(words - {"*", *NAMES})
+    if unknown:
+        raise ConfigurationError(f"files: {unknown[0]!r} is none of {', '.join(NAMES)}, or * for all")
+    return frozenset(NAMES if "*" in words else words)
 
 
 def _parse_devices(texts: Iterable[str]) -> dict[str, DeviceNumber]:

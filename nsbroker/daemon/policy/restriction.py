@@ -7,10 +7,11 @@ only take rights away, as with cap_limit_set(3) of FreeBSD's Casper.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from nsbroker.daemon.policy.permission import Creation, Device, Holding, Permission
+from nsbroker.daemon.policy.permission import Creation, Device, File, Holding, Permission
 from nsbroker.daemon.policy.scope import Names, Scope
 from nsbroker.errors import QuotaExceeded
 from nsbroker.model.identity import NamespaceType
+from nsbroker.model.target_file import NAMES
 
 # Every call of a restricted connection looks at all its scopes, and their patterns take memory.
 _SCOPES_MAX = 4
@@ -77,10 +78,12 @@ class Restriction:
         allowances = [scope.allowance for scope in self.scopes]
         kinds = sorted({kind for allowance in allowances for kind in allowance.sockets})
         names = sorted({name for allowance in allowances for name in allowance.devices})
+        files = [name for name in NAMES if self.allows(File(name))]
         permissions = {
             "namespaces": _type_words(self.namespaces()),
             "sockets": ["*"] if all(one.any_socket for one in allowances) else [str(kind) for kind in kinds if self.allows(kind)],
             "devices": ["*"] if all(one.any_device for one in allowances) else [one for one in names if self.allows(Device(one))],
+            "files": ["*"] if len(files) == len(NAMES) else files,
             "create": _type_words(ns_type for ns_type in NamespaceType if self.allows(Creation(ns_type))),
             "hold": _type_words(ns_type for ns_type in NamespaceType if self.allows(Holding(ns_type))),
         }

@@ -131,9 +131,10 @@ class Policy:
             )
         if not text.who or not text.targets:
             raise ConfigurationError("it fits nothing: give `who` and `targets` at least one entry each")
-        if not (text.namespaces or text.sockets or text.marks or text.devices or text.create or text.hold):
-            raise ConfigurationError("it allows nothing: give it namespaces, sockets, marks, devices, create or hold")
-        allowance = Allowance.parse(text.namespaces, text.sockets, text.devices, text.create, text.hold, text.marks)
+        allowed = (text.namespaces, text.sockets, text.devices, text.create, text.hold, text.marks, text.files)
+        if not any(allowed):
+            raise ConfigurationError("it allows nothing: give it namespaces, sockets, marks, devices, files, create or hold")
+        allowance = Allowance.parse(*allowed)
         who = self._compile_who(text, place)
         return Rule.parse(
             text.targets,

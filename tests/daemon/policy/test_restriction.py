@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nsbroker.daemon.policy.grants import Grants, Rule, names_of
-from nsbroker.daemon.policy.permission import Allowance, Creation, Device, DeviceNumber, Holding, Permission
+from nsbroker.daemon.policy.permission import Allowance, Creation, Device, DeviceNumber, File, Holding, Permission
 from nsbroker.daemon.policy.restriction import UNRESTRICTED, Restriction
 from nsbroker.daemon.policy.scope import NamePatterns, Scope
 from nsbroker.errors import QuotaExceeded
@@ -26,12 +26,13 @@ WANTED: tuple[Permission, ...] = (
     Device("x", DeviceNumber(240, 0)),
     Creation(NamespaceType.NET),
     Holding(NamespaceType.NET),
+    File("net/dev"),
 )
 
 
 def narrow(targets: list[str], **permissions: list[str]) -> dict[str, Any]:
     """A scope, written as a rule is."""
-    keys = ("namespaces", "sockets", "devices", "create", "hold")
+    keys = ("namespaces", "sockets", "devices", "create", "hold", "marks", "files")
     return {"targets": targets, **{key: permissions.get(key, []) for key in keys}}
 
 
@@ -43,6 +44,7 @@ _scope = st.builds(
     devices=st.sampled_from(([], ["*"], ["null"], ["x=240:0"], ["x=240:1"])),
     create=st.sampled_from(([], ["net"])),
     hold=st.sampled_from(([], ["net"], ["uts"])),
+    files=st.sampled_from(([], ["*"], ["net/dev"], ["hosts"])),
 )
 
 
@@ -144,6 +146,9 @@ def test_what_remains_is_described_for_the_record() -> None:
     everything = restriction(narrow(["*"], namespaces=["*"], sockets=["*"], devices=["*"], create=["net"], hold=["*"]))
     assert everything.permissions_text() == "namespaces *, sockets *, devices *, create net, hold *"
     assert restriction(narrow([])).permissions_text() == "nothing"
+    files = narrow(["*"], files=["hosts", "resolv.conf", "net/dev"]), narrow(["*"], files=["net/dev", "hosts"])
+    assert restriction(*files).permissions_text() == "files hosts net/dev"
+    assert restriction(narrow(["*"], files=["*"])).permissions_text() == "files *"
 
 
 def test_a_scope_that_is_already_there_counts_once_and_others_are_limited() -> None:
