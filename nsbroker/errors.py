@@ -7,8 +7,8 @@
 * `ConnectionFailed`, `ConnectionLost`, `Timeout`, `ProtocolError`: the broker could not be reached, did not reply in time,
   or broke the varlink protocol.
 * The local errors: what the caller wrote is wrong (`InvalidTarget`, `InvalidType`, `ConfigurationError`), running a function
-  inside a namespace failed (`EnterFailed`, `ReturnFailed`), or sending or receiving a descriptor through a `Conduit` (an
-  AF_UNIX socket) failed (`ConduitError`).
+  inside a namespace failed (`EnterFailed`, `ReturnFailed`), a host name is not known there (`LookupFailed`), or sending or
+  receiving a descriptor through a `Conduit` (an AF_UNIX socket) failed (`ConduitError`).
 """
 
 from collections.abc import Mapping
@@ -301,6 +301,10 @@ class ReturnFailed(NsbrokerError):
 
 class CommandFailed(NsbrokerError):
     """A command could not be started, or it failed."""
+
+
+class LookupFailed(NsbrokerError, OSError):
+    """A host name could not be looked up as a target does.  This is also an OSError."""
 
 
 class ConduitError(NsbrokerError):

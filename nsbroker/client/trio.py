@@ -14,6 +14,7 @@ import trio
 
 from nsbroker.client.addresses import STREAM, InetAddress
 from nsbroker.client.async_broker import AsyncBroker, connection
+from nsbroker.client.lookup import Resolve
 from nsbroker.client.requests import TargetLike
 from nsbroker.client.transport import DEFAULT_TIMEOUT, ClosedMeanwhile
 from nsbroker.errors import Timeout
@@ -32,6 +33,8 @@ def connect(
 class Broker(AsyncBroker):
     """A connection to the broker, for trio tasks.  Use `connect`."""
 
+    library = "trio"
+
     async def socket(
         self,
         target: TargetLike,
@@ -48,13 +51,16 @@ class Broker(AsyncBroker):
         """
         return trio.socket.from_stdlib_socket(await self._open_socket(target, family, type, proto, bind, mark))
 
-    async def create_connection(self, target: TargetLike, address: tuple[str, int]) -> trio.SocketStream:
+    async def create_connection(
+        self, target: TargetLike, address: tuple[str, int], *, resolve: Resolve = "here"
+    ) -> trio.SocketStream:
         """Connect to `address` (host, port) from inside `target`, as trio.open_tcp_stream() does from this process.
 
-        A host name is looked up in this process, not inside, and each of its addresses is tried.  Raises OSError if no
-        connection can be made, and the errors of `socket`.
+        A host name is looked up in this process or, with resolve="inside", as the target does, and each of its addresses is
+        tried: `create_connection` of the blocking client tells more.  Raises OSError if no connection can be made, LookupFailed,
+        and the errors of `socket`.
         """
-        return trio.SocketStream(trio.socket.from_stdlib_socket(await self._connect_inside(target, address)))
+        return trio.SocketStream(trio.socket.from_stdlib_socket(await self._connect_inside(target, address, resolve)))
 
     def _new_lock(self) -> trio.Lock:
         return trio.Lock()
@@ -77,6 +83,9 @@ class Broker(AsyncBroker):
 
     async def _connect_socket(self, sock: Socket, sockaddr: tuple[Any, ...]) -> None:
         await trio.socket.from_stdlib_socket(sock).connect(sockaddr)
+
+    async def _receive_bytes(self, sock: Socket, size: int) -> bytes:
+        return await trio.socket.from_stdlib_socket(sock).recv(size)
 
     async def _wait_readable(self) -> None:
         await _wait(trio.lowlevel.wait_readable, self._transport.sock)
