@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
@@ -13,47 +13,16 @@ import nsbroker
 from nsbroker.errors import LookupFailed
 from nsbroker.namespace import Namespace
 from tests.client.every_client import CLIENTS, Connect
-from tests.name_server import NameServer, name_server
-from tests.world import ALICE, Daemon, Sleeper, as_user
+from tests.named_place import ADDRESS, Place, named_place
+from tests.world import ALICE, Daemon, as_user
 
 pytestmark = pytest.mark.root
-
-ADDRESS = "10.9.8.7"
-NAMES = {"web.test.": [ADDRESS], "db.sub.test.": [ADDRESS], "six.test.": ["2001:db8::7"], "empty.test.": []}
-
-
-class Place(NamedTuple):
-    """A process with a network and an /etc of its own, and servers there."""
-
-    target: str
-    etc: Path
-    server: NameServer
-    listener: socket.socket
-
-    @property
-    def port(self) -> int:
-        """The port at which `listener` listens."""
-        return int(self.listener.getsockname()[1])
 
 
 @pytest.fixture
 def place() -> Iterator[Place]:
-    with Sleeper(unshare="--net --mount --propagation private") as process, Namespace.from_pid(process.pid, "net") as ns:
-        pid = str(process.pid)
-        subprocess.run(["nsenter", "--mount", "-t", pid, "mount", "-t", "tmpfs", "-o", "mode=755", "etc", "/etc"], check=True)
-        for words in ("link set lo up", f"address add {ADDRESS}/32 dev lo", "address add 2001:db8::7/128 dev lo"):
-            subprocess.run(["nsenter", "--net", "-t", pid, "ip", *words.split()], check=True)
-        etc = Path(f"/proc/{pid}/root/etc")
-        (etc / "resolv.conf").write_text(f"nameserver {ADDRESS}\nsearch sub.test\noptions timeout:1\n")
-        (etc / "hosts").write_text(f"{ADDRESS} file.test file\n")
-
-        def make(family: int, kind: int) -> socket.socket:
-            return ns.call(socket.socket, family, kind)
-
-        with name_server(make, ADDRESS, NAMES) as server, make(socket.AF_INET6, socket.SOCK_STREAM) as listener:
-            listener.bind(("::", 0))
-            listener.listen()
-            yield Place(f"pid:{pid}", etc, server, listener)
+    with named_place() as place:
+        yield place
 
 
 @pytest.fixture(params=CLIENTS)
