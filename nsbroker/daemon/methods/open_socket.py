@@ -19,6 +19,8 @@ import trio
 import nsbroker.inside.trio
 from nsbroker.daemon.audit import Audit
 from nsbroker.daemon.context import Context
+from nsbroker.daemon.limits.rate_limit import Pace
+from nsbroker.daemon.limits.users import ROOT
 from nsbroker.daemon.methods.authorization import Authorization, begin
 from nsbroker.daemon.methods.call import Caller, PendingReply, Reply, reason_of
 from nsbroker.daemon.methods.host_networks import HostNetworks
@@ -62,6 +64,7 @@ class OpenSocketMethod:
         self._context = context
         self._visits = trio.CapacityLimiter(_VISITS_MAX)
         self._host_networks = HostNetworks()
+        self._pace = Pace(context.users.limits.sockets_per_user)
 
     def open_socket(self, caller: Caller, call: IncomingCall, request: OpenSocketRequest) -> PendingReply:
         """Make a socket inside the target's network namespace."""
@@ -82,10 +85,23 @@ class OpenSocketMethod:
 
     async def _open(self, caller: Caller, authorization: Authorization, wanted: _WantedSocket) -> Reply:
         async with authorization as pinned:
+            if caller.peer.user != ROOT:
+                await self._keep_pace(caller.peer.user)
             with authorization.open_network() as ns:
                 sock = await self._make_inside(pinned, ns, caller.peer.maker, wanted)
             authorization.on_failure(sock.close)
         return Reply(OpenSocketReply(0), [sock.detach()], closing_waits=True)
+
+    async def _keep_pace(self, user: int) -> None:
+        """Count one socket of the user, and wait until the user is within the limit.
+
+        A program that may have no more sockets for a moment would fail.  One that waits does not even notice.
+        """
+        self._pace.most = self._context.users.limits.sockets_per_user
+        self._pace.charge(user)
+        delay = self._pace.delay(user)
+        if delay:
+            await trio.sleep(delay)
 
     async def _make_inside(self, pinned: Pinned, ns: Namespace, maker: Maker, wanted: _WantedSocket) -> socket.socket:
         """Make a socket in `ns` (borrowed) that belongs to `maker`, and check that it does.  It is the caller's to close."""
