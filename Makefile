@@ -14,6 +14,8 @@
 # make soak           Run all attacks in turn for MINUTES=10, by two users at a time, against the unit in a booted systemd, while
 #                     root does everything that it may do, including restarts.  Every reply to an innocent user and to root is
 #                     checked and timed.  ATTACK=connect,linger chooses the attacks.  Requires root.
+# make soak-via       Give SOCKETS=100000 sockets, twice, to one program under `nsbroker via`.  Descriptors, threads and memory of its
+#                     supervisor must be as before.  Requires root.
 # make fuzz           Test with a million valid and invalid inputs from hypothesis: messages, policies, names, files of engines and
 #                     of /proc.  CALLS=..., FUZZ_SEED=... and SUBJECT=wire,names change the run.  Requires root.
 # make map            Draw examples/map.svg again, from containers of crun and podman.
@@ -29,6 +31,7 @@ INCUS := build/incus
 DEBIAN := build/debian
 MINUTES := 10
 SECONDS := 20
+SOCKETS := 100000
 ATTACK :=
 CALLS := 1000000
 FUZZ_SEED := 0
@@ -55,7 +58,7 @@ CHECKED := tests/conduit tests/inside tests/linux tests/model tests/namespace te
     tests/test_documents.py tests/test_floors.py
 KERNELS ?= bullseye/5.10 bookworm/6.1 trixie/6.12 newest
 
-.PHONY: demo test test-kernels test-incus test-browser test-image map bench soak attack-table fuzz check generate lint clean
+.PHONY: demo test test-kernels test-incus test-browser test-image map bench soak soak-via attack-table fuzz check generate lint clean
 
 demo: $(VENV)/.demo
 	@$(HOST) examples/demo.sh
@@ -117,6 +120,9 @@ build/.validator: | $(VENV)/.engines
 
 soak: $(VENV)/.development
 	@tests/boot-systemd $(VENV)/bin/python -m tests.soak --minutes $(MINUTES) --attack '$(ATTACK)'
+
+soak-via: $(VENV)/.development
+	@SOCKETS=$(SOCKETS) $(HOST) $(PYTEST) --timeout 7200 tests/via/test_hostile.py -k many_sockets
 
 attack-table: $(VENV)/.development
 	@$(HOST) $(VENV)/bin/python -m tests.soak --plain --table --seconds $(SECONDS) --attack '$(ATTACK)'
