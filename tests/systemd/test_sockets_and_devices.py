@@ -4,6 +4,7 @@ import functools
 import os
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ import pytest
 from nsbroker.client.blocking import connect
 from nsbroker.model.target_file import NETWORK
 from nsbroker.namespace import Namespace
+from tests.named_place import named_place
 from tests.systemd.unit import Unit
-from tests.world import NOBODY, Sleeper, as_user, named_network
+from tests.world import LINUX, NOBODY, Sleeper, as_user, named_network, run_command
 
 KINDS = [
     (socket.AF_INET, socket.SOCK_STREAM, 0),
@@ -85,3 +87,27 @@ def test_every_file_is_opened_in_the_hardened_service_also_for_another_user(unit
         assert [line.split()[0] for line in read("name:lab", "net/dev").splitlines()[2:]] == [b"lo:"]
         assert as_user(NOBODY, lambda: read(f"pid:{pid}", "hosts")) == b"127.0.0.1 localhost\n"
         assert read(f"pid:{pid}", "hosts") == b"127.0.0.1 localhost\n"
+
+
+def test_via_connects_by_a_name_that_is_known_inside_only(unit: Unit) -> None:
+    if LINUX < (5, 14):
+        pytest.skip("this kernel is older than 5.14: no program was run via the broker")
+    unit.configure(f"""
+[[allow]]
+name = "nobody"
+who = ["user:{NOBODY}"]
+targets = ["pid:*"]
+sockets = ["inet:stream", "inet:dgram", "inet6:stream", "inet6:dgram", "netlink:raw"]
+files = ["resolv.conf", "hosts"]
+""")
+    unit.run("systemctl", "try-restart", "nsbroker.service")
+    code = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2]))).sendall(b'through')"
+    with named_place() as place:
+        for uid, name in ((0, "web.test"), (NOBODY, "web.test"), (NOBODY, "10.9.8.7")):
+            done = run_command("via", place.target, "--", sys.executable, "-c", code, name, str(place.port), uid=uid)
+            if "user namespaces are not allowed here" in done.stderr and name == "web.test":
+                continue
+            assert done.returncode == 0, done
+            accepted, _ = place.listener.accept()
+            with accepted:
+                assert accepted.recv(100) == b"through"
