@@ -39,6 +39,8 @@ class _Server(dns.nameserver.Do53Nameserver):
         end = time.monotonic() + timeout
         with self._open(socket.SOCK_STREAM if max_size else socket.SOCK_DGRAM) as sock:
             if not max_size:
+                # So that a server which does not listen is an error at once.
+                sock.connect((self.address, self.port))
                 sock.setblocking(False)
                 return dns.query.udp(
                     request,

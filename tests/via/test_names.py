@@ -150,17 +150,17 @@ def test_links_of_the_host_are_followed_and_its_services_do_not_answer(daemon: D
     code = """
 import socket, sys
 print(open("/etc/resolv.conf").read().split()[1])
-for path in ("/run/systemd/resolve/io.systemd.Resolve", "/run/nscd/socket"):
+for path in ("/run/systemd/resolve/io.systemd.Resolve", "/run/avahi-daemon/socket"):
     with socket.socket(socket.AF_UNIX) as sock:
         print(sock.connect_ex(path))
 """
     script = """
-cp -a /etc /run/other-etc && mount --bind /run/other-etc /etc && mkdir -p /run/systemd/resolve /run/nscd
+cp -a /etc /run/other-etc && mount --bind /run/other-etc /etc && mkdir -p /run/systemd/resolve
 echo nameserver 127.0.0.53 >/run/systemd/resolve/stub-resolv.conf && ln -sf ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf
 exec "$@"
 """
     sockets = []
-    for path in ("/run/systemd/resolve/io.systemd.Resolve", "/run/nscd/socket"):
+    for path in ("/run/systemd/resolve/io.systemd.Resolve", "/run/avahi-daemon/socket"):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         sockets.append(sock := socket.socket(socket.AF_UNIX))
         sock.bind(path)
@@ -190,7 +190,7 @@ exec "$@"
     finally:
         for sock in sockets:
             sock.close()
-        for name in ("systemd", "nscd", "other-etc"):
+        for name in ("systemd", "avahi-daemon", "other-etc"):
             shutil.rmtree(f"/run/{name}")
     if "user namespaces are not allowed here" in done.stderr:
         pytest.skip("users may not create user namespaces here: no name was looked up as the target does")
