@@ -5,6 +5,7 @@ calls OpenSocket.
 """
 
 import contextlib
+import functools
 import os
 import statistics
 import subprocess
@@ -59,8 +60,7 @@ def via(found: Mapping[str, Version], pid: int) -> list[Row]:
             for name, version in found.items():
                 environment = version.environment(NSBROKER_ADDRESS=brokers[name].address)
                 ours[name].append(_run(version.command("via", f"name:{_NAME}", "--", *program), environment))
-                client = clients[name]
-                calls[name] += rounds(lambda client=client: client.socket(f"name:{_NAME}").close(), 100)  # type: ignore[misc]
+                calls[name] += rounds(functools.partial(_open_socket, clients[name]), 100)
     rate, made = _summarize(direct)
     rates, times = {}, {}
     for name, values in ours.items():
@@ -73,6 +73,10 @@ def via(found: Mapping[str, Version], pid: int) -> list[Row]:
         Row("via: bytes", rates, "of nsenter", at_least(0.95, 1.0)),
         Row("via: socket(2)", times, "of OpenSocket by the blocking client"),
     ]
+
+
+def _open_socket(client: nsbroker.Broker) -> None:
+    client.socket(f"name:{_NAME}").close()
 
 
 def _summarize(results: list[tuple[float, float]]) -> tuple[float, float]:
