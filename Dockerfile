@@ -6,7 +6,7 @@ RUN apt-get update && apt-get install --yes --no-install-recommends \
 COPY LICENSE README.md pyproject.toml /src/
 COPY nsbroker /src/nsbroker
 COPY systemd /src/systemd
-RUN python3 -m venv /opt/nsbroker && /opt/nsbroker/bin/pip install --no-cache-dir '/src[daemon]' \
+RUN python3 -m venv /opt/nsbroker && /opt/nsbroker/bin/pip install --no-cache-dir '/src[daemon,dns]' \
     && /opt/nsbroker/bin/pip uninstall --yes pip
 
 FROM docker.io/library/debian:13-slim

@@ -18,6 +18,8 @@
 #                     checked and timed.  ATTACK=connect,linger chooses the attacks.  Requires root.
 # make soak-calls     Make a million calls of Open and a hundred thousand of OpenSocket, right and wrong ones, from clients that
 #                     sometimes hang up, and see what the broker has left of them.  CALLS=... changes the number.  Requires root.
+# make soak-via       Give SOCKETS=100000 sockets, twice, to one program under `nsbroker via`.  Descriptors, threads and memory of its
+#                     supervisor must be as before.  Requires root.
 # make fuzz           Test with a million valid and invalid inputs from hypothesis: messages, policies, names, files of engines and
 #                     of /proc.  CALLS=..., FUZZ_SEED=... and SUBJECT=wire,names change the run.  Requires root.
 # make map            Draw examples/map.svg again, from containers of crun and podman.
@@ -33,6 +35,7 @@ INCUS := build/incus
 DEBIAN := build/debian
 MINUTES := 10
 SECONDS := 20
+SOCKETS := 100000
 ATTACK :=
 CALLS := 1000000
 COUNT := 1000
@@ -60,8 +63,8 @@ CHECKED := tests/conduit tests/inside tests/linux tests/model tests/namespace te
     tests/test_documents.py tests/test_floors.py
 KERNELS ?= bullseye/5.10 bookworm/6.1 trixie/6.12 newest
 
-.PHONY: demo test test-kernels test-incus test-replacements test-browser test-image map bench soak soak-calls attack-table fuzz \
-    check generate lint clean
+.PHONY: demo test test-kernels test-incus test-replacements test-browser test-image map bench soak soak-calls soak-via attack-table \
+    fuzz check generate lint clean
 
 demo: $(VENV)/.demo
 	@$(HOST) examples/demo.sh
@@ -129,6 +132,9 @@ soak: $(VENV)/.development
 
 soak-calls: $(VENV)/.development
 	@$(HOST) $(VENV)/bin/python -m tests.soak.calls --opens $(CALLS) --sockets $$(($(CALLS) / 10))
+
+soak-via: $(VENV)/.development
+	@SOCKETS=$(SOCKETS) $(HOST) $(PYTEST) --timeout 7200 tests/via/test_hostile.py -k many_sockets
 
 attack-table: $(VENV)/.development
 	@$(HOST) $(VENV)/bin/python -m tests.soak --plain --table --seconds $(SECONDS) --attack '$(ATTACK)'

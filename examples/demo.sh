@@ -20,7 +20,7 @@ cleanup() {
 }
 trap cleanup EXIT INT TERM
 
-bold 'The policy: everyone may open the namespaces of their own processes; the user nobody also named networks, and one container, in which it may open TCP sockets'
+bold 'The policy: everyone may open the namespaces of their own processes; the user nobody also named networks, and one container, in which it may have some sockets made'
 cat > "$work/nsbroker.toml" <<X
 [[allow]]
 name = "own"
@@ -35,10 +35,11 @@ targets = ["name:*", "crun:web"]
 namespaces = ["net"]
 
 [[allow]]
-name = "pages"
+name = "tools"
 who = ["user:65534"]
 targets = ["crun:web"]
-sockets = ["inet:stream"]
+sockets = ["inet:stream", "netlink:raw", "packet:raw"]
+files = ["resolv.conf", "hosts", "net/dev"]
 X
 cat "$work/nsbroker.toml"
 
@@ -52,7 +53,9 @@ unshare --net --uts --ipc setpriv --reuid=65534 --regid=65534 --clear-groups sle
 ip netns add blue
 ip netns set blue 7
 n=0; until [ "$(stat -c %u "/proc/$process")" = 65534 ]; do n=$((n + 1)); [ $n -lt 200 ] || exit 1; sleep 0.05; done
-mkdir -p "$work/bundle/root/bin" "$work/bundle/root/proc" "$work/bundle/root/sys" "$work/bundle/root/dev" "$work/bundle/root/www"
+mkdir -p "$work/bundle/root/bin" "$work/bundle/root/proc" "$work/bundle/root/sys" "$work/bundle/root/dev" "$work/bundle/root/www" "$work/bundle/root/etc"
+echo "127.0.0.1 web" > "$work/bundle/root/etc/hosts"
+: > "$work/bundle/root/etc/resolv.conf"
 cp /bin/busybox "$work/bundle/root/bin"
 echo "requests_total 42: from the loopback of 'web'" > "$work/bundle/root/www/metrics"
 (cd "$work/bundle" && crun spec && sed -i -e 's/"terminal": true/"terminal": false/' -e 's/"path": "rootfs"/"path": "root"/' \
@@ -61,6 +64,31 @@ crun run --detach --bundle "$work/bundle" web < /dev/null > /dev/null 2>&1
 web=$(crun state web | sed -n 's/.*"pid": \([0-9]*\).*/\1/p')
 n=0; until grep -q '0100007F:1F90 00000000' "/proc/$web/net/tcp"; do n=$((n + 1)); [ $n -lt 200 ] || exit 1; sleep 0.05; done
 echo "process $process; $(ip netns); the container 'web', whose web server listens on its loopback"
+
+bold "Any program of nobody, in the network of root's container: its sockets are made inside, and nothing else changes"
+# Linux 5.14 or later can do this.
+via() {
+    if command -v "$1" > /dev/null; then user via crun:web -- "$@" || echo "exit code $?"; else echo "$1 is not installed: left out"; fi
+}
+via curl -sS http://127.0.0.1:8080/metrics
+via busybox wget -qO- http://web:8080/metrics
+via ss -tln
+if command -v tcpdump > /dev/null; then
+    via timeout 20 tcpdump -nlt -i lo -c 4 tcp > "$work/packets" 2>&1 & tcpdump="$!"; started="$started $tcpdump"
+    n=0; until grep -q 'listening on\|exit code' "$work/packets"; do n=$((n + 1)); [ $n -lt 200 ] || break; sleep 0.05; done
+    as_user "$bin/nsbroker" via crun:web -- busybox wget -qO- http://127.0.0.1:8080/metrics > /dev/null || true
+    wait "$tcpdump" || true
+    cat "$work/packets"
+else
+    echo "tcpdump is not installed: left out"
+fi
+user cat crun:web net/dev
+
+bold "The same in a network in which the policy allows no sockets: refused, in one line, and the program gets the error EACCES"
+user via name:blue -- busybox wget -qO- http://127.0.0.1:8080/metrics || echo "exit code $?"
+
+bold "What the broker recorded of it"
+grep '^{.*\(OpenSocket\|OpenFile\)' "$work/log"
 
 bold "Who are we, as the broker sees it?"
 user whoami
@@ -89,7 +117,7 @@ python examples/scrape_metrics.py crun:web 8080 /metrics
 bold "A packet socket, which would see all traffic of the container, takes another permission: refused, in one line"
 python examples/count_packets.py crun:web || echo "exit code $?"
 
-bold "What the broker recorded"
+bold "What the broker recorded of all this"
 grep '^{' "$work/log"
 
 bold "Cleaned up"

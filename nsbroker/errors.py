@@ -7,8 +7,8 @@
 * `ConnectionFailed`, `ConnectionLost`, `Timeout`, `ProtocolError`: the broker could not be reached, did not reply in time,
   or broke the varlink protocol.
 * The local errors: what the caller wrote is wrong (`InvalidTarget`, `InvalidType`, `ConfigurationError`), running a function
-  inside a namespace failed (`EnterFailed`, `ReturnFailed`), or sending or receiving a descriptor through a `Conduit` (an
-  AF_UNIX socket) failed (`ConduitError`).
+  inside a namespace failed (`EnterFailed`, `ReturnFailed`), a host name is not known there (`LookupFailed`), or sending or
+  receiving a descriptor through a `Conduit` (an AF_UNIX socket) failed (`ConduitError`).
 """
 
 from collections.abc import Mapping
@@ -187,6 +187,19 @@ class NoSuchDevice(BrokerError):
         super().__init__(f"cannot {what}: {reason}")
 
 
+class NoSuchFile(BrokerError):
+    """The target has no such file, the file is not what the broker reads, or it could not be read.  `file` is its name."""
+
+    wire_name = f"{_OURS}.NoSuchFile"
+    fields = ("target", "file", "reason")
+
+    def __init__(self, target: str, file: str, reason: str) -> None:
+        self.target = target
+        self.file = file
+        self.reason = reason
+        super().__init__(f"cannot open the file {file} of {target}: {reason}")
+
+
 class EngineUnavailable(BrokerError):
     """A container engine is not there, did not answer, or sent an answer that makes no sense."""
 
@@ -301,6 +314,10 @@ class ReturnFailed(NsbrokerError):
 
 class CommandFailed(NsbrokerError):
     """A command could not be started, or it failed."""
+
+
+class LookupFailed(NsbrokerError, OSError):
+    """A host name could not be looked up as a target does.  This is also an OSError."""
 
 
 class ConduitError(NsbrokerError):

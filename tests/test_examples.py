@@ -19,7 +19,7 @@ from nsbroker.linux.process import Process
 from nsbroker.model.target import ENGINES
 from nsbroker.namespace import Namespace
 from tests.engines.real import Crun
-from tests.world import NOBODY, Daemon, Sleeper, as_user, named_network, run_command
+from tests.world import LINUX, NOBODY, Daemon, Sleeper, as_user, named_network, run_command
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -252,11 +252,15 @@ def test_the_policy_for_monitoring_is_valid(tmp_path: Path) -> None:
 @pytest.mark.skipif(
     bool(Crun.missing()) and os.environ.get("ENGINES") != "all", reason="crun or busybox is missing, and tests install no engine"
 )
+@pytest.mark.timeout(200)
 def test_the_demo_shows_what_it_promises() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "NSBROKER_ADDRESS"}
-    done = subprocess.run([EXAMPLES / "demo.sh"], capture_output=True, text=True, check=False, timeout=30, env=environment)
+    done = subprocess.run([EXAMPLES / "demo.sh"], capture_output=True, text=True, check=False, timeout=180, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
+    via = ["8080      0.0.0.0:*", "open a socket inet:stream in name:blue: permission denied"] if LINUX >= (5, 14) else []
     for words in (
+        *via,
+        '"wanted":"file net/dev"',
         "65534 (nobody)",
         "net:[",
         "is number 7 here",

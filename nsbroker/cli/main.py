@@ -16,7 +16,7 @@ _INTERRUPTED = 130
 
 GROUPS = {
     "use namespaces": ("show", "open", "exec"),
-    "sockets and devices": ("via", "forward", "connect", "devices", "add-interface"),
+    "sockets, files and devices": ("via", "forward", "connect", "cat", "devices", "add-interface"),
     "look around": ("ls", "tree", "watch", "map", "containers"),
     "hold namespaces": ("create", "hold", "release", "list-held"),
     "rights": ("whoami", "explain", "grant", "grants", "revoke"),

@@ -16,6 +16,16 @@ class InetAddress(NamedTuple):
     sockaddr: tuple[Any, ...]
 
 
+def inet_addresses(numbers: Sequence[str], port: int) -> list[InetAddress]:
+    """Return the addresses of a stream server at `port`, from numeric addresses."""
+    return [
+        InetAddress(socket.AF_INET6, STREAM, 0, (number, port, 0, 0))
+        if ":" in number
+        else InetAddress(socket.AF_INET, STREAM, 0, (number, port))
+        for number in numbers
+    ]
+
+
 STREAM = socket.SOCK_STREAM
 RETRY = 0.01
 """The seconds to wait before connecting again to a listener whose queue is full."""

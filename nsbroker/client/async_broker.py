@@ -6,13 +6,14 @@ from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from nsbroker.client import requests
-from nsbroker.client.addresses import RETRY, InetAddress, concerns_one_address, most_informative
+from nsbroker.client.addresses import RETRY, InetAddress, concerns_one_address, inet_addresses, most_informative
 from nsbroker.client.async_methods import AsyncMethods
 from nsbroker.client.connecting import check_no_address, check_timeout, connect_failed, require_path, take_connection
 from nsbroker.client.forking import Forked
+from nsbroker.client.lookup import Resolve, is_inside, look_up_async
 from nsbroker.client.pending import PendingCall
 from nsbroker.client.transport import Transport
 from nsbroker.errors import Timeout
@@ -57,6 +58,9 @@ class AsyncBroker(AsyncMethods, Forked):
     and close its descriptors.  After a restart of the broker, the next call connects again.
     """
 
+    library: ClassVar[str]
+    """The name of the library whose tasks can use it."""
+
     def __init__(self, sock: socket.socket, path: Path | None, timeout: float | None) -> None:
         """Use `connect`.  Takes `sock`, which is connected to `path` (None: it cannot be connected again)."""
         self._path = path
@@ -81,14 +85,15 @@ class AsyncBroker(AsyncMethods, Forked):
         sock.setblocking(False)
         return sock
 
-    async def _connect_inside(self, target: requests.TargetLike, address: tuple[str, int]) -> socket.socket:
+    async def _connect_inside(self, target: requests.TargetLike, address: tuple[str, int], resolve: Resolve) -> socket.socket:
         """Open a socket (the caller's to close) that is connected to `address` from inside `target`.
 
-        The host name is looked up in this process, not inside, and each of its addresses is tried.  Raises OSError if no
-        connection can be made, and the errors of `socket`.
+        `create_connection` of the blocking client tells about `resolve`.  Each address of the host name is tried.  Raises OSError
+        if no connection can be made, and the errors of `socket`.
         """
         failures: list[Exception] = []
-        for family, kind, protocol, sockaddr in await self._look_up(address):
+        addresses = await (self._look_up_inside(target, address) if is_inside(resolve) else self._look_up(address))
+        for family, kind, protocol, sockaddr in addresses:
             sock = None
             try:
                 sock = await self._open_socket(target, family, kind, protocol)
@@ -101,6 +106,16 @@ class AsyncBroker(AsyncMethods, Forked):
                     raise
                 failures.append(error)
         raise most_informative(failures)
+
+    async def _look_up_inside(self, where: requests.TargetLike, address: tuple[str, int]) -> Sequence[InetAddress]:
+        """Look up the addresses of a stream server as the target does.  Raises LookupFailed."""
+        target, (host, port) = requests.parse_target(where), address
+
+        async def read(name: str) -> bytes:
+            with await self.file(target, name) as file:
+                return file.read()
+
+        return inet_addresses(await look_up_async(target, host, read, _Inside(self, target)), port)
 
     @classmethod
     async def _connect(cls, path: Path, timeout: float | None) -> socket.socket:
@@ -225,6 +240,10 @@ class AsyncBroker(AsyncMethods, Forked):
         """Connect `sock` (borrowed, non-blocking) to the address `sockaddr`."""
 
     @abstractmethod
+    async def _receive_bytes(self, sock: socket.socket, size: int) -> bytes:
+        """Receive at most `size` bytes from `sock` (borrowed, non-blocking)."""
+
+    @abstractmethod
     async def _park(self, call: PendingCall[Any]) -> None:
         """Wait until `call.wake` is called.  Raises RuntimeError if another task waits for the same call."""
 
@@ -251,3 +270,20 @@ def _try_connect(sock: socket.socket, path: Path) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+class _Inside:
+    """The network of a target, in which its name servers are asked."""
+
+    def __init__(self, broker: AsyncBroker, target: requests.TargetLike) -> None:
+        self._target = target
+        self.library = broker.library
+        self.connect = broker._connect_socket
+        self.receive = broker._receive_bytes
+        self._broker = broker
+
+    async def open_socket(self, family: int, kind: int) -> socket.socket:
+        return await self._broker._open_socket(self._target, family, kind, 0)
+
+    async def run(self, timeout: float, step: Callable[[], Awaitable[None]]) -> None:
+        await self._broker._run_with_timeout("ask a name server", timeout, step)

@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Iterable
 from typing import Self, TypeVar
 
-from nsbroker.client import interface_requests, requests, results
+from nsbroker.client import file_requests, held_requests, interface_requests, requests, results
 from nsbroker.client.async_calls import AsyncCalls, AsyncOpenedTargets
 from nsbroker.client.forking import Forked
 from nsbroker.client.pending import PendingCall
@@ -68,13 +68,14 @@ class AsyncMethods(AsyncCalls):
         devices: Iterable[str] | None = None,
         marks: Iterable[int] | None = None,
         interfaces: Iterable[str] | None = None,
+        files: Iterable[str] | None = None,
     ) -> ExplainReply:
-        """Return whether the policy allows these types of namespaces, sockets, devices, marks and interfaces.
+        """Return whether the policy allows these types of namespaces, sockets, devices, marks, interfaces and files.
 
-        Sockets and interfaces are given by their kinds, such as inet:stream and veth.  Nothing is opened.  Without any of them,
-        the reply is about every type that the target has.
+        They are written as in a rule, such as inet:stream and veth.  Nothing is opened.  Without any of them, the reply is about
+        every type that the target has.
         """
-        return await self._call(requests.explain(target, types, sockets, devices, marks, interfaces))
+        return await self._call(requests.explain(target, types, sockets, devices, marks, interfaces, files))
 
     async def list(
         self, types: Iterable[str] | None = None, *, target: requests.TargetLike | None = None
@@ -129,6 +130,15 @@ class AsyncMethods(AsyncCalls):
         """
         return AsyncDeviceFolder(self, target)
 
+    async def file(self, target: requests.TargetLike, name: str) -> io.FileIO:
+        """Open a file of `target` for reading, in binary and without a buffer; it is the caller's to close.
+
+        `name` is resolv.conf or hosts, a copy of which is sent, or a file of the target's network, such as net/dev (the list is
+        `nsbroker.model.target_file.NAMES`).  After `seek(0)`, a file of the network can be read again, as it is by then.  It keeps
+        the network namespace alive.  Raises NoSuchFile, InvalidParameter for any other name, and the errors of `open`.
+        """
+        return await self._call(file_requests.open_file(target, name))
+
     async def add_veth(self, target: requests.TargetLike, name: str, peer: requests.TargetLike, peer_name: str) -> None:
         """Add a pair of veth: `name` in the network of `target`, `peer_name` in the network of `peer`, both set up.
 
@@ -145,28 +155,28 @@ class AsyncMethods(AsyncCalls):
         """
         return await self._call(interface_requests.add_tap(target, name))
 
-    async def create(self, types: Iterable[str], *, name: str | None = None, up: bool = False) -> requests.Created:
+    async def create(self, types: Iterable[str], *, name: str | None = None, up: bool = False) -> held_requests.Created:
         """Create new namespaces; the handles are the caller's to close.
 
         With `name`, the broker also holds the namespaces until `release`.  With `up`, it sets the interface lo in the new network
         up.  Raises NameTaken, QuotaExceeded, PermissionDenied.
         """
-        return await self._call(requests.create(types, name, up))
+        return await self._call(held_requests.create(types, name, up))
 
     async def hold(self, target: requests.TargetLike, name: str, types: Iterable[str] | None = None) -> bool:
         """Make the broker hold namespaces of `target` (`types` None: every type it has) under `name` until `release`.
 
         Returns whether they survive a restart of the broker.  Raises the errors of `create` and `open`.
         """
-        return await self._call(requests.hold(target, types, name))
+        return await self._call(held_requests.hold(target, types, name))
 
     async def release(self, name: str) -> None:
         """Make the broker stop holding what it holds under `name` for this user.  Raises PermissionDenied, NoSuchTarget."""
-        await self._call(requests.release(name))
+        await self._call(held_requests.release(name))
 
     async def held(self) -> List[HeldDescription]:
         """Return the namespaces that the broker holds for this user, and those held for others that this user may open."""
-        return await self._call(requests.list_held())
+        return await self._call(held_requests.list_held())
 
     async def restrict(
         self,
@@ -175,6 +185,7 @@ class AsyncMethods(AsyncCalls):
         namespaces: Iterable[str] = (),
         sockets: Iterable[str] = (),
         devices: Iterable[str] = (),
+        files: Iterable[str] = (),
         create: Iterable[str] = (),
         hold: Iterable[str] = (),
         marks: Iterable[str] = (),
@@ -192,7 +203,7 @@ class AsyncMethods(AsyncCalls):
         Raises InvalidParameter, InvalidType, QuotaExceeded for too many restrictions, RecordFailed, and MethodNotFound if the
         broker is older.  After ConnectionLost, the restriction counts as made.
         """
-        await self._call(requests.restrict(targets, namespaces, sockets, devices, create, hold, marks, interfaces))
+        await self._call(requests.restrict(targets, namespaces, sockets, devices, files, create, hold, marks, interfaces))
 
     async def who_am_i(self) -> PeerDescription:
         """Return who this process is, as the broker sees it."""

@@ -15,6 +15,7 @@ from typing import Any
 
 from nsbroker.client.addresses import STREAM, InetAddress
 from nsbroker.client.async_broker import AsyncBroker, connection
+from nsbroker.client.lookup import Resolve
 from nsbroker.client.pending import PendingCall
 from nsbroker.client.requests import TargetLike
 from nsbroker.client.transport import DEFAULT_TIMEOUT
@@ -33,6 +34,8 @@ def connect(
 
 class Broker(AsyncBroker):
     """A connection to the broker, for asyncio tasks.  Use `connect`."""
+
+    library = "asyncio"
 
     def __init__(self, sock: Socket, path: Path | None, timeout: float | None) -> None:
         """Use `connect`.  Takes `sock`, which is connected to `path` (None: it cannot be connected again)."""
@@ -57,14 +60,15 @@ class Broker(AsyncBroker):
         return await self._open_socket(target, family, type, proto, bind, mark)
 
     async def create_connection(
-        self, target: TargetLike, address: tuple[str, int]
+        self, target: TargetLike, address: tuple[str, int], *, resolve: Resolve = "here"
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect to `address` (host, port) from inside `target`, as asyncio.open_connection() does from this process.
 
-        A host name is looked up in this process, not inside, and each of its addresses is tried.  Raises OSError if no
-        connection can be made, and the errors of `socket`.
+        A host name is looked up in this process or, with resolve="inside", as the target does, and each of its addresses is
+        tried: `create_connection` of the blocking client tells more.  Raises OSError if no connection can be made, LookupFailed,
+        and the errors of `socket`.
         """
-        sock = await self._connect_inside(target, address)
+        sock = await self._connect_inside(target, address, resolve)
         try:
             return await asyncio.open_connection(sock=sock)
         except BaseException:
@@ -94,6 +98,9 @@ class Broker(AsyncBroker):
 
     async def _connect_socket(self, sock: Socket, sockaddr: tuple[Any, ...]) -> None:
         await asyncio.get_running_loop().sock_connect(sock, sockaddr)
+
+    async def _receive_bytes(self, sock: Socket, size: int) -> bytes:
+        return await asyncio.get_running_loop().sock_recv(sock, size)
 
     async def _park(self, call: PendingCall[Any]) -> None:
         if call.wake is not None:

@@ -12,11 +12,12 @@ from pathlib import Path
 from socket import getaddrinfo
 from typing import Any, Self, TypeVar
 
-from nsbroker.client import requests
-from nsbroker.client.addresses import STREAM, concerns_one_address, most_informative
+from nsbroker.client import file_requests, requests
+from nsbroker.client.addresses import STREAM, InetAddress, concerns_one_address, inet_addresses, most_informative
 from nsbroker.client.blocking_methods import BlockingMethods
 from nsbroker.client.connecting import check_no_address, check_timeout, connect_failed, require_path, take_connection
 from nsbroker.client.forking import Forked
+from nsbroker.client.lookup import Resolve, is_inside, look_up
 from nsbroker.client.pending import PendingCall
 from nsbroker.client.transport import DEFAULT_TIMEOUT, Transport
 from nsbroker.errors import Timeout
@@ -142,16 +143,28 @@ class Broker(BlockingMethods, Forked):
         """
         return self._call(requests.open_socket(target, family, type, proto, bind, mark))
 
-    def create_connection(self, target: requests.TargetLike, address: tuple[str, int], timeout: float | None = None) -> Socket:
+    def create_connection(
+        self,
+        target: requests.TargetLike,
+        address: tuple[str, int],
+        timeout: float | None = None,
+        *,
+        resolve: Resolve = "here",
+    ) -> Socket:
         """Connect to `address` (host, port) from inside `target`, as socket.create_connection() does from this process.
 
-        A host name is looked up in this process, not inside, and each of its addresses is tried.  `timeout` is in seconds.
-        It limits connecting to each address and becomes the timeout of the returned socket.  It also limits each step of the
-        calls to the broker, together with the timeout of `connect`.  Raises OSError if no connection can be made, and the
-        errors of `socket`.
+        A host name is looked up in this process or, with resolve="inside", as the target does: in its hosts file, then by the
+        servers of its resolv.conf, which are asked from inside.  That takes the permissions to open both files and the sockets,
+        and dnspython (`nsbroker[dns]`).  For a namespace without a process, the files are those in /etc/netns/NAME, or else
+        the host's, as with `ip netns exec`.
+
+        Each address of the name is tried.  `timeout` is in seconds.  It limits looking the name up inside and connecting to each
+        address, and becomes the timeout of the returned socket.  It also limits each step of the calls to the broker, together
+        with the timeout of `connect`.  Raises OSError if no connection can be made, LookupFailed (an OSError) if the name is
+        not known inside, and the errors of `socket`.
         """
         failures: list[Exception] = []
-        for family, kind, protocol, _, sockaddr in getaddrinfo(*address, type=STREAM):
+        for family, kind, protocol, sockaddr in self._look_up(target, address, timeout, is_inside(resolve)):
             sock = None
             try:
                 sock = self._call(requests.open_socket(target, family, kind, protocol, None, None), timeout)
@@ -166,6 +179,24 @@ class Broker(BlockingMethods, Forked):
             else:
                 return sock
         raise most_informative(failures)
+
+    def _look_up(
+        self, where: requests.TargetLike, address: tuple[str, int], timeout: float | None, inside: bool
+    ) -> list[InetAddress]:
+        host, port = address
+        if not inside:
+            found = getaddrinfo(host, port, type=STREAM)
+            return [InetAddress(family, kind, protocol, sockaddr) for family, kind, protocol, _, sockaddr in found]
+        target = requests.parse_target(where)
+
+        def read(name: str) -> bytes:
+            with self._call(file_requests.open_file(target, name), timeout) as file:
+                return file.read()
+
+        def open_socket(family: int, kind: int) -> Socket:
+            return self._call(requests.open_socket(target, family, kind, 0, None, None), timeout)
+
+        return inet_addresses(look_up(target, host, read, open_socket, timeout), port)
 
     def _begin(self, call: PendingCall[Any]) -> None:
         with self._lock:

@@ -32,18 +32,14 @@ from nsbroker.namespace import Namespace
 from nsbroker.protocol import messages
 from nsbroker.protocol.messages import (
     ContainerDescription,
-    CreateRequest,
     ExplainReply,
     ExplainRequest,
-    HeldDescription,
-    HoldRequest,
     ListDevicesRequest,
     ListRequest,
     OpenDeviceRequest,
     OpenRequest,
     OpenSocketRequest,
     PeerDescription,
-    ReleaseRequest,
     RestrictRequest,
     SocketAddress,
     Status,
@@ -115,14 +111,22 @@ def explain(
     devices: Iterable[str] | None,
     marks: Iterable[int] | None,
     interfaces: Iterable[str] | None,
+    files: Iterable[str] | None,
 ) -> Request[ExplainReply]:
-    """Ask whether the policy allows these types of namespaces, sockets, devices, marks and interfaces of the target."""
+    """Ask whether the policy allows these types of namespaces, sockets, devices, marks, interfaces and files of the target."""
     target = parse_target(where)
     ns_types = parse_types(types)
     wanted = None if sockets is None else [str(SocketKind.parse(text)) for text in _check_list(sockets, "inet:stream")]
     names = None if devices is None else list(_check_list(devices, "null"))
-    kinds = None if interfaces is None else _parse_interfaces(interfaces)
-    request = ExplainRequest(TargetSpec.of(target), ns_types, wanted, names, None if marks is None else list(marks), kinds)
+    request = ExplainRequest(
+        TargetSpec.of(target),
+        ns_types,
+        wanted,
+        names,
+        None if marks is None else list(marks),
+        None if interfaces is None else _parse_interfaces(interfaces),
+        None if files is None else list(_check_list(files, "net/dev")),
+    )
     return Request(messages.EXPLAIN, request, target_fds(target), results.explanation, "explain", target)
 
 
@@ -211,51 +215,12 @@ def read_event(request: Request[None], reply: IncomingReply) -> WatchReply:
         reply.close()
 
 
-class Created(NamedTuple):
-    """New namespaces (the handles are the caller's).  `durable`: the broker holds them, and they survive its restart."""
-
-    namespaces: dict[NamespaceType, Namespace]
-    durable: bool
-
-
-def create(types: Iterable[str], name: str | None, up: bool) -> Request[Created]:
-    """Create namespaces; the broker also holds them under `name`, if one is given, and with `up` it sets lo up."""
-    ns_types = parse_types(types) or []
-    request = CreateRequest(ns_types, name, up or None)
-
-    def read(replies: Sequence[IncomingReply]) -> Created:
-        return Created(*results.created(replies[0], ns_types))
-
-    action = "create" if name is None else f"create name:{name} of"
-    return Request(messages.CREATE, request, (), read, action, types=ns_types, most_fds=len(ns_types))
-
-
-def hold(where: TargetLike, types: Iterable[str] | None, name: str) -> Request[bool]:
-    """Hold `types` (None: every type it has) of the target under `name`."""
-    target = parse_target(where)
-    ns_types = parse_types(types)
-    request = HoldRequest(target=TargetSpec.of(target), types=ns_types, name=name)
-    action = f"hold as name:{name}"
-    return Request(
-        messages.HOLD, request, target_fds(target), lambda replies: results.hold(replies).durable, action, target, ns_types or ()
-    )
-
-
-def release(name: str) -> Request[None]:
-    """Stop holding what is held under `name`."""
-    return Request(messages.RELEASE, ReleaseRequest(name), (), lambda _: None, f"release name:{name}")
-
-
-def list_held() -> Request[list[HeldDescription]]:
-    """List the held namespaces that the caller holds or may open."""
-    return Request(messages.LIST_HELD, service.Nothing(), (), results.held, "list the held namespaces", more=True)
-
-
 def restrict(
     targets: Iterable[str],
     namespaces: Iterable[str],
     sockets: Iterable[str],
     devices: Iterable[str],
+    files: Iterable[str],
     create: Iterable[str],
     hold: Iterable[str],
     marks: Iterable[str],
@@ -267,6 +232,7 @@ def restrict(
         _expand_types(namespaces),
         list(_check_list(sockets, "inet:stream")),
         list(_check_list(devices, "null")),
+        list(_check_list(files, "net/dev")),
         _expand_types(create),
         _expand_types(hold),
         list(_check_list(marks, "0x100")),

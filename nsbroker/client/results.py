@@ -23,6 +23,7 @@ from nsbroker.model.file_description import FileDescription, FileKind
 from nsbroker.model.identity import NamespaceType
 from nsbroker.model.socket_kind import SocketKind
 from nsbroker.namespace import Namespace
+from nsbroker.protocol.file_messages import OpenFileReply
 from nsbroker.protocol.interface_messages import AddInterfaceReply
 from nsbroker.protocol.messages import (
     ContainerDescription,
@@ -72,6 +73,7 @@ status = _make_reader(Status)
 _opened_socket = _make_reader(OpenSocketReply)
 _opened_device = _make_reader(OpenDeviceReply)
 _added_interface = _make_reader(AddInterfaceReply)
+_opened_file = _make_reader(OpenFileReply)
 _opened = msgspec.json.Decoder(OpenReply)
 _created = msgspec.json.Decoder(CreateReply)
 _devices = msgspec.json.Decoder(ListDevicesReply)
@@ -225,6 +227,16 @@ def added_tap(replies: Sequence[IncomingReply]) -> io.FileIO:
     if fcntl.fcntl(fds[0], fcntl.F_GETFL) & (os.O_ACCMODE | os.O_NONBLOCK | os.O_PATH) != os.O_RDWR:
         raise ProtocolError("the broker sent a tap that is not open for reading and writing")
     return _take_file(fds, "r+b")
+
+
+def opened_file(replies: Sequence[IncomingReply]) -> io.FileIO:
+    """Return the opened file (the caller's), which must be a regular file that is open for reading."""
+    fds = _arrange_fds(replies[0], [_opened_file(replies).file_file_descriptor])
+    if not stat.S_ISREG(os.fstat(fds[0]).st_mode):
+        raise ProtocolError("the broker sent something that is no regular file")
+    if fcntl.fcntl(fds[0], fcntl.F_GETFL) & (os.O_ACCMODE | os.O_PATH) != os.O_RDONLY:
+        raise ProtocolError("the broker sent a file that is not open for reading alone")
+    return _take_file(fds, "rb")
 
 
 def _take_file(fds: list[int], mode: str) -> io.FileIO:

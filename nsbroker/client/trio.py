@@ -18,6 +18,7 @@ import trio
 
 from nsbroker.client.addresses import STREAM, InetAddress
 from nsbroker.client.async_broker import AsyncBroker, connection
+from nsbroker.client.lookup import Resolve
 from nsbroker.client.pending import PendingCall
 from nsbroker.client.requests import TargetLike
 from nsbroker.client.transport import DEFAULT_TIMEOUT
@@ -36,6 +37,8 @@ def connect(
 
 class Broker(AsyncBroker):
     """A connection to the broker, for trio tasks.  Use `connect`."""
+
+    library = "trio"
 
     _both = -1
     """The epoll instance with which the leader waits for room as well as for data, or −1."""
@@ -56,13 +59,16 @@ class Broker(AsyncBroker):
         """
         return trio.socket.from_stdlib_socket(await self._open_socket(target, family, type, proto, bind, mark))
 
-    async def create_connection(self, target: TargetLike, address: tuple[str, int]) -> trio.SocketStream:
+    async def create_connection(
+        self, target: TargetLike, address: tuple[str, int], *, resolve: Resolve = "here"
+    ) -> trio.SocketStream:
         """Connect to `address` (host, port) from inside `target`, as trio.open_tcp_stream() does from this process.
 
-        A host name is looked up in this process, not inside, and each of its addresses is tried.  Raises OSError if no
-        connection can be made, and the errors of `socket`.
+        A host name is looked up in this process or, with resolve="inside", as the target does, and each of its addresses is
+        tried: `create_connection` of the blocking client tells more.  Raises OSError if no connection can be made, LookupFailed,
+        and the errors of `socket`.
         """
-        return trio.SocketStream(trio.socket.from_stdlib_socket(await self._connect_inside(target, address)))
+        return trio.SocketStream(trio.socket.from_stdlib_socket(await self._connect_inside(target, address, resolve)))
 
     def _new_lock(self) -> trio.Lock:
         return trio.Lock()
@@ -85,6 +91,9 @@ class Broker(AsyncBroker):
 
     async def _connect_socket(self, sock: Socket, sockaddr: tuple[Any, ...]) -> None:
         await trio.socket.from_stdlib_socket(sock).connect(sockaddr)
+
+    async def _receive_bytes(self, sock: Socket, size: int) -> bytes:
+        return await trio.socket.from_stdlib_socket(sock).recv(size)
 
     async def _park(self, call: PendingCall[Any]) -> None:
         if call.wake is not None:

@@ -38,6 +38,7 @@ class RuleText(Struct, forbid_unknown_fields=True):
     marks: list[str] = []
     devices: list[str] = []
     interfaces: list[str] = []
+    files: list[str] = []
     create: list[str] = []
     hold: list[str] = []
     until: datetime.datetime | None = None
@@ -71,6 +72,8 @@ class Limits(Struct, forbid_unknown_fields=True, rename="kebab", frozen=True):
     """Threads that one user may keep busy at once with what can block: files, processes, engines, devices."""
     records_per_user: int = 10_000
     """Calls of one user that are recorded as allowed within 30 seconds; a user who makes more is slowed down to that."""
+    sockets_per_user: int = 5_000
+    """Sockets that one user may have made within 30 seconds.  Each takes a thread that enters a namespace; more are delayed."""
     record_deadline: float = 2.0
     longest_grant: float = 604_800.0
     """The longest time, in seconds, for which `nsbroker grant` gives rights.  The default is a week."""

@@ -20,6 +20,7 @@ from nsbroker.daemon.methods.add_interface import AddInterfaceMethod
 from nsbroker.daemon.methods.call import Caller, PendingReply, Reply, ReplyStream
 from nsbroker.daemon.methods.devices import DeviceMethods
 from nsbroker.daemon.methods.explain import ExplainMethod
+from nsbroker.daemon.methods.files import FileMethod
 from nsbroker.daemon.methods.held import HeldMethods
 from nsbroker.daemon.methods.identification import Identification
 from nsbroker.daemon.methods.list_containers import ListContainersMethod
@@ -39,7 +40,8 @@ from nsbroker.errors import (
     PermissionDenied,
     RecordFailed,
 )
-from nsbroker.protocol import messages
+from nsbroker.protocol import file_messages, messages
+from nsbroker.protocol.file_messages import OpenFileRequest
 from nsbroker.protocol.interface_messages import AddInterfaceRequest
 from nsbroker.protocol.messages import (
     CreateRequest,
@@ -87,6 +89,7 @@ class Dispatcher:
             messages.LIST_DEVICES: _method(ListDevicesRequest, devices.list),
             messages.OPEN_DEVICE: _method(OpenDeviceRequest, devices.open),
             messages.ADD_INTERFACE: _method(AddInterfaceRequest, AddInterfaceMethod(context).add_interface),
+            file_messages.OPEN_FILE: _method(OpenFileRequest, FileMethod(context).open),
             messages.EXPLAIN: _method(ExplainRequest, ExplainMethod(context).explain),
             messages.LIST: _method(ListRequest, ListMethod(context, views).list),
             messages.WATCH: _method(WatchRequest, WatchMethod(context, scanner, views).watch),

@@ -91,17 +91,24 @@ def _end_process() -> None:
 
 
 @contextlib.contextmanager
-def only_groups(groups: Iterable[int]) -> Iterator[None]:
-    """Let the calling thread have no supplementary group that is not in `groups`, until the end of the block.
+def acting_groups(groups: Iterable[int]) -> Iterator[None]:
+    """Let the calling thread have the supplementary groups `groups`, and no others, until the end of the block.
 
-    As with `Credentials`, the block must not await anything, and the process ends if the thread cannot switch back.  Requires
-    CAP_SETGID if the thread has another group.
+    A thread that may not change its groups, as in a user namespace, keeps its own, if each of them is in `groups`.  Raises
+    PermissionError otherwise.  As with `Credentials`, the block must not await anything, and the process ends if the thread cannot
+    switch back.
     """
     own, wanted = os.getgroups(), set(groups)
-    if wanted.issuperset(own):
+    if wanted == set(own):
         yield
         return
-    set_groups(wanted)
+    try:
+        set_groups(wanted)
+    except PermissionError:
+        if not wanted.issuperset(own):
+            raise
+        yield
+        return
     try:
         yield
     finally:

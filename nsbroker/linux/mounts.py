@@ -1,4 +1,4 @@
-"""mount(2) and umount2(2), as far as named namespaces need them.  Python has no functions for them."""
+"""mount(2) and umount2(2), as far as named namespaces and `nsbroker via` need them.  Python has no functions for them."""
 
 import ctypes
 import os
@@ -7,7 +7,9 @@ from nsbroker.linux.libc import check, libc
 
 _MS_BIND = 0x1000
 _MS_REC = 0x4000
+_MS_SLAVE = 1 << 19
 _MS_SHARED = 1 << 20
+_NOTHING_SPECIAL = 2 | 4 | 8  # MS_NOSUID, MS_NODEV, MS_NOEXEC
 _MNT_DETACH = 2
 _UMOUNT_NOFOLLOW = 8
 
@@ -26,6 +28,19 @@ def make_shared(place: str) -> None:
     Raises EINVAL when `place` is not a mount point.
     """
     _mount("", place, _MS_SHARED | _MS_REC)
+
+
+def make_slave(place: str) -> None:
+    """Let no mount made at `place` or below propagate from here, while those made elsewhere still arrive (mount_namespaces(7)).
+
+    Raises EINVAL when `place` is not a mount point.
+    """
+    _mount("", place, _MS_SLAVE | _MS_REC)
+
+
+def mount_memory(place: str) -> None:
+    """Mount a new, empty file system in memory at the folder `place`, for small files of the calling user."""
+    check(libc.mount(b"tmpfs", os.fsencode(place), b"tmpfs", _NOTHING_SPECIAL, b"mode=755,size=1m"), place)
 
 
 def unmount(place: str) -> None:

@@ -42,6 +42,7 @@ class ExplainRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
     devices: list[str] | None = None
     marks: list[int] | None = None
     interfaces: list[InterfaceKind] | None = None
+    files: list[str] | None = None
 
 
 class OpenRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -172,6 +173,7 @@ class ExplainReply(Struct, rename="camel", omit_defaults=True):
     devices: list[PermissionVerdict] | None = None
     marks: list[PermissionVerdict] | None = None
     interfaces: list[PermissionVerdict] | None = None
+    files: list[PermissionVerdict] | None = None
     container_unknown: str | None = None
 
 
@@ -287,6 +289,7 @@ class RestrictRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
     namespaces: list[NamespaceType] | None = None
     sockets: list[str] | None = None
     devices: list[str] | None = None
+    files: list[str] | None = None
     create: list[NamespaceType] | None = None
     hold: list[NamespaceType] | None = None
     marks: list[str] | None = None

@@ -15,9 +15,9 @@ from nsbroker.client.transport import DEFAULT_TIMEOUT
 from nsbroker.errors import ConnectionLost, Timeout
 from nsbroker.linux import seccomp
 from nsbroker.linux.seccomp import Notification
-from nsbroker.model.target import Target
 from nsbroker.via.core import Answers, SocketCall
 from nsbroker.via.launch import Launch
+from nsbroker.via.names import names_of
 
 
 class Supervisor(Forked):
@@ -111,32 +111,33 @@ class Popen(subprocess.Popen[Any]):
         Raises CommandFailed where the kernel does not allow it (Linux 5.14 or later does), the errors of `nsbroker.connect`,
         InvalidTarget, and the errors of subprocess.Popen.
         """
-        if isinstance(target, str):
-            target = Target.parse(target)
+        names = names_of(target)
         broker = blocking.connect(address, timeout=broker_timeout)
-        # The threads of the supervisor take no signals.  The child gets back the mask that this thread had.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
-            with Launch() as launch:
+            names.fetch(broker.file)
+            # The threads of the supervisor take no signals.  The child gets back the mask that this thread had.
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+            try:
+                with Launch(names) as launch:
 
-                def prepare_child() -> None:
-                    _drop_handlers()
-                    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-                    if preexec_fn is not None:
-                        preexec_fn()
-                    launch.prepare_child()
+                    def prepare_child() -> None:
+                        _drop_handlers()
+                        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+                        if preexec_fn is not None:
+                            preexec_fn()
+                        launch.prepare_child()
 
-                try:
-                    super().__init__(args, preexec_fn=prepare_child, **options)
-                except subprocess.SubprocessError as error:
-                    # The child raised an exception before execve(2).  subprocess says no more than that.
-                    raise launch.failure() or error from error
-                self._supervise(launch, broker, target)
+                    try:
+                        super().__init__(args, preexec_fn=prepare_child, **options)
+                    except subprocess.SubprocessError as error:
+                        # The child raised an exception before execve(2).  subprocess says no more than that.
+                        raise launch.failure() or error from error
+                    self._supervise(launch, broker, names.target)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         except BaseException:
             broker.close()
             raise
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def _supervise(self, launch: Launch, broker: Broker, target: TargetLike) -> None:
         try:

@@ -15,6 +15,7 @@ from nsbroker.errors import ConnectionLost, Timeout
 from nsbroker.linux.seccomp import Notification
 from nsbroker.via.core import Answers, SocketCall
 from nsbroker.via.launch import Launch
+from nsbroker.via.names import Names, names_of
 
 
 @contextlib.asynccontextmanager
@@ -35,8 +36,10 @@ async def open_process(
     trio.lowlevel.open_process.  When the block is left with an exception, the program is killed.  Raises the errors of
     `nsbroker.via.Popen`.
     """
+    names = names_of(target)
     async with connect(address, timeout=broker_timeout) as broker:
-        process, answers = await _start(command, options)
+        await names.fetch_async(broker.file)
+        process, answers = await _start(command, names, options)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_supervise, answers, broker, target)
@@ -55,8 +58,8 @@ async def open_process(
                         await pipe.aclose()
 
 
-async def _start(command: str | Sequence[str], options: dict[str, Any]) -> tuple[trio.Process, Answers]:
-    with Launch() as launch:
+async def _start(command: str | Sequence[str], names: Names, options: dict[str, Any]) -> tuple[trio.Process, Answers]:
+    with Launch(names) as launch:
         try:
             process = await trio.lowlevel.open_process(command, preexec_fn=launch.prepare_child, **options)
         except subprocess.SubprocessError as error:

@@ -236,7 +236,7 @@ SOCKET_STEPS = [
     "nsbroker.daemon.targets.pinned.PinnedProcess.check_unchanged",
     "nsbroker.daemon.audit.Audit.record",
 ]
-IN_PLACE_STEPS = ["nsbroker.inside.in_place.os.open", "nsbroker.daemon.methods.socket_maker.only_groups"]
+IN_PLACE_STEPS = ["nsbroker.inside.in_place.os.open", "nsbroker.daemon.methods.socket_maker.acting_groups"]
 THREAD_STEPS = ["nsbroker.inside.visit._duplicate_fds", "nsbroker.inside.visit.Visit.start"]
 
 

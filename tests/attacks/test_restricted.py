@@ -57,6 +57,7 @@ def _everything(pid: int, inode: int) -> list[bytes]:
             for family in ("inet", "packet", "netlink")
             for kind in ("stream", "raw", "dgram")
         ]
+        calls += [_call("OpenFile", {"target": target, "name": name}) for name in ("resolv.conf", "net/tcp")]
         calls += [_call("ListDevices", {"target": target}), _call("List", {"target": target}, more=True)]
         calls += [_call("OpenDevice", {"target": target, "name": name, "access": "read"}) for name in ("null", "kvm")]
         calls += [_call("Hold", {"target": target, "types": ["net"], "name": name}) for name in ("lab", "mine")]

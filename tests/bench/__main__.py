@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 
-from tests.bench import containers, discovery, footprint, forward, opening, rivals, table, versions
+from tests.bench import containers, discovery, footprint, forward, opening, rivals, table, versions, via
 from tests.bench.table import Row, left_out
 from tests.bench.versions import Version
 from tests.world import Sleeper
@@ -23,6 +23,7 @@ _SUBJECTS: list[tuple[str, float, Subject]] = [
     ("eight types", 7, opening.eight_types),
     ("OpenSocket", 5, opening.sockets),
     ("clients", 8, opening.clients),
+    ("via", 10, via.via),
     ("memory", 4, footprint.memory),
     ("start", 6, footprint.start),
     ("forward", 14, forward.forwarding),

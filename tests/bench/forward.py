@@ -65,8 +65,8 @@ def forwarding(found: Mapping[str, Version], pid: int) -> list[Row]:
     """Measure the ways to a port inside a network."""
     measured: dict[str, list[Way]] = {}
     with named_network(_NAME), listen_inside(_NAME) as sink, listen_inside(_NAME) as echo, contextlib.ExitStack() as running:
-        for listener, serve in ((sink, _swallow), (echo, _echo)):
-            running.enter_context(_serving(listener, serve))
+        for listener, serve in ((sink, swallow), (echo, _echo)):
+            running.enter_context(serving(listener, serve))
         inside = [int(listener.getsockname()[1]) for listener in (sink, echo)]
         led = {_DIRECT: running.enter_context(_direct(inside))}
         if shutil.which("socat") is not None:
@@ -164,7 +164,7 @@ def _answers(connect: Connect) -> bool:
 
 
 @contextlib.contextmanager
-def _serving(listener: socket.socket, serve: Callable[[socket.socket], None]) -> Iterator[None]:
+def serving(listener: socket.socket, serve: Callable[[socket.socket], None]) -> Iterator[None]:
     """Serve connections in a child process, so that the server does not share an interpreter with the clients."""
     child = os.fork()
     if child == 0:
@@ -182,7 +182,7 @@ def _serving(listener: socket.socket, serve: Callable[[socket.socket], None]) ->
         os.waitpid(child, 0)
 
 
-def _swallow(sock: socket.socket) -> None:
+def swallow(sock: socket.socket) -> None:
     """Read to the end, and then confirm with one byte."""
     buffer = bytearray(_PIECE)
     with sock, contextlib.suppress(OSError):

@@ -28,6 +28,7 @@ COMMANDS: dict[str, list[str]] = {
     "via": ["self", "--", "true"],
     "forward": ["nonsense", "80"],
     "connect": ["self", "127.0.0.1", "1"],
+    "cat": ["self", "net/dev"],
     "devices": ["self"],
     "add-interface": ["self", "a/b", "--veth", "self:c"],
     "ls": [],
@@ -275,7 +276,7 @@ COMMANDS_THAT_ASK = [
     *([name, *COMMANDS[name]] for name in (*WITH_JSON, "watch") if name != "check-config"),
     ["map", "x.svg"], ["map", "x.html"], ["create", "x"], ["hold", "self", "x"], ["release", "x"], ["watch"],
     ["open", "self", "--", "true"], ["exec", "self", "--", "true"], ["connect", "self", "127.0.0.1", "1"],
-    ["forward", "self", "0:1"],
+    ["forward", "self", "0:1"], ["cat", "self", "net/dev"],
     *([name, *COMMANDS[name], "--json"] for name in WITH_JSON if name != "check-config"), ["watch", "--json"],
 ]  # fmt: skip
 

@@ -117,6 +117,8 @@ async def test_bad_input_is_refused_before_anything_is_sent(connect: Connect, da
         (lambda broker: broker.explain("self", "net"), InvalidType, "text where a list"),
         (lambda broker: broker.explain("self", sockets="inet:stream"), InvalidType, "text where a list"),
         (lambda broker: broker.explain("self", devices="null"), InvalidType, "text where a list"),
+        (lambda broker: broker.explain("self", files="hosts"), InvalidType, "text where a list"),
+        (lambda broker: broker.file(4711, "hosts"), InvalidTarget, "a target is text"),
         (lambda broker: broker.release("\udcff"), InvalidTarget, "not UTF-8"),
     ],
 )

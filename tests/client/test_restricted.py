@@ -126,11 +126,12 @@ async def test_a_restriction_that_is_refused_restricts_nothing(
 
 async def test_all_types_are_written_as_in_rules(connect: Connect, daemon: Daemon) -> None:
     async with connect(daemon.address) as broker:
-        await broker.restrict(["own"], namespaces=["*"], sockets=["*"], devices=["*"], create=["*"], hold=["*"])
+        everything = {"namespaces": ["*"], "sockets": ["*"], "devices": ["*"], "files": ["*"], "create": ["*"], "hold": ["*"]}
+        await broker.restrict(["own"], **everything)
         for ns in (await broker.open_all("self")).values():
             ns.close()
     (record,) = [record for record in daemon.records() if record["method"] == "Restrict"]
-    assert record["wanted"] == "namespaces *, sockets *, devices *, create *, hold *"
+    assert record["wanted"] == "namespaces *, sockets *, devices *, files *, create *, hold *"
 
 
 class Script:

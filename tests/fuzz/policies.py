@@ -39,6 +39,7 @@ _rule = st.fixed_dictionaries(
         ),
         "marks": st.lists(st.sampled_from(("0x100", "256", "0x200-0x2ff", "*", "0", "2-1", "0x", "0x1ffffffff")), max_size=3),
         "interfaces": st.lists(st.sampled_from(("veth", "tap", "*", "bridge")), max_size=2),
+        "files": st.lists(st.sampled_from(("resolv.conf", "net/dev", "*", "passwd", "../hosts")), max_size=3),
         "devices": st.lists(st.sampled_from(("null", "net/tun", "*", "kvm=10:232", "null=1:4", "../mem", "a=1:2:3")), max_size=3),
     },
 )

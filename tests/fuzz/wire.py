@@ -56,7 +56,7 @@ _FDS_MAX = 253
 # These calls are answered on ticks, or after threads or engines have worked, or, like Restrict, have later calls refused on ticks.
 # They are slow, so only a few are made.
 _SLOW = frozenset(
-    ("List", "ListContainers", "Create", "Hold", "OpenSocket", "OpenDevice", "ListDevices", "AddInterface", "Restrict")
+    ["List", "ListContainers", "Create", "Hold", "OpenSocket", "OpenDevice", "OpenFile", "ListDevices", "AddInterface", "Restrict"]
 )
 _SLOW_KINDS = frozenset(("container", "unit", "path", "namespace"))
 _SLOW_SHARE = 0.02
@@ -234,7 +234,9 @@ _target = st.one_of(
     ),
 )
 _types = st.lists(st.sampled_from(_TYPES), max_size=3)
-_few = st.sampled_from(("Open", "WhoAmI", "Explain", "GetStatus", "Open", "OpenSocket", "GetInfo", "ListDevices", "OpenDevice"))
+_few = st.sampled_from(
+    ("Open", "WhoAmI", "Explain", "GetStatus", "Open", "OpenSocket", "GetInfo", "ListDevices", "OpenDevice", "OpenFile")
+)
 _all = st.sampled_from(
     (
         "Create",
@@ -278,15 +280,14 @@ def _parameters(call: dict[str, Any], chance: Seed) -> dict[str, Any]:
             marked = {"mark": chance.choice((0, 1, 2**32 - 1, 2**32))} if chance.random() < 0.2 else {}
             return {"target": target, "family": family, "type": chance.choice(("stream", "raw")), **marked}
         case "Explain":
-            return {"target": target, "sockets": ["inet:stream", "inet:dgram"], "marks": [chance.randrange(4)]}
+            return {"target": target, "sockets": ["inet:stream", "inet:dgram"], "marks": [chance.randrange(4)], "files": ["hosts"]}
         case "ListDevices":
             return {"target": target}
         case "OpenDevice":
             name = chance.choice(("null", "zero", "../null", "tty"))
             return {"target": target, "name": name, "access": "read", "nonBlocking": chance.random() < 0.5}
-        case "AddInterface":
-            peer = {"peer": {"target": chance.choice((target, {"self": True})), "name": "fuzz1"}} if chance.random() < 0.5 else {}
-            return {"target": target, "kind": chance.choice(("veth", "tap")), "name": chance.choice(("fuzz0", "a/b")), **peer}
+        case "AddInterface" | "OpenFile":
+            return _parameters_by_name(call, target, chance)
         case "Create" | "Hold" | "Release":
             return _parameters_of_held(call, target, chance)
         case "Restrict":
@@ -297,6 +298,13 @@ def _parameters(call: dict[str, Any], chance: Seed) -> dict[str, Any]:
         case "GetInterfaceDescription":
             return {"interface": chance.choice(("io.nsbroker.Broker", _STANDARD, "a.b"))}
     return {}
+
+
+def _parameters_by_name(call: dict[str, Any], target: dict[str, Any], chance: Seed) -> dict[str, Any]:
+    if call["method"] == "OpenFile":
+        return {"target": target, "name": chance.choice(("resolv.conf", "hosts", "net/dev", "net/unix", "passwd", ""))}
+    peer = {"peer": {"target": chance.choice((target, {"self": True})), "name": "fuzz1"}} if chance.random() < 0.5 else {}
+    return {"target": target, "kind": chance.choice(("veth", "tap")), "name": chance.choice(("fuzz0", "a/b")), **peer}
 
 
 def _parameters_of_held(call: dict[str, Any], target: dict[str, Any], chance: Seed) -> dict[str, Any]:
@@ -460,6 +468,8 @@ def _check_fd(fd: int, methods: set[str]) -> None:
     if stat.S_ISCHR(facts.st_mode):
         if (os.major(facts.st_rdev), os.minor(facts.st_rdev)) != (1, 3) or "OpenDevice" not in methods:
             raise Fault(f"a device came that no rule allows: {ns_id}")
+        return
+    if "OpenFile" in methods and ns_id.startswith(("/memfd:", "/proc/")):
         return
     try:
         nsfs.namespace_type(fd)

@@ -27,6 +27,7 @@ def gate() -> Iterator[threading.Event]:
     before = threading.active_count()
     yield gate
     gate.set()
+    # An idle thread of an earlier test may have ended meanwhile, too.
     eventually(lambda: threading.active_count() <= before, "all threads have ended")
 
 

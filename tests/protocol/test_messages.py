@@ -17,7 +17,7 @@ from nsbroker.model.identity import NamespaceType
 from nsbroker.model.interface import InterfaceKind
 from nsbroker.model.socket_kind import SocketFamily, SocketType
 from nsbroker.model.target import Target
-from nsbroker.protocol import interface_messages, messages
+from nsbroker.protocol import file_messages, interface_messages, messages
 from nsbroker.protocol.target_spec import ExpectationSpec, TargetSpec
 from nsbroker.varlink import service
 
@@ -62,6 +62,7 @@ METHODS: dict[str, tuple[Struct, Struct]] = {
     "ListDevices": (messages.ListDevicesRequest, messages.ListDevicesReply),
     "OpenDevice": (messages.OpenDeviceRequest, messages.OpenDeviceReply),
     "AddInterface": (interface_messages.AddInterfaceRequest, interface_messages.AddInterfaceReply),
+    "OpenFile": (file_messages.OpenFileRequest, file_messages.OpenFileReply),
     "WhoAmI": (service.Nothing, messages.WhoAmIReply),
     "Explain": (messages.ExplainRequest, messages.ExplainReply),
     "List": (messages.ListRequest, messages.ListReply),

@@ -1,17 +1,22 @@
 """Sockets and devices in the hardened service."""
 
+import functools
 import os
 import socket
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from nsbroker.client.blocking import connect
 from nsbroker.errors import InterfaceFailed
 from nsbroker.model.identity import NamespaceType
+from nsbroker.model.target_file import NETWORK
 from nsbroker.namespace import Namespace
+from tests.named_place import named_place
 from tests.systemd.unit import Unit
-from tests.world import Sleeper, named_network
+from tests.world import LINUX, NOBODY, Sleeper, as_user, named_network, run_command
 
 _ETHERTYPE = 0x88B5
 """For experiments: IEEE Std 802."""
@@ -103,3 +108,46 @@ def test_a_device_that_the_unit_may_not_open_says_what_to_change(unit: Unit) -> 
             pytest.fail("a device node cannot be made here")
         with pytest.raises(NoSuchDevice, match="DeviceAllow="):
             broker.device(f"pid:{process.pid}", "fuse", os.O_RDWR)
+
+
+def test_every_file_is_opened_in_the_hardened_service_also_for_another_user(unit: Unit) -> None:
+    with named_network("lab"), Sleeper(unshare="--net --mount --propagation private", uid=NOBODY) as process:
+        pid = str(process.pid)
+        subprocess.run(["nsenter", "--mount", "--target", pid, "mount", "-t", "tmpfs", "-o", "mode=755", "etc", "/etc"], check=True)
+        Path(f"/proc/{pid}/root/etc/hosts").write_text("127.0.0.1 localhost\n")
+
+        def read(target: str, name: str) -> bytes:
+            with connect() as broker, broker.file(target, name) as file:
+                return file.read()
+
+        for name in NETWORK:
+            if Path("/proc", name).exists():
+                read("name:lab", name)
+                as_user(NOBODY, functools.partial(read, f"pid:{pid}", name))
+        assert [line.split()[0] for line in read("name:lab", "net/dev").splitlines()[2:]] == [b"lo:"]
+        assert as_user(NOBODY, lambda: read(f"pid:{pid}", "hosts")) == b"127.0.0.1 localhost\n"
+        assert read(f"pid:{pid}", "hosts") == b"127.0.0.1 localhost\n"
+
+
+def test_via_connects_by_a_name_that_is_known_inside_only(unit: Unit) -> None:
+    if LINUX < (5, 14):
+        pytest.skip("this kernel is older than 5.14: no program was run via the broker")
+    unit.configure(f"""
+[[allow]]
+name = "nobody"
+who = ["user:{NOBODY}"]
+targets = ["pid:*"]
+sockets = ["inet:stream", "inet:dgram", "inet6:stream", "inet6:dgram", "netlink:raw"]
+files = ["resolv.conf", "hosts"]
+""")
+    unit.run("systemctl", "try-restart", "nsbroker.service")
+    code = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2]))).sendall(b'through')"
+    with named_place() as place:
+        for uid, name in ((0, "web.test"), (NOBODY, "web.test"), (NOBODY, "10.9.8.7")):
+            done = run_command("via", place.target, "--", sys.executable, "-c", code, name, str(place.port), uid=uid)
+            if "user namespaces are not allowed here" in done.stderr and name == "web.test":
+                continue
+            assert done.returncode == 0, done
+            accepted, _ = place.listener.accept()
+            with accepted:
+                assert accepted.recv(100) == b"through"

@@ -49,14 +49,14 @@ def network(daemon: Daemon, blue: Path) -> Iterator[Network]:
     daemon.allow("nobody", who=[f"user:{NOBODY}"], targets=["name:blue"], sockets=KINDS)
     with listen_inside("blue") as listener:
         subprocess.run(["ip", "-n", "blue", "address", "add", f"{ADDRESS}/32", "dev", "lo"], check=True)
-        server = threading.Thread(target=_serve, args=(listener,))
+        server = threading.Thread(target=serve, args=(listener,))
         server.start()
         yield Network(daemon, blue.stat().st_ino, listener.getsockname()[1])
         listener.shutdown(socket.SHUT_RDWR)
         server.join()
 
 
-def _serve(listener: socket.socket) -> None:
+def serve(listener: socket.socket) -> None:
     """Answer every connection with PAGE, until the listener is shut down."""
     listener.settimeout(None)
     while True:

@@ -14,6 +14,8 @@ If the configuration is wrong, one line names the file and the key, and the exit
 error."""
 EXAMPLE = "nsbroker check-config --config ./nsbroker.toml"
 
+_COLUMNS = ("who", "targets", "namespaces", "sockets", "marks", "devices", "files", "interfaces", "create", "hold")
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add its arguments."""
@@ -38,17 +40,8 @@ def run(options: argparse.Namespace) -> int:
             }
         )
         return 0
-    rows = [
-        [
-            text.name,
-            *map(_join_words, (text.who, text.targets, text.namespaces, text.sockets, text.marks, text.devices)),
-            *map(_join_words, (text.interfaces, text.create, text.hold)),
-            origin,
-        ]
-        for text, origin in settings.rules
-    ]
-    permissions = ["NAMESPACES", "SOCKETS", "MARKS", "DEVICES", "INTERFACES", "CREATE", "HOLD"]
-    print_table(["RULE", "WHO", "TARGETS", *permissions, "FILE"], rows)
+    rows = [[text.name, *(_join_words(getattr(text, column)) for column in _COLUMNS), origin] for text, origin in settings.rules]
+    print_table(["RULE", *(column.upper() for column in _COLUMNS), "WRITTEN-IN"], rows)
     return 0
 
 

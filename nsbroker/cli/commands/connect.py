@@ -7,13 +7,14 @@ import socket
 import threading
 
 from nsbroker.cli import arguments, connection
-from nsbroker.errors import CommandFailed, NsbrokerError
+from nsbroker.errors import CommandFailed, LookupFailed, NsbrokerError
 
 HELP = """\
 Connect standard input and output to a port inside a target's network.
 
-You can use it as the ProxyCommand of ssh(1): `ssh -o ProxyCommand="nsbroker connect container:web %h %p" ...`.  A host name
-is looked up where you run the command, not inside the target."""
+You can use it as the ProxyCommand of ssh(1): `ssh -o ProxyCommand="nsbroker connect container:web %h %p" ...`.  A host name is
+looked up as the target does: in its hosts file, then by the servers of its resolv.conf.  With `--resolve here`, it is looked up
+where you run the command."""
 EXAMPLE = "nsbroker connect container:web 127.0.0.1 80"
 
 _READ_SIZE = 65536
@@ -25,6 +26,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     arguments.add_target(parser)
     parser.add_argument("host", metavar="HOST", help="connect to this address inside, such as 127.0.0.1")
     parser.add_argument("port", metavar="PORT", type=_parse_port, help="connect to this TCP port")
+    parser.add_argument(
+        "--resolve",
+        choices=("inside", "here"),
+        default="inside",
+        help="look the host name up as the target does, or as programs outside do (default: inside)",
+    )
     connection.add_timeout(parser)
 
 
@@ -33,7 +40,9 @@ def run(options: argparse.Namespace) -> int:
     target, address = arguments.target(options), (options.host, options.port)
     with connection.connect(options) as broker:
         try:
-            sock = broker.create_connection(target, address)
+            sock = broker.create_connection(target, address, resolve=options.resolve)
+        except LookupFailed as error:
+            raise CommandFailed(f"{error}.  With `--resolve here`, the name is looked up where you run the command") from error
         except (OSError, UnicodeError) as error:
             if isinstance(error, NsbrokerError):
                 raise

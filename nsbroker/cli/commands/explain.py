@@ -8,13 +8,14 @@ from nsbroker.cli.output import add_json, print_json, print_table
 from nsbroker.errors import InvalidTarget
 from nsbroker.model.interface import InterfaceKind
 from nsbroker.model.socket_kind import SocketKind
+from nsbroker.model.target_file import NAMES
 
 HELP = """\
 Show what the policy lets you open in a target, and which rule allows it.
 
-Nothing is opened.  Without options it answers for every namespace type of the target.  --socket, --mark, --device and --interface
-ask about a socket, its mark (SO_MARK), a device, or a network interface that you would add.  The exit code is 1 unless everything
-that you asked for is allowed."""
+Nothing is opened.  Without options it answers for every namespace type of the target.  --socket, --mark, --device, --file and
+--interface ask about a socket, its mark (SO_MARK), a device, a file, or a network interface that you would add.  The exit code is 1
+unless everything that you asked for is allowed."""
 EXAMPLE = "nsbroker explain container:web --socket inet:stream"
 
 _DEVICE = re.compile("[A-Za-z0-9_.:@-]+(/[A-Za-z0-9_.:@-]+){0,7}")
@@ -25,7 +26,7 @@ _DEVICE_RULE = "write its name below /dev, such as null or net/tun: letters, dig
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add its arguments."""
     arguments.add_target(parser)
-    arguments.add_types(parser, "all that the target has; with --socket, --mark, --device or --interface: none")
+    arguments.add_types(parser, "all that the target has; with --socket, --mark, --device, --file or --interface: none")
     parser.add_argument(
         "--socket",
         metavar="FAMILY:TYPE[:PORT]",
@@ -36,6 +37,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", metavar="NAME", action="append", help="ask about this device below /dev: null, net/tun, ...")
     parser.add_argument(
         "--interface", choices=tuple(InterfaceKind), action="append", help="ask about adding an interface of this kind"
+    )
+    parser.add_argument(
+        "--file", metavar="NAME", choices=NAMES, action="append", help="ask about this file, as in `nsbroker cat`: net/dev, ..."
     )
     connection.add_timeout(parser)
     add_json(parser)
@@ -50,7 +54,13 @@ def run(options: argparse.Namespace) -> int:
         _check_device(device)
     with connection.connect(options) as broker:
         explanation = broker.explain(
-            target, types, sockets=options.socket, devices=options.device, marks=options.mark, interfaces=options.interface
+            target,
+            types,
+            sockets=options.socket,
+            devices=options.device,
+            marks=options.mark,
+            interfaces=options.interface,
+            files=options.file,
         )
     if explanation.container_unknown:
         terminal.print_message(f"rules for your container do not apply, since it is unknown: {explanation.container_unknown}")
@@ -61,6 +71,7 @@ def run(options: argparse.Namespace) -> int:
         others = [(verdict.name, verdict) for verdict in (*(explanation.sockets or ()), *(explanation.devices or ()))]
         others += [(f"interface {verdict.name}", verdict) for verdict in explanation.interfaces or ()]
         others += [(f"mark {verdict.name}", verdict) for verdict in explanation.marks or ()]
+        others += [(f"file {verdict.name}", verdict) for verdict in explanation.files or ()]
         rows = [[name, "allowed" if verdict.allowed else "denied", verdict.rule or "-"] for name, verdict in (*namespaces, *others)]
         print_table(["WHAT", "VERDICT", "RULE"], rows)
     return 0 if explanation.allowed else 1

@@ -21,6 +21,7 @@ _EXAMPLES = {
     "sockets": "inet:stream",
     "marks": "0x100",
     "devices": "null",
+    "files": "net/dev",
     "interfaces": "veth",
     "create": "net",
     "hold": "net",

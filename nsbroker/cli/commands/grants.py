@@ -8,7 +8,7 @@ from nsbroker.cli.output import add_json, print_json, print_table
 HELP = "List the grants that are in force, and when each one ends."
 EXAMPLE = "nsbroker grants"
 
-_KEYS = ("namespaces", "sockets", "marks", "devices", "interfaces", "create", "hold")
+_KEYS = ("namespaces", "sockets", "marks", "devices", "files", "interfaces", "create", "hold")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

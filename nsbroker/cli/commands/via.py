@@ -15,9 +15,11 @@ HELP = """\
 Run a command with its sockets made inside a target's network.
 
 Any program works, unmodified and without privilege: its socket(2) calls are answered with sockets that the broker makes inside.
-This is a convenience, not a sandbox.  Only sockets are made inside: /proc/net and /sys/class/net stay the host's, and names are
-looked up as the host's configuration says.  It ends when the last process of the command has ended, with the exit code of the
-command (127: not found, 126: not executable, 128 + N: ended by signal N)."""
+Host names mean what they mean in the target, if you may open its resolv.conf and hosts (`files` in the policy) and may create user
+namespaces; otherwise one line says so.  This is a convenience, not a sandbox: /proc/net and /sys/class/net stay the host's.
+
+It ends when the last process of the command has ended, with the exit code of the command (127: not found, 126: not executable,
+128 + N: ended by signal N)."""
 EXAMPLE = "nsbroker via container:web -- curl http://127.0.0.1:8080/"
 
 _NOT_FOUND = 127

@@ -1,4 +1,4 @@
-"""Rate limits for audit records: RateLimit suppresses records above a limit, Pace delays calls."""
+"""Rate limits for each user: RateLimit suppresses records above a limit, Pace delays calls that make records or sockets."""
 
 import time
 from collections.abc import Iterator
@@ -51,12 +51,12 @@ class RateLimit:
 
 
 PACE_WINDOW = 30.0
-"""The number of seconds in which a user may have `Pace.most` records; journald's own rate limit uses the same interval."""
+"""The number of seconds in which a user may have `Pace.most` records or sockets.  journald's own rate limit uses the same."""
 _SWEEP_AT = 1024
 
 
 class Pace:
-    """Slows users down (a token bucket): each may have `most` records at once, and then `most` in each `PACE_WINDOW` seconds."""
+    """Slows users down (a token bucket): each may have `most` at once, and then `most` in each `PACE_WINDOW` seconds."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -64,7 +64,7 @@ class Pace:
         self._full: dict[int, float] = {}
 
     def charge(self, user: int) -> None:
-        """Count one record of the user."""
+        """Count one record or socket of the user."""
         now = time.monotonic()
         if len(self._full) >= _SWEEP_AT and user not in self._full:
             self._full = {other: full for other, full in self._full.items() if full > now}

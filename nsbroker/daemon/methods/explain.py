@@ -7,16 +7,17 @@ from nsbroker.daemon.context import Context
 from nsbroker.daemon.methods.authorization import Authorization, begin
 from nsbroker.daemon.methods.call import Caller, PendingReply, Reply, validate_types
 from nsbroker.daemon.methods.identification import why_unidentified
-from nsbroker.daemon.policy.permission import MARK_MAX, Device, Mark, Permission, is_device_name
+from nsbroker.daemon.policy.permission import MARK_MAX, Device, File, Mark, Permission, is_device_name
 from nsbroker.daemon.targets.pinned import Pinned
 from nsbroker.errors import InvalidParameter, InvalidType, PermissionDenied
 from nsbroker.model.identity import NamespaceType
 from nsbroker.model.interface import InterfaceKind
 from nsbroker.model.socket_kind import SocketKind
+from nsbroker.model.target_file import NAMES
 from nsbroker.protocol.messages import ExplainReply, ExplainRequest, PermissionVerdict, TypeVerdict
 from nsbroker.varlink.connection import IncomingCall
 
-# One call may ask about this many sockets, marks, devices, and interfaces.  Each takes time in which nobody else is served.
+# One call may ask about this many sockets, marks, devices, interfaces, and files.  Each takes time in which nobody else is served.
 _EXPLAINED_MAX = 64
 
 
@@ -70,6 +71,7 @@ def _parse_wanted(request: ExplainRequest) -> tuple[Permission, ...] | None:
         "marks": request.marks,
         "devices": request.devices,
         "interfaces": request.interfaces,
+        "files": request.files,
     }
     if all(asked is None for asked in lists.values()):
         return validate_types(request.types)
@@ -89,15 +91,19 @@ def _parse_wanted(request: ExplainRequest) -> tuple[Permission, ...] | None:
     interfaces = request.interfaces or []
     if len(set(interfaces)) != len(interfaces):
         raise InvalidParameter("interfaces")
+    files = request.files or []
+    if not set(files) <= set(NAMES) or len(set(files)) != len(files):
+        raise InvalidParameter("files")
     wanted: tuple[Permission, ...] = (
         *(validate_types(request.types) or ()),
         *sockets,
         *map(Mark, marks),
         *map(Device, devices),
         *interfaces,
+        *map(File, files),
     )
     if not wanted or len(set(wanted)) != len(wanted):
-        raise InvalidParameter("sockets" if sockets else "devices")
+        raise InvalidParameter("sockets" if sockets else "files" if request.devices is None else "devices")
     return wanted
 
 
@@ -109,15 +115,6 @@ def _reply(target: str, wanted: Sequence[Permission], rules: Sequence[str | None
     marks = [PermissionVerdict(f"{item.value:#x}", rule is not None, rule) for item, rule in pairs if isinstance(item, Mark)]
     devices = [PermissionVerdict(item.name, rule is not None, rule) for item, rule in pairs if isinstance(item, Device)]
     kinds = [PermissionVerdict(str(item), rule is not None, rule) for item, rule in pairs if isinstance(item, InterfaceKind)]
-    return Reply(
-        ExplainReply(
-            target,
-            bool(rules) and None not in rules,
-            types,
-            sockets or None,
-            devices or None,
-            marks or None,
-            kinds or None,
-            unknown,
-        )
-    )
+    files = [PermissionVerdict(item.name, rule is not None, rule) for item, rule in pairs if isinstance(item, File)]
+    others = (sockets or None, devices or None, marks or None, kinds or None, files or None)
+    return Reply(ExplainReply(target, bool(rules) and None not in rules, types, *others, unknown))

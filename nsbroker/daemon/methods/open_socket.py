@@ -2,7 +2,11 @@
 
 import ipaddress
 
+import trio
+
 from nsbroker.daemon.context import Context
+from nsbroker.daemon.limits.rate_limit import Pace
+from nsbroker.daemon.limits.users import ROOT
 from nsbroker.daemon.methods.authorization import Authorization, begin
 from nsbroker.daemon.methods.call import Caller, PendingReply, Reply
 from nsbroker.daemon.methods.socket_maker import SocketMaker, WantedSocket
@@ -22,6 +26,7 @@ class OpenSocketMethod:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._maker = SocketMaker()
+        self._pace = Pace(context.users.limits.sockets_per_user)
 
     def open_socket(self, caller: Caller, call: IncomingCall, request: OpenSocketRequest) -> Reply | PendingReply:
         """Make a socket inside the target's network namespace."""
@@ -38,9 +43,11 @@ class OpenSocketMethod:
         authorization = begin(
             self._context, "OpenSocket", caller, call, request.target, permissions, hands_over=True, details=details
         )
-        if authorization.takes_time() or self._maker.takes_time(wanted):
+        user = caller.peer.user
+        if authorization.takes_time() or self._maker.takes_time(wanted) or self._delay(user):
             return self._open(caller, authorization, wanted)
         with authorization as pinned:
+            self._count(user)
             with authorization.open_network() as ns:
                 sock = self._maker.make_at_once(pinned, ns, caller.peer.maker, wanted)
             authorization.on_failure(sock.close)
@@ -48,10 +55,25 @@ class OpenSocketMethod:
 
     async def _open(self, caller: Caller, authorization: Authorization, wanted: WantedSocket) -> Reply:
         async with authorization as pinned:
+            self._count(caller.peer.user)
+            if delay := self._delay(caller.peer.user):
+                await trio.sleep(delay)
             with authorization.open_network() as ns:
                 sock = await self._maker.make(pinned, ns, caller.peer.maker, wanted)
             authorization.on_failure(sock.close)
         return Reply(OpenSocketReply(0), [sock.detach()], closing_waits=True)
+
+    def _count(self, user: int) -> None:
+        if user != ROOT:
+            self._pace.charge(user)
+
+    def _delay(self, user: int) -> float:
+        """Return the seconds until the user is within the limit on sockets.
+
+        A program that may have no more sockets for a moment would fail.  One that waits does not even notice.
+        """
+        self._pace.most = self._context.users.limits.sockets_per_user
+        return self._pace.delay(user) if user != ROOT else 0.0
 
 
 def _parse_bind_address(request: OpenSocketRequest) -> tuple[str, int] | None:

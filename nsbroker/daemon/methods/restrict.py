@@ -58,9 +58,10 @@ def _parse(request: RestrictRequest, peer: Peer) -> Scope:
         Allowance.parse((), (), (), marks=marks)
     with _blaming("devices"):
         _check_length(devices)
-        allowance = Allowance.parse(
-            request.namespaces or (), sockets, devices, request.create or (), request.hold or (), marks, interfaces
-        )
+        Allowance.parse((), (), devices)
+    with _blaming("files"):
+        words = (request.namespaces or (), sockets, devices, request.create or (), request.hold or (), marks, interfaces)
+        allowance = Allowance.parse(*words, files=request.files or ())
     with _blaming("targets"):
         return Scope.parse(targets, allowance)
 

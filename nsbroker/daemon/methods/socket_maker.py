@@ -28,7 +28,7 @@ from nsbroker.daemon.targets.pinned import Pinned
 from nsbroker.errors import NoSuchTarget, ReturnFailed, SocketFailed
 from nsbroker.inside import in_place
 from nsbroker.linux.capabilities import CAP_NET_ADMIN, CAP_NET_BIND_SERVICE, CAP_NET_RAW, use_only
-from nsbroker.linux.credentials import only_groups
+from nsbroker.linux.credentials import acting_groups
 from nsbroker.linux.socket_options import network_namespace
 from nsbroker.model.identity import format_id
 from nsbroker.model.socket_failure import REASONS
@@ -107,7 +107,7 @@ class SocketMaker:
 
 def _make_as(maker: Maker, wanted: WantedSocket) -> socket.socket:
     # Groups give rights too: ping sockets, for example, are for certain groups (net.ipv4.ping_group_range in icmp(7)).
-    with only_groups(maker.groups), maker.credentials:
+    with acting_groups(maker.groups), maker.credentials:
         use_only(_capabilities(wanted.kind))
         sock = _create_socket(wanted.kind, wanted.protocol, wanted.address)
         try:

@@ -1,7 +1,7 @@
 """What rules can allow.
 
-Rules allow to open namespaces by type, sockets by family and type, and devices by name and number.  They also allow to have
-sockets marked, interfaces of a kind added, and namespaces of a type created, or held under a name.
+Rules allow to open namespaces by type, sockets by family and type, devices by name and number, and files by name.  They also allow
+to have sockets marked, interfaces of a kind added, and namespaces of a type created, or held under a name.
 """
 
 import re
@@ -13,6 +13,7 @@ from nsbroker.errors import ConfigurationError, InvalidType
 from nsbroker.model.identity import NamespaceType
 from nsbroker.model.interface import InterfaceKind
 from nsbroker.model.socket_kind import SocketKind
+from nsbroker.model.target_file import NAMES
 
 _NAME = re.compile(r"[A-Za-z0-9_.:@-]+(/[A-Za-z0-9_.:@-]+)*")
 _MARK = "(0x[0-9a-fA-F]{1,8}|[1-9][0-9]{0,9})"
@@ -46,7 +47,7 @@ EVERY_DEVICE = Device("*")
 """Stands for all devices.  Whoever may open them all may see every name below /dev.  No rule can name it otherwise."""
 
 
-# Creation and Holding are no tuples: these would be equal for the same type, and verdicts are remembered by what was wanted.
+# Creation, Holding and File are no tuples: these would be equal for the same type, and verdicts are remembered by what was wanted.
 @dataclass(frozen=True, slots=True)
 class Creation:
     """The creation of a namespace."""
@@ -67,6 +68,16 @@ class Holding:
         return f"hold {self.type}"
 
 
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of the target, by one of the names in `model.target_file`."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"file {self.name}"
+
+
 class Mark(NamedTuple):
     """A mark that a socket is given (SO_MARK in socket(7))."""
 
@@ -79,7 +90,7 @@ class Mark(NamedTuple):
 MARK_MAX = 2**32 - 1
 """The largest mark.  The smallest is 1, because 0 means that a socket has none."""
 
-Permission = NamespaceType | SocketKind | Device | Creation | Holding | Mark | InterfaceKind
+Permission = NamespaceType | SocketKind | Device | File | Creation | Holding | Mark | InterfaceKind
 """One thing that a peer can ask for."""
 
 # The devices that containers get, as in the kernel's Documentation/admin-guide/devices.txt.  Rules need not give their numbers.
@@ -119,6 +130,7 @@ class Allowance:
     hold: frozenset[NamespaceType]
     marks: tuple[range, ...]
     interfaces: frozenset[InterfaceKind]
+    files: frozenset[str]
 
     @classmethod
     def parse(
@@ -130,6 +142,7 @@ class Allowance:
         hold: Iterable[str] = (),
         marks: Iterable[str] = (),
         interfaces: Iterable[str] = (),
+        files: Iterable[str] = (),
     ) -> Self:
         """Parse what is allowed, with `*` for all.  Raises ConfigurationError, InvalidType."""
         kinds, nodes = set(sockets), set(devices)
@@ -145,6 +158,7 @@ class Allowance:
             held,
             ranges,
             _parse_interfaces(interfaces),
+            _parse_files(files),
         )
 
     def allows(self, wanted: Permission) -> bool:
@@ -161,6 +175,8 @@ class Allowance:
             return any(wanted.value in marks for marks in self.marks)
         if isinstance(wanted, InterfaceKind):
             return wanted in self.interfaces
+        if isinstance(wanted, File):
+            return wanted.name in self.files
         if wanted == SOME_DEVICE:
             return self.any_device or bool(self.devices)
         # A rule for any device does not allow another device that was put under a well-known name.
@@ -198,6 +214,14 @@ def _parse_interfaces(texts: Iterable[str]) -> frozenset[InterfaceKind]:
     for text in sorted(words - {"*", *InterfaceKind}):
         raise ConfigurationError(f"interfaces: {text!r} is no kind of interface: use one of {', '.join(InterfaceKind)}, or *")
     return frozenset(InterfaceKind if "*" in words else map(InterfaceKind, words))
+
+
+def _parse_files(texts: Iterable[str]) -> frozenset[str]:
+    words = set(texts)
+    unknown = sorted(words - {"*", *NAMES})
+    if unknown:
+        raise ConfigurationError(f"files: {unknown[0]!r} is none of {', '.join(NAMES)}, or * for all")
+    return frozenset(NAMES if "*" in words else words)
 
 
 def _parse_devices(texts: Iterable[str]) -> dict[str, DeviceNumber]:

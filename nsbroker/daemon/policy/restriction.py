@@ -7,11 +7,12 @@ only take rights away, as with cap_limit_set(3) of FreeBSD's Casper.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from nsbroker.daemon.policy.permission import MARK_MAX, Creation, Device, Holding, Permission
+from nsbroker.daemon.policy.permission import MARK_MAX, Creation, Device, File, Holding, Permission
 from nsbroker.daemon.policy.scope import Names, Scope
 from nsbroker.errors import QuotaExceeded
 from nsbroker.model.identity import NamespaceType
 from nsbroker.model.interface import InterfaceKind
+from nsbroker.model.target_file import NAMES
 
 # Every call of a restricted connection looks at all its scopes, and their patterns take memory.
 _SCOPES_MAX = 4
@@ -83,6 +84,7 @@ class Restriction:
             "sockets": ["*"] if all(one.any_socket for one in allowances) else [str(kind) for kind in kinds if self.allows(kind)],
             "marks": _mark_words(allowance.marks for allowance in allowances),
             "devices": ["*"] if all(one.any_device for one in allowances) else [one for one in names if self.allows(Device(one))],
+            "files": _all_or(NAMES, (name for name in NAMES if self.allows(File(name)))),
             "interfaces": _all_or(InterfaceKind, (kind for kind in InterfaceKind if self.allows(kind))),
             "create": _type_words(ns_type for ns_type in NamespaceType if self.allows(Creation(ns_type))),
             "hold": _type_words(ns_type for ns_type in NamespaceType if self.allows(Holding(ns_type))),

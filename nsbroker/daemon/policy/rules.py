@@ -131,9 +131,11 @@ class Policy:
             )
         if not text.who or not text.targets:
             raise ConfigurationError("it fits nothing: give `who` and `targets` at least one entry each")
-        words = (text.namespaces, text.sockets, text.devices, text.create, text.hold, text.marks, text.interfaces)
+        words = (text.namespaces, text.sockets, text.devices, text.create, text.hold, text.marks, text.interfaces, text.files)
         if not any(words):
-            raise ConfigurationError("it allows nothing: give it namespaces, sockets, marks, devices, interfaces, create or hold")
+            raise ConfigurationError(
+                "it allows nothing: give it namespaces, sockets, marks, devices, files, interfaces, create or hold"
+            )
         allowance = Allowance.parse(*words)
         who = self._compile_who(text, place)
         return Rule.parse(

@@ -8,7 +8,20 @@ from tests.world import Daemon, run_command
 
 def test_check_config_shows_the_rules_or_the_one_thing_that_is_wrong(daemon: Daemon) -> None:
     done = run_command("check-config", "--config", str(daemon.config))
-    head = ["RULE", "WHO", "TARGETS", "NAMESPACES", "SOCKETS", "MARKS", "DEVICES", "INTERFACES", "CREATE", "HOLD", "FILE"]
+    head = [
+        "RULE",
+        "WHO",
+        "TARGETS",
+        "NAMESPACES",
+        "SOCKETS",
+        "MARKS",
+        "DEVICES",
+        "FILES",
+        "INTERFACES",
+        "CREATE",
+        "HOLD",
+        "WRITTEN-IN",
+    ]
     assert (done.returncode, done.stdout.split()[: len(head)]) == (0, head)
     assert [
         rule["name"] for rule in json.loads(run_command("check-config", "--json", "--config", str(daemon.config)).stdout)["allow"]

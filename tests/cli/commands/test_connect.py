@@ -7,11 +7,13 @@ import socket
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
+from nsbroker.namespace import Namespace
 from tests.cli.conftest import accepted, break_off, one_line, port_of, read_all
-from tests.world import ALICE, BOB, Daemon, run_command, start_command
+from tests.world import ALICE, BOB, Daemon, Sleeper, run_command, start_command
 
 pytestmark = pytest.mark.root
 
@@ -93,9 +95,33 @@ def test_a_port_where_nobody_listens_is_one_line(daemon: Daemon, server: socket.
     port = str(port_of(server))
     server.close()
     for host, reason in (("127.0.0.1", "Connection refused"), ("::1", "Connection refused"), ("a..b", "label")):
-        line = one_line(run_command("connect", "name:blue", host, port, uid=ALICE, address=daemon.address), 1)
+        command = ["connect", "--resolve", "here", "name:blue", host, port]
+        line = one_line(run_command(*command, uid=ALICE, address=daemon.address), 1)
         assert f"cannot connect to {host} port {port} in name:blue" in line
         assert reason in line
+
+
+def test_a_name_is_looked_up_inside_or_here(daemon: Daemon) -> None:
+    daemon.allow("alice", who=[f"user:{ALICE}"], targets=["pid:*"], sockets=["inet:stream"], files=["hosts"])
+    with Sleeper(unshare="--net --mount --propagation private") as process, Namespace.from_pid(process.pid, "net") as ns:
+        pid = str(process.pid)
+        subprocess.run(["nsenter", "--net", "-t", pid, "ip", "link", "set", "lo", "up"], check=True)
+        subprocess.run(["nsenter", "--mount", "-t", pid, "mount", "-t", "tmpfs", "-o", "mode=755", "etc", "/etc"], check=True)
+        Path(f"/proc/{pid}/root/etc/hosts").write_text("127.0.0.9 web.test\n")
+        with ns.call(socket.create_server, ("127.0.0.9", 0)) as listener:
+            command = ["connect", f"pid:{pid}", "web.test", str(port_of(listener))]
+            with start_command(*command, uid=ALICE, address=daemon.address) as process_inside:
+                with accepted(listener) as inside:
+                    inside.sendall(b"found")
+                assert process_inside.communicate(timeout=10) == (b"found", b"")
+            line = one_line(run_command(*command, "--resolve", "here", uid=ALICE, address=daemon.address), 1)
+            assert f"cannot connect to web.test port {port_of(listener)}" in line
+            # A name that is not in the file takes the permission to ask the name servers.
+            command[2] = "other.test"
+            line = one_line(run_command(*command, uid=ALICE, address=daemon.address), 1)
+            assert line.startswith(f"nsbroker: cannot look up 'other.test' as pid:{pid} does: ")
+            assert "lets you have the file resolv.conf there" in line
+            assert "With `--resolve here`" in line
 
 
 def test_without_a_rule_it_does_not_connect(daemon: Daemon, server: socket.socket) -> None:

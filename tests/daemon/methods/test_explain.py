@@ -12,18 +12,22 @@ from tests.world import ALICE, BOB, Daemon, Sleeper, as_user
 
 @pytest.mark.root
 def test_explain_says_of_each_socket_and_device_whether_it_is_allowed(daemon: Daemon, sleeper: Sleeper) -> None:
-    daemon.allow("some", who=[f"user:{ALICE}"], targets=["pid:*"], sockets=["inet:stream", "inet:stream:80"], devices=["null"])
+    allowed = {"sockets": ["inet:stream", "inet:stream:80"], "devices": ["null"], "files": ["net/dev"]}
+    daemon.allow("some", who=[f"user:{ALICE}"], targets=["pid:*"], **allowed)
 
     def ask() -> list[tuple[str, bool]]:
         with connect(daemon.address) as broker:
             sockets = ["inet:stream", "inet:stream:80", "inet:stream:81"]
-            reply = broker.explain(f"pid:{sleeper.pid}", ["net"], sockets=sockets, devices=["null", "kvm"])
+            files = ["net/dev", "hosts"]
+            reply = broker.explain(f"pid:{sleeper.pid}", ["net"], sockets=sockets, devices=["null", "kvm"], files=files)
             assert not reply.allowed
-            verdicts = [(one.name, one.allowed) for one in (*(reply.sockets or ()), *(reply.devices or ()))]
+            others = (*(reply.sockets or ()), *(reply.devices or ()), *(reply.files or ()))
+            verdicts = [(one.name, one.allowed) for one in others]
             return [*((str(one.type), one.allowed) for one in reply.verdicts), *verdicts]
 
     assert as_user(ALICE, ask) == [
         ("net", False), ("inet:stream", True), ("inet:stream:80", True), ("inet:stream:81", False), ("null", True), ("kvm", False),
+        ("net/dev", True), ("hosts", False),
     ]  # fmt: skip
 
 
@@ -32,6 +36,9 @@ def test_explain_refuses_invalid_kinds_of_sockets_and_names_of_devices(daemon: D
         for devices in (["../mem"], [], ["null", "null"]):
             with pytest.raises(InvalidParameter, match="devices"):
                 broker.explain("self", devices=devices)
+        for files in (["passwd"], [], ["hosts", "hosts"]):
+            with pytest.raises(InvalidParameter, match="files"):
+                broker.explain("self", files=files)
         with pytest.raises(InvalidType):
             broker.explain("self", sockets=["inet"])
 

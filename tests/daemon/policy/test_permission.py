@@ -9,6 +9,7 @@ from nsbroker.daemon.policy.permission import (
     Creation,
     Device,
     DeviceNumber,
+    File,
     Holding,
     Mark,
     Permission,
@@ -18,6 +19,7 @@ from nsbroker.errors import ConfigurationError
 from nsbroker.model.identity import NamespaceType
 from nsbroker.model.interface import InterfaceKind
 from nsbroker.model.socket_kind import SocketKind
+from nsbroker.model.target_file import NAMES
 
 pytestmark = pytest.mark.once
 
@@ -92,6 +94,22 @@ def test_no_other_permission_includes_interfaces() -> None:
 def test_a_name_that_leads_elsewhere_than_below_dev_is_no_device(name: str) -> None:
     assert is_device_name("/".join("abcdefgh"))
     assert not is_device_name(name)
+
+
+def test_a_file_is_allowed_by_its_name_or_with_all_and_by_nothing_else() -> None:
+    some = Allowance.parse((), (), (), files=["resolv.conf", "net/dev"])
+    assert [some.allows(File(name)) for name in ("resolv.conf", "net/dev", "hosts", "net/tcp")] == [True, True, False, False]
+    assert all(Allowance.parse((), (), (), files=["*"]).allows(File(name)) for name in NAMES)
+    everything_else = Allowance.parse(["*"], ["*"], ["*"], ["*"], ["*"], ["*"])
+    assert not any(everything_else.allows(File(name)) for name in NAMES)
+    assert not some.allows(NET)
+    assert not some.allows(Device("net/dev", NULL))
+
+
+@pytest.mark.parametrize("name", ["", "passwd", "/etc/hosts", "../hosts", "net", "net/*", "dev", "net/dev "])
+def test_a_file_of_another_name_is_an_error_that_lists_the_names(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"is none of resolv.conf, hosts, net/dev"):
+        Allowance.parse((), (), (), files=[name])
 
 
 def marks(*texts: str) -> Allowance:

@@ -8,7 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nsbroker.daemon.policy.grants import Grants, Rule, names_of
-from nsbroker.daemon.policy.permission import EVERY_DEVICE, Allowance, Creation, Device, DeviceNumber, Holding, Mark, Permission
+from nsbroker.daemon.policy.permission import (
+    EVERY_DEVICE,
+    Allowance,
+    Creation,
+    Device,
+    DeviceNumber,
+    File,
+    Holding,
+    Mark,
+    Permission,
+)
 from nsbroker.daemon.policy.restriction import UNRESTRICTED, Restriction
 from nsbroker.daemon.policy.scope import NamePatterns, Scope
 from nsbroker.errors import QuotaExceeded
@@ -33,12 +43,13 @@ WANTED: tuple[Permission, ...] = (
     Mark(2**32 - 1),
     InterfaceKind.VETH,
     InterfaceKind.TAP,
+    File("net/dev"),
 )
 
 
 def narrow(targets: list[str], **permissions: list[str]) -> dict[str, Any]:
     """A scope, written as a rule is."""
-    keys = ("namespaces", "sockets", "devices", "create", "hold", "marks", "interfaces")
+    keys = ("namespaces", "sockets", "devices", "create", "hold", "marks", "interfaces", "files")
     return {"targets": targets, **{key: permissions.get(key, []) for key in keys}}
 
 
@@ -52,6 +63,7 @@ _scope = st.builds(
     hold=st.sampled_from(([], ["net"], ["uts"])),
     marks=st.lists(st.sampled_from(("0x100", "0x80-0x17f", "0x180-0xffffffff", "*")), max_size=2),
     interfaces=st.lists(st.sampled_from(("veth", "tap", "*")), max_size=2),
+    files=st.sampled_from(([], ["*"], ["net/dev"], ["hosts"])),
 )
 
 
@@ -161,6 +173,9 @@ def test_what_remains_is_described_for_the_record() -> None:
     everything = restriction(narrow(["*"], namespaces=["*"], sockets=["*"], devices=["*"], create=["net"], hold=["*"]))
     assert everything.permissions_text() == "namespaces *, sockets *, devices *, create net, hold *"
     assert restriction(narrow([])).permissions_text() == "nothing"
+    files = narrow(["*"], files=["hosts", "resolv.conf", "net/dev"]), narrow(["*"], files=["net/dev", "hosts"])
+    assert restriction(*files).permissions_text() == "files hosts net/dev"
+    assert restriction(narrow(["*"], files=["*"])).permissions_text() == "files *"
 
 
 _range = st.tuples(st.integers(1, 40), st.integers(1, 40)).map(sorted)
