@@ -42,4 +42,4 @@ def test_a_star_import_has_all_names() -> None:
 
 def test_what_does_not_exist_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'nsbroker' has no attribute 'nothing'"):
-        nsbroker.nothing  # type: ignore[attr-defined]  # noqa: B018  that it does not exist is what is tested
+        nsbroker.nothing  # type: ignore[attr-defined]  # noqa: B018 - that it does not exist is what is tested

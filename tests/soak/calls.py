@@ -155,7 +155,7 @@ def run(
         done += len(methods)
         if time.monotonic() - said > _REPORT:
             said = time.monotonic()
-            print(f"{done:9} of {total} calls, {done / (said - began):.0f} a second", flush=True)
+            print(f"{done:9} of {total} calls, {done / (said - began):.0f} a second, {daemon.memory() / 2**20:.2f} MiB", flush=True)
     for one in callers:
         one.close()
     time.sleep(_SETTLE)

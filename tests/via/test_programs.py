@@ -31,6 +31,21 @@ async def main(port):
     return await asyncio.gather(*(fetch(port) for _ in range(20)))
 print(asyncio.run(main(int(sys.argv[1]))).count(True))
 """
+TRIO = """
+import sys, trio
+fetched = []
+async def fetch(port):
+    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        await stream.send_all(b"GET / HTTP/1.0\\r\\n\\r\\n")
+        fetched.append((b"".join([piece async for piece in stream])).endswith(b"from inside\\n"))
+async def main(port):
+    async with trio.open_nursery() as nursery:
+        for _ in range(20):
+            nursery.start_soon(fetch, port)
+trio.run(main, int(sys.argv[1]))
+print(fetched.count(True))
+"""
+REQUESTS = "import sys, requests; sys.stdout.write(requests.get(sys.argv[1], timeout=20).text)"
 URLLIB = "import sys, urllib.request; sys.stdout.write(urllib.request.urlopen(sys.argv[1]).read().decode())"
 
 
@@ -47,6 +62,7 @@ def succeed(done: "subprocess.CompletedProcess[str]") -> str:
         ["busybox", "wget", "-qO-", "URL"],  # Debian's busybox-static: statically linked
         ["node", "-e", "fetch(process.argv[1]).then(reply => reply.text()).then(text => process.stdout.write(text))", "URL"],
         [sys.executable, "-c", URLLIB, "URL"],
+        [sys.executable, "-c", REQUESTS, "URL"],
     ],
     ids=lambda command: " ".join(command[:2]),
 )
@@ -56,8 +72,9 @@ def test_it_fetches_a_page_from_the_loopback_inside(network: Network, command: l
     assert succeed(network.via(*command)).encode() == PAGE
 
 
-def test_python_with_asyncio(network: Network) -> None:
-    assert succeed(network.via(sys.executable, "-c", ASYNCIO, str(network.port))) == "20\n"
+@pytest.mark.parametrize("program", [ASYNCIO, TRIO], ids=["asyncio", "trio"])
+def test_python_with_an_event_loop(network: Network, program: str) -> None:
+    assert succeed(network.via(sys.executable, "-c", program, str(network.port))) == "20\n"
 
 
 def test_ip_and_ss_see_the_network_inside(network: Network) -> None:
