@@ -64,8 +64,19 @@ def status(directory: int) -> dict[str, str]:
 
 def start_time(directory: int) -> int:
     """Return when the process started, in clock ticks since boot (field 22 of `stat`)."""
+    return int(_stat(directory)[19])
+
+
+def processor_time(directory: int) -> float:
+    """Return the seconds of processor time that the process has used (fields 14 and 15 of `stat`)."""
+    fields = _stat(directory)
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _stat(directory: int) -> list[bytes]:
+    """Return the fields of `stat` from field 3 on."""
     # The name in field 2 can contain spaces and parentheses.  Field 3 begins after the last ')'.
-    return int(read(directory, "stat").rpartition(b")")[2].split()[19])
+    return read(directory, "stat").rpartition(b")")[2].split()
 
 
 def cgroups(directory: int) -> dict[str, str]:

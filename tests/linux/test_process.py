@@ -4,13 +4,14 @@ import errno
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from nsbroker.linux import process as process_module
-from nsbroker.linux import setns
+from nsbroker.linux import procfs, setns
 from nsbroker.linux.features import Features, features
 from nsbroker.linux.process import Process
 from nsbroker.model.identity import NamespaceType
@@ -161,3 +162,16 @@ def test_close_twice_is_harmless(sleeper: Sleeper) -> None:
     process.info()
     process.close()
     process.close()
+
+
+def test_the_processor_time_of_a_process_grows_as_it_works() -> None:
+    directory = os.open("/proc/self", os.O_PATH | os.O_DIRECTORY)
+    try:
+        before = procfs.processor_time(directory)
+        end = time.process_time() + 0.1
+        while time.process_time() < end:
+            pass
+        # The kernel counts in hundredths of a second.
+        assert before + 0.05 < procfs.processor_time(directory) < time.process_time() + 60
+    finally:
+        os.close(directory)

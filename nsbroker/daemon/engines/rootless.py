@@ -14,6 +14,7 @@ import pwd
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +26,7 @@ from msgspec import Struct
 from nsbroker.daemon.engines.container import Container, Engine
 from nsbroker.daemon.engines.query import QueryResult, query_each
 from nsbroker.errors import EngineUnavailable
+from nsbroker.linux import procfs
 from nsbroker.model.target import ENGINES
 
 _OUTPUT_MAX = 256 * 1024
@@ -66,8 +68,11 @@ class RootlessQuery(NamedTuple):
     off: tuple[str, ...]
 
 
-async def query_rootless(query: RootlessQuery) -> QueryResult:
-    """Run a query in a helper process, which ends with it.  The caller sets the deadline.  Raises EngineUnavailable."""
+async def query_rootless(query: RootlessQuery, account: Callable[[float], None]) -> QueryResult:
+    """Run a query in a helper process, which ends with it.  The caller sets the deadline.  Raises EngineUnavailable.
+
+    `account` is called with the seconds of processor time that the process used, even if this is cancelled.
+    """
     uid, gid, word, only, off = query
     command = [sys.executable, "-m", __name__, str(uid), str(gid), word, only, ",".join(off)]
     process = await trio.lowlevel.open_process(
@@ -79,6 +84,7 @@ async def query_rootless(query: RootlessQuery) -> QueryResult:
             os.setpriority(os.PRIO_PROCESS, process.pid, _NICE)
         printed = await _read(process.stdout, only)
     finally:
+        account(_processor_time(process.pid))
         with trio.move_on_after(_KILL_SECONDS, shield=True):
             process.kill()
             await process.wait()
@@ -90,6 +96,20 @@ async def query_rootless(query: RootlessQuery) -> QueryResult:
         ) from error
     containers = [dataclasses.replace(one, user=uid) for one in output.containers if one.engine in ENGINES]
     return QueryResult(containers, [EngineUnavailable(name, reason) for name, reason in output.failures])
+
+
+def _processor_time(pid: int) -> float:
+    """Return the seconds of processor time of a child process that was not waited for yet, or 0 if they are unreadable."""
+    try:
+        directory = os.open(f"/proc/{pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return 0.0
+    try:
+        return procfs.processor_time(directory)
+    except (OSError, IndexError, ValueError):
+        return 0.0
+    finally:
+        os.close(directory)
 
 
 async def _read(pipe: trio.abc.ReceiveStream | None, only: str) -> bytes:

@@ -1,7 +1,8 @@
 """The queue of queries to users' rootless engines: each query starts a process, and no user may keep the host busy with these.
 
-One process of a user runs at a time.  A pause of several times its running time follows, so that the user's share of a
-processor is small however many queries wait.  Callers with the same query share one result.
+One process of a user runs at a time.  A pause follows, of several times the processor time that it used, so that the user's share
+of a processor is small however many queries wait.  The pause is also as long as the process waited, for example because the host
+is busy, so that users whose engines are silent do not take all places.  Callers with the same query share one result.
 """
 
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from nsbroker.errors import EngineUnavailable
 
 # Helper processes that run at a time, of all users together.
 _AT_ONCE = 4
-# Seconds of pause for each second that a user's process ran.
+# Seconds of pause for each second of processor time that a user's process used.
 _PAUSE = 4.0
 
 
@@ -82,26 +83,31 @@ class RootlessQueue:
                     # Nobody may join from here on: a part of the result would be older than the call.
                     del user.runs[query]
                     began = trio.current_time()
-                    run.result = await self._run(query)
+                    run.result, used = await self._run(query)
                 ended = trio.current_time()
-                user.rests_until = ended + _PAUSE * (ended - began)
+                user.rests_until = ended + _PAUSE * used + max(0.0, ended - began - used)
                 run.done.set()
         finally:
             user.is_busy = False
 
-    async def _run(self, query: RootlessQuery) -> QueryResult:
-        name = query.only or "rootless"
+    async def _run(self, query: RootlessQuery) -> tuple[QueryResult, float]:
+        """Return the result of a query, and the seconds of processor time that its process used."""
+        used: list[float] = []
         try:
             with trio.fail_after(self._deadline):
-                return await query_rootless(query)
+                result = await query_rootless(query, used.append)
         except trio.TooSlowError:
-            reason = f"the rootless engines of uid {query.uid}: no answer in {self._deadline:g} s"
+            result = _failed(query, f"no answer in {self._deadline:g} s")
         except EngineUnavailable as error:
-            return QueryResult([], [error])
+            result = QueryResult([], [error])
         except Exception as error:
-            reason = f"the rootless engines of uid {query.uid}: {type(error).__name__}: {error}"
-        return QueryResult([], [EngineUnavailable(name, reason)])
+            result = _failed(query, f"{type(error).__name__}: {error}")
+        return result, sum(used)
 
     def _forget_rested(self) -> None:
         now = trio.current_time()
         self._users = {uid: user for uid, user in self._users.items() if user.is_busy or user.rests_until > now}
+
+
+def _failed(query: RootlessQuery, reason: str) -> QueryResult:
+    return QueryResult([], [EngineUnavailable(query.only or "rootless", f"the rootless engines of uid {query.uid}: {reason}")])
