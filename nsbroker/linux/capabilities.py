@@ -25,13 +25,17 @@ class _Sets(ctypes.Structure):
     _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
 
 
+# ctypes would make this class anew for each use.
+_BothSets = _Sets * 2
+
+
 def use_only(wanted: int) -> None:
     """Set the effective capabilities of the calling thread to those of `wanted` that are permitted to it.
 
     The permitted set does not change, so the thread can make the capabilities effective again.
     """
     header = _Header(_VERSION_3, 0)
-    sets = (_Sets * 2)()
+    sets = _BothSets()
     check(libc.capget(ctypes.byref(header), sets))
     for number, half in enumerate(sets):
         half.effective = half.permitted & (wanted >> 32 * number) & 0xFFFFFFFF

@@ -11,6 +11,7 @@ import ctypes
 import errno
 import os
 import platform
+from array import array
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -120,6 +121,6 @@ def acting_groups(groups: Iterable[int]) -> Iterator[None]:
 
 def set_groups(groups: Iterable[int]) -> None:
     """Set the supplementary groups of the calling thread permanently.  Requires CAP_SETGID."""
-    numbers = list(groups)
-    array = (ctypes.c_uint32 * len(numbers))(*numbers)
-    check(_syscall(_get_calls().setgroups, len(numbers), ctypes.addressof(array), 0))
+    numbers = array("I", groups)
+    address, count = numbers.buffer_info()
+    check(_syscall(_get_calls().setgroups, count, address, 0))

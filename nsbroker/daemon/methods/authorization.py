@@ -186,7 +186,8 @@ class Authorization:
         try:
             return self._admit(self._resolve())
         except Exception as error:
-            raise self._fail(error) from error
+            # An error that was its own cause would stay in memory, with everything on its way, until a full garbage collection.
+            raise self._fail(error) from None
 
     async def __aenter__(self) -> Pinned:
         """Do the same as `with`, for any target."""
@@ -197,7 +198,8 @@ class Authorization:
             query = engine_query(self.grants, peer)
             return self._admit(await resolve_slowly(self._target, context.engines, query, context.locations, context.threads))
         except Exception as error:
-            raise self._fail(error) from error
+            # An error that was its own cause would stay in memory, with everything on its way, until a full garbage collection.
+            raise self._fail(error) from None
 
     def _resolve(self) -> Pinned:
         return resolve(self._target, self.target_text, self._caller.peer, self.grants, self._pidfd, self._context.held_store)
@@ -337,13 +339,20 @@ class Authorization:
         for undo in self._undo:
             undo()
         if isinstance(failure, Exception):
-            raise self._fail(failure) from failure
+            try:
+                raise self._fail(failure) from None
+            finally:
+                # The error refers to this frame, which must not refer to the error: see `__enter__`.
+                del error, failure
         if failure is not error:
             raise failure
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Do the same as on leaving `with`."""
-        self.__exit__(kind, error, trace)
+        try:
+            self.__exit__(kind, error, trace)
+        finally:
+            del error
 
     def _require_pinned(self) -> Pinned:
         if self._pinned is None:
