@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from nsbroker.errors import ConnectionFailed
 from nsbroker.linux import ancillary
 from tests.daemon.test_server import WHO, is_closed, open_call, replies
-from tests.world import Daemon, Sleeper
+from tests.world import Daemon, Sleeper, eventually
 
 
 def test_after_sigterm_the_calls_that_were_sent_are_answered(daemon: Daemon, sleeper: Sleeper) -> None:
@@ -52,3 +53,20 @@ def test_a_broken_configuration_leaves_the_old_policy_in_force_and_says_so(daemo
     (daemon.config / "nsbroker.d/bad.toml").unlink()
     daemon.reload()
     assert "reloaded: 2 rules" in daemon.words()[-1]
+
+
+def test_sighup_while_it_starts_does_not_end_it(tmp_path: Path) -> None:
+    """A reload can be asked for at any time.  To systemd, a service that SIGHUP ended has ended as it should."""
+    daemon = Daemon(tmp_path)
+    with subprocess.Popen(daemon.command, stderr=subprocess.DEVNULL) as process:
+        status = Path(f"/proc/{process.pid}/status")
+        # An interpreter that has not begun to run any code cannot ignore anything.
+        eventually(lambda: bool(int(status.read_text().partition("SigIgn:")[2].split()[0], 16) & 1), "it ignores SIGHUP")
+        while process.poll() is None and not daemon.socket.exists():
+            process.send_signal(signal.SIGHUP)
+            time.sleep(0.001)
+        assert process.poll() is None
+        with daemon.connect() as broker:
+            broker.who_am_i()
+        process.terminate()
+        assert process.wait(20) == 0

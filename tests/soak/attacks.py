@@ -471,13 +471,18 @@ _HUGE = "".join(_SMALL.replace("small", f"huge-{number}").replace("name:x", f"na
 
 def reloads(scene: Scene) -> Iterator[int]:
     """Change and reload the policy a few times a second; every second version is broken."""
+    pause = 0.2 if scene.alone else 2
     try:
         while True:
-            for text in (_SMALL, _BROKEN[random.randrange(len(_BROKEN))]):
-                scene.write_policy("reloads", text)
+            with scene.policy_lock():
+                scene.write_policy("reloads", _BROKEN[random.randrange(len(_BROKEN))])
                 scene.host.reload()
                 yield 1
-                time.sleep(0.2 if scene.alone else 2)
+                time.sleep(pause)
+                scene.write_policy("reloads", _SMALL)
+            scene.host.reload()
+            yield 1
+            time.sleep(pause)
     finally:
         scene.remove_policy("reloads")
 
@@ -529,7 +534,7 @@ def restarts(scene: Scene) -> Iterator[int]:
     """Restart the daemon every ten seconds, or every minute when other attacks run, too."""
     time.sleep(10)
     while True:
-        with scene.interruption():
+        with scene.policy_lock(), scene.interruption():
             scene.host.restart()
         yield 1
         time.sleep(10 if scene.alone else 60)

@@ -1,6 +1,7 @@
 """What clients and attackers work with: the broker, a network and a container of the innocent user, and users."""
 
 import contextlib
+import fcntl
 import json
 import os
 import pwd
@@ -35,6 +36,7 @@ sockets = ["inet:stream"]
 _SO_NETNS_COOKIE = 71
 _PATIENCE = 30.0
 _INTERRUPTIONS = "interruptions"
+_POLICY_LOCK = "policy.lock"
 _CUT_SHORT = 2.0
 
 
@@ -209,6 +211,13 @@ class Scene:
         path = self.folder / _INTERRUPTIONS
         times = sorted(map(float, path.read_text().split())) if path.exists() else []
         return [(moment, moment + _CUT_SHORT) for moment in times]
+
+    @contextlib.contextmanager
+    def policy_lock(self) -> Iterator[None]:
+        """Let one process at a time be in such a block, in which the policy is broken, or else the daemon is restarted."""
+        with open(self.folder / _POLICY_LOCK, "w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def write_policy(self, name: str, text: str) -> None:
         """Write a drop-in of the policy.  It is in force after the next reload."""

@@ -2,6 +2,7 @@
 
 import argparse
 import gc
+import signal
 
 from nsbroker.cli import arguments
 from nsbroker.protocol.address import DEFAULT, VARIABLE, socket_path
@@ -31,6 +32,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the broker until a signal or the idle timeout ends it."""
+    # A reload that is asked for while the broker starts must not end it.  The configuration is read only after this.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # What is loaded now is never freed.  Garbage collections during start would take a tenth of the time to the first reply.
     # The daemon enables them again.
     gc.disable()
