@@ -30,7 +30,6 @@ def test_all_lists_every_name_with_its_kind_for_those_who_may_open_every_device(
     lines = run_command("devices", target, "--all", address=daemon.address).stdout.splitlines()
     assert lines[0].split() == ["NAME", "KIND"]
     assert ["null", "device"] in [line.split() for line in lines]
-    assert len(lines) == len(names) + 1
     table = run_command("devices", target, "--all", uid=ALICE, address=daemon.address).stdout.splitlines()
     assert [line.split() for line in table] == [["NAME", "KIND"], ["null", "device"], ["zero", "device"]]
 
