@@ -1,6 +1,6 @@
 """The parts of the daemon that all methods share."""
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 from nsbroker.daemon.audit import Audit
 from nsbroker.daemon.engines.registry import EngineRegistry
@@ -13,8 +13,7 @@ from nsbroker.daemon.targets.held_store import HeldStore
 from nsbroker.daemon.targets.location_cache import LocationCache
 
 
-@dataclass(slots=True)
-class Context:
+class Context(Struct):
     """What the methods need: policy, engines, stores, limits, audit.  A reload replaces `policy` and `engines`."""
 
     policy: Policy

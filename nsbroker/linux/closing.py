@@ -11,7 +11,6 @@ import os
 import socket
 import threading
 from collections import deque
-from dataclasses import dataclass, field
 
 from nsbroker.linux.libc import name_thread
 from nsbroker.linux.procfs import is_pidfd
@@ -41,14 +40,16 @@ class Closing:
         self.done = False
 
 
-@dataclass(slots=True)
 class _Queue:
     """The descriptors that wait for one user's threads, and the number of these threads.  `idle` of them wait for `wakeup`."""
 
-    wakeup: threading.Condition
-    waiting: deque[Closing] = field(default_factory=deque)
-    threads: int = 0
-    idle: int = 0
+    __slots__ = ("idle", "threads", "waiting", "wakeup")
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self.wakeup = threading.Condition(lock)
+        self.waiting: deque[Closing] = deque()
+        self.threads = 0
+        self.idle = 0
 
 
 class Closer:
@@ -97,7 +98,7 @@ class Closer:
         with self._lock:
             queue = self._queues.get(user)
             if queue is None:
-                queue = self._queues[user] = _Queue(threading.Condition(self._lock))
+                queue = self._queues[user] = _Queue(self._lock)
             queue.waiting.append(closing)
             if len(queue.waiting) <= queue.idle:
                 queue.wakeup.notify()

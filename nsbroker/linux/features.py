@@ -6,14 +6,13 @@ import os
 import socket
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from nsbroker.linux import nsfs, pidfd, socket_options
 from nsbroker.linux.ancillary import close_all
 
 
-@dataclass(frozen=True, slots=True)
-class Features:
+class Features(NamedTuple):
     """Flags of newer kernels: each is true where the kernel has the feature.  The oldest supported Linux, 5.10, has none."""
 
     peer_pidfd: bool = False

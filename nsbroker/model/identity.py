@@ -2,8 +2,9 @@
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Self
+
+from msgspec import Struct
 
 from nsbroker.errors import InvalidTarget, InvalidType, TargetChanged
 from nsbroker.linux import setns
@@ -72,8 +73,7 @@ def format_id(ns_type: str, inode: int) -> str:
     return f"{ns_type}:[{inode}]"
 
 
-@dataclass(frozen=True, slots=True)
-class NamespaceId:
+class NamespaceId(Struct, frozen=True):
     """Identifies a namespace by its type and inode.
 
     If the id was read from an open namespace, `device` is the device number of nsfs and `unique` is the kernel's 64-bit id
@@ -110,8 +110,7 @@ class NamespaceId:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Expectation:
+class Expectation(Struct, frozen=True):
     """What the caller expects a namespace and its process to be; if they are anything else, opening fails.
 
     A field that is None is not checked.  `start_time` is the start time of the process, in clock ticks since boot (field 22

@@ -5,11 +5,11 @@ import signal
 import socket
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 import nsbroker
 import nsbroker.client.asyncio

@@ -1,9 +1,9 @@
 import os
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from nsbroker.errors import InvalidTarget, InvalidType, NoSuchTarget, TargetChanged
 from nsbroker.model.identity import Expectation, NamespaceId, NamespaceType
@@ -36,7 +36,7 @@ def test_a_target_that_is_as_expected_is_opened(sleeper: Sleeper) -> None:
     ],
 )
 def test_each_mismatch_is_named_in_the_error(sleeper: Sleeper, change: dict[str, object], says: str) -> None:
-    expect = replace(expectation_of(sleeper), **change)  # type: ignore[arg-type]  # `change` has one field
+    expect = replace(expectation_of(sleeper), **change)
     with pytest.raises(TargetChanged, match=says):
         Namespace.from_pid(sleeper.pid, "net", expect=expect)
 

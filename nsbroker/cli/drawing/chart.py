@@ -6,7 +6,8 @@ reaches across the columns that share it.
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from nsbroker.cli.drawing.grouping import Column, Key, columns_of, key
 from nsbroker.model.description import NamespaceDescription
@@ -25,8 +26,7 @@ _SAME_NAME_WEIGHT = 10.0
 _NAME_PARTS = re.compile(r"([^0-9]*)([0-9]*)", re.DOTALL)
 
 
-@dataclass(frozen=True)
-class Bar:
+class Bar(Struct, frozen=True):
     """A namespace, with the columns that share it.  `runs` groups neighbouring columns as pairs (first, last)."""
 
     ns: NamespaceDescription
@@ -43,8 +43,7 @@ class Bar:
     """The position of the line that connects the runs.  Lines in one row that overlap get different lanes."""
 
 
-@dataclass(frozen=True)
-class Chart:
+class Chart(Struct, frozen=True):
     """All that is drawn: columns, rows and bars."""
 
     columns: tuple[Column, ...]

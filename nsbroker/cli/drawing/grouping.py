@@ -7,8 +7,9 @@ a container also lists the container's unit and the names that its runtime gives
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from nsbroker.cli.formatting import namespace_id
 from nsbroker.model.description import NamespaceDescription, Reference, ReferenceKind
@@ -45,14 +46,13 @@ _KINDS_WITHOUT_PATH = {
 }
 
 
-@dataclass
-class Column:
+class Column(Struct):
     """A column.  `kind` is printed above `name`; `also` has the labels of units and containers in exactly the same namespaces."""
 
     kind: str
     name: str
-    cells: Cells = field(default_factory=dict)
-    also: list[str] = field(default_factory=list)
+    cells: Cells = {}
+    also: list[str] = []
 
     @property
     def is_host(self) -> bool:

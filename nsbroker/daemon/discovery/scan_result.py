@@ -1,7 +1,8 @@
 """The result of a scan of the host (`scan`)."""
 
-from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from nsbroker.daemon.discovery.relations import Relations
 from nsbroker.linux.process_table import Facts
@@ -30,17 +31,16 @@ class ScannedReference(NamedTuple):
     process: ScannedProcess | None
 
 
-@dataclass(slots=True)
-class ScanResult:
+class ScanResult(Struct):
     """What one scan found.
 
     `places`: for each namespace, a place at which it can be opened (`search.open_place`).  `own_mounts`: the id of the mount
     namespace whose paths the broker itself sees.  `at`: the seconds since boot when the scan began.
     """
 
-    processes: list[ScannedProcess] = field(default_factory=list)
-    references: list[ScannedReference] = field(default_factory=list)
-    places: dict[str, str] = field(default_factory=dict)
-    relations: dict[str, Relations] = field(default_factory=dict)
+    processes: list[ScannedProcess] = []
+    references: list[ScannedReference] = []
+    places: dict[str, str] = {}
+    relations: dict[str, Relations] = {}
     own_mounts: str = ""
     at: float = 0.0

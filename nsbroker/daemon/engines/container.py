@@ -7,8 +7,9 @@ group must show that it belongs to the container.
 import enum
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Protocol
+
+from msgspec import Struct
 
 from nsbroker.errors import EngineUnavailable, NoSuchTarget
 from nsbroker.linux.process import Process
@@ -57,8 +58,7 @@ _WITHOUT_PROCESS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Container:
+class Container(Struct, frozen=True, kw_only=True, eq=False):
     """One container, as its engine describes it."""
 
     engine: str
@@ -79,7 +79,7 @@ class Container:
     aliases: tuple[str, ...] = ()
     """Extra names from labels, for lookup only: rules never match them."""
     pod: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = {}
 
     @property
     def target(self) -> str:

@@ -8,7 +8,6 @@ go: see `PinnedContainer.belongs_to`.
 
 import contextlib
 import ctypes
-import dataclasses
 import os
 import pwd
 import resource
@@ -21,7 +20,7 @@ from typing import NamedTuple
 
 import msgspec
 import trio
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from nsbroker.daemon.engines.container import Container, Engine
 from nsbroker.daemon.engines.query import QueryResult, query_each
@@ -94,7 +93,7 @@ async def query_rootless(query: RootlessQuery, account: Callable[[float], None])
         raise EngineUnavailable(
             only or "rootless", "could not be queried: it took too much time or memory, or its files are damaged"
         ) from error
-    containers = [dataclasses.replace(one, user=uid) for one in output.containers if one.engine in ENGINES]
+    containers = [structs.replace(one, user=uid) for one in output.containers if one.engine in ENGINES]
     return QueryResult(containers, [EngineUnavailable(name, reason) for name, reason in output.failures])
 
 

@@ -8,10 +8,10 @@ import contextlib
 import threading
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
 import trio
+from msgspec import Struct, field
 
 from nsbroker.daemon.limits.users import ROOT
 from nsbroker.errors import QuotaExceeded
@@ -40,8 +40,7 @@ class _Key(NamedTuple):
     target: str
 
 
-@dataclass(slots=True, eq=False)
-class _Place:
+class _Place(Struct, eq=False):
     """One thread, as it counts towards its user's limit.
 
     `since` is when it started (trio.current_time()).  `is_stuck` is set when it has missed its deadline.
@@ -52,8 +51,7 @@ class _Place:
     is_stuck: bool = False
 
 
-@dataclass(slots=True, eq=False)
-class _Waiting:
+class _Waiting(Struct, eq=False):
     """A task that waits for a thread.  `woken` is set once it has a place or an error."""
 
     key: _Key

@@ -8,9 +8,9 @@ been read; it is only called when the count is high.
 import enum
 import socket
 import time
-from dataclasses import dataclass, field
 
 import trio
+from msgspec import Struct, field
 
 from nsbroker.daemon.configuration import Limits
 from nsbroker.daemon.limits.users import ROOT
@@ -31,8 +31,7 @@ class _State(enum.Enum):
     CLOSING = "being closed on a thread, since closing it may block"
 
 
-@dataclass(slots=True, eq=False)
-class User:
+class User(Struct, eq=False):
     """What one user has of the broker.
 
     `charges` are its connections, `unread` is the number of unread descriptors on all of them, and `evicted` counts the
@@ -40,7 +39,7 @@ class User:
     """
 
     number: int
-    charges: "set[ConnectionCharge]" = field(default_factory=set)
+    charges: "set[ConnectionCharge]" = set()
     unread: int = 0
     evicted: int = 0
 
@@ -49,8 +48,7 @@ class User:
         return len(self.charges) - self.evicted
 
 
-@dataclass(slots=True, eq=False)
-class ConnectionCharge:
+class ConnectionCharge(Struct, eq=False):
     """One connection, as it is charged to its user.
 
     Owns nothing; `sock` is borrowed until the charge is given back.  The connection is served within `scope`: cancelling it

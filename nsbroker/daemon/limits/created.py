@@ -6,7 +6,8 @@ namespace still exists, without keeping it alive.  On older kernels each namespa
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from nsbroker.daemon.limits.users import ROOT
 from nsbroker.errors import QuotaExceeded
@@ -16,8 +17,7 @@ from nsbroker.namespace import Namespace
 _HOUR = 3600.0
 
 
-@dataclass(slots=True)
-class _Created:
+class _Created(Struct):
     """One namespace that was created at the time `at` (time.monotonic()).
 
     `reference` is None on kernels that have no such references.

@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 WINDOW = 10.0
 """The length of a user's time window, in seconds."""
@@ -10,8 +11,7 @@ MOST = 50
 """The number of records that are written for one user in one time window."""
 
 
-@dataclass(slots=True)
-class _Window:
+class _Window(Struct):
     start: float
     count: int = 0
 

@@ -1,7 +1,6 @@
 """What all methods have in common: the caller, the reply, and checks of common parameters."""
 
 from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from msgspec import Struct
@@ -19,8 +18,7 @@ from nsbroker.model.identity import NamespaceType
 from nsbroker.varlink.connection import IncomingCall
 
 
-@dataclass(slots=True, eq=False)
-class Caller:
+class Caller(Struct, eq=False):
     """The peer that calls, the charge of its connection, and the restriction of that connection (None: it is unrestricted)."""
 
     peer: Peer

@@ -58,7 +58,7 @@ class ServiceMethods:
         return Reply(
             Status(
                 version=VERSION,
-                features={name: getattr(known, name) for name in known.__slots__},
+                features=known._asdict(),
                 rules=len(context.policy.rules),
                 loaded=context.policy.loaded,
                 held_durable=context.held_store.durable,

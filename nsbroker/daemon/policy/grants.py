@@ -6,7 +6,6 @@ that they begin with.
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 from nsbroker.daemon.policy.permission import Holding, Permission
@@ -41,8 +40,7 @@ class Verdict(NamedTuple):
     by_name: Sequence[bool] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rule(Scope):
+class Rule(Scope, frozen=True, kw_only=True):
     """One rule, compiled: a scope, and those whom it is for."""
 
     name: str

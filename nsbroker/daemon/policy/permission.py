@@ -6,8 +6,9 @@ to have sockets marked, interfaces of a kind added, and namespaces of a type cre
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple, Self
+
+from msgspec import Struct
 
 from nsbroker.errors import ConfigurationError, InvalidType
 from nsbroker.model.identity import NamespaceType
@@ -48,8 +49,7 @@ EVERY_DEVICE = Device("*")
 
 
 # Creation, Holding and File are no tuples: these would be equal for the same type, and verdicts are remembered by what was wanted.
-@dataclass(frozen=True, slots=True)
-class Creation:
+class Creation(Struct, frozen=True):
     """The creation of a namespace."""
 
     type: NamespaceType
@@ -58,8 +58,7 @@ class Creation:
         return f"create {self.type}"
 
 
-@dataclass(frozen=True, slots=True)
-class Holding:
+class Holding(Struct, frozen=True):
     """The holding of a namespace: the broker keeps it alive under a name."""
 
     type: NamespaceType
@@ -68,8 +67,7 @@ class Holding:
         return f"hold {self.type}"
 
 
-@dataclass(frozen=True, slots=True)
-class File:
+class File(Struct, frozen=True):
     """A file of the target, by one of the names in `model.target_file`."""
 
     name: str
@@ -117,8 +115,7 @@ def is_device_name(text: str) -> bool:
     return len(text) <= _NAME_MAX and len(parts) <= _DEPTH_MAX and not {".", ".."} & set(parts) and bool(_NAME.fullmatch(text))
 
 
-@dataclass(frozen=True, slots=True)
-class Allowance:
+class Allowance(Struct, frozen=True):
     """What one scope allows, such as a rule."""
 
     namespaces: frozenset[NamespaceType]

@@ -5,7 +5,8 @@ only take rights away, as with cap_limit_set(3) of FreeBSD's Casper.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from nsbroker.daemon.policy.permission import MARK_MAX, Creation, Device, File, Holding, Permission
 from nsbroker.daemon.policy.scope import Names, Scope
@@ -18,8 +19,7 @@ from nsbroker.model.target_file import NAMES
 _SCOPES_MAX = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Restriction:
+class Restriction(Struct, frozen=True):
     """The scopes that all have to allow what a connection asks for.  Without scopes, everything is allowed."""
 
     scopes: tuple[Scope, ...] = ()

@@ -9,7 +9,8 @@ import pwd
 import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from nsbroker.daemon.configuration import Configuration, RuleText, SourcedRule
 from nsbroker.daemon.peer import NO_PEER_PIDFD, Peer
@@ -178,8 +179,7 @@ class Policy:
         return compiled
 
 
-@dataclass
-class _Who:
+class _Who(Struct):
     """The entries of `who` by their kinds."""
 
     uids: list[int]

@@ -6,8 +6,9 @@ A pattern is a target in which `*` stands for any characters but '/', and `?` fo
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
+
+from msgspec import Struct
 
 from nsbroker.daemon.policy.permission import Allowance
 from nsbroker.errors import InvalidTarget
@@ -40,8 +41,7 @@ class NamePatterns(NamedTuple):
         return name in self.exact or (self.globs is not None and self.globs.fullmatch(name) is not None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scope:
+class Scope(Struct, frozen=True, kw_only=True):
     """Targets, and what is allowed of them."""
 
     anything: bool

@@ -6,7 +6,8 @@ broker.  The name of a copy in the fd store has the owner's uid and the namespac
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct
 
 from nsbroker.daemon.systemd.service_manager import FdStore, PassedFd
 from nsbroker.errors import NameTaken, NsbrokerError, QuotaExceeded
@@ -18,13 +19,12 @@ NAME_MAX = 200
 """The most characters of a name: with the prefix that it gets in the fd store, it has to fit into 255."""
 
 
-@dataclass(slots=True)
-class HeldEntry:
+class HeldEntry(Struct):
     """The namespaces that are held under one name.  Owns the handles."""
 
     name: str
     uid: int
-    namespaces: dict[NamespaceType, Namespace] = field(default_factory=dict)
+    namespaces: dict[NamespaceType, Namespace] = {}
 
 
 class HeldStore:

@@ -1,9 +1,9 @@
 """The proof that a process belongs to the container for which an engine names it."""
 
-import dataclasses
 import os
 
 import pytest
+from msgspec import structs
 
 from nsbroker.daemon.engines.container import Container, State
 from nsbroker.errors import NoSuchTarget
@@ -53,7 +53,7 @@ def test_which_control_groups_belong_to_a_container(path: str, fits: bool) -> No
     ],
 )
 def test_which_control_groups_belong_to_a_container_with_a_name(path: str, fits: bool) -> None:
-    named = dataclasses.replace(container("lxc.payload.web"), engine="lxc", id="web")
+    named = structs.replace(container("lxc.payload.web"), engine="lxc", id="web")
     assert named._is_group(path) is fits
 
 
@@ -96,9 +96,9 @@ def test_names_of_a_users_engine_are_no_names_for_rules() -> None:
     ],
 )
 def test_a_name_that_an_engine_made_up_is_no_name_for_rules(name: str, named: bool) -> None:
-    one = dataclasses.replace(container(), names=(name,))
+    one = structs.replace(container(), names=(name,))
     assert one.rule_names() == ((f"docker:{name}", f"container:{name}") if named else ())
 
 
 def test_a_container_without_a_name_is_called_by_its_id() -> None:
-    assert dataclasses.replace(container(), names=()).target == f"docker:{ID}"
+    assert structs.replace(container(), names=()).target == f"docker:{ID}"
