@@ -68,14 +68,14 @@ class Audit:
         *,
         rule: str = "",
         wanted: str = "",
-        namespaces: Iterable[Namespace] = (),
+        namespaces: Iterable[Namespace | str] = (),
         error: str = "",
     ) -> None:
         """Write one record, or put it into the queue.
 
         As long as `is_pending` returns True, an allowed call must not have any effect: await `settle` first.  `verdict`, `wanted`
-        and the other arguments are those of `Record`; `namespaces` is borrowed.  Raises RecordFailed when the record of an
-        allowed call cannot be written at all.
+        and the other arguments are those of `Record`; `namespaces` are handles (borrowed) or ids.  Raises RecordFailed when the
+        record of an allowed call cannot be written at all.
         """
         allowed = verdict == "allowed"
         if allowed:
@@ -157,7 +157,8 @@ class Audit:
                 raise RecordFailed(error.strerror or str(error)) from error
             self._write_to_stderr(record)
         else:
-            self._report_trouble("")
+            if self._in_trouble:
+                self._report_trouble("")
         return True
 
     @staticmethod

@@ -68,8 +68,8 @@ class IncomingCall(_Fds):
 
     __slots__ = ("method", "more", "oneway", "parameters", "upgrade")
 
-    def __init__(self, call: message.Call, fds: list[int]) -> None:
-        super().__init__(fds)
+    def __init__(self, call: message.Call, fds: list[int]) -> None:  # the base's is not called: calls are many
+        self.fds = fds
         self.method = call.method
         self.parameters = call.parameters
         self.oneway = call.oneway

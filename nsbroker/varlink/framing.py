@@ -49,7 +49,7 @@ class Inbox:
     @property
     def ready(self) -> bool:
         """Whether `next_frame` will return a message or raise an error."""
-        return self._at <= self._last_end or self._fault is not None or self._is_too_long(len(self._data))
+        return self._at <= self._last_end or self._fault is not None or len(self._data) - self._at > MESSAGE_MAX
 
     def feed(self, data: bytes, fds: list[int]) -> None:
         """Add a piece of the stream, with the `fds` (taken) that came with its first byte."""
@@ -70,7 +70,8 @@ class Inbox:
         """
         complete = self._at <= self._last_end
         end = self._data.find(END, self._at) if complete else len(self._data)
-        if self._is_too_long(end):
+        if end - self._at > MESSAGE_MAX:
+            # The message ends at `end`, or after `end` if it is incomplete.
             self._fault = self._fault or f"a message is longer than {MESSAGE_MAX} bytes"
         elif complete:
             message, start = self._data[self._at : end], self._base + self._at
@@ -86,10 +87,6 @@ class Inbox:
         if self._fault:
             raise ProtocolError(self._fault)
         return None
-
-    def _is_too_long(self, end: int) -> bool:
-        """Return whether the next message is too long.  It ends at `end`, or after `end` if it is incomplete."""
-        return end - self._at > MESSAGE_MAX
 
     def close(self) -> None:
         """Close all fds that were not returned."""

@@ -14,23 +14,9 @@ import msgspec
 import pytest
 import trio
 
-from nsbroker.daemon import configuration
-from nsbroker.daemon.audit import Audit
-from nsbroker.daemon.context import Context
-from nsbroker.daemon.dispatcher import Dispatcher
-from nsbroker.daemon.engines.registry import EngineRegistry
-from nsbroker.daemon.limits.abandonable_threads import AbandonableThreads
-from nsbroker.daemon.limits.added_interfaces import AddedInterfaces
-from nsbroker.daemon.limits.connections import UserRegistry
-from nsbroker.daemon.limits.created import CreatedNamespaces
-from nsbroker.daemon.methods import socket_maker
-from nsbroker.daemon.methods.call import Caller, Reply
-from nsbroker.daemon.peer import Peer
-from nsbroker.daemon.policy.rules import Policy
-from nsbroker.daemon.record_sink import Record
-from nsbroker.daemon.systemd.service_manager import FdStore
+from nsbroker.daemon.methods import plain_open, socket_maker
+from nsbroker.daemon.methods.call import Reply
 from nsbroker.daemon.targets import pinned
-from nsbroker.daemon.targets.held_store import HeldStore
 from nsbroker.linux import ancillary, setns, socket_options
 from nsbroker.linux import process as process_module
 from nsbroker.linux.features import Features, features
@@ -39,6 +25,7 @@ from nsbroker.linux.process import Process
 from nsbroker.namespace import Namespace
 from nsbroker.varlink.connection import IncomingCall
 from nsbroker.varlink.message import decode_call
+from tests.daemon.one_caller import OneCaller
 from tests.world import Sleeper, eventually
 
 RULE = '[[allow]]\nname = "all"\nwho = "everyone"\ntargets = ["{}"]\nnamespaces = ["*"]\nsockets = ["*"]\n'
@@ -46,61 +33,9 @@ BY_NAME, OWN = RULE.format("pid:*"), RULE.format("own")
 """A process that a rule names is not asked whose it is."""
 
 
-class Sink:
-    """Keeps records in a list."""
-
-    name = "a list"
-
-    def __init__(self, records: list[Record]) -> None:
-        self.write = records.append
-
-    async def wait_writable(self) -> None:
-        raise AssertionError("a list takes everything")
-
-
-class Bench:
-    """A dispatcher without a server, with one caller, and the records that it wrote."""
-
-    def __init__(self, folder: Path, rule: str) -> None:
-        path = folder / "nsbroker.toml"
-        path.write_text(rule)
-        settings = configuration.load(path)
-        self.records: list[Record] = []
-        users = UserRegistry(settings.limits)
-        threads = AbandonableThreads(settings.limits.threads_per_user)
-        self.dispatcher = Dispatcher(
-            Context(
-                Policy(settings),
-                EngineRegistry({}, 1.0, threads),
-                HeldStore(FdStore(), 4),
-                users,
-                Audit(Sink(self.records), settings.audit, settings.limits),
-                CreatedNamespaces(settings.limits.created_per_user),
-                AddedInterfaces(settings.limits.interfaces_per_user),
-                threads,
-            )
-        )
-        self.ends = socket.socketpair()
-        self.peer = Peer(self.ends[0])
-        # Before Linux 6.5 root is an anonymous peer, whose refusals are delayed.
-        self.peer.anonymous = False
-        self.caller = Caller(self.peer, users.admit(self.peer.uid, self.ends[0]))
-
-    def open(self, pid: int) -> Reply:
-        data = b'{"method":"io.nsbroker.Broker.Open","parameters":{"target":{"pid":%d},"types":["net","uts","ipc"]}}' % pid
-        reply = self.dispatcher.dispatch(self.caller, IncomingCall(decode_call(data), []))
-        assert isinstance(reply, Reply)
-        return reply
-
-    def close(self) -> None:
-        self.peer.close()
-        for end in self.ends:
-            end.close()
-
-
 @pytest.fixture(params=[BY_NAME, OWN], ids=["by name", "own"])
-def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
-    bench = Bench(tmp_path, request.param)
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OneCaller]:
+    bench = OneCaller(tmp_path, request.param)
     yield bench
     bench.close()
 
@@ -143,7 +78,7 @@ ERRORS = [
 @pytest.mark.parametrize("step", STEPS)
 @own
 def test_an_error_at_any_step_refuses_the_call_and_leaks_nothing(
-    bench: Bench, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch, step: str, error: Exception
+    bench: OneCaller, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch, step: str, error: Exception
 ) -> None:
     if step in OLDER:
         monkeypatch.setattr(process_module, "features", Features)
@@ -169,7 +104,7 @@ def test_an_error_at_any_step_refuses_the_call_and_leaks_nothing(
 
 @own
 def test_a_target_that_changes_between_look_and_open_is_refused(
-    bench: Bench, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch
+    bench: OneCaller, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The process changes its user while its namespaces are opened."""
     real = Process.info
@@ -189,7 +124,7 @@ def test_a_target_that_changes_between_look_and_open_is_refused(
 
 @by_name
 def test_a_target_that_ends_between_look_and_open_is_refused(
-    bench: Bench, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch
+    bench: OneCaller, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = pinned.PinnedProcess.open
 
@@ -198,13 +133,15 @@ def test_a_target_that_ends_between_look_and_open_is_refused(
         sleeper.end()
         return ns
 
+    # tests/daemon/methods/test_plain_open.py has the same for a plain call.
+    monkeypatch.setattr(plain_open, "features", Features)
     monkeypatch.setattr(pinned.PinnedProcess, "open", too_late)
     reply = bench.open(sleeper.pid)
     assert reply.error == "io.nsbroker.Broker.NoSuchTarget"
     assert list(reply.fds) == []
 
 
-async def open_socket(bench: Bench, pid: int) -> Reply:
+async def open_socket(bench: OneCaller, pid: int) -> Reply:
     parameters = b'{"target":{"pid":%d},"family":"unix","type":"stream"}' % pid
     data = b'{"method":"io.nsbroker.Broker.OpenSocket","parameters":%b}' % parameters
     result = bench.dispatcher.dispatch(bench.caller, IncomingCall(decode_call(data), []))
@@ -241,7 +178,9 @@ IN_PLACE_STEPS = ["nsbroker.inside.in_place.os.open", "nsbroker.daemon.methods.s
 THREAD_STEPS = ["nsbroker.inside.visit._duplicate_fds", "nsbroker.inside.visit.Visit.start"]
 
 
-async def check_socket_step(bench: Bench, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch, step: str, error: Exception) -> None:
+async def check_socket_step(
+    bench: OneCaller, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch, step: str, error: Exception
+) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
@@ -257,7 +196,7 @@ async def check_socket_step(bench: Bench, sleeper: Sleeper, monkeypatch: pytest.
 @pytest.mark.parametrize("step", SOCKET_STEPS + THREAD_STEPS)
 @by_name
 async def test_an_error_at_any_step_of_making_a_socket_refuses_the_call_and_leaks_nothing(
-    bench: Bench, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch, on_thread: None, step: str, error: Exception
+    bench: OneCaller, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch, on_thread: None, step: str, error: Exception
 ) -> None:
     await check_socket_step(bench, sleeper, monkeypatch, step, error)
 
@@ -266,7 +205,7 @@ async def test_an_error_at_any_step_of_making_a_socket_refuses_the_call_and_leak
 @pytest.mark.parametrize("step", SOCKET_STEPS + IN_PLACE_STEPS)
 @by_name
 async def test_an_error_at_any_step_of_making_a_socket_in_place_refuses_the_call_and_leaks_nothing(
-    bench: Bench, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch, step: str, error: Exception
+    bench: OneCaller, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch, step: str, error: Exception
 ) -> None:
     before = os.stat("/proc/thread-self/ns/net").st_ino
     # The first socket of its kind is made on a thread.
@@ -277,7 +216,7 @@ async def test_an_error_at_any_step_of_making_a_socket_in_place_refuses_the_call
 
 @by_name
 async def test_a_thread_that_cannot_come_back_ends_and_the_next_calls_are_right(
-    bench: Bench, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch, on_thread: None
+    bench: OneCaller, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch, on_thread: None
 ) -> None:
     """The kernel refuses every return.  The sockets are still in the right namespace, and so is every pending one."""
     real = setns.setns
@@ -302,7 +241,7 @@ async def test_a_thread_that_cannot_come_back_ends_and_the_next_calls_are_right(
 
 @by_name
 async def test_a_socket_that_was_created_elsewhere_is_not_handed_over(
-    bench: Bench, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch
+    bench: OneCaller, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The thread does not enter the namespace.  Only the kernel, asked about the socket itself, can show that."""
     assert lives_in(await open_socket(bench, sleeper.pid), sleeper.inode("net"))
@@ -317,7 +256,7 @@ async def test_a_socket_that_was_created_elsewhere_is_not_handed_over(
 
 @by_name
 async def test_a_target_that_ends_while_its_socket_is_made_is_refused(
-    bench: Bench, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch
+    bench: OneCaller, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = socket_options.network_namespace
 
@@ -332,7 +271,7 @@ async def test_a_target_that_ends_while_its_socket_is_made_is_refused(
 
 @by_name
 async def test_a_socket_that_nobody_waits_for_any_more_is_closed(
-    bench: Bench, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch, on_thread: None
+    bench: OneCaller, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch, on_thread: None
 ) -> None:
     """The call is cancelled while its thread is inside the namespace."""
     real = socket_maker._create_socket
@@ -372,7 +311,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("case", REFUSED)
 @by_name
-async def test_a_refused_call_leaves_nothing_for_the_garbage_collector(bench: Bench, sleeper: Sleeper, case: str) -> None:
+async def test_a_refused_call_leaves_nothing_for_the_garbage_collector(bench: OneCaller, sleeper: Sleeper, case: str) -> None:
     """The broker makes full collections rare, so what only they free would use memory for a long time."""
     method, parameters = REFUSED[case]
     target = parameters.get("target", {})

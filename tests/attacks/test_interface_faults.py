@@ -16,15 +16,16 @@ from nsbroker.linux import ancillary
 from nsbroker.namespace import Namespace
 from nsbroker.varlink.connection import IncomingCall
 from nsbroker.varlink.message import decode_call
-from tests.attacks.test_faults import BY_NAME, Bench
+from tests.attacks.test_faults import BY_NAME
+from tests.daemon.one_caller import OneCaller
 from tests.world import Sleeper, eventually
 
 pytestmark = pytest.mark.root
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    bench = Bench(tmp_path, BY_NAME + 'interfaces = ["*"]\n')
+def bench(tmp_path: Path) -> Iterator[OneCaller]:
+    bench = OneCaller(tmp_path, BY_NAME + 'interfaces = ["*"]\n')
     yield bench
     bench.close()
 
@@ -40,7 +41,7 @@ def names(process: Sleeper) -> set[str]:
         return {name for _, name in ns.call(socket.if_nameindex) if name in ("eth0", "lab0", "tap0")}
 
 
-async def ask(bench: Bench, **parameters: object) -> Reply:
+async def ask(bench: OneCaller, **parameters: object) -> Reply:
     message = {"method": "io.nsbroker.Broker.AddInterface", "parameters": parameters}
     pending = bench.dispatcher.dispatch(bench.caller, IncomingCall(decode_call(msgspec.json.encode(message)), []))
     assert isinstance(pending, Coroutine)
@@ -49,12 +50,12 @@ async def ask(bench: Bench, **parameters: object) -> Reply:
     return reply
 
 
-async def add_veth(bench: Bench, near: Sleeper, far: Sleeper) -> Reply:
+async def add_veth(bench: OneCaller, near: Sleeper, far: Sleeper) -> Reply:
     peer = {"target": {"pid": far.pid}, "name": "lab0"}
     return await ask(bench, target={"pid": near.pid}, kind="veth", name="eth0", peer=peer)
 
 
-async def add_tap(bench: Bench, near: Sleeper, _: Sleeper) -> Reply:
+async def add_tap(bench: OneCaller, near: Sleeper, _: Sleeper) -> Reply:
     return await ask(bench, target={"pid": near.pid}, kind="tap", name="tap0")
 
 
@@ -92,7 +93,7 @@ CASES = [
 
 @pytest.mark.parametrize(("add", "step", "error", "which"), CASES)
 async def test_an_error_at_any_step_leaves_nothing_behind(
-    bench: Bench,
+    bench: OneCaller,
     networks: tuple[Sleeper, Sleeper],
     monkeypatch: pytest.MonkeyPatch,
     add: Callable[..., Any],

@@ -113,7 +113,6 @@ class Authorization:
 
     # What most calls never set stands here, because a call is authorized thousands of times a second.
     verdict = _NO_VERDICT
-    _pinned: Pinned | None = None
     _finished = False
 
     def __init__(
@@ -144,6 +143,7 @@ class Authorization:
         """The target as rules and records name it: as the call names it at first, and once pinned as the thing that was found."""
         self._names = self._names_before_lookup()
         self._pidfd: list[int] = []
+        self._pinned: Pinned  # from `__enter__` on
         self._opened: list[Namespace] = []
         self._undo: list[Callable[[], object]] = []
 
@@ -235,7 +235,7 @@ class Authorization:
 
     def verdict_on(self, wanted: tuple[Permission, ...]) -> Verdict:
         """Return the verdict on other things that are wanted of the pinned target."""
-        return self._decide(self._require_pinned(), wanted)
+        return self._decide(self._pinned, wanted)
 
     def narrow(self) -> None:
         """Reduce `wanted` to what is allowed.  Raises PermissionDenied when nothing is."""
@@ -277,7 +277,7 @@ class Authorization:
         process that has capabilities, that is not dumpable, or that acts as this user only for a moment
         (PTRACE_MODE_READ_FSCREDS in ptrace(2)).
         """
-        pinned = self._require_pinned()
+        pinned = self._pinned
         is_process = pinned.is_process
         for ns_type, by_name in ns_types:
             if by_name or not is_process:
@@ -290,7 +290,7 @@ class Authorization:
 
         `open` does this check for namespaces.  Raises PermissionDenied, NoSuchTarget.
         """
-        pinned = self._require_pinned()
+        pinned = self._pinned
         if pinned.is_process and not all(self.verdict.by_name):
             pinned.open_as(self._caller.peer.credentials, NamespaceType.NET).close()
 
@@ -299,7 +299,7 @@ class Authorization:
 
         Raises PermissionDenied when the peer may not even know what the target is.
         """
-        verdict, pinned = self.verdict, self._require_pinned()
+        verdict, pinned = self.verdict, self._pinned
         if not all(verdict.by_name) and not pinned.is_open_to(self._caller.peer.credentials):
             rules = [rule if by_name else None for rule, by_name in zip(verdict.rules, verdict.by_name, strict=True)]
             self.verdict = Verdict(False, rules, " ".join(filter(None, dict.fromkeys(rules))), verdict.by_name)
@@ -319,7 +319,7 @@ class Authorization:
         Raises NoSuchTarget, TargetChanged, RecordFailed.
         """
         if not self._finished:
-            self._require_pinned().check_unchanged()
+            self._pinned.check_unchanged()
             self._record("allowed" if self.verdict.allowed else "denied", self._opened)
             self._finished = True
 
@@ -333,7 +333,7 @@ class Authorization:
         except BaseException as late:
             failure = late
         finally:
-            self._require_pinned().close()
+            self._pinned.close()
         for ns in self._opened:
             ns.close()
         for undo in self._undo:
@@ -353,11 +353,6 @@ class Authorization:
             self.__exit__(kind, error, trace)
         finally:
             del error
-
-    def _require_pinned(self) -> Pinned:
-        if self._pinned is None:
-            raise AssertionError("nothing is pinned yet")
-        return self._pinned
 
     def _fail(self, error: Exception) -> BrokerError:
         """Record a failure, and return the error for the peer."""

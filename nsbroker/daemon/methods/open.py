@@ -8,6 +8,7 @@ import trio
 from nsbroker.daemon.context import Context
 from nsbroker.daemon.methods.authorization import Authorization, begin
 from nsbroker.daemon.methods.call import Caller, PendingReply, Reply, validate_types
+from nsbroker.daemon.methods.plain_open import PlainOpen
 from nsbroker.daemon.targets.pinned import Pinned
 from nsbroker.errors import InvalidParameter, NoSuchTarget, TargetChanged
 from nsbroker.linux import procfs
@@ -26,9 +27,12 @@ class OpenMethod:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._plain = PlainOpen(context)
 
     def open(self, caller: Caller, call: IncomingCall, request: OpenRequest) -> Reply | PendingReply:
         """Open namespaces: at once, or as a pending reply when the target takes time to find or its start time is asked for."""
+        if (reply := self._plain.open(caller, call, request)) is not None:
+            return reply
         types, expect = validate_types(request.types), request.expect
         authorization = begin(self._context, "Open", caller, call, request.target, types, hands_over=True)
         if authorization.takes_time() or (expect is not None and expect.start_time is not None):
