@@ -25,7 +25,7 @@ from nsbroker.linux.process import Process
 from nsbroker.namespace import Namespace
 from nsbroker.varlink.connection import IncomingCall
 from nsbroker.varlink.message import decode_call
-from tests.daemon.one_caller import OneCaller
+from tests.daemon.one_caller import ERRORS, OneCaller
 from tests.world import Sleeper, eventually
 
 RULE = '[[allow]]\nname = "all"\nwho = "everyone"\ntargets = ["{}"]\nnamespaces = ["*"]\nsockets = ["*"]\n'
@@ -67,10 +67,6 @@ STEPS = [
     "nsbroker.daemon.policy.rules.Policy.grants",
     "nsbroker.daemon.policy.rules.Grants.verdict",
     "nsbroker.daemon.audit.Audit.record",
-]
-ERRORS = [
-    *(OSError(number, os.strerror(number)) for number in (errno.EPERM, errno.ESRCH, errno.EMFILE, errno.EIO, errno.EINVAL)),
-    ValueError("a fault of our own"),
 ]
 
 

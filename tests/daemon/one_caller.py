@@ -1,5 +1,7 @@
 """A dispatcher without a server, with one caller: for tests that replace a step of a call."""
 
+import errno
+import os
 import socket
 from pathlib import Path
 
@@ -20,6 +22,12 @@ from nsbroker.daemon.systemd.service_manager import FdStore
 from nsbroker.daemon.targets.held_store import HeldStore
 from nsbroker.varlink.connection import IncomingCall
 from nsbroker.varlink.message import decode_call
+
+ERRORS = [
+    *(OSError(number, os.strerror(number)) for number in (errno.EPERM, errno.ESRCH, errno.EMFILE, errno.EIO, errno.EINVAL)),
+    ValueError("a fault of our own"),
+]
+"""Errors to raise in the place of a step."""
 
 
 class Sink:

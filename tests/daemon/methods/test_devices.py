@@ -13,7 +13,7 @@ import pytest
 
 from nsbroker.client.blocking import connect
 from nsbroker.errors import InvalidParameter, NoSuchDevice, NoSuchTarget, NsbrokerError, PermissionDenied
-from nsbroker.linux.libc import check, libc
+from tests.daemon.methods.hung import hung_file_system
 from tests.daemon.test_dispatcher import call
 from tests.world import ALICE, BOB, SLOWNESS, Daemon, Sleeper, as_user, eventually, named_network
 
@@ -196,25 +196,9 @@ def test_a_terminal_never_becomes_the_daemons_controlling_terminal(tmp_path: Pat
 def hung(room: tuple[str, Path]) -> Iterator[Callable[[], None]]:
     """A file system at /dev/slow in the room, on which every lookup blocks until the file system is aborted."""
     target, dev = room
-    server = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     (dev / "slow").mkdir()
-    child = os.fork()
-    if child == 0:
-        ns = os.open(f"/proc/{target.removeprefix('pid:')}/ns/mnt", os.O_RDONLY)
-        check(libc.setns(ns, 0x20000))
-        options = f"fd={server},rootmode=40000,user_id=0,group_id=0".encode()
-        os._exit(0 if libc.mount(b"hung", b"/dev/slow", b"fuse", 0, options) == 0 else 1)
-    assert os.waitpid(child, 0)[1] == 0
-    aborted = False
-
-    def abort() -> None:
-        nonlocal aborted
-        if not aborted:
-            os.close(server)
-            aborted = True
-
-    yield abort
-    abort()
+    with hung_file_system(target, "/dev/slow") as abort:
+        yield abort
 
 
 def test_a_file_system_that_never_answers_delays_only_its_own_user(

@@ -14,8 +14,8 @@ import pytest
 
 from nsbroker.client.blocking import connect
 from nsbroker.errors import InvalidParameter, NoSuchFile, NoSuchTarget, NsbrokerError, PermissionDenied
-from nsbroker.linux.libc import check, libc
 from nsbroker.model.target_file import CONFIGURATION, NETWORK
+from tests.daemon.methods.hung import hung_file_system
 from tests.daemon.test_dispatcher import call
 from tests.world import ALICE, BOB, Daemon, Sleeper, as_user, eventually, listen_inside, named_network
 
@@ -249,25 +249,8 @@ def test_a_process_that_ends_meanwhile_is_no_target(daemon: Daemon, room: tuple[
 @pytest.fixture
 def hung(room: tuple[str, Path]) -> Iterator[Callable[[], None]]:
     """A file system in the place of the room's /etc, on which every lookup blocks until the file system is aborted."""
-    target, _ = room
-    server = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
-    child = os.fork()
-    if child == 0:
-        ns = os.open(f"/proc/{target.removeprefix('pid:')}/ns/mnt", os.O_RDONLY)
-        check(libc.setns(ns, 0x20000))
-        options = f"fd={server},rootmode=40000,user_id=0,group_id=0,allow_other".encode()
-        os._exit(0 if libc.mount(b"hung", b"/etc", b"fuse", 0, options) == 0 else 1)
-    assert os.waitpid(child, 0)[1] == 0
-    aborted = False
-
-    def abort() -> None:
-        nonlocal aborted
-        if not aborted:
-            os.close(server)
-            aborted = True
-
-    yield abort
-    abort()
+    with hung_file_system(room[0], "/etc", ",allow_other") as abort:
+        yield abort
 
 
 def test_a_file_system_that_never_answers_delays_only_its_own_user(

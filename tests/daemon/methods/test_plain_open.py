@@ -1,6 +1,5 @@
 """Plain calls to Open: they reply as others do, and whatever goes wrong on their way is left to the general way."""
 
-import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ from nsbroker.linux import ancillary, pidfd
 from nsbroker.linux.features import Features, features
 from nsbroker.varlink.connection import IncomingCall
 from nsbroker.varlink.message import decode_call
-from tests.daemon.one_caller import OneCaller
+from tests.daemon.one_caller import ERRORS, OneCaller
 from tests.world import Sleeper
 
 pytestmark = pytest.mark.skipif(not features().pidfd_namespaces, reason="no call is plain before Linux 6.11")
@@ -115,10 +114,6 @@ STEPS = [
     "nsbroker.daemon.limits.connections.UserRegistry.check",
     "nsbroker.daemon.policy.rules.Policy.grants",
     "nsbroker.daemon.audit.Audit.record",
-]
-ERRORS = [
-    *(OSError(number, os.strerror(number)) for number in (errno.EPERM, errno.ESRCH, errno.EMFILE, errno.EIO)),
-    ValueError("a fault of our own"),
 ]
 
 
