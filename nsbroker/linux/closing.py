@@ -10,7 +10,7 @@ import contextlib
 import os
 import socket
 import threading
-from collections import deque
+from queue import Empty, SimpleQueue
 
 from nsbroker.linux.libc import name_thread
 from nsbroker.linux.procfs import is_pidfd
@@ -41,15 +41,14 @@ class Closing:
 
 
 class _Queue:
-    """The descriptors that wait for one user's threads, and the number of these threads.  `idle` of them wait for `wakeup`."""
+    """One user's descriptors that wait, the number of its threads, and of its descriptors that wait or are being closed."""
 
-    __slots__ = ("idle", "threads", "waiting", "wakeup")
+    __slots__ = ("threads", "unclosed", "waiting")
 
-    def __init__(self, lock: threading.Lock) -> None:
-        self.wakeup = threading.Condition(lock)
-        self.waiting: deque[Closing] = deque()
+    def __init__(self) -> None:
+        self.waiting: SimpleQueue[Closing] = SimpleQueue()
         self.threads = 0
-        self.idle = 0
+        self.unclosed = 0
 
 
 class Closer:
@@ -66,7 +65,7 @@ class Closer:
     def is_full(self, user: int) -> bool:
         """Return whether so many of this user's descriptors wait to be closed that the caller must receive no more of them."""
         queue = self._queues.get(user)
-        return queue is not None and len(queue.waiting) > _WAITING_MAX
+        return queue is not None and queue.waiting.qsize() > _WAITING_MAX
 
     def sort_out(self, fds: list[int], user: int) -> list[int]:
         """Replace each of `fds` (taken) that is not a pidfd with an O_PATH fd of /dev/null, and close the original on a thread.
@@ -98,11 +97,10 @@ class Closer:
         with self._lock:
             queue = self._queues.get(user)
             if queue is None:
-                queue = self._queues[user] = _Queue(self._lock)
-            queue.waiting.append(closing)
-            if len(queue.waiting) <= queue.idle:
-                queue.wakeup.notify()
-            elif queue.threads < _PER_USER and self._threads < (_THREADS if queue.threads else _THREADS_MAX):
+                queue = self._queues[user] = _Queue()
+            queue.unclosed += 1
+            queue.waiting.put(closing)
+            if queue.threads < min(queue.unclosed, _PER_USER) and self._threads < (_THREADS if queue.threads else _THREADS_MAX):
                 queue.threads += 1
                 self._threads += 1
                 threading.Thread(target=self._run, args=(user, queue), name="closing", daemon=True).start()
@@ -114,16 +112,17 @@ class Closer:
             with contextlib.suppress(OSError):
                 os.close(closing.fd)
             closing.done = True
+            with self._lock:
+                queue.unclosed -= 1
 
     def _next(self, user: int, queue: _Queue) -> Closing | None:
         """Return the next descriptor to close, or None when the thread must end."""
+        with contextlib.suppress(Empty):
+            return queue.waiting.get(timeout=_IDLE if self._threads <= _IDLE_MAX else 0)
         with self._lock:
-            if not queue.waiting and self._threads <= _IDLE_MAX:
-                queue.idle += 1
-                queue.wakeup.wait(_IDLE)
-                queue.idle -= 1
-            if queue.waiting:
-                return queue.waiting.popleft()
+            # A descriptor can have come after the wait was over.
+            with contextlib.suppress(Empty):
+                return queue.waiting.get_nowait()
             queue.threads -= 1
             self._threads -= 1
             if not queue.threads:
