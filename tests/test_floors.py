@@ -44,6 +44,7 @@ FLOORS = {
         {"limits"},
         {"peer"},
         {"record_sink"},
+        {"record_queue"},
         {"audit", "engines", "policy"},
         {"targets"},
         {"context"},

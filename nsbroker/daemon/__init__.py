@@ -7,6 +7,7 @@ How it is laid out.  Each floor imports only from those above it in this list:
     limits/         what one user may take: connections, turns, threads, new namespaces; who a uid is counted to
     peer            who is at the other end of a connection, as the kernel tells
     record_sink     where audit records are written
+    record_queue    the records that wait for the journal, by user
     audit           recording every decision
     engines/        container engines, a file each, and the registry that asks them
     policy/         the rules, compiled, and what they grant a peer

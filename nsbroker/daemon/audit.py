@@ -8,15 +8,14 @@ have chosen are escaped, so that nobody can forge a record by giving something a
 import contextlib
 import os
 import time
-from collections import deque
 from collections.abc import Iterable
-from typing import NamedTuple
 
 import trio
 
 from nsbroker.daemon.configuration import AuditSettings, Limits
 from nsbroker.daemon.limits.rate_limit import Pace, RateLimit
 from nsbroker.daemon.peer import Peer
+from nsbroker.daemon.record_queue import NOBODY, RecordQueue
 from nsbroker.daemon.record_sink import LINE_MAX, JournalSink, Record, RecordSink, StderrSink, can_write_stderr
 from nsbroker.daemon.systemd.journal import PLACE
 from nsbroker.errors import RecordFailed
@@ -28,11 +27,6 @@ _TEXT_MAX = 250
 _STDERR = 2
 # At most this many records of refusals wait for the journal.  Their calls do not wait, so nothing else limits their number.
 _REFUSALS_MAX = 1024
-
-
-class _QueuedRecord(NamedTuple):
-    peer: Peer | None
-    record: Record
 
 
 class Audit:
@@ -48,9 +42,11 @@ class Audit:
         self._deadline = limits.record_deadline
         self._refusals = RateLimit()
         self._pace = Pace(limits.records_per_user)
-        self._queue: deque[_QueuedRecord] = deque()
-        self._unwritten: dict[Peer, int] = {}
-        self._writing = trio.Lock()
+        self._queue = RecordQueue()
+        # One call writes what is queued, in its turn for everybody; the others wait here until it has written their records, or
+        # until it stops, and one of them goes on.
+        self._is_flushing = False
+        self._waiting: dict[Peer, trio.Event] = {}
         self._in_trouble = False
 
     def configure(self, settings: AuditSettings, limits: Limits) -> None:
@@ -104,7 +100,7 @@ class Audit:
         )
         try:
             if self._queue or not self._write(record):
-                self._enqueue(peer if allowed else None, record)
+                self._enqueue(peer.user, peer if allowed else None, record)
         except RecordFailed:
             # A refusal stays a refusal, whether or not it could be recorded.
             if allowed:
@@ -112,7 +108,7 @@ class Audit:
 
     def is_pending(self, peer: Peer) -> bool:
         """Return whether the peer's call has to await `settle` before it may have an effect."""
-        return peer in self._unwritten or (peer.user != 0 and self._pace.delay(peer.user) > 0)
+        return self._queue.has(peer) or (peer.user != 0 and self._pace.delay(peer.user) > 0)
 
     async def settle(self, peer: Peer) -> None:
         """Wait until the records of the peer's call are written, and until its user is within the limit again.
@@ -124,26 +120,53 @@ class Audit:
         try:
             with trio.move_on_after(self._deadline):
                 await self._flush(peer)
-            if peer in self._unwritten:
+            if self._queue.has(peer):
                 self._give_up(peer)
         finally:
-            self._drop_records(peer)
+            self._queue.drop(peer)
 
     async def _flush(self, peer: Peer) -> None:
-        async with self._writing:
-            while peer in self._unwritten:
-                if self._write(self._queue[0].record):
-                    self._dequeue()
+        """Wait until the peer's records are written."""
+        try:
+            while self._queue.has(peer):
+                if self._is_flushing:
+                    self._waiting[peer] = trio.Event()
+                    await self._waiting[peer].wait()
                 else:
+                    await self._write_until(peer)
+        finally:
+            self._waiting.pop(peer, None)
+            if not self._is_flushing:
+                # Somebody else goes on, if anybody waits.
+                for waiting in self._waiting.values():
+                    waiting.set()
+                    break
+
+    async def _write_until(self, peer: Peer) -> None:
+        """Write what is queued until the peer's records are written."""
+        self._is_flushing = True
+        try:
+            while self._queue.has(peer):
+                if not self._write_first():
                     await self._sink.wait_writable()
+        finally:
+            self._is_flushing = False
+
+    def _write_first(self) -> bool:
+        """Write the first record of the queue now.  Return False when the sink is busy.  Raises RecordFailed."""
+        if not self._write(self._queue.first()):
+            return False
+        done = self._queue.remove_first()
+        if done is not None and done in self._waiting:
+            self._waiting.pop(done).set()
+        return True
 
     def _give_up(self, peer: Peer) -> None:
         self._report_trouble("it does not read them")
         if self._settings.without_journal == "refuse":
             raise RecordFailed(f"{self._sink.name} took no record within {self._deadline:g} s")
-        for queued in self._queue:
-            if queued.peer is peer:
-                self._write_to_stderr(queued.record)
+        for record in self._queue.records_of(peer):
+            self._write_to_stderr(record)
 
     def _write(self, record: Record) -> bool:
         """Write a record now.  Return False when the sink is busy and the record has to wait.  Raises RecordFailed."""
@@ -168,23 +191,9 @@ class Audit:
         except OSError as error:
             raise RecordFailed(f"neither the journal nor standard error takes records: {error}") from error
 
-    def _enqueue(self, peer: Peer | None, record: Record) -> None:
-        if peer is not None:
-            self._unwritten[peer] = self._unwritten.get(peer, 0) + 1
-        elif len(self._queue) - sum(self._unwritten.values()) >= _REFUSALS_MAX:
-            return
-        self._queue.append(_QueuedRecord(peer, record))
-
-    def _dequeue(self) -> None:
-        peer = self._queue.popleft().peer
-        if peer is not None:
-            self._unwritten[peer] -= 1
-            if not self._unwritten[peer]:
-                del self._unwritten[peer]
-
-    def _drop_records(self, peer: Peer) -> None:
-        if self._unwritten.pop(peer, 0):
-            self._queue = deque(queued for queued in self._queue if queued.peer is not peer)
+    def _enqueue(self, user: int, peer: Peer | None, record: Record) -> None:
+        if peer is not None or self._queue.without_call < _REFUSALS_MAX:
+            self._queue.add(user, peer, record)
 
     def _report_trouble(self, trouble: str) -> None:
         """Log once that the sink takes no records, and once that it does again (`trouble` is "" then)."""
@@ -204,19 +213,19 @@ class Audit:
         With `everyone`, the windows that still run are ended, too.  The daemon calls this at intervals, and when it exits.
         """
         with contextlib.suppress(RecordFailed):
-            while self._queue and self._write(self._queue[0].record):
-                self._dequeue()
+            while self._queue and self._write_first():
+                pass
             for uid, count in self._refusals.end_windows(everyone=everyone):
                 record = Record("", "", "suppressed", "", uid, -1, 0, time=time.time(), count=count)
                 if self._queue or not self._write(record):
-                    self._enqueue(None, record)
+                    self._enqueue(NOBODY, None, record)
 
     def record_expiry(self, rule: str) -> None:
         """Record that a rule has ended."""
         record = Record("", "", "expired", rule, None, None, None, time=time.time())
         with contextlib.suppress(RecordFailed):
             if self._queue or not self._write(record):
-                self._enqueue(None, record)
+                self._enqueue(NOBODY, None, record)
 
     @staticmethod
     def say(text: str) -> None:

@@ -29,8 +29,6 @@ from nsbroker.varlink.framing import END, MESSAGE_MAX
 # in the kernel's queue.
 _ACCEPTED_IN_A_ROW = 16
 _ACCEPTING = 0.0005
-# How often we try to receive from a socket that the kernel reports as readable.
-_TRIES = 3
 _STOP_DEADLINE = 5.0
 # When the broker stops, streams go on for this many seconds, and peers have this many seconds to read what they are sent.
 _GRACE = 0.5
@@ -131,6 +129,7 @@ class Server:
 
     def _admit(self, sock: socket.socket, nursery: trio.Nursery) -> None:
         """Serve `sock`, or send QuotaExceeded and hang up when there is no room.  Takes `sock` unless this raises."""
+        began = time.monotonic()
         peer = Peer(sock)
         try:
             charge = self._users.admit(peer.user, sock)
@@ -138,29 +137,31 @@ class Server:
             peer.close()
             _send_refusal(sock, error)
             self._closer.hang_up(sock, peer.user)
-            return
-        charge.scope.deadline = self._stop_deadline
-        nursery.start_soon(self._serve_connection, Caller(peer, charge))
+        else:
+            charge.scope.deadline = self._stop_deadline
+            nursery.start_soon(self._serve_connection, Caller(peer, charge))
+        self._queue.spend(peer.user, time.monotonic() - began)
 
     async def _serve_connection(self, caller: Caller) -> None:
         """Serve one connection to its end.  Takes the caller's peer and charge."""
-        connection = ServerConnection()
+        connection, turn = ServerConnection(), Turn(self._queue, caller.charge.user.number)
         try:
             with caller.charge.scope:
-                await self._serve_calls(caller, connection)
+                await self._serve_calls(caller, connection, turn)
         except (OSError, ProtocolError, trio.TooSlowError):
             pass  # The peer hung up, broke the protocol or was too slow: nobody is left to send an error to.
         except Exception as error:
             self._audit.say(f"internal error: {type(error).__name__}: {error}")
         finally:
+            turn.resume()
             connection.close()
             caller.peer.close()
             self._users.give_back(caller.charge)
+            turn.pause()
 
-    async def _serve_calls(self, caller: Caller, connection: ServerConnection) -> None:
+    async def _serve_calls(self, caller: Caller, connection: ServerConnection, turn: Turn) -> None:
         charge = caller.charge
         scope = charge.scope
-        turn = Turn(self._queue, charge.user.number)
         timed = False
         while await self._receive(charge, connection, turn):
             while (call := connection.next_call()) is not None:
@@ -190,23 +191,22 @@ class Server:
         The turn has begun, and goes on, when this returns.
         """
         sock, user = charge.sock, charge.user.number
-        for _ in range(_TRIES):
-            await trio.lowlevel.wait_readable(sock)
-            if self._closer.is_full(user):
-                await self._wait_for_closing(user)
-            if not turn.take_at_once():
-                await turn.take()
-            try:
-                data, fds = ancillary.receive_piece(sock, self._buffer, END)
-            except BlockingIOError:
-                # The socket is readable but has no data: the peer sent out-of-band data, which varlink does not use.
-                turn.pause()
-                continue
-            if data:
-                connection.receive(data, self._closer.sort_out(fds, user) if fds else fds)
-                charge.last_used = time.monotonic()
-            return bool(data)
-        return False
+        await trio.lowlevel.wait_readable(sock)
+        if self._closer.is_full(user):
+            await self._wait_for_closing(user)
+        if not turn.take_at_once():
+            await turn.take()
+        try:
+            data, fds = ancillary.receive_piece(sock, self._buffer, END)
+        except BlockingIOError:
+            # The socket is readable but has no data: the peer sent out-of-band data, which varlink does not use.
+            data, fds = b"", []
+        if not data:
+            turn.pause()
+            return False
+        connection.receive(data, self._closer.sort_out(fds, user) if fds else fds)
+        charge.last_used = time.monotonic()
+        return True
 
     async def _wait_for_closing(self, user: int) -> None:
         """Wait until the queue of descriptors to close for this user has room.  Raises TooSlowError after the message deadline."""

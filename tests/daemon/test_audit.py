@@ -4,13 +4,18 @@ import contextlib
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
+import trio
 
 from nsbroker.daemon import record_sink
+from nsbroker.daemon.audit import Audit
+from nsbroker.daemon.configuration import AuditSettings, Limits
 from nsbroker.daemon.limits import rate_limit
+from nsbroker.daemon.record_sink import Record
 from nsbroker.errors import NoSuchTarget, PermissionDenied
-from tests.world import ALICE, Daemon, Sleeper, as_user
+from tests.world import ALICE, BOB, Daemon, Sleeper, as_user
 
 
 def entry(journal: socket.socket) -> dict[str, str]:
@@ -79,3 +84,74 @@ def test_every_verdict_is_one_record(daemon: Daemon, sleeper: Sleeper) -> None:
     assert records[0]["namespaces"] == f"net:[{sleeper.inode('net')}]"
     assert (records[0]["target"], records[0]["peer_pid"]) == (f"pid:{sleeper.pid}", os.getpid())
     assert "NoSuchTarget" in records[1]["error"]
+
+
+class SlowSink:
+    """Takes a record only after `wait_writable`, as a journal does whose queue is full."""
+
+    name = "a slow journal"
+
+    def __init__(self) -> None:
+        self.written: list[Record] = []
+        self._room = 0
+
+    def write(self, record: Record) -> None:
+        if not self._room:
+            raise BlockingIOError
+        self._room -= 1
+        self.written.append(record)
+
+    async def wait_writable(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self._room = 1
+
+
+class Caller:
+    """What a record says of a peer."""
+
+    gid = pid = 1
+    anonymous = False
+    container = ""
+
+    def __init__(self, uid: int) -> None:
+        self.uid = self.user = uid
+
+    def first_unit(self) -> None:
+        """It has none."""
+
+
+@pytest.fixture
+def slow() -> tuple[Audit, SlowSink]:
+    sink = SlowSink()
+    return Audit(sink, AuditSettings(), Limits()), sink
+
+
+async def call(audit: Audit, caller: Any, target: str) -> None:
+    audit.record(caller, "Open", target, "allowed")
+    if audit.is_pending(caller):
+        await audit.settle(caller)
+
+
+@pytest.mark.once
+async def test_a_user_with_many_records_keeps_nobody_waiting(slow: tuple[Audit, SlowSink]) -> None:
+    audit, sink = slow
+    async with trio.open_nursery() as nursery:
+        for number in range(300):
+            nursery.start_soon(call, audit, Caller(ALICE), f"a{number}")
+        await trio.lowlevel.checkpoint()
+        await call(audit, Caller(BOB), "b")
+        before = len(sink.written)
+        assert before < 100
+    assert sorted(record.target for record in sink.written) == sorted(["b", *(f"a{number}" for number in range(300))])
+
+
+@pytest.mark.once
+async def test_when_the_call_that_writes_is_cancelled_another_goes_on(slow: tuple[Audit, SlowSink]) -> None:
+    audit, sink = slow
+    async with trio.open_nursery() as nursery, trio.open_nursery() as first:
+        first.start_soon(call, audit, Caller(ALICE), "cancelled")
+        await trio.lowlevel.checkpoint()
+        for number in range(5):
+            nursery.start_soon(call, audit, Caller(BOB), f"b{number}")
+        first.cancel_scope.cancel()
+    assert {record.target for record in sink.written} >= {f"b{number}" for number in range(5)}
