@@ -549,6 +549,11 @@ _ME = {"self": True}
 _STARTED = message("Open", {"target": _ME, "types": ["net"], "expect": {"startTime": 1}})
 _SOCKET = message("OpenSocket", {"target": _ME, "family": "inet", "type": "stream"})
 _DEVICES = (message("ListDevices", {"target": _ME}), message("OpenDevice", {"target": _ME, "name": "null", "access": "read"}))
+_FILES = tuple(message("OpenFile", {"target": _ME, "name": name}) for name in ("hosts", "net/dev", "net/tcp"))
+_INTERFACES = tuple(
+    message("AddInterface", {"target": _ME, "kind": kind, "name": "soak0", **more})
+    for kind, more in (("tap", {}), ("veth", {"peer": {"target": _ME, "name": "soak1"}}))
+)
 
 ATTACKS = (
     Attack("connect", "connect and close", connect),
@@ -589,6 +594,8 @@ ATTACKS = (
     Attack("starts", "Open with a start time, read on threads", same(_STARTED)),
     Attack("sockets", "256 pipelines of OpenSocket self", same(_SOCKET), rules=_rule("own", sockets=["inet:stream"])),
     Attack("devices", "pipelines of ListDevices and OpenDevice", same(*_DEVICES), rules=_rule("own", devices=["null", "zero"])),
+    Attack("files", "256 pipelines of OpenFile", same(*_FILES), rules=_rule("own", files=["hosts", "net/dev", "net/tcp"])),
+    Attack("interfaces", "256 pipelines of AddInterface", same(*_INTERFACES), rules=_rule("own", interfaces=["veth", "tap"])),
     Attack("create", "namespaces without end", creations),
     Attack("holds", "Create, ListHeld, Release", holds, rules=_rule("name:held-*", namespaces=["uts"])),
     Attack("lists", "List to its end on 256 connections", same(message("List", more=True), batch=1)),
