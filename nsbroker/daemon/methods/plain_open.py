@@ -20,7 +20,7 @@ from nsbroker.protocol.messages import OpenedNamespace, OpenReply, OpenRequest
 from nsbroker.protocol.target_spec import TargetSpec
 from nsbroker.varlink.connection import IncomingCall
 
-_PLANS_MAX = 512
+_TYPES = len(NamespaceType)
 
 
 class _Plan(NamedTuple):
@@ -37,34 +37,17 @@ class PlainOpen:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._plans: dict[tuple[Grants, int, tuple[NamespaceType, ...]], _Plan | None] = {}
-        self._policy = context.policy
 
     def open(self, caller: Caller, call: IncomingCall, request: OpenRequest) -> Reply | None:
         """Return the reply to a plain call.  Return None for any other call, and when something goes wrong."""
-        spec = request.target
-        if spec.pid is None or request.types is None or request.expect is not None or caller.restriction is not None or call.fds:
+        spec, types = request.target, request.types
+        # What is remembered must stay small, whatever the call.
+        if spec.pid is None or types is None or len(types) > _TYPES or spec != TargetSpec(pid=spec.pid):
             return None
-        if not features().pidfd_namespaces or spec != TargetSpec(pid=spec.pid):
+        if request.expect is not None or call.fds or caller.restriction is not None or not features().pidfd_namespaces:
             return None
-        plan = self._plan(caller, spec.pid, tuple(request.types))
+        plan = caller.grants(self._context.policy).derive((spec.pid, tuple(types)), _make_plan)
         return None if plan is None else self._open(caller, plan)
-
-    def _plan(self, caller: Caller, pid: int, types: tuple[NamespaceType, ...]) -> _Plan | None:
-        """Return the plan for this call, or None when it is not plain."""
-        policy = self._context.policy
-        if policy is not self._policy:
-            self._policy = policy
-            self._plans.clear()
-        grants = caller.grants(policy)
-        key = (grants, pid, types)
-        try:
-            return self._plans[key]
-        except KeyError:
-            if len(self._plans) >= _PLANS_MAX:
-                self._plans.clear()
-            self._plans[key] = plan = _make_plan(grants, pid, types)
-            return plan
 
     def _open(self, caller: Caller, plan: _Plan) -> Reply | None:
         context, peer = self._context, caller.peer
@@ -95,7 +78,9 @@ class PlainOpen:
         return Reply(OpenReply(found), opened)
 
 
-def _make_plan(grants: Grants, pid: int, types: tuple[NamespaceType, ...]) -> _Plan | None:
+def _make_plan(grants: Grants, wanted: tuple[int, tuple[NamespaceType, ...]]) -> _Plan | None:
+    """Return the plan for a process and the types that are wanted of it; None when the call is not plain."""
+    pid, types = wanted
     if not types or len(set(types)) != len(types):
         return None
     target = f"pid:{pid}"

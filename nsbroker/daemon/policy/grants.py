@@ -5,8 +5,8 @@ that they begin with.
 """
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar, cast
 
 from nsbroker.daemon.policy.permission import Holding, Permission
 from nsbroker.daemon.policy.restriction import UNRESTRICTED, Restriction
@@ -14,7 +14,7 @@ from nsbroker.daemon.policy.scope import NamePatterns, Names, Scope
 from nsbroker.model.identity import NamespaceType
 from nsbroker.model.target import ENGINES, Target, TargetKind
 
-K = TypeVar("K")
+K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 _ALL = frozenset(NamespaceType)
@@ -22,6 +22,7 @@ _CACHE_MAX = 64
 # The grants of a restricted connection serve that connection alone, and there can be many such connections.
 _RESTRICTED_CACHE_MAX = 8
 _CACHED_NAME_MAX = 128
+_DERIVED_MAX = 512
 # The kinds of target that can be a peer's own: processes, and names under which the broker holds namespaces for the peer.
 _OWNABLE = frozenset(("pid", "tid", "self", "name", "container", *ENGINES, "unit"))
 
@@ -69,6 +70,7 @@ class Grants:
         "_beginnings",
         "_cache_max",
         "_container",
+        "_derived",
         "_exact",
         "_fits",
         "_kinds",
@@ -102,6 +104,7 @@ class Grants:
         self._fits: dict[Names, list[_Fit]] = {}
         self._verdicts: dict[tuple[Names, tuple[Permission, ...], bool], Verdict] = {}
         self._container: dict[tuple[str, tuple[Permission, ...] | None], bool] = {}
+        self._derived: dict[Hashable, Any] = {}
 
     def restricted(self, restriction: Restriction) -> "Grants":
         """Return what is left of these grants, which are unrestricted, within `restriction`."""
@@ -154,6 +157,19 @@ class Grants:
                 self._remember(self._container, key, is_possible)
             return self._container[key]
         return bool(self._find_fits(names)) if wanted is None else self.verdict(names, wanted, own=True).allowed
+
+    def derive(self, key: K, make: "Callable[[Grants, K], V]") -> V:
+        """Return `make(self, key)`, which must depend on nothing else: it is remembered for as long as these grants exist.
+
+        All keys must be of one kind, and short.
+        """
+        try:
+            return cast(V, self._derived[key])
+        except KeyError:
+            if len(self._derived) >= _DERIVED_MAX:
+                self._derived.clear()
+            value = self._derived[key] = make(self, key)
+            return value
 
     def types(self, names: Names, *, own: bool) -> frozenset[NamespaceType]:
         """Return the types that may be opened of the target with these names."""

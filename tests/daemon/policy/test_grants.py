@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from nsbroker.daemon.policy.grants import Grants
 from nsbroker.model.identity import NamespaceType
 from nsbroker.model.target import Target
 from tests.daemon.policy.test_rules import NET, allows, peer, policy, rule
@@ -64,3 +65,20 @@ def test_the_cache_does_not_grow_with_names_that_clients_make_up(tmp_path: Path)
         assert not allows(rules, peer(ALICE), f"name:b{number}")
     assert len(grants._fits) <= 64
     assert len(grants._verdicts) <= 64
+
+
+def test_what_is_derived_is_remembered_as_long_as_the_grants_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nsbroker.daemon.policy.grants._DERIVED_MAX", 2)
+    grants = policy(tmp_path, rule(targets=["pid:*"])).grants(peer(ALICE))
+    made = []
+
+    def make(of: Grants, key: str) -> bool:
+        made.append(key)
+        return of.verdict((key,), NET, own=False).allowed
+
+    assert [grants.derive(key, make) for key in ("pid:1", "pid:1", "name:x", "pid:1")] == [True, True, False, True]
+    assert made == ["pid:1", "name:x"]
+    # It does not grow without end.
+    assert grants.derive("pid:2", make)
+    assert grants.derive("pid:1", make)
+    assert made == ["pid:1", "name:x", "pid:2", "pid:1"]
