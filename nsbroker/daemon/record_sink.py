@@ -69,6 +69,10 @@ class Record(Struct, omit_defaults=True):
     count: int = 0
 
 
+_FIELDS = tuple((name, f"NSBROKER_{name.upper()}") for name in Record.__struct_fields__ if name != "time")
+_MAY_BE_0 = ("peer_uid", "peer_gid", "peer_pid")
+
+
 class RecordSink(Protocol):
     """A place to write audit records to.  `name` is its name in log lines and error messages."""
 
@@ -138,15 +142,15 @@ def _journal_fields(record: Record) -> list[tuple[str, str]]:
         summary = f"the rule {record.rule} has ended"
     else:
         summary = f"{record.method} {record.target} by uid {record.peer_uid}: {record.verdict}"
-    names = {name: getattr(record, name) for name in record.__struct_fields__ if name != "time"}
-    return [
+    fields = [
         ("MESSAGE", escaped(f"{summary} ({record.error})" if record.error else summary)),
         ("MESSAGE_ID", message_id),
         ("PRIORITY", str(priority)),
         ("SYSLOG_IDENTIFIER", IDENTIFIER),
-        *(
-            (f"NSBROKER_{name.upper()}", escaped(str(value)))
-            for name, value in names.items()
-            if value != "" and value is not False and value is not None and (name, value) != ("count", 0)
-        ),
     ]
+    for name, journal_name in _FIELDS:
+        value = getattr(record, name)
+        # Root is uid 0, but no other field that is 0, "", False or None says anything.
+        if value or (value == 0 and name in _MAY_BE_0):
+            fields.append((journal_name, escaped(value) if isinstance(value, str) else str(value)))
+    return fields

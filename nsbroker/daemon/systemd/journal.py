@@ -6,7 +6,7 @@ event loop that serves all clients.
 
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 PLACE = Path("/run/systemd/journal/socket")
@@ -24,12 +24,12 @@ class Journal:
         """The socket's descriptor (borrowed)."""
         return self._sock.fileno()
 
-    def send(self, fields: Iterable[tuple[str, str]]) -> None:
+    def send(self, fields: Sequence[tuple[str, str]]) -> None:
         """Send one entry.
 
         Raises BlockingIOError when journald's queue is full, OSError when there is no journald.
         """
-        entry = b"".join(_encode(name, value.encode(errors="backslashreplace")) for name, value in fields)
+        entry = _encode(fields)
         try:
             self._send(entry)
         except (ConnectionRefusedError, ConnectionResetError):
@@ -55,7 +55,14 @@ def _make_socket() -> socket.socket:
     return sock
 
 
-def _encode(name: str, value: bytes) -> bytes:
+def _encode(fields: Sequence[tuple[str, str]]) -> bytes:
+    text = "".join([f"{name}={value}\n" for name, value in fields])
+    if text.count("\n") == len(fields):
+        return text.encode(errors="backslashreplace")
+    return b"".join(_encode_field(name, value.encode(errors="backslashreplace")) for name, value in fields)
+
+
+def _encode_field(name: str, value: bytes) -> bytes:
     # A line break ends a field, so a value that contains one is sent with its length instead.
     if b"\n" in value:
         return b"%s\n%s%s\n" % (name.encode(), struct.pack("<Q", len(value)), value)
