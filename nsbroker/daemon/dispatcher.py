@@ -77,6 +77,8 @@ class Dispatcher:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._identification = Identification(context)
+        self.must_identify = self._identification.is_due
+        """Returns whether `identify` must be awaited before the peer's next call is dispatched."""
         self._calls = 0
         self._descriptors = 0
         devices, held = DeviceMethods(context), HeldMethods(context)
@@ -105,10 +107,6 @@ class Dispatcher:
             f"{service.NAME}.GetInterfaceDescription": _method(service.DescriptionRequest, service_methods.get_description),
         }
         self._interfaces = {name.rpartition(".")[0] for name in self._methods}
-
-    def must_identify(self, peer: Peer) -> bool:
-        """Return whether `identify` must be awaited before the peer's next call is dispatched."""
-        return self._identification.is_due(peer)
 
     async def identify(self, peer: Peer) -> None:
         """Find out in which container the peer is."""

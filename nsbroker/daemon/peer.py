@@ -80,6 +80,7 @@ class Peer:
 
     __slots__ = (
         "_groups",
+        "_has_our_numbers",
         "_pid_namespace",
         "_pinned",
         "_process",
@@ -101,6 +102,7 @@ class Peer:
         self._pinned = False
         self._process: Process | None = None
         self._pid_namespace: Namespace | None = None
+        self._has_our_numbers: bool | None = None
         self._unit: str | None = None
         self._workload: Workload | None = None
         self.identification: object = None
@@ -229,12 +231,15 @@ class Peer:
         Return None when the process has no pid there, or when this cannot be found out.
         """
         try:
-            ns = self._get_pid_namespace()
-            if ns.inode == _own_inode(NamespaceType.PID):
-                return pid
-            return nsfs.pid_in(ns.fileno(), pid) or None
+            return pid if self.has_our_numbers() else nsfs.pid_in(self._get_pid_namespace().fileno(), pid) or None
         except (NsbrokerError, OSError):
             return None
+
+    def has_our_numbers(self) -> bool:
+        """Return whether it is in our PID namespace, so that its numbers need no translation.  Raises NsbrokerError, OSError."""
+        if self._has_our_numbers is None:
+            self._has_our_numbers = self._get_pid_namespace().inode == _own_inode(NamespaceType.PID)
+        return self._has_our_numbers
 
     def translate(self, pid: int, target: str) -> int:
         """Translate `pid` from the peer's PID namespace to ours.  Raises NoSuchTarget for `target`.
@@ -242,14 +247,13 @@ class Peer:
         The result may belong to another process by the time that it is pinned: call `check_translated` then.
         """
         try:
-            ns = self._get_pid_namespace()
-            if ns.inode == _own_inode(NamespaceType.PID):
+            if self.has_our_numbers():
                 return pid
             if not features().pid_translation:
                 raise NoSuchTarget(
                     target, "the caller lives in another PID namespace, whose numbers this kernel cannot translate: send a pidfd"
                 )
-            return nsfs.process_from(ns.fileno(), pid)
+            return nsfs.process_from(self._get_pid_namespace().fileno(), pid)
         except OSError as error:
             raise NoSuchTarget(target, "there is no such process in the caller's PID namespace") from error
 

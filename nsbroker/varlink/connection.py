@@ -125,7 +125,7 @@ class ServerConnection(_Connection):
 
     def __init__(self) -> None:
         super().__init__()
-        self._unanswered: deque[IncomingCall] = deque()
+        self._unanswered: list[IncomingCall] = []
 
     def next_call(self) -> IncomingCall | None:
         """Return the next complete call, or None when there is none.
@@ -157,14 +157,14 @@ class ServerConnection(_Connection):
         if continues and (not call.more or error is not None):
             raise RuntimeError(f"{call.method}: `continues` goes only with `more` and without an error")
         if not continues:
-            self._unanswered.popleft()
+            del self._unanswered[0]
         return message.encode_reply(parameters, continues=continues, error=error)
 
     def close(self) -> None:
         """Close the fds of messages that were not returned yet, and of calls that were not answered."""
         super().close()
         while self._unanswered:
-            self._unanswered.popleft().close()
+            self._unanswered.pop().close()
 
 
 class ClientConnection(_Connection):

@@ -3,8 +3,6 @@
 A message is JSON, followed by one NUL byte.  The fds that came with its first byte belong to it.
 """
 
-from collections import deque
-
 from msgspec import Struct
 
 from nsbroker.errors import ProtocolError
@@ -38,7 +36,7 @@ class Inbox:
         self._last_end = -1
         # The offset in the stream of the first byte of `_data`.  Each list of fds is stored with the offset of its message.
         self._base = 0
-        self._fds: deque[tuple[int, list[int]]] = deque()
+        self._fds: list[tuple[int, list[int]]] = []
         self._fault: str | None = None
 
     @property
@@ -82,7 +80,7 @@ class Inbox:
             if not self._fds or self._fds[0][0] != start:
                 return Frame(message, [])
             frame = Frame(message, self._fds[0][1])
-            self._fds.popleft()
+            del self._fds[0]
             return frame
         if self._fault:
             raise ProtocolError(self._fault)

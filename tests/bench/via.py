@@ -22,7 +22,7 @@ from tests.world import named_network
 
 _NAME = "bench"
 _PIECES = 4000
-_SOCKETS = 300
+_SOCKETS = 100
 # One thread sends and receives, so neither the scheduler nor a second processor decides how fast the bytes go.
 _PROGRAM = """
 import socket, statistics, sys, time
@@ -32,12 +32,12 @@ server = socket.create_server(("127.0.0.1", 0))
 sender = socket.create_connection(server.getsockname())
 receiver, _ = server.accept()
 spent = []
-for _ in range(10):
+for _ in range(pieces // 50):
     start = time.process_time()
-    for _ in range(pieces // 10):
+    for _ in range(50):
         sender.sendall(piece)
         receiver.recv_into(piece, len(piece), socket.MSG_WAITALL)
-    spent.append((time.process_time() - start) / (pieces // 10 * len(piece)))
+    spent.append((time.process_time() - start) / (50 * len(piece)))
 times = []
 for _ in range(count):
     start = time.perf_counter()
@@ -74,9 +74,7 @@ def via(found: Mapping[str, Version], pid: int) -> list[Row]:
     bytes_, sockets = {}, {}
     for name, values in ours.items():
         made, call = statistics.median(one.made for one in values), statistics.median(calls[name])
-        # The two runs of a turn are compared with each other, because the speed of a machine changes from turn to turn.
-        ratio = statistics.median(one.byte / beside.byte for one, beside in zip(values, direct, strict=True))
-        bytes_[name] = Measure(_gigabyte(values), ratio)
+        bytes_[name] = Measure(_gigabyte(values), _least(values) / _least(direct))
         sockets[name] = Measure(f"{micro(made)}, OpenSocket {micro(call)}", made / call)
     made = statistics.median(one.made for one in direct)
     return [
@@ -86,8 +84,13 @@ def via(found: Mapping[str, Version], pid: int) -> list[Row]:
     ]
 
 
+def _least(costs: list[_Costs]) -> float:
+    """Return the least seconds for a byte, because what else runs on the machine can only make it slower."""
+    return min(one.byte for one in costs)
+
+
 def _gigabyte(costs: list[_Costs]) -> str:
-    return f"{statistics.median(one.byte for one in costs) * 1e12:.0f} ms a GB"
+    return f"{_least(costs) * 1e12:.0f} ms a GB"
 
 
 def _open_socket(client: nsbroker.Broker) -> None:

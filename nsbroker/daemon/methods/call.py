@@ -1,5 +1,6 @@
 """What all methods have in common: the caller, the reply, and checks of common parameters."""
 
+import os
 from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,6 @@ from nsbroker.daemon.policy.grants import Grants
 from nsbroker.daemon.policy.restriction import Restriction
 from nsbroker.daemon.policy.rules import Policy
 from nsbroker.errors import ExpectedMore, InvalidParameter
-from nsbroker.linux.ancillary import close_all
 from nsbroker.linux.closing import Closer
 from nsbroker.model.identity import NamespaceType
 from nsbroker.varlink.connection import IncomingCall
@@ -65,7 +65,8 @@ class Reply(Struct):
             for fd in self.fds:
                 closer.close(fd, user)
         else:
-            close_all(self.fds)
+            for fd in self.fds:
+                os.close(fd)
 
 
 PendingReply = Coroutine[Any, Any, Reply]

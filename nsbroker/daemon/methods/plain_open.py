@@ -53,7 +53,7 @@ class PlainOpen:
         context, peer = self._context, caller.peer
         opened: list[int] = []
         try:
-            if peer.translate(plan.pid, plan.target) != plan.pid:
+            if not peer.has_our_numbers():
                 return None
             process = os.pidfd_open(plan.pid)
             try:
