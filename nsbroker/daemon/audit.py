@@ -38,8 +38,8 @@ class _QueuedRecord(NamedTuple):
 class Audit:
     """Writes audit records, and log lines about the broker itself.
 
-    No user can fill the journal by calling the broker often.  Refusals of one user are written up to a limit, and only counted
-    beyond it.  Allowed calls of one user are slowed down to `records-per-user` of [limits].
+    No user can fill the journal by calling the broker often.  Refusals and malformed messages of one user are written up to a
+    limit, and only counted beyond it.  Allowed calls of one user are slowed down to `records-per-user` of [limits].
     """
 
     def __init__(self, sink: RecordSink, settings: AuditSettings, limits: Limits) -> None:
