@@ -262,6 +262,20 @@ class RecordFailed(BrokerError):
         )
 
 
+class Misconfigured(BrokerError):
+    """The broker started with a broken configuration and refuses every call; `reason` says what is wrong, but only to root."""
+
+    wire_name = f"{_OURS}.Misconfigured"
+    fields = ("reason",)
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(
+            f"the broker refuses every call, because its configuration is broken: {reason} (an administrator has to repair it: run "
+            "`nsbroker check-config`, then `systemctl reload nsbroker`)"
+        )
+
+
 class ConnectionFailed(NsbrokerError):
     """No broker could be reached at the address."""
 

@@ -69,7 +69,6 @@ FOLDERS = sorted(path.parent for path in PACKAGE.rglob("__init__.py"))
 TESTED_ELSEWHERE: dict[str, tuple[str, str]] = {
     "cli/commands/via": ("via/test_programs.py", "whole programs run under it"),
     "linux/seccomp_filter": ("linux/test_seccomp.py", "the filter is tested by system calls that it traps"),
-    "linux/user_namespace": ("via/test_names.py", "whole programs run in one, and where it is forbidden"),
     "via/overlay": ("via/test_names.py", "whole programs see the files"),
     "via/launch": ("via/test_programs.py", "whole programs run under it"),
     "names/awaiting": ("client/test_lookup.py", "asks a real name server inside, with every client"),

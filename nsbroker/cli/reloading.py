@@ -27,7 +27,10 @@ def reload_broker() -> bool:
             return False
         before = _loaded()
         if not _systemctl("reload", _UNIT):
-            raise CommandFailed(f"`systemctl reload {_UNIT}` failed: see `systemctl status {_UNIT}`")
+            raise CommandFailed(
+                f"`systemctl reload {_UNIT}` failed: run `nsbroker check-config`, and if that finds nothing, see "
+                f"`systemctl status {_UNIT}`"
+            )
     else:
         try:
             before = _loaded()

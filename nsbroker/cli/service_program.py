@@ -52,7 +52,7 @@ def command() -> list[str]:
     else:
         found = [sys.executable, "-m", "nsbroker"]
     for path in (Path(found[0]), Path(sys.executable), *_find_modules()):
-        _check_path(path)
+        check_path(path)
     return found
 
 
@@ -97,7 +97,10 @@ def _find_modules() -> list[Path]:
     return [Path(file) for file in files.values()]
 
 
-def _check_path(path: Path) -> None:
+_ADVICE = "install nsbroker where only root can write, such as /opt/nsbroker"
+
+
+def check_path(path: Path) -> None:
     """Raise CommandFailed when the service could not see `path`, or when anybody but root could change or replace it."""
     for step in _walk(path):
         if step in _HIDDEN:
@@ -108,9 +111,6 @@ def _check_path(path: Path) -> None:
         if facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             who = "everyone" if facts.st_mode & stat.S_IWOTH else f"the group {facts.st_gid}"
             raise CommandFailed(f"{step} can be written by {who}, who could make root run any program: {_ADVICE}")
-
-
-_ADVICE = "install nsbroker where only root can write, such as /opt/nsbroker"
 
 
 def _walk(path: Path) -> Iterator[Path]:

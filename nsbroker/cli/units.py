@@ -1,7 +1,7 @@
-"""Install and remove the systemd units of the broker.
+"""Install and remove the systemd units of the broker, and its man pages.
 
-They go to /usr/local/lib, where systemd looks for units that an administrator installed by hand.  Distributions ship the
-files of systemd/ in their own packages and do not need this module.
+They go below /usr/local, where systemd and man(1) look for what an administrator installed by hand.  Distributions ship these files
+in their own packages and do not need this module.
 """
 
 import os
@@ -16,47 +16,73 @@ from typing import NamedTuple
 from nsbroker.cli import service_program
 from nsbroker.errors import CommandFailed
 
-PREFIX = Path("/usr/local/lib")
+PREFIX = Path("/usr/local")
 # The symbolic link that `systemctl enable` makes.  Without our unit file it would dangle, so it is removed with it.
 _ENABLED = Path("/etc/systemd/system/sockets.target.wants/nsbroker.socket")
 _PROGRAM = "@NSBROKER@"
+_CHECKOUT = Path(__file__).parent.parent.parent
 _PLACES = {
-    "nsbroker.socket": "systemd/system/nsbroker.socket",
-    "nsbroker.service": "systemd/system/nsbroker.service",
-    "nsbroker.sysusers": "sysusers.d/nsbroker.conf",
-    "nsbroker.tmpfiles": "tmpfiles.d/nsbroker.conf",
-    "nsbroker.catalog": "systemd/catalog/nsbroker.catalog",
+    "nsbroker.socket": "lib/systemd/system/nsbroker.socket",
+    "nsbroker.service": "lib/systemd/system/nsbroker.service",
+    "nsbroker.sysusers": "lib/sysusers.d/nsbroker.conf",
+    "nsbroker.tmpfiles": "lib/tmpfiles.d/nsbroker.conf",
+    "nsbroker.catalog": "lib/systemd/catalog/nsbroker.catalog",
 }
 
 
-class UnitFile(NamedTuple):
+# The folders below PREFIX that other programs use, too, or that systems have anyway.
+_SHARED = tuple(PREFIX / folder for folder in ("lib", "share", "share/man"))
+_PAGES = "nsbroker*.[1-8]"
+
+
+class _File(NamedTuple):
     """A file to install: `source` is copied to `place`."""
 
     source: Path
     place: Path
 
 
-def unit_files() -> Iterator[UnitFile]:
-    """Yield all files to install.  Raises CommandFailed when this installation has no unit files."""
-    checkout = Path(__file__).parent.parent.parent / "systemd"
-    shared = Path(sysconfig.get_path("data")) / "share/nsbroker/systemd"
-    folder = checkout if (checkout / "nsbroker.socket").exists() else shared
-    for name, place in _PLACES.items():
-        if not (folder / name).exists():
-            raise CommandFailed(f"{folder / name}: this installation has no unit files: install nsbroker again with pip")
-        yield UnitFile(folder / name, PREFIX / place)
+def install() -> list[Path]:
+    """Write the files, make systemd read them, and return their places.
 
-
-def install() -> None:
-    """Write the files, and make systemd read them.  Raises CommandFailed, OSError."""
+    Raises CommandFailed, also if anybody but root could change one of the files that are copied, and OSError.
+    """
     program = service_program.format_exec_start(service_program.command())
-    for source, place in unit_files():
+    files = [*_unit_files(), *_man_pages()]
+    for source, _ in files:
+        service_program.check_path(source)
+    for source, place in files:
         place.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        _write(place, source.read_text().replace(_PROGRAM, program))
+        _write(place, source.read_text(encoding="utf-8").replace(_PROGRAM, program))
     _run("systemd-sysusers", "nsbroker.conf")
     _run("systemd-tmpfiles", "--create", "nsbroker.conf")
     _run("journalctl", "--update-catalog")
     _run("systemctl", "daemon-reload")
+    return [place for _, place in files]
+
+
+def _unit_files() -> Iterator[_File]:
+    """Yield the files for systemd.  Raises CommandFailed when this installation has none."""
+    folder = _CHECKOUT / "systemd" if _is_checkout() else _data() / "systemd"
+    for name, place in _PLACES.items():
+        if not (folder / name).exists():
+            raise CommandFailed(f"{folder / name}: this installation has no unit files: install nsbroker again with pip")
+        yield _File(folder / name, PREFIX / place)
+
+
+def _man_pages() -> Iterator[_File]:
+    """Yield the man pages, if this installation has them; a checkout has those that were built in it."""
+    folder = _CHECKOUT / "build/docs/man" if _is_checkout() else _data() / "man"
+    for page in sorted(folder.glob(_PAGES)):
+        yield _File(page, PREFIX / f"share/man/man{page.suffix[1:]}" / page.name)
+
+
+def _is_checkout() -> bool:
+    return (_CHECKOUT / "systemd/nsbroker.socket").exists()
+
+
+def _data() -> Path:
+    return Path(sysconfig.get_path("data")) / "share/nsbroker"
 
 
 def remove() -> list[Path]:
@@ -65,7 +91,8 @@ def remove() -> list[Path]:
     It looks only for the installed files, so it also works when the unit files of this installation are gone.  Raises
     CommandFailed, OSError.
     """
-    places = [place for place in (*(PREFIX / place for place in _PLACES.values()), _ENABLED) if os.path.lexists(place)]
+    units = [place for place in (*(PREFIX / place for place in _PLACES.values()), _ENABLED) if os.path.lexists(place)]
+    places = [*units, *sorted(PREFIX.glob(f"share/man/man*/{_PAGES}"))]
     if not places:
         return []
     _run("systemctl", "disable", "--now", "nsbroker.socket", "nsbroker.service", must=False)
@@ -73,7 +100,7 @@ def remove() -> list[Path]:
         place.unlink(missing_ok=True)
         for folder in place.parents:
             # Remove a folder only when it is empty.
-            if folder == PREFIX or PREFIX not in folder.parents or not folder.exists() or any(folder.iterdir()):
+            if folder in _SHARED or PREFIX not in folder.parents or not folder.exists() or any(folder.iterdir()):
                 break
             folder.rmdir()
     _run("groupdel", "nsbroker", must=False)

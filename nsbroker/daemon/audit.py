@@ -25,6 +25,8 @@ from nsbroker.namespace import Namespace
 # Text from clients is cut to this many characters, so that every record fits into a line even if all of them are escaped.
 _TEXT_MAX = 250
 _STDERR = 2
+# journald takes this for the priority of a line (SyslogLevelPrefix= in systemd.exec(5), sd-daemon(3)).
+_ERROR_PREFIX = "<3>"
 # At most this many records of refusals wait for the journal.  Their calls do not wait, so nothing else limits their number.
 _REFUSALS_MAX = 1024
 
@@ -32,8 +34,8 @@ _REFUSALS_MAX = 1024
 class Audit:
     """Writes audit records, and log lines about the broker itself.
 
-    No user can fill the journal by calling the broker often.  Refusals of one user are written up to a limit, and only counted
-    beyond it.  Allowed calls of one user are slowed down to `records-per-user` of [limits].
+    No user can fill the journal by calling the broker often.  Refusals and malformed messages of one user are written up to a
+    limit, and only counted beyond it.  Allowed calls of one user are slowed down to `records-per-user` of [limits].
     """
 
     def __init__(self, sink: RecordSink, settings: AuditSettings, limits: Limits) -> None:
@@ -228,12 +230,18 @@ class Audit:
                 self._enqueue(NOBODY, None, record)
 
     @staticmethod
-    def say(text: str) -> None:
+    def say(text: str, *, is_error: bool = False) -> None:
         """Write one log line about the broker itself to standard error.  It is dropped when standard error takes nothing."""
-        line = f"nsbroker: {escaped(text)}\n".encode()
+        line = f"{_ERROR_PREFIX if is_error and _is_journal_stderr() else ''}nsbroker: {escaped(text)}\n".encode()
         with contextlib.suppress(OSError):
             if can_write_stderr():
                 os.write(_STDERR, line[:LINE_MAX])
+
+
+def _is_journal_stderr() -> bool:
+    """Return whether standard error leads to journald (JOURNAL_STREAM in systemd.exec(5))."""
+    facts = os.fstat(_STDERR)
+    return os.environ.get("JOURNAL_STREAM") == f"{facts.st_dev}:{facts.st_ino}"
 
 
 def open_audit(settings: AuditSettings, limits: Limits) -> Audit:

@@ -113,6 +113,10 @@ class Configuration(Struct, frozen=True):
     files: tuple[Path, ...]
 
 
+NOTHING = Configuration((), Limits(), {}, AuditSettings(), ())
+"""A configuration that allows nothing."""
+
+
 def load(place: Path | None = None) -> Configuration:
     """Read the configuration of the system, or only `place`.  Raises ConfigurationError.
 

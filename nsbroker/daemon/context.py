@@ -14,7 +14,11 @@ from nsbroker.daemon.targets.location_cache import LocationCache
 
 
 class Context(Struct):
-    """What the methods need: policy, engines, stores, limits, audit.  A reload replaces `policy` and `engines`."""
+    """What the methods need: policy, engines, stores, limits, audit.  A reload replaces `policy` and `engines`.
+
+    `configuration_fault` says why the configuration was broken at the start, so that no configuration is in force; `reload_fault`
+    says why the last reload failed, so that the policy of before is in force.  Both are "" if all is well.
+    """
 
     policy: Policy
     engines: EngineRegistry
@@ -25,3 +29,5 @@ class Context(Struct):
     interfaces: AddedInterfaces
     threads: AbandonableThreads
     locations: LocationCache = field(default_factory=LocationCache)
+    configuration_fault: str = ""
+    reload_fault: str = ""

@@ -85,7 +85,7 @@ class Dispatcher:
         scanner = Scanner(context.locations)
         views = Views(context, scanner)
         service_methods = ServiceMethods(context, lambda: Counts(self._calls, self._descriptors))
-        self._methods = {
+        self._all_methods = {
             messages.OPEN: _method(OpenRequest, OpenMethod(context).open),
             messages.OPEN_SOCKET: _method(OpenSocketRequest, OpenSocketMethod(context).open_socket),
             messages.LIST_DEVICES: _method(ListDevicesRequest, devices.list),
@@ -106,7 +106,17 @@ class Dispatcher:
             f"{service.NAME}.GetInfo": _method(service.Nothing, service_methods.get_info),
             f"{service.NAME}.GetInterfaceDescription": _method(service.DescriptionRequest, service_methods.get_description),
         }
-        self._interfaces = {name.rpartition(".")[0] for name in self._methods}
+        self._interfaces = {name.rpartition(".")[0] for name in self._all_methods}
+        self._refusal = _Method(msgspec.json.Decoder(msgspec.Raw), service_methods.refuse)
+        self.choose_methods()
+
+    def choose_methods(self) -> None:
+        """Answer calls with the methods, or with Misconfigured while the context has a `configuration_fault`."""
+        # Replacing the table costs the calls nothing.  Each would have to look at the context otherwise.
+        self._methods = self._all_methods
+        if self._context.configuration_fault:
+            ours = {name for name in self._all_methods if name.startswith(f"{messages.NAME}.")} - {messages.GET_STATUS}
+            self._methods = self._all_methods | dict.fromkeys(ours, self._refusal)
 
     async def identify(self, peer: Peer) -> None:
         """Find out in which container the peer is."""

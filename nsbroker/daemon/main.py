@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import NamedTuple
 
 import trio
 
@@ -29,6 +30,7 @@ from nsbroker.daemon.server import Server
 from nsbroker.daemon.systemd.service_manager import FdStore, Manager, passed_fds
 from nsbroker.daemon.targets.held_store import HeldStore, is_from_store
 from nsbroker.errors import ConfigurationError
+from nsbroker.model.text import escaped
 
 _PR_SET_DUMPABLE = 4
 _HEARTBEAT = 5.0
@@ -36,6 +38,8 @@ _CLOCK_CHECK = 60.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _SWITCH_INTERVAL = 0.00005
 _FULL_COLLECTION = 1000
+# A reason of more characters is cut, so that it fits into a reply and into the status.
+_FAULT_MAX = 1000
 
 
 def run(address: Path, config: Path | None, idle_timeout: float | None) -> None:
@@ -43,20 +47,24 @@ def run(address: Path, config: Path | None, idle_timeout: float | None) -> None:
 
     It is idle when nobody has been connected for `idle_timeout` seconds (None: no limit) and nothing is held.  If the service
     manager passes no socket, it listens on one at `address`.  `config` is a file or a directory as in `configuration.load` (None:
-    the system's configuration).  Raises ConfigurationError when the daemon cannot start.
+    the system's configuration).
+
+    Raises ConfigurationError when the daemon cannot start.  A broken configuration is no reason for that if the service manager
+    passes a socket: the daemon then refuses every call, and says why.
     """
     # This comes before any thread can enter a namespace: processes there must not be able to trace us or read our memory.
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     _raise_file_limit()
-    settings = configuration.load(config)
     passed = passed_fds()
+    sockets = [passed_fd.fd for passed_fd in passed if not is_from_store(passed_fd)]
+    loaded = _load_or_explain(config) if sockets else _load(config)
+    settings = loaded.settings
     audit = open_audit(settings.audit, settings.limits)
     users = UserRegistry(settings.limits)
     held_store = HeldStore(FdStore(), settings.limits.held_per_user)
     for problem in held_store.restore(filter(is_from_store, passed)):
         audit.say(problem)
-    daemon = Daemon(settings, config, held_store, users, audit)
-    sockets = [passed_fd.fd for passed_fd in passed if not is_from_store(passed_fd)]
+    daemon = Daemon(loaded, config, held_store, users, audit)
     if idle_timeout is not None and not sockets:
         raise ConfigurationError(
             "--idle-timeout needs a socket that the service manager passes, and keeps open when the broker exits: "
@@ -79,26 +87,33 @@ def run(address: Path, config: Path | None, idle_timeout: float | None) -> None:
         held_store.close()
 
 
+class _Loaded(NamedTuple):
+    """A configuration and its rules.  If `fault` is not "", it says why the files are broken, and this allows nothing."""
+
+    settings: Configuration
+    policy: Policy
+    fault: str = ""
+
+
 class Daemon:
     """The running daemon: the dispatcher, the server, and the configuration that is in force."""
 
-    def __init__(
-        self, settings: Configuration, config: Path | None, held_store: HeldStore, users: UserRegistry, audit: Audit
-    ) -> None:
+    def __init__(self, loaded: _Loaded, config: Path | None, held_store: HeldStore, users: UserRegistry, audit: Audit) -> None:
         self._config = config
         self._held_store = held_store
         self._users = users
         self._audit = audit
         self._manager = Manager()
-        limits = settings.limits
+        limits = loaded.settings.limits
         threads = AbandonableThreads(limits.threads_per_user)
         created = CreatedNamespaces(limits.created_per_user)
         interfaces = AddedInterfaces(limits.interfaces_per_user)
-        engines = _make_engines(settings, threads)
-        self._context = Context(Policy(settings), engines, held_store, users, audit, created, interfaces, threads)
-        self._log_warnings(self._context.policy)
-        self._server = Server(Dispatcher(self._context), users, audit)
-        self._reload_error = ""
+        engines = _make_engines(loaded.settings, threads)
+        self._context = Context(loaded.policy, engines, held_store, users, audit, created, interfaces, threads)
+        self._context.configuration_fault = loaded.fault
+        self._log_warnings(loaded.policy)
+        self._dispatcher = Dispatcher(self._context)
+        self._server = Server(self._dispatcher, users, audit)
         self._new_policy = trio.Event()
 
     async def serve(self, listener: Listener, idle_timeout: float | None) -> None:
@@ -132,6 +147,7 @@ class Daemon:
         self._send_status()
         self._manager.ready()
         self._audit.say(f"listening on {listener.sock.getsockname()}")
+        self._log_fault()
         async for number in signals:
             if number != signal.SIGHUP:
                 break
@@ -169,26 +185,37 @@ class Daemon:
         life.cancel()
 
     def _send_status(self) -> None:
-        policy = self._context.policy
-        loaded = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(policy.loaded))
-        held, rules = len(self._held_store), len(policy.rules)
+        context = self._context
+        loaded = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(context.policy.loaded))
+        held, rules = len(self._held_store), len(context.policy.rules)
         text = f"connections: {self._users.connections}, held namespaces: {held}, rules: {rules}, loaded {loaded}"
-        self._manager.status(f"{text}; the last reload failed: {self._reload_error}" if self._reload_error else text)
+        if context.configuration_fault:
+            text = f"every call is refused, because the configuration is broken: {context.configuration_fault}"
+        elif context.reload_fault:
+            text = f"{text}; the last reload failed: {context.reload_fault}"
+        self._manager.status(text)
+
+    def _log_fault(self) -> None:
+        if self._context.configuration_fault:
+            self._audit.say(
+                f"every call is refused, because the configuration is broken: {self._context.configuration_fault} (repair it, run "
+                "`nsbroker check-config`, then `systemctl reload nsbroker`)",
+                is_error=True,
+            )
+        elif self._context.reload_fault:
+            self._audit.say(f"reloading failed, the old policy stays in force: {self._context.reload_fault}", is_error=True)
 
     async def _reload(self) -> None:
         self._manager.reloading()
-        try:
-            # Loading thousands of rules takes seconds, so it runs on a worker thread while clients are served.
-            settings, policy = await trio.to_thread.run_sync(_load, self._config)
-        except ConfigurationError as error:
-            self._reload_error = str(error)
-        except Exception as error:
-            self._reload_error = f"internal error: {type(error).__name__}: {error}"
+        # Loading thousands of rules takes seconds, so it runs on a worker thread while clients are served.
+        loaded = await trio.to_thread.run_sync(_load_or_explain, self._config)
+        if not loaded.fault:
+            self._apply(loaded.settings, loaded.policy)
+        elif self._context.configuration_fault:
+            self._context.configuration_fault = loaded.fault
         else:
-            self._reload_error = ""
-            self._apply(settings, policy)
-        if self._reload_error:
-            self._audit.say(f"reloading failed, the old policy stays in force: {self._reload_error}")
+            self._context.reload_fault = loaded.fault
+        self._log_fault()
         self._send_status()
         self._manager.ready()
 
@@ -197,6 +224,8 @@ class Daemon:
         for rule in self._context.policy.take_ended():
             self._audit.record_expiry(rule)
         self._context.policy = policy
+        self._context.configuration_fault = self._context.reload_fault = ""
+        self._dispatcher.choose_methods()
         self._new_policy.set()
         self._context.engines = _make_engines(settings, self._context.threads)
         self._users.limits = settings.limits
@@ -212,9 +241,22 @@ class Daemon:
             self._audit.say(f"warning: {warning}")
 
 
-def _load(path: Path | None) -> tuple[Configuration, Policy]:
+def _load(path: Path | None) -> _Loaded:
+    """Load the configuration at `path`.  Raises ConfigurationError."""
     settings = configuration.load(path)
-    return settings, Policy(settings)
+    return _Loaded(settings, Policy(settings))
+
+
+def _load_or_explain(path: Path | None) -> _Loaded:
+    """Load the configuration at `path`.  If that fails, return one that allows nothing, and why it failed."""
+    try:
+        return _load(path)
+    except ConfigurationError as error:
+        fault = str(error)
+    except Exception as error:
+        fault = f"internal error: {type(error).__name__}: {error}"
+    # The text can contain names of files and keys with any characters, and goes into replies and into the status.
+    return _Loaded(configuration.NOTHING, Policy(configuration.NOTHING), escaped(fault)[:_FAULT_MAX])
 
 
 def _make_engines(settings: Configuration, threads: AbandonableThreads) -> EngineRegistry:

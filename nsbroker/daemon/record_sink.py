@@ -23,6 +23,7 @@ DENIED = "b3b4c803df4b4a33aea13a516e5bba75"
 FAILED = "25e0fec9b5ca48679827133c5108ea84"
 SUPPRESSED = "4a1a4dc3c5c34a70b7a1d0d7f0d6e4a6"
 EXPIRED = "8c8f1f235d8e423abab894f6ded018df"
+MALFORMED = "a5945abe13606dc7192f375b43002b64"
 _WARNING = 4
 _NOTICE = 5
 _INFO = 6
@@ -32,6 +33,7 @@ _BY_VERDICT = {
     "failed": (FAILED, _WARNING),
     "suppressed": (SUPPRESSED, _WARNING),
     "expired": (EXPIRED, _NOTICE),
+    "malformed": (MALFORMED, _WARNING),
 }
 
 # The kernel writes up to this many bytes to a pipe whole or not at all (PIPE_BUF in pipe(7)).
@@ -47,7 +49,8 @@ class Record(Struct, omit_defaults=True):
     """The audit record of one decision.
 
     `verdict` is "allowed", "denied", "failed" (it was allowed, but could not be done), "suppressed" (`count` more calls were
-    denied or failed, and have no record of their own) or "expired" (`rule` has ended, and there is no peer).  `namespaces` are the
+    denied, failed or malformed, and have no record of their own), "expired" (`rule` has ended, and there is no peer) or
+    "malformed" (the peer sent something that is no call, as `error` says, and its connection was closed).  `namespaces` are the
     ids of the namespaces that were opened.  `wanted` describes what the call asked for where `namespaces` does not.  `time` is in
     seconds since the epoch.  The uid of a peer with `peer_anonymous` proves nothing.
     """
@@ -140,6 +143,8 @@ def _journal_fields(record: Record) -> list[tuple[str, str]]:
         summary = f"{record.count} more refusals of uid {record.peer_uid} were not written to the journal"
     elif record.verdict == "expired":
         summary = f"the rule {record.rule} has ended"
+    elif record.verdict == "malformed":
+        summary = f"a malformed message of uid {record.peer_uid}, process {record.peer_pid}: its connection was closed"
     else:
         summary = f"{record.method} {record.target} by uid {record.peer_uid}: {record.verdict}"
     fields = [

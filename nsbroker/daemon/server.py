@@ -145,11 +145,21 @@ class Server:
     async def _serve_connection(self, caller: Caller) -> None:
         """Serve one connection to its end.  Takes the caller's peer and charge."""
         connection, turn = ServerConnection(), Turn(self._queue, caller.charge.user.number)
+        fault = ""
         try:
-            with caller.charge.scope:
-                await self._serve_calls(caller, connection, turn)
-        except (OSError, ProtocolError, trio.TooSlowError):
-            pass  # The peer hung up, broke the protocol or was too slow: nobody is left to send an error to.
+            try:
+                with caller.charge.scope:
+                    await self._serve_calls(caller, connection, turn)
+                if self._was_too_late(caller.charge, connection):
+                    seconds = self._users.limits.message_deadline
+                    fault = f"the message was not complete, with a NUL byte at its end, within {seconds:g} s"
+            except ProtocolError as error:
+                fault = str(error)
+            if fault:
+                # Varlink has no error for this, and nothing after it on this connection can be trusted: it ends without a reply.
+                self._audit.record(caller.peer, "", "", "malformed", error=fault)
+        except (OSError, trio.TooSlowError):
+            pass  # The peer hung up or was too slow: nobody is left to send an error to.
         except Exception as error:
             self._audit.say(f"internal error: {type(error).__name__}: {error}")
         finally:
@@ -158,6 +168,11 @@ class Server:
             caller.peer.close()
             self._users.give_back(caller.charge)
             turn.pause()
+
+    def _was_too_late(self, charge: ConnectionCharge, connection: ServerConnection) -> bool:
+        """Return whether the connection has ended because a message was not complete in time."""
+        was_cut = charge.scope.cancelled_caught and connection.started
+        return was_cut and not charge.evicted and self._stop_deadline == math.inf
 
     async def _serve_calls(self, caller: Caller, connection: ServerConnection, turn: Turn) -> None:
         charge = caller.charge

@@ -304,7 +304,9 @@ class Status(Struct, rename="camel", omit_defaults=True):
     rules: int
     loaded: float
     held_durable: bool
+    configuration_fault: str | None = None
     connections: int | None = None
     calls: int | None = None
     file_descriptors: int | None = None
     held: int | None = None
+    reload_fault: str | None = None

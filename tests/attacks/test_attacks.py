@@ -347,6 +347,7 @@ TABLE: dict[str, list[tuple[str, str]]] = {
         (HERE, "test_nothing_is_handed_over_while_records_cannot_be_written"),
         ("daemon/test_record_sink.py", "test_calls_fail_while_the_journal_takes_no_records_and_that_is_logged_once"),
         ("daemon/test_audit.py", "test_refusals_above_the_limit_of_a_user_are_only_counted"),
+        (SERVER, "test_malformed_messages_above_the_limit_of_a_user_are_only_counted"),
     ],
     "23 a policy that others can write": [
         ("daemon/test_configuration.py", "test_a_file_that_others_may_write_is_refused"),
@@ -405,6 +406,7 @@ TABLE: dict[str, list[tuple[str, str]]] = {
     "43 what others do, and the host's numbers": [
         (NEIGHBOURS, "test_a_user_learns_nothing_about_what_the_broker_does_for_others"),
         (NEIGHBOURS, "test_nobody_in_a_pid_namespace_learns_pids_of_the_host"),
+        ("daemon/test_misconfigured.py", "test_others_than_root_are_not_told_what_is_wrong"),
     ],
     "44 a stream that its reader leaves": [
         (NEIGHBOURS, "test_a_stream_that_its_reader_leaves_ends_with_the_connection_and_the_calls_behind_it"),

@@ -46,6 +46,19 @@ def test_a_verdict_is_one_entry_with_its_fields(tmp_path: Path, journal: socket.
     assert failed["NSBROKER_ERROR"].startswith("NoSuchTarget: name:green")
 
 
+def test_a_malformed_message_is_one_entry(tmp_path: Path, journal: socket.socket) -> None:
+    with Daemon(tmp_path) as daemon, daemon.raw() as sock:
+        sock.send(b'{"method":"a.B","x\\u001b":1}\0')
+        malformed = entry(journal)
+        assert malformed["MESSAGE"] == (
+            f"a malformed message of uid {os.geteuid()}, process {os.getpid()}: its connection was closed "
+            "(not a call: Object contains unknown field `x\\x1b`)"
+        )
+    assert (malformed["PRIORITY"], malformed["MESSAGE_ID"]) == ("4", record_sink.MALFORMED)
+    assert malformed["NSBROKER_PEER_UID"] == str(os.geteuid())
+    assert "NSBROKER_METHOD" not in malformed
+
+
 @pytest.mark.root
 def test_refusals_above_the_limit_of_a_user_are_only_counted(tmp_path: Path) -> None:
     with Daemon(tmp_path) as daemon:

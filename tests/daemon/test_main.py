@@ -41,6 +41,7 @@ def test_sigterm_does_not_wait_for_half_a_message(tmp_path: Path) -> None:
         before = time.monotonic()
         assert daemon.stop() == 0
         assert time.monotonic() - before < 4
+        assert daemon.records() == [], "its sender is not to blame"
 
 
 def test_a_broken_configuration_leaves_the_old_policy_in_force_and_says_so(daemon: Daemon) -> None:

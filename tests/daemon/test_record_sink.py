@@ -15,10 +15,13 @@ from tests.world import Daemon, Sleeper
 IMPATIENT = "record-deadline = 0.2"
 
 
-def test_every_kind_of_verdict_has_its_own_message_id() -> None:
-    ids = [record_sink.ALLOWED, record_sink.DENIED, record_sink.FAILED, record_sink.SUPPRESSED]
-    assert len(set(ids)) == 4
+def test_every_kind_of_verdict_has_its_own_message_id_and_an_explanation_of_it() -> None:
+    ids = [record_sink.ALLOWED, record_sink.DENIED, record_sink.FAILED, record_sink.SUPPRESSED, record_sink.EXPIRED]
+    ids.append(record_sink.MALFORMED)
+    assert len(set(ids)) == len(ids)
     assert all(len(bytes.fromhex(number)) == 16 for number in ids)
+    catalog = (Path(__file__).parents[2] / "systemd/nsbroker.catalog").read_text()
+    assert {line.removeprefix("-- ") for line in catalog.splitlines() if line.startswith("-- ")} == set(ids)
 
 
 def fill(broker: Broker, target: str) -> int:

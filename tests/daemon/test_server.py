@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from nsbroker.daemon.limits.rate_limit import MOST
 from nsbroker.errors import ConnectionFailed
 from nsbroker.linux import ancillary
 from nsbroker.linux.socket_options import unread_bytes
@@ -119,6 +120,33 @@ def test_only_the_peer_that_breaks_the_protocol_is_disconnected(daemon: Daemon, 
     daemon.settles_at(before)
 
 
+def test_a_malformed_message_is_recorded_with_who_sent_it_and_what_was_wrong(daemon: Daemon) -> None:
+    for data, reason in (
+        (b"GET / HTTP/1.1\r\n\r\n\0", "not a call: JSON is malformed"),
+        (b'{"method":5}\0', "Expected `str`, got `int` - at `$.method`"),
+        (b'{"method":"a.B","' + b"x\\u001b" * 1000 + b'":1}\0', "not a call: Object contains unknown field"),
+        (b"x" * 65537, "a message is longer than 65536 bytes"),
+    ):
+        with daemon.raw() as sock:
+            sock.send(data)
+            assert is_closed(sock)
+        record = daemon.records()[-1]
+        assert (record["verdict"], record["peer_uid"], record["peer_pid"]) == ("malformed", os.geteuid(), os.getpid())
+        assert reason in record["error"]
+    assert len(daemon.records()) == 4
+
+
+def test_malformed_messages_above_the_limit_of_a_user_are_only_counted(daemon: Daemon) -> None:
+    for _ in range(MOST + 7):
+        with daemon.raw() as sock:
+            sock.send(b"\0")
+            assert is_closed(sock)
+    daemon.stop()
+    verdicts = [record["verdict"] for record in daemon.records()]
+    assert verdicts == ["malformed"] * MOST + ["suppressed"]
+    assert daemon.records()[-1]["count"] == 7
+
+
 def test_descriptors_in_the_middle_of_a_message_end_the_connection(daemon: Daemon) -> None:
     before = daemon.snapshot()
     null = os.open(os.devnull, os.O_RDONLY)
@@ -151,6 +179,9 @@ def test_half_a_message_ends_the_connection_after_the_deadline(tmp_path: Path) -
         assert 0.2 < time.monotonic() - before < 5
         idle.send(WHO)
         replies(idle, 1)
+        [record] = daemon.records()
+        assert (record["verdict"], record["peer_pid"]) == ("malformed", os.getpid())
+        assert record["error"] == "the message was not complete, with a NUL byte at its end, within 0.3 s"
 
 
 def test_each_message_has_one_deadline_that_further_bytes_do_not_extend(tmp_path: Path) -> None:

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from nsbroker.client.blocking import connect
-from nsbroker.errors import NsbrokerError, PermissionDenied, RecordFailed
+from nsbroker.errors import Misconfigured, NsbrokerError, PermissionDenied, RecordFailed
 from nsbroker.linux.process import Process
 from nsbroker.model.identity import NamespaceType
 from tests.engines.real import WORK, Crun, wait_for_end
-from tests.systemd.unit import ADDRESS, Unit
-from tests.world import ALICE, Sleeper, as_user, run_command
+from tests.systemd.unit import ADDRESS, TEST_POLICY, Unit
+from tests.world import ALICE, Sleeper, as_user, eventually, run_command
 
 pytestmark = pytest.mark.root
 CLIENTS = 20
@@ -78,11 +78,58 @@ def test_the_status_shows_the_rules_and_a_failed_reload(unit: Unit) -> None:
     unit.run("systemctl", "reload", "nsbroker.service")
     assert "rules: 3" in unit.prop("StatusText")
     unit.configure("allow = 5")
-    unit.run("systemctl", "reload", "nsbroker.service")
+    unit.run("systemctl", "reload", "nsbroker.service", code=1)
+    fault = f"{TEST_POLICY}: allow: expected a list, got a whole number"
+    eventually(lambda: f"the last reload failed: {fault}" in unit.prop("StatusText"), "the status shows the fault")
     assert "rules: 3" in unit.prop("StatusText")
-    assert "the last reload failed: /etc/nsbroker/nsbroker.d/test.toml: allow" in unit.prop("StatusText")
+    assert f"the rules of before are in force: {fault}" in run_command("status", address=ADDRESS).stdout
+    messages = [entry["MESSAGE"] for entry in unit.entries("PRIORITY=3")]
+    assert f"nsbroker: reloading failed, the old policy stays in force: {fault}" in messages
+    assert f"nsbroker: {fault}" in [entry["MESSAGE"] for entry in unit.entries()], "the check says it, too"
+    assert not [entry for entry in unit.entries() if "WRITTEN-IN" in entry["MESSAGE"]], "the rules are not in the journal"
     assert unit.prop("ActiveState") == "active"
     assert ask() == 0
+    unit.configure("")
+    unit.run("systemctl", "reload", "nsbroker.service")
+    eventually(lambda: "the last reload failed" not in unit.prop("StatusText"), "the status shows no fault")
+
+
+def test_a_configuration_that_is_broken_at_the_start_is_told_to_clients_and_repaired_by_a_reload(unit: Unit) -> None:
+    with connect(ADDRESS, timeout=10) as broker:
+        for ns in broker.create(["net"], name="lab").namespaces.values():
+            kept = ns.inode
+            ns.close()
+    unit.configure("allow = 5")
+    unit.run("systemctl", "restart", "nsbroker.service")
+    fault = f"{TEST_POLICY}: allow: expected a list, got a whole number"
+    with pytest.raises(Misconfigured) as told:
+        ask()
+    assert told.value.reason == fault
+
+    def refused() -> str:
+        with pytest.raises(Misconfigured) as caught:
+            ask()
+        return str(caught.value)
+
+    told_to_alice = as_user(ALICE, refused)
+    assert "only root is told what is wrong" in told_to_alice
+    assert "run `nsbroker check-config`" in told_to_alice
+    assert (unit.prop("ActiveState"), unit.prop("NRestarts")) == ("active", "0")
+    assert fault in unit.prop("StatusText")
+    promise = f"every call is refused, because the configuration is broken: {fault}"
+    assert [entry for entry in unit.entries("PRIORITY=3") if promise in entry["MESSAGE"]]
+    assert fault in run_command("status", address=ADDRESS).stdout
+    unit.run("systemctl", "reload", "nsbroker.service", code=1)
+    assert unit.prop("NFileDescriptorStore") == "1"
+    pid = unit.pid
+    unit.configure("")
+    unit.run("systemctl", "reload", "nsbroker.service")
+    with connect(ADDRESS, timeout=10) as broker:
+        eventually(lambda: broker.status().configuration_fault is None, "the configuration is loaded")
+        with broker.open("name:lab", "net") as ns:
+            assert ns.inode == kept
+        broker.release("lab")
+    assert unit.pid == pid
 
 
 def test_a_broker_that_hangs_is_restarted_by_the_watchdog(unit: Unit) -> None:

@@ -11,6 +11,7 @@ from tests.world import eventually
 ADDRESS = "unix:/run/nsbroker/io.nsbroker.Broker"
 DROP_INS = Path("/etc/systemd/system/nsbroker.service.d")
 CONFIG = Path("/etc/nsbroker")
+TEST_POLICY = CONFIG / "nsbroker.d/test.toml"
 
 
 class Unit:
@@ -53,8 +54,8 @@ class Unit:
 
     def configure(self, text: str) -> None:
         """Write a drop-in of the configuration."""
-        (CONFIG / "nsbroker.d").mkdir(parents=True, exist_ok=True)
-        (CONFIG / "nsbroker.d/test.toml").write_text(text)
+        TEST_POLICY.parent.mkdir(parents=True, exist_ok=True)
+        TEST_POLICY.write_text(text)
 
     def clear(self) -> None:
         """Remove the files that `set`, `start_always` and `configure` wrote."""

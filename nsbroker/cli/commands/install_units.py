@@ -7,8 +7,8 @@ from nsbroker.cli import units
 HELP = """\
 Install systemd units that run this installation of nsbroker; needs root.
 
-The units go below /usr/local/lib, where systemd looks for units that were installed by hand.  To start the broker, run
-afterwards: systemctl enable --now nsbroker.socket
+The units go below /usr/local/lib, where systemd looks for units that were installed by hand.  Man pages, if this installation has
+any, go below /usr/local/share/man.  To start the broker, run afterwards: systemctl enable --now nsbroker.socket
 
 The command refuses an installation that systemd could not run, or that anybody but root could change."""
 EXAMPLE = "nsbroker install-units"
@@ -20,8 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:  # noqa: ARG001 - commands have one signature
     """Install the units, and print their paths and what to do next."""
-    units.install()
-    for _, place in units.unit_files():
+    for place in units.install():
         print(place)
     print("next: systemctl enable --now nsbroker.socket (after an upgrade: systemctl try-restart nsbroker.service)")
     return 0

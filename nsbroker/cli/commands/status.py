@@ -5,6 +5,7 @@ import datetime
 
 from nsbroker.cli import connection
 from nsbroker.cli.output import print_json, print_table
+from nsbroker.protocol.messages import Status
 
 HELP = "Show the state of the broker, and which features of the kernel are there (+) or missing (-)."
 EXAMPLE = "nsbroker status"
@@ -22,6 +23,7 @@ def run(options: argparse.Namespace) -> int:
     features = " ".join(f"{'+' if has else '-'}{name}" for name, has in status.features.items())
     rows: list[list[object]] = [
         ["version", status.version],
+        ["configuration", _describe_faults(status)],
         ["rules", f"{status.rules}, read {_format_time(status.loaded)}"],
         ["connections", status.connections],
         ["calls", status.calls],
@@ -32,6 +34,14 @@ def run(options: argparse.Namespace) -> int:
     ]
     print_table(["WHAT", "VALUE"], [row for row in rows if row[1] is not None])
     return 0
+
+
+def _describe_faults(status: Status) -> str | None:
+    if status.configuration_fault:
+        return f"broken, so every call is refused: {status.configuration_fault}"
+    if status.reload_fault:
+        return f"the last reload failed, and the rules of before are in force: {status.reload_fault}"
+    return None
 
 
 def _format_time(seconds: float) -> str:

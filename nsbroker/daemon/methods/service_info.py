@@ -1,4 +1,7 @@
-"""The methods about the broker itself: WhoAmI, GetStatus, and those of org.varlink.service."""
+"""The methods about the broker itself: WhoAmI, GetStatus, and those of org.varlink.service.
+
+While the configuration is broken, `refuse` takes the place of every other method of the broker.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -6,12 +9,15 @@ from typing import NamedTuple
 from nsbroker.daemon.context import Context
 from nsbroker.daemon.methods.call import Caller, Reply
 from nsbroker.daemon.methods.identification import why_unidentified
+from nsbroker.errors import Misconfigured
 from nsbroker.linux.features import features
 from nsbroker.protocol import messages
 from nsbroker.protocol.messages import PeerDescription, Status, WhoAmIReply
 from nsbroker.varlink import service
 from nsbroker.varlink.connection import IncomingCall
 from nsbroker.version import VERSION
+
+_ONLY_ROOT = "only root is told what is wrong"
 
 
 class Counts(NamedTuple):
@@ -51,7 +57,10 @@ class ServiceMethods:
         )
 
     def get_status(self, caller: Caller, call: IncomingCall, request: service.Nothing) -> Reply:
-        """Reply with the broker's status.  Only root, unless restricted, gets the numbers that show what others do."""
+        """Reply with the broker's status.
+
+        Only root, unless restricted, gets the numbers that show what others do, and what is wrong with the configuration.
+        """
         call.take_fds()
         context, known, counts = self._context, features(), self._counts()
         is_root = caller.is_root
@@ -62,10 +71,12 @@ class ServiceMethods:
                 rules=len(context.policy.rules),
                 loaded=context.policy.loaded,
                 held_durable=context.held_store.durable,
+                configuration_fault=self._shown_fault(caller) or None,
                 connections=context.users.connections if is_root else None,
                 calls=counts.calls if is_root else None,
                 file_descriptors=counts.file_descriptors if is_root else None,
                 held=len(context.held_store) if is_root else None,
+                reload_fault=(context.reload_fault or None) if is_root else None,
             )
         )
 
@@ -78,3 +89,11 @@ class ServiceMethods:
         """Answer org.varlink.service.GetInterfaceDescription."""
         call.take_fds()
         return Reply(self._service.description(request.interface))
+
+    def refuse(self, caller: Caller, call: IncomingCall, request: object) -> Reply:
+        """Answer any call while the configuration is broken.  Raises Misconfigured, always."""
+        raise Misconfigured(self._shown_fault(caller))
+
+    def _shown_fault(self, caller: Caller) -> str:
+        fault = self._context.configuration_fault
+        return fault if caller.is_root or not fault else _ONLY_ROOT
