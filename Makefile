@@ -1,7 +1,18 @@
-# make demo           Show the main use, from end to end, in a few seconds.
+# make                Print this list.
+# make demo           Show the main use, from end to end, in a few seconds.  Requires root.
 # make check          Check types and style, and run the tests that need no root, engines or booted systemd, in under a minute.
 # make lint           Check types and style only.
-# make test           Run all tests, with the container engines that are installed.  ENGINES=all installs the others first.
+# make test           Run all tests, with the container engines that are installed.  ENGINES=all installs the others first.  An
+#                     ordinary user runs those that need no root.
+# make test-pythons   Run `make check` with each Python from 3.11 to 3.14 that is installed.
+# make test-debian    Run the targets TARGETS="demo test" on a clean Debian, which is installed into build/.  RELEASE=trixie chooses
+#                     the release.  Requires root.
+# make test-places    Run the demo and some tests in checkouts below /tmp, in a user's home folder, in a path with spaces, and in
+#                     sources that cannot be written.  Requires root.
+# make dist           Build the source distribution and the wheel into build/dist, and check them with twine.
+# make deb            Build the Debian package into build/deb, for the release that runs here (see debian/README.source).
+# make test-deb       Build the Debian package on RELEASES="bookworm trixie"; install, upgrade and purge it there in a booted system,
+#                     and call the broker as a user.  Requires root.
 # make test-kernels   Run the demo and the tests on Linux 5.10, 6.1, 6.12 and Debian's newest in qemu, an hour each.
 #                     KERNELS="bookworm/6.1" chooses the kernels.  Requires root.
 # make test-incus     Run the tests of incus in a Debian 13, which is installed into build/ (300 MB) and booted.  Requires root.
@@ -26,13 +37,18 @@
 # make generate       Generate the blocking client's methods from those of the async clients.
 # make clean          Remove the Python packages and the files that the other commands built.
 #
-# Each command first installs the packages it needs: system packages with apt (as root), Python packages into .venv.
+# Each command first installs the packages it needs: system packages with apt (as root), Python packages into VENV=.venv.
+# BUILD=build is the folder for everything else that is built.  If the sources are read-only, set both.
 
 PYTHON ?= /usr/bin/python3
 VENV := .venv
 HOST := tests/private-host
-INCUS := build/incus
-DEBIAN := build/debian
+BUILD := build
+INCUS := $(BUILD)/incus
+DEBIAN := $(BUILD)/debian
+RELEASE := trixie
+RELEASES := bookworm trixie
+TARGETS := demo test
 MINUTES := 10
 SECONDS := 20
 SOCKETS := 100000
@@ -40,15 +56,21 @@ ATTACK :=
 CALLS := 1000000
 COUNT := 1000
 FUZZ_SEED := 0
+UID := $(shell id -u)
+# The sources may be read-only, or belong to another user.
+export MYPY_CACHE_DIR := $(VENV)/.mypy_cache
+export RUFF_CACHE_DIR := $(VENV)/.ruff_cache
+export VENV
 PYTEST := $(VENV)/bin/python -m pytest -q
 AS_USER := $(HOST) --user $(PYTEST) -m "not root" $(PYTEST_ARGS)
 AS_ROOT := ENGINES=$(ENGINES) $(HOST) $(PYTEST) -m "root or not once" $(PYTEST_ARGS)
 # As root, AS_ROOT runs these tests, so AS_USER leaves them out.  Without root, only AS_USER runs them.
 LIMITS := $(filter-out %/test_connections.py,$(wildcard tests/daemon/limits/test_*.py))
-ALSO_AS_ROOT := $(if $(filter 0,$(shell id -u)), \
+ALSO_AS_ROOT := $(if $(filter 0,$(UID)), \
     $(addprefix --ignore=,tests/attacks tests/daemon/discovery tests/daemon/engines $(LIMITS)))
 BOOTED := { if command -v systemd-nspawn >/dev/null; then tests/boot-systemd $(PYTEST) tests/systemd $(PYTEST_ARGS); \
-    elif [ "$(ENGINES)" = all ]; then echo "systemd-nspawn is missing" >&2; false; fi; }
+    else echo "left out: the tests in a booted systemd, because systemd-nspawn is missing (apt-get install systemd-container)"; \
+    [ "$(ENGINES)" != all ]; fi; }
 # Tests of code that depends on the kernel, run as on older kernels.  Each version lacks further features that nsbroker uses.
 OLDER := tests/linux tests/namespace tests/daemon/targets/test_resolve.py tests/daemon/methods/test_authorization.py \
     tests/daemon/methods/test_explain.py tests/daemon/methods/test_service_info.py tests/daemon/test_dispatcher.py \
@@ -63,20 +85,64 @@ CHECKED := tests/conduit tests/inside tests/linux tests/model tests/namespace te
     tests/test_documents.py tests/test_floors.py
 KERNELS ?= bullseye/5.10 bookworm/6.1 trixie/6.12 newest
 
-.PHONY: demo test test-kernels test-incus test-replacements test-browser test-image map bench soak soak-calls soak-via attack-table \
-    fuzz check generate lint clean
+NEED_ROOT := demo test-kernels test-incus test-replacements test-browser test-image test-debian test-deb test-places map bench soak \
+    soak-calls soak-via attack-table fuzz
+# This is said before anything is installed.
+ifneq ($(UID),0)
+$(foreach target,$(filter $(NEED_ROOT),$(MAKECMDGOALS)),$(error make $(target) requires root. \
+    An ordinary user can run: make check, make test))
+$(if $(filter all,$(ENGINES)),$(error ENGINES=all requires root))
+endif
+
+.PHONY: help $(NEED_ROOT) test test-pythons dist deb check generate lint clean
+.NOTPARALLEL:
+.PRECIOUS: $(DEBIAN)/%/.installed $(DEBIAN)/%-booted/.installed
+
+help:
+	@sed -n '/^$$/q; s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/.demo
 	@$(HOST) examples/demo.sh
 
 # Three sequences of tests run in parallel.  In each sequence, all parts run, even when an earlier part failed.
 test: $(VENV)/$(if $(filter all,$(ENGINES)),.engines,.development)
+ifeq ($(UID),0)
 	@tests/side-by-side 'code=0; $(AS_USER) $(ALSO_AS_ROOT) || code=1; $(ON_OLDER) || code=1; exit $$code' \
 	    '$(AS_ROOT) --ignore=tests/engines' 'code=0; $(BOOTED) || code=1; $(AS_ROOT) tests/engines || code=1; exit $$code'
+else
+	@code=0; $(AS_USER) || code=1; \
+	echo "left out, because they need root: container engines, a booted systemd, older kernels, other users"; exit $$code
+endif
 
 check: $(VENV)/.development
 	@tests/side-by-side '$(HOST) --user $(PYTEST) -m "not root" $(CHECKED)' \
 	    '$(VENV)/bin/ruff check --quiet && $(VENV)/bin/ruff format --check --quiet && $(VENV)/bin/mypy'
+
+test-pythons:
+	@code=0; for python in python3.11 python3.12 python3.13 python3.14; do \
+	    command -v $$python >/dev/null || continue; echo "$$python:"; \
+	    $(MAKE) --no-print-directory check PYTHON=$$python VENV=$(BUILD)/$$python || code=1; \
+	done; exit $$code
+
+test-debian: $(DEBIAN)/$(RELEASE)/.installed
+	@tests/on-debian $(DEBIAN)/$(RELEASE) .ci/run-targets $(TARGETS)
+
+test-places:
+	@tests/try-places
+
+dist: $(BUILD)/.packager
+	@rm -rf $(BUILD)/dist *.egg-info
+	@$(BUILD)/packager/bin/python -m build --outdir $(BUILD)/dist . >$(BUILD)/dist.log || { cat $(BUILD)/dist.log; exit 1; }
+	@$(BUILD)/packager/bin/twine check --strict $(BUILD)/dist/*
+
+deb:
+	@.ci/build-deb $(BUILD)/deb
+
+test-deb: $(addprefix test-deb-,$(RELEASES))
+
+test-deb-%: $(DEBIAN)/%/.installed $(DEBIAN)/%-booted/.installed
+	@RESULTS=$(BUILD)/deb/$* tests/on-debian $(DEBIAN)/$* sh -c 'make deb && cp build/deb/*.deb /results'
+	@tests/boot-systemd --root $(DEBIAN)/$*-booted tests/try-deb $(BUILD)/deb/$*
 
 test-kernels:
 	@tests/kernels/run $(KERNELS)
@@ -92,9 +158,9 @@ test-browser: $(VENV)/.development
 	    apt-get install -y -qq --no-install-recommends chromium chromium-driver fonts-dejavu-core; }
 	@NSBROKER_BROWSER=1 $(HOST) $(VENV)/bin/python -m pytest -q tests/browser $(PYTEST_ARGS)
 
-test-image: $(DEBIAN)/.installed build/.validator
-	@build/validator/bin/kubernetes-validate --strict examples/kubernetes/*.yaml
-	@tests/try-image $(CURDIR)/$(DEBIAN) $(CURDIR)/$(VENV)/bin/nsbroker
+test-image: $(DEBIAN)/trixie/.installed $(BUILD)/.validator
+	@$(BUILD)/validator/bin/kubernetes-validate --strict examples/kubernetes/*.yaml
+	@tests/try-image "$$(readlink -f $(DEBIAN)/trixie)" "$$(readlink -f $(VENV))/bin/nsbroker"
 
 map: $(VENV)/.engines
 	@$(HOST) examples/draw_map.sh
@@ -115,16 +181,29 @@ $(INCUS)/.installed: .ci/install-incus | $(VENV)/.development
 	@.ci/install-incus $(VENV) $(INCUS)
 	@touch $@
 
-$(DEBIAN)/.installed: | $(VENV)/.engines
-	@echo "installing Debian 13 into $(DEBIAN) ..."
-	@mkdir -p build
-	@command -v mmdebstrap >/dev/null || apt-get install -y -qq --no-install-recommends mmdebstrap
-	@mmdebstrap --quiet --variant=minbase --include=ca-certificates trixie $(DEBIAN)
+$(DEBIAN)/%-booted/.installed: debian/control
+	@echo "installing the Debian in which the package is tried, $*, into $(@D) ..."
+	@mkdir -p $(DEBIAN) && .ci/install-packages mmdebstrap systemd-container dbus
+	@rm -rf --one-file-system $(@D)
+	@mmdebstrap --quiet --variant=minbase --include=systemd-sysv,dbus,iproute2 \
+	    --include="$$(sed -n '/^Package:/,$$s/^ \(python3-[a-z0-9]*\).*/\1/p' debian/control | paste -sd,)" $* $(@D)
 	@touch $@
 
-build/.validator: | $(VENV)/.engines
-	@$(PYTHON) -m venv build/validator
-	@build/validator/bin/pip install --quiet --disable-pip-version-check kubernetes-validate
+$(DEBIAN)/%/.installed:
+	@echo "installing a minimal Debian, $*, into $(@D) ..."
+	@mkdir -p $(DEBIAN) && .ci/install-packages mmdebstrap
+	@rm -rf --one-file-system $(@D)
+	@mmdebstrap --quiet --variant=minbase --include=ca-certificates,make $* $(@D)
+	@touch $@
+
+$(BUILD)/.validator: | $(VENV)/.engines
+	@$(PYTHON) -m venv $(BUILD)/validator
+	@$(BUILD)/validator/bin/pip install --quiet --disable-pip-version-check kubernetes-validate
+	@touch $@
+
+$(BUILD)/.packager: | $(VENV)/.development
+	@$(PYTHON) -m venv $(BUILD)/packager
+	@$(BUILD)/packager/bin/pip install --quiet --disable-pip-version-check build twine
 	@touch $@
 
 soak: $(VENV)/.development
@@ -146,4 +225,4 @@ generate: $(VENV)/.development
 	@$(VENV)/bin/python -m tests.client.generate_blocking
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf --one-file-system $(VENV) $(BUILD) *.egg-info

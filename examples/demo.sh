@@ -3,7 +3,7 @@
 # `make demo` runs this in namespaces of its own (tests/private-host), so nothing remains afterwards.
 set -eu
 cd "$(dirname "$0")/.."
-bin=$PWD/.venv/bin
+bin=$(readlink -f "${VENV:-.venv}")/bin
 work=$(mktemp -d)
 export NSBROKER_ADDRESS=unix:/run/nsbroker-demo/socket
 

@@ -4,7 +4,7 @@
 set -eu
 [ "${1:-}" = inside ] || exec unshare --pid --fork --kill-child --mount-proc -- "$0" inside
 cd "$(dirname "$0")/.."
-nsbroker=$PWD/.venv/bin/nsbroker
+nsbroker=$(readlink -f "${VENV:-.venv}")/bin/nsbroker
 work=$(mktemp -d)
 export NSBROKER_ADDRESS=unix:/run/nsbroker-map/socket
 started=

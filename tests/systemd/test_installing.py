@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from nsbroker.cli.service_program import format_exec_start
 from nsbroker.client.blocking import connect
 from nsbroker.errors import NsbrokerError
 from tests.systemd.unit import ADDRESS, Unit
@@ -68,7 +69,9 @@ def broker_answers() -> bool:
 
 def test_units_installed_by_the_module_start_the_module(opt: Path) -> None:
     run(sys.executable, "-m", "nsbroker", "install-units")
-    assert exec_start() == f"ExecStart={sys.executable} -m nsbroker serve --idle-timeout 300"
+    # The checkout may have a path with spaces.
+    program = format_exec_start((sys.executable, "-m", "nsbroker"))
+    assert exec_start() == f"ExecStart={program} serve --idle-timeout 300"
     assert broker_answers()
 
 

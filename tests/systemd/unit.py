@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from nsbroker.cli.service_program import format_exec_start
 from tests.world import eventually
 
 ADDRESS = "unix:/run/nsbroker/io.nsbroker.Broker"
@@ -50,7 +51,7 @@ class Unit:
 
     def serve(self, *options: str) -> None:
         """Override the options of `nsbroker serve`."""
-        self.set(ExecStart=" ".join((self.program, "serve", *options)))
+        self.set(ExecStart=format_exec_start((self.program, "serve", *options)))
 
     def configure(self, text: str) -> None:
         """Write a drop-in of the configuration."""
