@@ -13,10 +13,13 @@ import hypothesis
 import pytest
 
 from tests import prefork
-from tests.world import Daemon, Sleeper, Snapshot, named_network
+from tests.snapshot import Snapshot
+from tests.world import PATIENCE, Daemon, Sleeper, let_clients_wait, named_network
 
-# No database: the checkout may belong to another user.
-hypothesis.settings.register_profile("nsbroker", database=None, deadline=None)
+# No database: the checkout may belong to another user.  No limits of time: the machine may be slow.
+hypothesis.settings.register_profile(
+    "nsbroker", database=None, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("nsbroker")
 
 _TESTS = Path(__file__).parent
@@ -35,6 +38,7 @@ def pytest_configure() -> None:
     # Some tests hold thousands of namespaces open; the usual soft limit is 1024.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    let_clients_wait()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -62,14 +66,13 @@ def nothing_left_behind() -> Iterator[None]:
     before = Snapshot.of(os.getpid())
     yield
     gc.collect()
-    for _ in range(100):
-        # The kernel still shows a joined thread for a moment.
-        if (after := Snapshot.of(os.getpid())) == before:
-            # What exists now stays, so the collector need not look at it again after each of thousands of tests.
-            gc.freeze()
-            return
+    end = time.monotonic() + PATIENCE
+    # The kernel still shows a joined thread for a moment.
+    while (after := Snapshot.of(os.getpid())) != before:
+        assert time.monotonic() < end, after.difference(before)
         time.sleep(0.01)
-    raise AssertionError(after.difference(before))
+    # What exists now stays, so the collector need not look at it again after each of thousands of tests.
+    gc.freeze()
 
 
 @pytest.fixture

@@ -122,7 +122,6 @@ TESTED_ELSEWHERE: dict[str, tuple[str, str]] = {
     "daemon/discovery/command_lines": ("daemon/discovery/test_scan.py", "a part of a scan"),
     "daemon/discovery/relations": ("daemon/discovery/test_scan.py", "a part of a scan"),
     "daemon/discovery/scan_result": ("daemon/discovery/test_scan.py", "data alone"),
-    "daemon/discovery/scanner": ("attacks/test_neighbours.py", "its limits show when several users list at a time"),
     "daemon/discovery/view": ("daemon/discovery/test_visibility.py", "one subject: what a user sees of a scan"),
     "daemon/discovery/views": ("daemon/discovery/test_visibility.py", "one subject: what a user sees of a scan"),
     "daemon/engines/cri": ("daemon/engines/test_trusted_directory.py", "one test covers all engines with state files"),

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.world import SLOWNESS
+
 pytestmark = pytest.mark.once
 
 CHECKOUT = Path(__file__).parent.parent
 
 
 @pytest.mark.root  # once is enough, and its cache is written into the checkout
+@pytest.mark.timeout(300 * SLOWNESS)
 @pytest.mark.parametrize(
     "tool", [["mypy"], ["ruff", "check", "--no-cache"], ["ruff", "format", "--check", "--no-cache"]], ids=" ".join
 )

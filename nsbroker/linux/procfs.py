@@ -73,6 +73,23 @@ def processor_time(directory: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def thread_runs(tid: int) -> bool:
+    """Return whether a thread of this process runs or waits for a processor, and not for anything else (field 3 of `stat`).
+
+    False when it has ended, or when its state cannot be read.
+    """
+    try:
+        directory = os.open(f"/proc/self/task/{tid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return _stat(directory)[0] == b"R"
+    except OSError:
+        return False
+    finally:
+        os.close(directory)
+
+
 def _stat(directory: int) -> list[bytes]:
     """Return the fields of `stat` from field 3 on."""
     # The name in field 2 can contain spaces and parentheses.  Field 3 begins after the last ')'.

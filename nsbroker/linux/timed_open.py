@@ -11,12 +11,16 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from nsbroker.linux.procfs import thread_runs
+
 # Timeouts in seconds.  The short one applies after attempts that timed out have wasted _WASTED_MAX seconds within _PERIOD.
 _TIMEOUT = 0.25
 _SHORT_TIMEOUT = 0.01
 _WASTED_MAX = 1.0
 _PERIOD = 10.0
 _ABANDONED_MAX = 64
+# On a busy machine, a thread can wait for a processor for longer than that.  Nothing blocks it, so it has this many seconds.
+_BUSY_MAX = 2.0
 
 
 class TimedOpener:
@@ -48,7 +52,7 @@ class TimedOpener:
             thread = threading.Thread(target=self._run, args=(attempt,), name="opening", daemon=True)
             thread.start()
             timeout = self._choose_timeout()
-            if attempt.ended.wait(timeout) or not self._abandon(attempt, timeout):
+            if _ends(attempt, thread, timeout) or not self._abandon(attempt, timeout):
                 thread.join()
                 return attempt.result()
         raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
@@ -78,6 +82,15 @@ class TimedOpener:
             attempt.ended.set()
         if attempt.is_abandoned and attempt.fd >= 0:
             os.close(attempt.fd)
+
+
+def _ends(attempt: "_Attempt", thread: threading.Thread, timeout: float) -> bool:
+    """Wait until the attempt has ended; return False when its thread is blocked after `timeout` seconds."""
+    end = time.monotonic() + _BUSY_MAX
+    while not attempt.ended.wait(timeout):
+        if time.monotonic() > end or not thread_runs(thread.native_id or 0):
+            return False
+    return True
 
 
 class _Attempt:

@@ -26,10 +26,14 @@ def _mount(source: str, place: str, kind: str, options: str) -> None:
 
 
 class SilentFiles:
-    """Serves the file system on a thread.  Every name is the same entry, with `mode`; operations in `silent` get no answer."""
+    """Serves the file system on a thread.  Every name is the same entry, with `mode`; operations in `silent` get no answer.
+
+    `waits` is set once a request is left unanswered.
+    """
 
     def __init__(self, place: str, mode: int) -> None:
         self.silent: set[int] = set()
+        self.waits = threading.Event()
         self._mode = mode
         self._fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
         _mount("silent", place, "fuse", f"fd={self._fd},rootmode=40000,user_id=0,group_id=0")
@@ -38,7 +42,9 @@ class SilentFiles:
     def _serve(self) -> None:
         while True:
             _, operation, unique, node = struct.unpack_from("=IIQQ", os.read(self._fd, 1 << 20))
-            if operation not in _WITHOUT_ANSWER and operation not in self.silent:
+            if operation in self.silent:
+                self.waits.set()
+            elif operation not in _WITHOUT_ANSWER:
                 error, answer = self._answer(operation, node)
                 os.write(self._fd, struct.pack("=IiQ", 16 + len(answer), error, unique) + answer)
 
@@ -63,15 +69,18 @@ class SilentFiles:
 def in_execve(folder: str) -> int:
     """Return the pid of a process that stays inside execve(2): a file has to be closed there, which sends FLUSH first."""
     files = SilentFiles(folder, 0o100644)
+    (opened, tell), (start, go_on) = os.pipe(), os.pipe()
     victim = os.fork()
     if victim == 0:
         _libc.unshare(_CLONE_NEWUTS)
         os.open(f"{folder}/file", os.O_RDONLY | os.O_CLOEXEC)
-        time.sleep(0.3)
+        os.write(tell, b"!")
+        os.read(start, 1)
         os.execv("/bin/sleep", ["sleep", "100"])
-    time.sleep(0.2)
+    os.read(opened, 1)
     files.silent = {_FLUSH}
-    time.sleep(0.3)
+    os.write(go_on, b"!")
+    files.waits.wait()
     return victim
 
 
@@ -85,12 +94,14 @@ def below_overlay(folder: str) -> int:
     files = SilentFiles(f"{folder}/lower", 0o20666)
     layers = f"lowerdir={folder}/lower,upperdir={folder}/upper,workdir={folder}/work"
     _mount("overlay", f"{folder}/root/dev", "overlay", layers)
+    inside, tell = os.pipe()
     victim = os.fork()
     if victim == 0:
         os.chroot(f"{folder}/root")
         os.chdir("/")
+        os.write(tell, b"!")
         time.sleep(1000)
-    time.sleep(0.2)
+    os.read(inside, 1)
     files.silent = {_GETATTR}
     return victim
 

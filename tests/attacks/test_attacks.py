@@ -9,7 +9,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,8 @@ from nsbroker.client.blocking import connect
 from nsbroker.errors import NsbrokerError, PermissionDenied, RecordFailed
 from nsbroker.linux import ancillary
 from nsbroker.linux.features import features
-from tests.world import ALICE, BOB, Daemon, Sleeper, Snapshot, as_user, eventually, run_command
+from tests.snapshot import Snapshot
+from tests.world import ALICE, BOB, PATIENCE, Daemon, Sleeper, as_user, eventually, run_command
 
 ASK = b'{"method":"io.nsbroker.Broker.WhoAmI"}\0'
 
@@ -103,7 +103,7 @@ with nsbroker.connect() as broker, broker.open("pid:1", "pid") as theirs, nsbrok
 def test_the_name_of_the_clients_socket_does_not_identify_the_client(daemon: Daemon) -> None:
     def ask() -> object:
         with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(10)
+            sock.settimeout(PATIENCE)
             sock.bind(f"\0;uid=0;pid=1;{os.getpid()}")
             sock.connect(str(daemon.socket))
             sock.send(ASK)
@@ -139,12 +139,14 @@ def test_a_process_that_becomes_setuid_is_never_opened_for_its_former_user(daemo
 import os, signal, sys, time
 os.setresgid(4001, 4001, 4001)
 os.setresuid(4001, 4001, 0)
+print("ready", flush=True)
 while True:
     os.setresuid(-1, 0, -1)
     os.setresuid(-1, 4001, -1)
 """
-    with subprocess.Popen([sys.executable, "-c", code]) as changing:
-        time.sleep(0.1)
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as changing:
+        assert changing.stdout
+        assert changing.stdout.readline() == b"ready\n"
 
         def ask() -> list[str]:
             answers = []
@@ -182,7 +184,7 @@ def test_nothing_is_handed_over_while_records_cannot_be_written(tmp_path: Path) 
         os.close(write)
         eventually(lambda: b"listening" in (pipe.read(4096) or b""), "the daemon listens")
         opened = refused = 0
-        with connect(daemon.address, timeout=10) as broker:
+        with connect(daemon.address) as broker:
             for _ in range(60):
                 try:
                     broker.open("self", "net").close()
@@ -198,7 +200,7 @@ def test_nothing_is_handed_over_while_records_cannot_be_written(tmp_path: Path) 
             taken += piece
         assert taken.count(b'"verdict":"allowed"') == opened
         process.terminate()
-        assert process.wait(10) == 0
+        assert process.wait(PATIENCE) == 0
 
 
 @pytest.mark.root

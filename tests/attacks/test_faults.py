@@ -26,7 +26,7 @@ from nsbroker.namespace import Namespace
 from nsbroker.varlink.connection import IncomingCall
 from nsbroker.varlink.message import decode_call
 from tests.daemon.one_caller import ERRORS, OneCaller
-from tests.world import Sleeper, eventually
+from tests.world import PATIENCE, Sleeper, eventually
 
 RULE = '[[allow]]\nname = "all"\nwho = "everyone"\ntargets = ["{}"]\nnamespaces = ["*"]\nsockets = ["*"]\n'
 BY_NAME, OWN = RULE.format("pid:*"), RULE.format("own")
@@ -275,7 +275,7 @@ async def test_a_socket_that_nobody_waits_for_any_more_is_closed(
 
     def slow(*arguments: Any) -> socket.socket:
         inside.set()
-        gone.wait(10)
+        gone.wait(PATIENCE)
         return real(*arguments)
 
     monkeypatch.setattr("nsbroker.daemon.methods.socket_maker._create_socket", slow)

@@ -16,7 +16,8 @@ from nsbroker.client.blocking import connect
 from nsbroker.errors import PermissionDenied, ProtocolError, RecordFailed
 from nsbroker.linux import ancillary
 from nsbroker.varlink.message import decode_call
-from tests.world import ALICE, SLOWNESS, Daemon, as_user, eventually
+from tests.control_groups import remove_empty
+from tests.world import ALICE, PATIENCE, SLOWNESS, Daemon, as_user, eventually
 
 ASK = b'{"method":"io.nsbroker.Broker.WhoAmI"}\0'
 QUICK = 2.0 * SLOWNESS
@@ -25,10 +26,10 @@ QUICK = 2.0 * SLOWNESS
 
 def test_a_string_that_never_ends_takes_no_time_to_refuse() -> None:
     data = b'{"method":"a","parameters":' + b"[" * 17 + b'"' + b'\\"' * 32000
-    start = time.monotonic()
+    start = time.thread_time()
     with pytest.raises(ProtocolError):
         decode_call(data)
-    assert time.monotonic() - start < QUICK
+    assert time.thread_time() - start < QUICK
 
 
 def test_an_out_of_band_byte_ends_the_connection_and_costs_nothing(tmp_path: Path) -> None:
@@ -136,7 +137,7 @@ def test_a_control_group_cannot_be_named_into_a_unit(daemon: Daemon) -> None:
         assert Path("/proc/self/cgroup").read_bytes() == before
     finally:
         for folder in [group, *group.parents]:
-            folder.rmdir()
+            remove_empty(folder)
             if folder == top:
                 break
 
@@ -167,7 +168,7 @@ def _reuse_pid(daemon: Daemon) -> bool:
         signal.pause()
     os.kill(daemon.pid, signal.SIGCONT)
     with sock:
-        sock.settimeout(10)
+        sock.settimeout(PATIENCE)
         sock.send(ASK)
         data, _ = ancillary.receive_piece(sock, bytearray(70000), b"\0")
     os.kill(reused, signal.SIGKILL)
@@ -191,10 +192,10 @@ def test_standard_error_without_a_reader_ends_no_daemon(tmp_path: Path) -> None:
         process.stderr.close()
         process.send_signal(signal.SIGHUP)
         time.sleep(0.2)
-        with connect(daemon.address, timeout=10) as broker, pytest.raises(RecordFailed):
+        with connect(daemon.address) as broker, pytest.raises(RecordFailed):
             broker.open("self", "net")
         process.terminate()
-        assert process.wait(10) == 0
+        assert process.wait(PATIENCE) == 0
 
 
 def test_a_target_of_any_length_leaves_a_record(daemon: Daemon) -> None:

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import socket
-import statistics
 import threading
 import time
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.attacks.test_engines import body, served, session  # noqa: F401 - a fixture
-from tests.world import ALICE, BOB, Daemon, Sleeper, as_user, eventually
+from tests.world import ALICE, BOB, PATIENCE, PATIENT, Daemon, Sleeper, as_user, check_below, eventually
 
 pytestmark = pytest.mark.root
 IN_FLIGHT = 100
@@ -47,12 +46,23 @@ def ask_at_once(address: Path, questions: list[bytes], seconds: float, *, stay: 
 
 
 def children(pid: int) -> list[str]:
-    """Return the pids of the children of a process, of all its threads."""
+    """Return the pids of the children of a process, of all its threads, but for those that have begun to end.
+
+    With the lowest priority, it can take a while to end.
+    """
     found: list[str] = []
     for task in Path(f"/proc/{pid}/task").iterdir():
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             found += (task / "children").read_text().split()
-    return found
+    return [child for child in found if _has_memory(child)]
+
+
+def _has_memory(pid: str) -> bool:
+    """Return whether a process has a command line: the kernel frees the memory of a process that ends before anything else."""
+    try:
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def processor_time(pid: int) -> float:
@@ -84,26 +94,46 @@ def times(daemon: Daemon, target: str, is_over: Callable[[], bool]) -> list[floa
     return sorted(found)
 
 
-def test_many_different_queries_use_a_small_part_of_a_processor(daemon: Daemon, containers: None, sleeper: Sleeper) -> None:
-    daemon.allow("bob", who=[f"user:{BOB}"], targets=[f"pid:{sleeper.pid}"], namespaces=["net"])
-    target = f"pid:{sleeper.pid}"
-    idle = as_user(BOB, lambda: times(daemon, target, lambda: True))
+def test_many_different_queries_use_a_small_part_of_a_processor(
+    tmp_path: Path,
+    session: Path,  # noqa: F811 - the fixture
+    containers: None,
+    sleeper: Sleeper,
+) -> None:
+    with Daemon(tmp_path, limits=PATIENT) as daemon:
+        daemon.allow("bob", who=[f"user:{BOB}"], targets=[f"pid:{sleeper.pid}"], namespaces=["net"])
+        check_below(20, lambda: attack(daemon, f"pid:{sleeper.pid}"), "bob's slow calls during the attack, of those before it")
+
+
+def attack(daemon: Daemon, target: str) -> float:
+    """Have alice query her engines while bob opens `target`.
+
+    Checks how much of a processor the helpers use, which does not depend on what else the machine does.  Returns how many times
+    longer bob's slow calls take than before.
+    """
+    # On a busy machine, calls wait for a processor before the attack, too.
+    idle = p99(as_user(BOB, lambda: times(daemon, target, lambda: True)))
     questions = [question(container=f"x{number}") for number in range(IN_FLIGHT)]
-    end = time.monotonic() + SECONDS
-    attack = threading.Thread(target=lambda: as_user(ALICE, lambda: ask_at_once(daemon.socket, questions, SECONDS, stay=True)))
-    before = processor_time(daemon.pid)
-    attack.start()
-    busy = as_user(BOB, lambda: times(daemon, target, lambda: time.monotonic() > end))
-    attack.join()
-    used = processor_time(daemon.pid) - before
-    print(f"helpers used {used / SECONDS:.2f} of a processor; "
-          f"bob's p99 {busy[int(len(busy) * 0.99)] * 1000:.1f} ms, idle {statistics.median(idle) * 1000:.1f} ms")  # fmt: skip
-    assert 0 < used < 0.35 * SECONDS
-    assert busy[int(len(busy) * 0.99)] < 20 * max(statistics.median(idle), 0.001)
+    start, before = time.monotonic(), processor_time(daemon.pid)
+    end = start + SECONDS
+    attacker = threading.Thread(target=lambda: as_user(ALICE, lambda: ask_at_once(daemon.socket, questions, SECONDS, stay=True)))
+    attacker.start()
+    busy = p99(as_user(BOB, lambda: times(daemon, target, lambda: time.monotonic() > end)))
+    attacker.join()
+    eventually(lambda: processor_time(daemon.pid) > before, "a helper has ended")
+    used, seconds = processor_time(daemon.pid) - before, time.monotonic() - start
+    print(f"helpers used {used / seconds:.2f} of a processor; bob's p99 {busy * 1000:.1f} ms, idle {idle * 1000:.1f} ms")
+    assert used < 0.35 * seconds
+    return busy / max(idle, 0.001)
+
+
+def p99(times: list[float]) -> float:
+    """Return what 99 of 100 of the sorted times are at most."""
+    return times[int(len(times) * 0.99)]
 
 
 def test_callers_with_the_same_query_share_a_result_that_is_newer_than_their_call(
-    daemon: Daemon,
+    tmp_path: Path,
     session: Path,  # noqa: F811 - the fixture
 ) -> None:
     asked = []
@@ -112,14 +142,15 @@ def test_callers_with_the_same_query_share_a_result_that_is_newer_than_their_cal
         asked.append(sock.fileno())
         sock.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
 
-    with served(session / "docker.sock", answer):
+    with served(session / "docker.sock", answer), Daemon(tmp_path, limits=PATIENT) as daemon:
         questions = [question(container="web", engine="docker")] * 30
-        answered = as_user(ALICE, lambda: ask_at_once(daemon.socket, questions, 10))
+        answered = as_user(ALICE, lambda: ask_at_once(daemon.socket, questions, 2 * PATIENCE))
         assert answered == 30
         # Callers that came while the first helper ran wait for the second.
         assert 1 <= len(asked) <= 2
-        as_user(ALICE, lambda: ask_at_once(daemon.socket, questions[:1], 4))
-        assert len(asked) <= 3
+        before = len(asked)
+        as_user(ALICE, lambda: ask_at_once(daemon.socket, questions[:1], 2 * PATIENCE))
+        assert len(asked) == before + 1
 
 
 def test_helpers_run_one_at_a_time_with_the_lowest_priority(daemon: Daemon, session: Path) -> None:  # noqa: F811 - the fixture

@@ -8,7 +8,7 @@ import nsbroker
 import nsbroker.client.asyncio
 import nsbroker.client.trio
 from nsbroker.errors import ConnectionFailed, ConnectionLost
-from tests.world import Daemon, Sleeper
+from tests.world import PATIENCE, Daemon, Sleeper
 
 
 def test_asyncio_tasks_share_a_connection(daemon: Daemon, sleeper: Sleeper) -> None:
@@ -41,7 +41,7 @@ def test_asyncio_calls_that_are_cancelled_leak_nothing(silent: str) -> None:
 
 def test_closing_an_asyncio_connection_wakes_a_waiting_task(silent: str) -> None:
     async def main() -> None:
-        async with nsbroker.client.asyncio.connect(silent) as broker, asyncio.timeout(5):
+        async with nsbroker.client.asyncio.connect(silent) as broker, asyncio.timeout(PATIENCE):
             waiting = asyncio.create_task(broker.who_am_i())
             await asyncio.sleep(0.05)
             broker.close()

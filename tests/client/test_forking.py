@@ -16,18 +16,18 @@ import nsbroker.client.asyncio
 import nsbroker.client.trio
 from nsbroker.client.async_methods import AsyncWatch
 from nsbroker.errors import ConnectionLost
-from tests.world import Daemon, Sleeper
+from tests.world import PATIENCE, Daemon, Sleeper
 
 
 def in_child(function: Callable[[], Any]) -> Any:
-    """Run `function` in a forked child, and return its result or its error as text.  It has ten seconds."""
+    """Run `function` in a forked child, and return its result or its error as text.  It has PATIENCE seconds."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
         try:
             import signal
 
-            signal.alarm(10)
+            signal.alarm(round(PATIENCE))
             try:
                 outcome: Any = function()
             except BaseException as error:
@@ -134,7 +134,7 @@ def test_a_trio_client_in_a_child(daemon: Daemon) -> None:
     async def begin() -> tuple[nsbroker.client.trio.Broker, AsyncWatch]:
         # Without its context manager, which would close it at the end of this trio run.
         path = daemon.socket
-        broker = nsbroker.client.trio.Broker(await nsbroker.client.trio.Broker._connect(path, 10), path, 10)
+        broker = nsbroker.client.trio.Broker(await nsbroker.client.trio.Broker._connect(path, PATIENCE), path, PATIENCE)
         events = await broker.watch(["net"]).__aenter__()
         await anext(events)
         return broker, events
@@ -179,6 +179,6 @@ def test_workers_that_share_one_object_get_what_each_asked_for(daemon: Daemon) -
             right = pool.map_async(_open_and_compare, range(500), chunksize=1)
             for number in range(100):
                 assert _open_and_compare(number)
-            assert right.get(30) == [True] * 500
+            assert right.get(2 * PATIENCE) == [True] * 500
             pool.close()
             pool.join()

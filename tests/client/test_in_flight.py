@@ -18,7 +18,8 @@ from nsbroker.errors import ConnectionLost, NsbrokerError, ProtocolError, Timeou
 from nsbroker.linux import ancillary
 from tests.client.every_client import impostor
 from tests.client.test_hostile import OPENED, PEER, net, null
-from tests.world import Daemon, Sleeper, _fds
+from tests.snapshot import open_files
+from tests.world import Daemon, Sleeper
 
 pytestmark = pytest.mark.once
 
@@ -131,7 +132,7 @@ def read_calls(sock: socket.socket, count: int) -> int:
 
 def networks() -> int:
     """Return how many descriptors of network namespaces this process has."""
-    return sum(target.startswith("net:") for _, target in _fds(os.getpid()))
+    return sum(target.startswith("net:") for _, target in open_files(os.getpid()))
 
 
 def send_net(sock: socket.socket, data: bytes = OPENED % 0, count: int = 1) -> None:

@@ -14,7 +14,7 @@ from nsbroker.errors import LookupFailed
 from nsbroker.namespace import Namespace
 from tests.client.every_client import CLIENTS, Connect
 from tests.named_place import ADDRESS, Place, named_place
-from tests.world import ALICE, Daemon, as_user
+from tests.world import ALICE, PATIENCE, Daemon, as_user
 
 pytestmark = pytest.mark.root
 
@@ -129,7 +129,7 @@ def test_it_takes_the_files_and_the_sockets(daemon: Daemon, place: Place) -> Non
         def connect() -> str:
             with nsbroker.connect(daemon.address) as broker:
                 try:
-                    broker.create_connection(place.target, (host, place.port), 5, resolve="inside").close()
+                    broker.create_connection(place.target, (host, place.port), PATIENCE, resolve="inside").close()
                 except OSError as error:
                     return str(error)
                 return ""

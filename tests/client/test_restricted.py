@@ -23,7 +23,7 @@ from nsbroker.errors import (
 )
 from tests.client.every_client import CLIENTS, Connect, impostor, read_call
 from tests.client.test_forking import in_child
-from tests.world import Daemon
+from tests.world import Daemon, eventually
 
 NOTHING = b"{}\0"
 WHO = b'{"parameters":{"peer":{"uid":1,"gid":1,"groups":[],"pid":1,"anonymous":false}}}\0'
@@ -54,13 +54,21 @@ async def test_a_client_restricts_itself_again_after_a_restart_of_the_broker(con
 async def test_a_watch_of_a_restricted_client_is_restricted(connect: Connect, daemon: Daemon) -> None:
     async with connect(daemon.address) as broker:
         await broker.restrict(["name:none-*"], namespaces=["net"])
-        stop = threading.Timer(0.5, daemon.stop)
+        stop = threading.Thread(target=stop_when_it_watches, args=(daemon,))
         stop.start()
         with pytest.raises(ConnectionLost):
             await broker.events()
         stop.join()
-        methods = [record["method"] for record in daemon.records()]
-        assert methods == ["Restrict", "Restrict", "Watch"]
+        assert methods(daemon) == ["Restrict", "Restrict", "Watch"]
+
+
+def methods(daemon: Daemon) -> list[str]:
+    return [record["method"] for record in daemon.records()]
+
+
+def stop_when_it_watches(daemon: Daemon) -> None:
+    eventually(lambda: "Watch" in methods(daemon), "the watch has begun")
+    daemon.stop()
 
 
 def test_a_forked_child_is_restricted_too(daemon: Daemon) -> None:
@@ -210,7 +218,7 @@ async def test_the_same_restriction_again_is_not_lost_when_the_broker_refuses_it
 def test_a_connection_that_an_interrupt_left_unrestricted_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C can come between any two instructions: here, right after the new connection was made."""
     script = Script([NOTHING, b""], [NOTHING, WHO], [NOTHING, WHO])
-    with impostor(script) as address, nsbroker.connect(address, timeout=10) as broker:
+    with impostor(script) as address, nsbroker.connect(address) as broker:
         broker.restrict(["own"], namespaces=["net"])
         with pytest.raises(ConnectionLost):
             broker.who_am_i()

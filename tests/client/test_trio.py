@@ -8,7 +8,7 @@ import nsbroker
 import nsbroker.client.asyncio
 import nsbroker.client.trio
 from nsbroker.errors import ConnectionLost
-from tests.world import Daemon, Sleeper
+from tests.world import PATIENCE, Daemon, Sleeper
 
 
 async def test_trio_tasks_share_a_connection(daemon: Daemon, sleeper: Sleeper) -> None:
@@ -35,7 +35,7 @@ async def test_trio_calls_that_are_cancelled_leak_nothing(silent: str) -> None:
 
 async def test_closing_a_trio_connection_wakes_a_waiting_task(silent: str) -> None:
     async with nsbroker.client.trio.connect(silent) as broker:
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             async with trio.open_nursery() as nursery:
 
                 async def wait() -> None:

@@ -5,6 +5,7 @@ import socket
 from typing import Any
 
 import nsbroker.conduit.asyncio
+from tests.world import PATIENCE
 
 
 class OnAsyncio:
@@ -15,7 +16,7 @@ class OnAsyncio:
 
     def __getattr__(self, name: str) -> Any:
         async def call(*arguments: Any) -> Any:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 return await getattr(self._conduit, name)(*arguments)
 
         if name in ("close", "closed"):

@@ -7,6 +7,7 @@ import pytest
 
 from nsbroker.conduit.asyncio import Conduit
 from nsbroker.errors import ConduitClosed
+from tests.world import PATIENCE
 
 
 def null() -> int:
@@ -24,7 +25,7 @@ def test_closing_it_wakes_every_task_that_waits_on_it() -> None:
                 with pytest.raises(ConduitClosed, match="closed"):
                     await task
 
-    asyncio.run(asyncio.wait_for(main(), 10))
+    asyncio.run(asyncio.wait_for(main(), PATIENCE))
 
 
 def test_a_closed_conduits_number_can_be_waited_on_by_another_one_at_once() -> None:
@@ -45,7 +46,7 @@ def test_a_closed_conduits_number_can_be_waited_on_by_another_one_at_once() -> N
             await left.transfer_fd(null())
             os.close(await waiting)
 
-    asyncio.run(asyncio.wait_for(main(), 10))
+    asyncio.run(asyncio.wait_for(main(), PATIENCE))
 
 
 def test_a_receiver_that_is_cancelled_leaks_nothing() -> None:
@@ -58,7 +59,7 @@ def test_a_receiver_that_is_cancelled_leaks_nothing() -> None:
             await left.transfer_fd(null())
             os.close(await right.receive_fd())
 
-    asyncio.run(asyncio.wait_for(main(), 10))
+    asyncio.run(asyncio.wait_for(main(), PATIENCE))
 
 
 def test_a_sender_waits_for_room() -> None:
@@ -75,7 +76,7 @@ def test_a_sender_waits_for_room() -> None:
                 os.close(await right.receive_fd())
             await sending
 
-    asyncio.run(asyncio.wait_for(main(), 30))
+    asyncio.run(asyncio.wait_for(main(), 2 * PATIENCE))
 
 
 def test_tasks_take_turns() -> None:
@@ -90,4 +91,4 @@ def test_tasks_take_turns() -> None:
             for fd in received:
                 os.close(fd)
 
-    asyncio.run(asyncio.wait_for(main(), 10))
+    asyncio.run(asyncio.wait_for(main(), PATIENCE))

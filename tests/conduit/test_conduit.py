@@ -31,6 +31,7 @@ from nsbroker.errors import (
 )
 from nsbroker.linux import ancillary
 from tests.conduit.on_asyncio import OnAsyncio
+from tests.world import PATIENCE
 
 TYPES = [socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET]
 
@@ -43,7 +44,7 @@ class OnTrio:
 
     def __getattr__(self, name: str) -> Any:
         async def call(*arguments: Any) -> Any:
-            with trio.fail_after(10):
+            with trio.fail_after(PATIENCE):
                 return await getattr(self._conduit, name)(*arguments)
 
         if name in ("close", "closed"):
@@ -55,8 +56,8 @@ class OnTrio:
 def pair(request: pytest.FixtureRequest) -> Iterator[tuple[socket.socket, socket.socket]]:
     left, right = socket.socketpair(socket.AF_UNIX, request.param)
     with left, right:
-        left.settimeout(10)
-        right.settimeout(10)
+        left.settimeout(PATIENCE)
+        right.settimeout(PATIENCE)
         yield left, right
 
 
@@ -240,7 +241,7 @@ def test_a_closed_conduit_sends_nothing(ends: tuple[Any, Any]) -> None:
 
 async def test_closing_a_trio_conduit_wakes_the_task_that_waits_on_it() -> None:
     left, right = nsbroker.conduit.trio.Conduit.pair()
-    with left, trio.fail_after(5):
+    with left, trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
 
             async def wait() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from nsbroker.daemon.systemd import journal as journal_module
+from tests.world import PATIENCE
 
 
 @pytest.fixture
@@ -14,7 +15,7 @@ def journal() -> Iterator[socket.socket]:
     journal_module.PLACE.parent.mkdir(parents=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(str(journal_module.PLACE))
-        sock.settimeout(10)
+        sock.settimeout(PATIENCE)
         yield sock
     journal_module.PLACE.unlink()
     journal_module.PLACE.parent.rmdir()

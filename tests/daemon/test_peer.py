@@ -15,6 +15,7 @@ from nsbroker.daemon.peer import Peer, unit_of
 from nsbroker.errors import NoSuchTarget
 from nsbroker.linux import process as process_module
 from nsbroker.linux.features import Features, features
+from tests.control_groups import remove_empty
 from tests.world import ALICE
 
 CLIENT = """
@@ -169,8 +170,8 @@ def test_the_unit_is_read_from_the_pinned_process_and_is_none_after_it_ends(list
         peer.close()
         client.close()
     finally:
-        group.rmdir()
-        group.parent.rmdir()
+        remove_empty(group)
+        remove_empty(group.parent)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Real container engines.  Each is started once, with what it needs to run containers that only sleep."""
 
-import errno
 import json
 import os
 import shutil
@@ -10,7 +9,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.world import eventually
+from tests.control_groups import remove_empty
+from tests.world import SLOWNESS, eventually
 
 WORK = Path("/run/engines")
 SLEEP = ("/bin/busybox", "sleep", "100000")
@@ -20,7 +20,13 @@ IMAGE = "localhost/bb:1"
 def run(*command: str, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
     """Run a program and return its output.  When it fails, the test fails with what it printed."""
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=60, cwd=cwd, stdin=subprocess.DEVNULL, env={**os.environ, **(env or {})}
+        command,
+        capture_output=True,
+        text=True,
+        timeout=60 * SLOWNESS,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, **(env or {})},
     )
     assert done.returncode == 0, f"{' '.join(command)}: {done.stdout}{done.stderr}"
     return done.stdout.strip()
@@ -51,15 +57,7 @@ def remove_group(name: str) -> None:
         if (top / "cgroup.procs").exists():
             for group, _, _ in os.walk(top / name, topdown=False):
                 # The monitor process of a container may take a moment to end.
-                eventually(lambda: _try_to_remove(Path(group)), f"{group} is empty")  # noqa: B023 - called at once
-
-
-def _try_to_remove(group: Path) -> bool:
-    try:
-        group.rmdir()
-    except OSError as error:
-        return error.errno != errno.EBUSY
-    return True
+                remove_empty(Path(group))
 
 
 class Service:
@@ -75,10 +73,10 @@ class Service:
         return self._process.pid
 
     def stop(self) -> None:
-        """End it: ask it to, and kill it after 15 seconds."""
+        """End it: ask it to, and kill it after a while."""
         self._process.terminate()
         try:
-            self._process.wait(15)
+            self._process.wait(15 * SLOWNESS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -454,7 +452,7 @@ class Runc(Engine):
         # The container keeps the standard output open, so it must not be a pipe that is read to its end.
         command = [self._program, *self.options, "run", "-d", "--bundle", str(self._bundle), name]
         null = subprocess.DEVNULL
-        assert subprocess.run(command, stdin=null, stdout=null, stderr=null, timeout=20).returncode == 0, command
+        assert subprocess.run(command, stdin=null, stdout=null, stderr=null, timeout=20 * SLOWNESS).returncode == 0, command
 
     def _remove(self, name: str) -> None:
         run(self._program, "delete", "-f", name)
@@ -494,7 +492,7 @@ class Lxc(Engine):
 
     def _start(self, name: str) -> None:
         run("/usr/bin/lxc-start", "-n", name)
-        run("/usr/bin/lxc-wait", "-n", name, "-s", "RUNNING", "-t", "10")
+        run("/usr/bin/lxc-wait", "-n", name, "-s", "RUNNING", "-t", str(round(10 * SLOWNESS)))
 
     def _remove(self, name: str) -> None:
         run("/usr/bin/lxc-destroy", "-f", "-n", name)

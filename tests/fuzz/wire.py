@@ -33,7 +33,8 @@ from nsbroker.varlink.framing import MESSAGE_MAX
 from nsbroker.varlink.message import decode_call
 from tests.fuzz import mutate
 from tests.fuzz.subject import Fault, Seed, Subject, seeded
-from tests.world import Daemon, Snapshot
+from tests.snapshot import Snapshot
+from tests.world import Daemon
 
 FUZZER = 4300
 INNOCENT = 4301

@@ -8,6 +8,7 @@ import pytest
 import nsbroker.inside.asyncio
 import nsbroker.inside.trio
 from nsbroker.namespace import Namespace
+from tests.world import PATIENCE
 
 
 def test_an_asyncio_call_lets_other_tasks_go_on(net: Namespace) -> None:
@@ -15,7 +16,7 @@ def test_an_asyncio_call_lets_other_tasks_go_on(net: Namespace) -> None:
 
     def wait() -> str:
         started.set()
-        go_on.wait(10)
+        go_on.wait(PATIENCE)
         return "done"
 
     async def main() -> str:
@@ -32,7 +33,7 @@ def test_a_cancelled_asyncio_call_returns_at_once_and_the_thread_goes_on_alone(n
     go_on, ended = threading.Event(), threading.Event()
 
     def wait() -> None:
-        go_on.wait(10)
+        go_on.wait(PATIENCE)
         ended.set()
 
     async def main() -> None:
@@ -42,4 +43,4 @@ def test_a_cancelled_asyncio_call_returns_at_once_and_the_thread_goes_on_alone(n
     with pytest.raises(TimeoutError):
         asyncio.run(main())
     go_on.set()
-    assert ended.wait(10)
+    assert ended.wait(PATIENCE)

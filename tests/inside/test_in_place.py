@@ -10,6 +10,7 @@ import pytest
 from nsbroker.errors import EnterFailed
 from nsbroker.inside import in_place
 from nsbroker.namespace import Namespace
+from tests.world import PATIENCE
 
 
 def network() -> int:
@@ -29,7 +30,7 @@ def test_other_threads_stay_where_they_are(net: Namespace) -> None:
     seen: list[int] = []
 
     def look() -> None:
-        asked.wait(10)
+        asked.wait(PATIENCE)
         seen.append(network())
         answered.set()
 
@@ -38,7 +39,7 @@ def test_other_threads_stay_where_they_are(net: Namespace) -> None:
 
     def ask() -> None:
         asked.set()
-        answered.wait(10)
+        answered.wait(PATIENCE)
 
     in_place.call(net, ask)
     thread.join()
@@ -86,6 +87,6 @@ finally:
 
 def test_a_process_that_cannot_go_back_ends_at_once() -> None:
     """The error is forced: the kernel always lets a thread back that could leave."""
-    done = subprocess.run([sys.executable, "-c", CANNOT_GO_BACK], capture_output=True, text=True, check=False, timeout=20)
+    done = subprocess.run([sys.executable, "-c", CANNOT_GO_BACK], capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert (done.returncode, done.stdout) == (os.EX_OSERR, "inside\n")
     assert done.stderr == "nsbroker: the thread could not go back to its own namespace, so the process ends\n"

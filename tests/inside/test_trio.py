@@ -7,6 +7,7 @@ import trio
 import nsbroker.inside.asyncio
 import nsbroker.inside.trio
 from nsbroker.namespace import Namespace
+from tests.world import PATIENCE
 
 
 async def test_a_trio_call_lets_other_tasks_go_on(net: Namespace) -> None:
@@ -14,7 +15,7 @@ async def test_a_trio_call_lets_other_tasks_go_on(net: Namespace) -> None:
 
     def wait() -> str:
         started.set()
-        go_on.wait(10)
+        go_on.wait(PATIENCE)
         return "done"
 
     results: list[str] = []
@@ -34,13 +35,13 @@ async def test_a_cancelled_trio_call_returns_at_once_and_the_thread_goes_on_alon
     go_on, ended = threading.Event(), threading.Event()
 
     def wait() -> None:
-        go_on.wait(10)
+        go_on.wait(PATIENCE)
         ended.set()
 
     with trio.move_on_after(0.05) as scope:
         await nsbroker.inside.trio.call([net], wait)
     assert scope.cancelled_caught
     go_on.set()
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE):
         while not ended.is_set():
             await trio.sleep(0.001)

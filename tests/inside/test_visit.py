@@ -20,7 +20,7 @@ from nsbroker import inside
 from nsbroker.errors import EnterFailed, ReturnFailed
 from nsbroker.linux.setns import setns
 from nsbroker.namespace import Namespace
-from tests.world import ALICE, Sleeper, as_user, eventually
+from tests.world import ALICE, PATIENCE, Sleeper, as_user, eventually
 
 Call = Callable[..., Any]
 
@@ -110,7 +110,7 @@ def test_two_hundred_at_once_three_times() -> None:
     barrier = threading.Barrier(200)
 
     def look() -> list[str]:
-        barrier.wait(30)
+        barrier.wait(2 * PATIENCE)
         return here("net")
 
     for _ in range(3):
@@ -199,7 +199,7 @@ def test_threads_that_the_function_starts_stay_inside_until_they_end(net: Namesp
     found: list[list[str]] = []
 
     def live() -> None:
-        stop.wait(10)
+        stop.wait(PATIENCE)
         found.append(here("net"))
 
     def start() -> threading.Thread:

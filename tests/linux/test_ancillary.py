@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from nsbroker.linux import ancillary
+from tests.world import PATIENCE
 
 Pair = tuple[socket.socket, socket.socket]
 BUFFER = 65537
@@ -19,8 +20,8 @@ BUFFER = 65537
 def pair() -> Iterator[Pair]:
     left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with left, right:
-        left.settimeout(5)
-        right.settimeout(5)
+        left.settimeout(PATIENCE)
+        right.settimeout(PATIENCE)
         yield left, right
 
 

@@ -53,9 +53,9 @@ def test_a_connection_with_descriptors_left_in_it_is_closed_on_a_thread(
 
 
 def test_a_descriptor_that_lingers_is_closed_on_a_thread(pair: tuple[socket.socket, socket.socket]) -> None:
-    """The last close of a connection with unsent bytes takes as long as its linger time."""
+    """The last close of a connection with unsent bytes takes as long as its linger time, or until the other end hangs up."""
     ours, theirs = pair
-    slow, accepted = slow_to_close(seconds=1)
+    slow, accepted = slow_to_close()
     with slow, accepted:
         socket.send_fds(theirs, [b"y"], [slow.fileno()])
         slow.setblocking(True)
@@ -64,5 +64,6 @@ def test_a_descriptor_that_lingers_is_closed_on_a_thread(pair: tuple[socket.sock
         assert closing is not None
         assert not closing.done
         assert any(thread.name == "closing" for thread in threading.enumerate())
+        accepted.close()
         eventually(lambda: closing.done, "the descriptor is closed")
     eventually(lambda: all(thread.name != "closing" for thread in threading.enumerate()), "the thread has ended")

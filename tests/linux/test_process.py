@@ -1,6 +1,7 @@
 """Pinned processes, once with the features of this kernel and once without any of them, as on Linux 5.10."""
 
 import errno
+import hashlib
 import os
 import subprocess
 import threading
@@ -175,3 +176,24 @@ def test_the_processor_time_of_a_process_grows_as_it_works() -> None:
         assert before + 0.05 < procfs.processor_time(directory) < time.process_time() + 60
     finally:
         os.close(directory)
+
+
+def test_a_thread_that_computes_runs_and_one_that_waits_does_not() -> None:
+    over = threading.Event()
+
+    def compute() -> None:
+        while not over.is_set():
+            # This computes without the interpreter's lock.
+            hashlib.pbkdf2_hmac("sha256", b"", b"", 100_000)
+
+    threads = [threading.Thread(target=compute), threading.Thread(target=over.wait)]
+    for thread in threads:
+        thread.start()
+    computing, waiting = (thread.native_id or 0 for thread in threads)
+    try:
+        eventually(lambda: procfs.thread_runs(computing) and not procfs.thread_runs(waiting), "only one of them runs")
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+    assert not procfs.thread_runs(-1)

@@ -17,7 +17,7 @@ import pytest
 
 from nsbroker.linux import ancillary, seccomp, seccomp_filter
 from nsbroker.linux.seccomp import Notification
-from tests.world import LINUX, eventually
+from tests.world import LINUX, PATIENCE, eventually
 
 pytestmark = pytest.mark.skipif(LINUX < (5, 14), reason="a socket can be given in one step only since Linux 5.14")
 
@@ -100,7 +100,7 @@ def filtered(function: Callable[[], object]) -> Iterator[tuple[int, int]]:
 
 
 def next_call(listener: int) -> Notification:
-    assert seccomp.wait(listener, 10000) & select.POLLIN
+    assert seccomp.wait(listener, round(1000 * PATIENCE)) & select.POLLIN
     return seccomp.receive(listener)
 
 
@@ -169,7 +169,7 @@ def test_without_a_listener_calls_fail() -> None:
             socket.socket()
 
     with filtered(ask) as (listener, pid):
-        assert seccomp.wait(listener, 10000) & select.POLLIN
+        assert seccomp.wait(listener, round(1000 * PATIENCE)) & select.POLLIN
         spare = os.open(os.devnull, os.O_RDONLY)
         os.dup2(spare, listener)
         os.close(spare)

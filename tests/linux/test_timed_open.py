@@ -8,8 +8,9 @@ from typing import NoReturn
 
 import pytest
 
+from nsbroker.linux import timed_open
 from nsbroker.linux.timed_open import TimedOpener
-from tests.world import SLOWNESS, eventually
+from tests.world import PATIENCE, SLOWNESS, eventually
 
 
 def null() -> int:
@@ -18,6 +19,12 @@ def null() -> int:
 
 def nothing() -> None:
     pass
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that open something without waiting: on a busy machine, it may take a while until its thread runs."""
+    monkeypatch.setattr(timed_open, "_TIMEOUT", PATIENCE)
 
 
 @pytest.fixture
@@ -31,7 +38,7 @@ def gate() -> Iterator[threading.Event]:
     eventually(lambda: threading.active_count() <= before, "all threads have ended")
 
 
-def test_the_fd_is_returned_and_an_error_is_raised() -> None:
+def test_the_fd_is_returned_and_an_error_is_raised(unhurried: None) -> None:
     def fail() -> NoReturn:
         raise FileNotFoundError
 
@@ -41,7 +48,9 @@ def test_the_fd_is_returned_and_an_error_is_raised() -> None:
         opener.open(fail, nothing)
 
 
-def test_an_open_that_takes_too_long_times_out_and_its_fd_is_closed_later(gate: threading.Event) -> None:
+def test_an_open_that_takes_too_long_times_out_and_its_fd_is_closed_later(
+    gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
     opener = TimedOpener()
 
     def late() -> int:
@@ -51,7 +60,9 @@ def test_an_open_that_takes_too_long_times_out_and_its_fd_is_closed_later(gate: 
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(TimeoutError):
         opener.open(late, nothing)
-    os.close(opener.open(null, nothing))
+    with monkeypatch.context() as patch:
+        patch.setattr(timed_open, "_TIMEOUT", PATIENCE)
+        os.close(opener.open(null, nothing))
     gate.set()
     eventually(lambda: len(os.listdir("/proc/self/fd")) == before, "the late descriptor is closed")
 
@@ -72,7 +83,28 @@ def test_after_many_timeouts_the_wait_is_shorter_and_finally_nothing_is_started(
     assert len(refused) == 36
 
 
-def test_the_function_runs_in_the_namespaces_of_the_calling_thread() -> None:
+def test_an_open_whose_thread_gets_no_processor_is_waited_for(gate: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody can take all processors from a thread at will, so what the kernel shows of the thread is made up."""
+    looks: list[int] = []
+
+    def runs(tid: int) -> bool:
+        looks.append(tid)
+        if len(looks) == 3:
+            gate.set()
+        return True
+
+    def open_late() -> int:
+        gate.wait()
+        return null()
+
+    monkeypatch.setattr(timed_open, "_TIMEOUT", 0.01)
+    monkeypatch.setattr(timed_open, "_BUSY_MAX", PATIENCE)
+    monkeypatch.setattr(timed_open, "thread_runs", runs)
+    os.close(TimedOpener().open(open_late, nothing))
+    assert len(looks) >= 3
+
+
+def test_the_function_runs_in_the_namespaces_of_the_calling_thread(unhurried: None) -> None:
     seen: list[int] = []
 
     def look() -> int:

@@ -11,7 +11,7 @@ import pytest
 
 from nsbroker.linux import rtnetlink, tun
 from nsbroker.namespace import Namespace
-from tests.world import ALICE
+from tests.world import ALICE, PATIENCE
 
 pytestmark = pytest.mark.root
 
@@ -55,14 +55,14 @@ def test_frames_go_in_and_out(network: Namespace, tap: int) -> None:
         rtnetlink.set_up(sock, "tap0")
     with network.call(socket.socket, socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETHERTYPE)) as packets:
         packets.bind(("tap0", _ETHERTYPE))
-        packets.settimeout(10)
+        packets.settimeout(PATIENCE)
         os.write(tap, BROADCAST + b"inwards")
         assert packets.recv(100) == BROADCAST + b"inwards"
         packets.send(BROADCAST + b"outwards")
         frame = b""
         while _ETHERTYPE.to_bytes(2, "big") != frame[12:14]:
             # The network says hello over IPv6, too.
-            assert select.select([tap], [], [], 10)[0]
+            assert select.select([tap], [], [], PATIENCE)[0]
             frame = os.read(tap, 65536)
     assert frame == BROADCAST + b"outwards"
 

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Protocol
 
 from nsbroker.namespace import Namespace
+from tests.snapshot import Snapshot
 from tests.systemd.unit import ADDRESS, Unit
-from tests.world import Daemon, Snapshot
+from tests.world import Daemon
 
 ROOT = 0
 INNOCENT = 4100

@@ -13,8 +13,9 @@ import pytest
 from nsbroker import via
 from nsbroker.errors import CommandFailed, ConnectionFailed, InvalidTarget
 from nsbroker.linux.seccomp_filter import architecture
+from tests.snapshot import Snapshot
 from tests.via.conftest import ADDRESS, Network
-from tests.world import Snapshot, as_user
+from tests.world import PATIENCE, as_user
 
 pytestmark = pytest.mark.root
 
@@ -100,5 +101,5 @@ def test_two_programs_at_once_and_a_fork_meanwhile(network: Network) -> None:
     assert "seccomp" not in as_user(0, lambda: str(Snapshot.of(os.getpid()).fds))
     for process in both:
         with process:
-            assert process.communicate("\n", timeout=10)[0] == f"{ADDRESS}\n"
-        assert process.join(10)
+            assert process.communicate("\n", timeout=PATIENCE)[0] == f"{ADDRESS}\n"
+        assert process.join(PATIENCE)

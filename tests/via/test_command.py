@@ -15,7 +15,7 @@ import pytest
 
 from tests.cli.conftest import one_line
 from tests.via.conftest import Network
-from tests.world import NOBODY, Daemon, run_command
+from tests.world import NOBODY, PATIENCE, Daemon, run_command
 
 pytestmark = pytest.mark.root
 
@@ -106,7 +106,7 @@ def test_standard_input_and_other_descriptors_are_inherited_and_no_others(networ
     code = f"import os; print(sorted(map(int, os.listdir('/proc/self/fd')))); print(os.read(0, 9), os.read({high}, 9))"
     try:
         with network.start(sys.executable, "-c", code, pass_fds=[high]) as process:
-            output, errors = process.communicate(b"zero", timeout=20)
+            output, errors = process.communicate(b"zero", timeout=PATIENCE)
     finally:
         for fd in (read, write, high):
             os.close(fd)
@@ -121,7 +121,7 @@ def test_signals_that_others_send_are_passed_on(network: Network) -> None:
             assert process.stdout.readline() == b"ready\n"
             process.send_signal(number)
             assert process.stdout.read().decode().split() == [number.name]
-            assert process.wait(10) == 5
+            assert process.wait(PATIENCE) == 5
 
 
 def test_the_terminal_belongs_to_the_command(network: Network) -> None:
@@ -139,7 +139,7 @@ def test_the_terminal_belongs_to_the_command(network: Network) -> None:
         while b"ready\r\n" not in shown:
             shown += os.read(ours, 100)
         os.write(ours, b"\x03")
-        assert it.wait(20) == 5
+        assert it.wait(PATIENCE) == 5
     while True:
         try:
             more = os.read(ours, 100)
@@ -157,7 +157,7 @@ def test_a_signal_ends_it_when_only_a_daemon_is_left(network: Network) -> None:
         time.sleep(0.2)
         assert process.poll() is None
         os.kill(left, signal.SIGKILL)
-        assert process.wait(10) == 3
+        assert process.wait(PATIENCE) == 3
 
 
 def test_a_process_in_a_network_of_its_own_gets_its_own_kernels_answer(network: Network) -> None:

@@ -14,8 +14,9 @@ import pytest
 
 from nsbroker import via
 from nsbroker.linux import pidfd, socket_options
+from tests.snapshot import Snapshot
 from tests.via.conftest import ADDRESS, PAGE, Network, need
-from tests.world import LINUX, Snapshot, eventually
+from tests.world import LINUX, PATIENCE, SLOWNESS, eventually
 
 pytestmark = pytest.mark.root
 
@@ -33,22 +34,25 @@ import os, signal, socket, sys, threading, time
 signal.signal(signal.SIGUSR1, lambda *_: None)
 signal.siginterrupt(signal.SIGUSR1, False)
 over = threading.Event()
+made = 0
+least = int(sys.argv[1])
 def shoot():
-    for _ in range(2000):
+    shots = 0
+    while shots < 2000 or made <= least:
         os.kill(os.getpid(), signal.SIGUSR1)
         time.sleep(0.0003)
+        shots += 1
     over.set()
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
 thread = threading.Thread(target=shoot)
 thread.start()
 signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
-made = 0
 while not over.is_set():
     with socket.socket() as sock:
         sock.bind(("10.9.8.7", 0))
         made += 1
 thread.join()
-print(made > int(sys.argv[1]), sorted(os.listdir("/proc/self/fd")))
+print(made > least, sorted(os.listdir("/proc/self/fd")))
 """
 
 
@@ -57,7 +61,7 @@ def popen(network: Network, *command: str, **options: Any) -> via.Popen:
 
 
 def run(network: Network, *command: str) -> "subprocess.CompletedProcess[str]":
-    return via.run(list(command), "name:blue", address=network.daemon.address, capture_output=True, text=True, timeout=50)
+    return via.run(list(command), "name:blue", address=network.daemon.address, capture_output=True, text=True, timeout=2 * PATIENCE)
 
 
 def memory() -> int:
@@ -71,15 +75,14 @@ def test_many_sockets_leave_nothing_behind(network: Network) -> None:
         assert process.stdin
         assert process.stdout.readline() == "done\n"
         # The last socket is closed here a moment after the program has it.
-        time.sleep(0.2)
-        before, used = Snapshot.of(os.getpid()), memory()
+        before, used = Snapshot.settled(os.getpid(), SLOWNESS), memory()
         process.stdin.write("\n")
         process.stdin.flush()
         assert process.stdout.readline() == "done\n"
         eventually(lambda: Snapshot.of(os.getpid()) == before, "descriptors and threads are as before")
         assert memory() - used < 2**20
         process.stdin.write("\n")
-    assert process.join(10)
+    assert process.join(PATIENCE)
 
 
 def test_every_socket_is_inside(network: Network) -> None:
@@ -104,7 +107,7 @@ sys.stdin.readline()
             os.close(place)
             os.close(copy)
         os.close(pinned)
-        process.communicate(b"\n", timeout=10)
+        process.communicate(b"\n", timeout=PATIENCE)
 
 
 def test_signals_interrupt_nothing_and_leak_nothing(network: Network) -> None:
@@ -135,7 +138,7 @@ def test_a_command_that_is_stopped_while_it_waits_goes_on(network: Network) -> N
             time.sleep(0.005)
             process.send_signal(signal.SIGCONT)
             time.sleep(0.005)
-        assert process.communicate(timeout=30)[0] == "done\n"
+        assert process.communicate(timeout=2 * PATIENCE)[0] == "done\n"
         assert process.returncode == 0
 
 
@@ -164,10 +167,10 @@ if os.fork() == 0:
 os.wait()
 """
     with popen(network, sys.executable, "-c", code, str(tmp_path)) as process:
-        assert process.wait(10) == 0
+        assert process.wait(PATIENCE) == 0
         assert not process.join(0.1)
         (tmp_path / "go").touch()
-        assert process.join(10)
+        assert process.join(PATIENCE)
     assert (tmp_path / "result").read_text() == ADDRESS
 
 
@@ -178,7 +181,7 @@ def test_the_broker_is_restarted_meanwhile(network: Network) -> None:
         assert process.stdout.readline() == "done\n"
         network.daemon.stop()
         network.daemon.start()
-        assert process.communicate("\n", timeout=20)[0] == "done\n"
+        assert process.communicate("\n", timeout=PATIENCE)[0] == "done\n"
         assert process.returncode == 0
 
 
@@ -237,7 +240,7 @@ print(old.makefile().read().endswith("from inside\\n"), flush=True)
         assert process.stdout
         assert process.stdout.readline() == "connected\n"
         subprocess.run(["ip", "netns", "del", "blue"], check=True)
-        output, _ = process.communicate("\n", timeout=20)
+        output, _ = process.communicate("\n", timeout=PATIENCE)
     subprocess.run(["ip", "netns", "add", "blue"], check=True)
     assert output == "Network is down\nTrue\n"
 
@@ -248,7 +251,7 @@ def test_the_policy_changes_meanwhile(network: Network) -> None:
         assert process.stdout
         assert process.stdout.readline() == b"done\n"
         network.daemon.allow("nobody", who=["user:65534"], targets=["name:blue"], sockets=["netlink:raw"])
-        _, errors = process.communicate(b"\n", timeout=20)
+        _, errors = process.communicate(b"\n", timeout=PATIENCE)
     assert b"PermissionError: [Errno 13] Permission denied" in errors
     assert b"nsbroker: open a socket inet:stream in name:blue: permission denied" in errors
 

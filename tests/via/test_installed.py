@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.via.conftest import PAGE, Network, need
-from tests.world import NOBODY
+from tests.world import NOBODY, SLOWNESS
 
 pytestmark = pytest.mark.root
 
@@ -33,7 +33,7 @@ func main() {
 """
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(600 * SLOWNESS)
 def test_a_static_go_binary(network: Network, tmp_path: Path) -> None:
     """Go makes its system calls itself, without libc, and on many threads."""
     go = need("go")
@@ -80,7 +80,7 @@ def database(network: Network) -> Iterator[int]:
             subprocess.run(["rm", "-rf", str(folder), str(log)], check=True)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(300 * SLOWNESS)
 def test_psql_asks_a_database_inside(network: Network, database: int) -> None:
     command = ["psql", "-h", "127.0.0.1", "-p", str(database), "-U", "test", "-d", "postgres", "-Atc"]
     done = network.via(*command, "select 6 * 7, inet_server_addr(), sum(n) from generate_series(1, 100000) n")

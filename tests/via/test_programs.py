@@ -5,8 +5,9 @@ import sys
 
 import pytest
 
+from tests.snapshot import Snapshot
 from tests.via.conftest import ADDRESS, PAGE, Network, need
-from tests.world import ALICE, Snapshot, eventually
+from tests.world import ALICE, PATIENCE, eventually
 
 pytestmark = pytest.mark.root
 
@@ -97,7 +98,7 @@ def test_tcpdump_captures_the_packets_inside(network: Network) -> None:
         assert errors
         eventually(lambda: b"listening on lo" in errors.readline(), "tcpdump listens")
         assert succeed(network.via("curl", "-sS", network.url)).encode() == PAGE
-        output, _ = capture.communicate(timeout=20)
+        output, _ = capture.communicate(timeout=PATIENCE)
     assert b"127.0.0.1" in output
 
 
@@ -116,7 +117,7 @@ def test_a_server_is_reached_from_inside_and_not_from_outside(network: Network) 
         assert "ConnectionRefusedError" in refused.stderr
         connect = "import socket, sys; print(socket.create_connection(('127.0.0.1', int(sys.argv[1]))).recv(100))"
         assert succeed(network.via(sys.executable, "-c", connect, str(port))) == "b'from via'\n"
-        assert server.wait(10) == 0
+        assert server.wait(PATIENCE) == 0
 
 
 def test_a_server_outside_is_not_reached(network: Network) -> None:
@@ -170,7 +171,7 @@ sys.stdin.read()
         link = process.stdout.readline().strip().decode()
         eventually(lambda: link not in links(process.pid), "the supervisor has closed the socket")
         eventually(lambda: link not in links(network.daemon.pid), "the broker has closed the socket")
-        process.communicate(b"", timeout=10)
+        process.communicate(b"", timeout=PATIENCE)
 
 
 def links(pid: int) -> list[str]:

@@ -42,8 +42,9 @@ async def test_it_serves_children_that_are_left_behind(network: Network) -> None
 
 
 async def test_a_cancelled_block_kills_the_program(network: Network) -> None:
-    with trio.move_on_after(0.5) as scope:
+    with trio.CancelScope() as scope:
         async with nsbroker.via.trio.open_process(["sleep", "60"], "name:blue", address=network.daemon.address) as process:
+            scope.cancel()
             await trio.sleep_forever()
     assert scope.cancelled_caught
     assert process.returncode == -9

@@ -11,11 +11,14 @@ from nsbroker.daemon.discovery.scan_result import ScanResult
 from nsbroker.daemon.discovery.stall_guard import Progress, Stalled, StallGuard
 from nsbroker.daemon.targets.location_cache import LocationCache
 from nsbroker.errors import TimedOut
+from nsbroker.linux.procfs import thread_runs
 
 # Threads that may be blocked at once by processes whose entries in /proc cannot be read.
 _THREADS_MAX = 16
-# Seconds without progress after which a scan is given up.
+# Seconds without progress after which a scan is given up.  On a busy host, its thread may get no processor for as long, and a
+# process with very many descriptors takes long to look at: as long as the thread runs, it is given up only after _BUSY_MAX seconds.
 _STALLED = 1.0
+_BUSY_MAX = 10.0
 # While somebody watches, the pause after a full scan is its duration divided by the share, but at most five seconds.  Scans
 # that are made in the pause are quick ones.
 _FULL_SHARE = 0.1
@@ -107,9 +110,10 @@ class Scanner:
             failed: list[Exception] = []
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._run_on_thread, progress, known, made, failed, nursery.cancel_scope)
-                count = -1
-                while count != progress.count:
-                    count = progress.count
+                count, moved = -1, 0.0
+                while count != progress.count or (trio.current_time() < moved + _BUSY_MAX and thread_runs(progress.tid)):
+                    if count != progress.count:
+                        count, moved = progress.count, trio.current_time()
                     await trio.sleep(_STALLED)
                 progress.give_up()
                 nursery.cancel_scope.cancel()
@@ -129,6 +133,7 @@ class Scanner:
         scope: trio.CancelScope,
     ) -> None:
         def work() -> None:
+            progress.begin()
             try:
                 made.append(scan.scan_host(progress, known))
             except Stalled:

@@ -23,8 +23,13 @@ class Progress:
         self._blamed: tuple[str, int] | None = None
         self._lock = threading.Lock()
         self._ended = False
+        self.tid = 0
         self.pid = 0
         self.count = 0
+
+    def begin(self) -> None:
+        """Record that the calling thread scans."""
+        self.tid = threading.get_native_id()
 
     def may_look(self, pid: int) -> bool:
         """Return whether the scan may look at the process, and if so record that it does.  Raises Stalled when given up."""

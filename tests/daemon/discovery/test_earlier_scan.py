@@ -80,9 +80,16 @@ def test_what_begins_and_what_ends_is_noticed() -> None:
         known = quick(known)
         assert ns_id in ids(known)
         assert ns_id in known.relations
-    found = quick(known)
-    assert ns_id not in ids(found)
-    assert process.pid not in [process.facts.pid for process in found.processes]
+    assert process.pid not in [process.facts.pid for process in quick(known).processes]
+    check_gone(ns_id, known)
+
+
+def check_gone(ns_id: str, known: ScanResult) -> None:
+    """Check that a quick scan does not find a namespace that has ended.
+
+    The kernel soon gives its inode to another one, which may belong to other tests that run at the same time.
+    """
+    eventually(lambda: ns_id not in ids(quick(known)), f"{ns_id} is not found")
 
 
 def test_an_inode_that_is_used_again_is_another_namespace() -> None:
@@ -151,7 +158,7 @@ def test_names_come_and_go() -> None:
         ns_id = f"net:[{path.stat().st_ino}]"
         known = quick(known)
         assert ns_id in ids(known)
-    assert ns_id not in ids(quick(known))
+    check_gone(ns_id, known)
 
 
 @pytest.mark.root
@@ -165,16 +172,19 @@ def test_what_is_bound_in_another_mount_namespace_stays_and_goes_with_the_proces
         for _ in range(2):
             known = quick(known)
             assert ns_id in ids(known)
-    assert ns_id not in ids(quick(known))
+    check_gone(ns_id, known)
 
 
 def test_full_and_quick_scans_find_the_same_on_this_host(sleeper: Sleeper) -> None:
     del sleeper
-    known = full()
-    found = quick(known)
-    again = full()
-    # What others on this machine began or ended meanwhile differs between the two full scans.
-    steady = {ns_id for ns_id in ids(known) & ids(again) if known.relations.get(ns_id) == again.relations.get(ns_id)}
-    assert steady <= ids(found)
-    for ns_id in steady:
-        assert found.relations.get(ns_id) == again.relations.get(ns_id), ns_id
+
+    def agree() -> bool:
+        known = full()
+        found = quick(known)
+        again = full()
+        # What others on this machine began or ended meanwhile differs between the two full scans, but for what one scan missed:
+        # a namespace that goes from one short-lived process to the next.
+        steady = {ns_id for ns_id in ids(known) & ids(again) if known.relations.get(ns_id) == again.relations.get(ns_id)}
+        return steady <= ids(found) and all(found.relations.get(ns_id) == again.relations.get(ns_id) for ns_id in steady)
+
+    eventually(agree, "full and quick scans find the same")

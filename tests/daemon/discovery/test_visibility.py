@@ -1,5 +1,6 @@
 """A user sees exactly the namespaces that the rules allow the user to open."""
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from nsbroker.errors import NoSuchTarget, PermissionDenied
 from nsbroker.model.description import NamespaceDescription
 from nsbroker.model.identity import NamespaceType
 from nsbroker.namespace import Namespace
-from tests.world import ALICE, BOB, Daemon, Sleeper, as_user, named_network
+from tests.world import ALICE, BOB, Daemon, Sleeper, as_user, eventually, named_network
 
 Row = tuple[str, int, int, int | None, tuple[str, ...]]
 
@@ -32,7 +33,7 @@ def rows(descriptions: list[NamespaceDescription]) -> list[Row]:
 
 def seen(daemon: Daemon, *types: str, **options: str) -> Callable[[], list[Row]]:
     def ask() -> list[Row]:
-        with connect(daemon.address, timeout=10) as broker:
+        with connect(daemon.address) as broker:
             return rows(broker.list(types or None, **options))
 
     return ask
@@ -51,7 +52,9 @@ def test_a_user_sees_the_namespaces_of_their_own_processes_and_counts_no_others(
         expected = shared(mine.pid) | shared(os.getpid())
         assert expected <= by_id.keys()
         for row in (by_id[key] for key in by_id.keys() - expected):
-            assert row[3] is None or os.stat(f"/proc/{row[3]}").st_uid == ALICE
+            # It may have ended by now.
+            with contextlib.suppress(FileNotFoundError):
+                assert row[3] is None or os.stat(f"/proc/{row[3]}").st_uid == ALICE
         for ns_type in ("net", "uts", "ipc"):
             assert by_id[ns_type, mine.inode(ns_type)][2:] == (1, mine.pid, ())
             assert (ns_type, other.inode(ns_type)) not in by_id
@@ -125,16 +128,22 @@ def test_nothing_about_others_shows_in_what_a_user_is_sent(daemon: Daemon) -> No
     with Sleeper(uid=ALICE):
 
         def without_self() -> list[object]:
-            with connect(daemon.address, timeout=10) as broker:
+            with connect(daemon.address) as broker:
                 # The pid of the process that asks is another each time, so pids are left out.
                 return [(one.type, one.inode, one.processes, one.references, one.containers, one.units) for one in broker.list()]
 
-        before = as_user(ALICE, without_self)
-        namespaces = [Namespace.create(ns_type) for ns_type in ("net", "uts", "ipc", "mnt") for _ in range(25)]
-        with Sleeper(uid=BOB), Sleeper():
-            assert as_user(ALICE, without_self) == before
-        for ns in namespaces:
-            ns.close()
+        def shows_nothing() -> bool:
+            before = as_user(ALICE, without_self)
+            namespaces = [Namespace.create(ns_type) for ns_type in ("net", "uts", "ipc", "mnt") for _ in range(25)]
+            try:
+                with Sleeper(uid=BOB), Sleeper():
+                    return as_user(ALICE, without_self) == before
+            finally:
+                for ns in namespaces:
+                    ns.close()
+
+        # Other tests that run at the same time start and end processes of the same user.
+        eventually(shows_nothing, "the reply is the same")
 
 
 @pytest.mark.root
@@ -142,7 +151,7 @@ def test_how_long_a_user_waits_reveals_little_about_others(daemon: Daemon) -> No
     """Replies come at multiples of 250 ms after the call."""
 
     def waited() -> list[float]:
-        with connect(daemon.address, timeout=10) as broker:
+        with connect(daemon.address) as broker:
             times = []
             for _ in range(6):
                 start = time.monotonic()
@@ -150,15 +159,15 @@ def test_how_long_a_user_waits_reveals_little_about_others(daemon: Daemon) -> No
                 times.append(time.monotonic() - start)
             return times
 
-    few = min(as_user(ALICE, waited))
+    few = as_user(ALICE, waited)
     namespaces = [Namespace.create("uts") for _ in range(300)]
-    many = min(as_user(ALICE, waited))
+    many = as_user(ALICE, waited)
     for ns in namespaces:
         ns.close()
-    # On a busy machine, scanning can take longer than the first multiple.
-    for wait in (few, many):
-        assert wait > 0.24
-        assert wait % 0.25 == pytest.approx(0, abs=0.1) or wait % 0.25 == pytest.approx(0.25, abs=0.01)
+    for waits in (few, many):
+        assert min(waits) > 0.24
+        # On a busy machine, scanning can take longer than to the first multiple, and a reply can come late.
+        assert min((wait + 0.01) % 0.25 for wait in waits) < 0.11, waits
 
 
 @pytest.mark.root

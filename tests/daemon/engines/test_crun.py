@@ -1,5 +1,6 @@
 """Containers of crun, read from its state directory."""
 
+import time
 from pathlib import Path
 
 import trio
@@ -31,16 +32,17 @@ async def test_one_of_five_thousand_containers_is_found_by_its_name_without_read
     async def watch() -> None:
         nonlocal held_up
         while True:
-            start = trio.current_time()
+            # The time of this thread's processor: the machine may be busy with something else.
+            start = time.thread_time()
             await trio.sleep(0.001)
-            held_up = max(held_up, trio.current_time() - start)
+            held_up = max(held_up, time.thread_time() - start)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch)
-        start = trio.current_time()
+        start = time.process_time()
         for number in range(0, 5000, 50):
             assert [one.word for one in await engine.find(f"c{number}")] == [f"c{number}"]
-        each = (trio.current_time() - start) / 100
+        each = (time.process_time() - start) / 100
         await engine.find("missing")
         nursery.cancel_scope.cancel()
     assert each < 0.01

@@ -1,15 +1,15 @@
 """State files that are being written, that belong to somebody else, or that are no plain files."""
 
 import os
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 from msgspec import Struct
 
-from nsbroker.daemon.engines import containerd, cri, crun, podman, runc
+from nsbroker.daemon.engines import containerd, cri, crun, podman, runc, trusted_directory
 from nsbroker.daemon.engines.container import Container, Engine
 from nsbroker.daemon.engines.trusted_directory import TrustedDirectory
 from nsbroker.errors import EngineUnavailable
@@ -44,13 +44,14 @@ def test_contents_that_make_no_sense_are_an_error_that_names_the_file(place: Pat
         directory.load("web/status", _decoder)
 
 
-def test_a_half_written_file_is_read_again(place: Path, directory: TrustedDirectory) -> None:
+def test_a_half_written_file_is_read_again(place: Path, directory: TrustedDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is written to its end while the reader pauses."""
     file = place / "web/status"
     file.write_text('{"a"')
-    timer = threading.Timer(0.015, file.write_text, ['{"a": 7}'])
-    timer.start()
+    texts = iter(['{"a":', '{"a": 7}'])
+    monkeypatch.setattr(trusted_directory, "time", SimpleNamespace(sleep=lambda _: file.write_text(next(texts))))
     assert directory.load("web/status", _decoder) == Pair(7)
-    timer.join()
+    assert not list(texts)
 
 
 def test_links_pipes_directories_and_huge_files_are_not_read(place: Path, directory: TrustedDirectory, tmp_path: Path) -> None:

@@ -1,20 +1,46 @@
-"""Threads that may never end: users take turns, few threads run at once, and nobody waits for a stuck thread."""
+"""Threads that may never end: users take turns, few threads run at once, and nobody waits for a stuck thread.
+
+The threads are real, but the clock moves only when a test moves it.
+"""
 
 import threading
 import time
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from nsbroker.daemon.limits.abandonable_threads import AbandonableThreads
 from nsbroker.errors import QuotaExceeded
+from tests.world import eventually
 
 
 def nothing(_: object) -> None:
     pass
 
 
-async def test_calls_above_the_limit_wait_and_none_is_refused() -> None:
+class Stuck:
+    """A function that does not return before `end` is called."""
+
+    def __init__(self) -> None:
+        self._ended = threading.Event()
+        self._begun = threading.Semaphore(0)
+
+    def __call__(self) -> str:
+        self._begun.release()
+        self._ended.wait()
+        return "late"
+
+    async def begun(self, count: int) -> None:
+        """Wait until so many further threads have begun to run it."""
+        for _ in range(count):
+            await trio.to_thread.run_sync(self._begun.acquire)
+
+    def end(self) -> None:
+        self._ended.set()
+
+
+async def test_calls_above_the_limit_wait_and_none_is_refused(mock_clock: MockClock) -> None:
     threads = AbandonableThreads(3)
     at_once: list[int] = []
     lock = threading.Lock()
@@ -42,79 +68,84 @@ async def test_calls_above_the_limit_wait_and_none_is_refused() -> None:
     assert max(at_once) <= 2, "only a few run at once, since each delays the event loop"
 
 
-async def test_calls_for_a_stuck_target_fail_soon_and_other_targets_are_served() -> None:
-    threads = AbandonableThreads(4)
-    ended = threading.Event()
+async def test_calls_for_a_stuck_target_fail_soon_and_other_targets_are_served(mock_clock: MockClock) -> None:
+    threads, stuck = AbandonableThreads(4), Stuck()
     skipped: list[str] = []
 
     async def ask_silent() -> None:
         with pytest.raises(trio.TooSlowError):
-            await threads.run(1, "silent", 0.2, lambda: ended.wait(20), nothing, lambda: skipped.append("silent"))
+            await threads.run(1, "silent", 0.2, stuck, nothing, lambda: skipped.append("silent"))
 
     async with trio.open_nursery() as nursery:
         for _ in range(6):
             nursery.start_soon(ask_silent)
-        await trio.sleep(0.12)
-        with trio.fail_after(2):
-            assert await threads.run(1, "other", 1, lambda: "answer", nothing) == "answer"
+        await stuck.begun(2)
+        mock_clock.jump(0.12)
+        assert await threads.run(1, "other", 1, lambda: "answer", nothing) == "answer"
+        mock_clock.jump(0.1)
     # Two were started.  The others, which waited for these, failed as soon as both had missed their deadline.
     assert len(skipped) == 4
-    with trio.fail_after(0.1):
-        await ask_silent()
-    ended.set()
-    for _ in range(100):
-        if not threads._busy:
-            break
-        await trio.sleep(0.01)
-    assert not threads._busy
+    await ask_silent()
+    assert len(skipped) == 5
+    stuck.end()
+    await trio.to_thread.run_sync(eventually, lambda: not threads._busy, "both threads have ended")
     assert not threads._stuck
 
 
-async def test_a_user_whose_threads_are_all_stuck_gets_quota_exceeded() -> None:
-    threads = AbandonableThreads(2)
-    ended = threading.Event()
-    for target in ("a", "b"):
+async def test_a_user_whose_threads_are_all_stuck_gets_quota_exceeded(mock_clock: MockClock) -> None:
+    threads, stuck = AbandonableThreads(2), Stuck()
+
+    async def ask(target: str) -> None:
         with pytest.raises(trio.TooSlowError):
-            await threads.run(1, target, 0.05, lambda: ended.wait(20), nothing)
+            await threads.run(1, target, 0.05, stuck, nothing)
+
+    for target in ("a", "b"):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, target)
+            await stuck.begun(1)
+            mock_clock.jump(0.05)
     with pytest.raises(QuotaExceeded, match="threads-per-user"):
         await threads.run(1, "c", 1, lambda: None, nothing)
-    await trio.sleep(0.1)
-    with trio.fail_after(1):
-        assert await threads.run(2, "c", 1, lambda: 2, nothing) == 2
-    ended.set()
-    await trio.sleep(0.05)
+    mock_clock.jump(0.1)
+    assert await threads.run(2, "c", 1, lambda: 2, nothing) == 2
+    stuck.end()
 
 
-async def test_a_call_that_is_cancelled_while_waiting_frees_its_place() -> None:
-    threads = AbandonableThreads(8)
-    ended = threading.Event()
+async def test_a_call_that_is_cancelled_while_waiting_frees_its_place(mock_clock: MockClock) -> None:
+    threads, stuck = AbandonableThreads(8), Stuck()
     skipped: list[int] = []
 
     async def ask(number: int) -> None:
-        await threads.run(1, "one", 5, lambda: ended.wait(20), nothing, lambda: skipped.append(number))
+        await threads.run(1, "one", 5, stuck, nothing, lambda: skipped.append(number))
 
     async with trio.open_nursery() as nursery:
         for number in range(5):
             nursery.start_soon(ask, number)
-        await trio.sleep(0.05)
+        await stuck.begun(2)
         nursery.cancel_scope.cancel()
     assert len(skipped) == 3
-    ended.set()
-    await trio.sleep(0.05)
+    stuck.end()
     assert await threads.run(1, "one", 5, lambda: 1, nothing) == 1
 
 
-async def test_a_result_that_comes_too_late_is_undone() -> None:
-    threads = AbandonableThreads(8)
-    go_on = threading.Event()
+async def test_a_result_that_comes_too_late_is_undone(mock_clock: MockClock) -> None:
+    threads, stuck = AbandonableThreads(8), Stuck()
     undone: list[str] = []
+    is_undone = threading.Event()
 
-    def late() -> str:
-        go_on.wait(20)
-        return "late"
+    def undo(result: str) -> None:
+        undone.append(result)
+        is_undone.set()
 
-    with pytest.raises(trio.TooSlowError):
-        await threads.run(1, "x", 0.05, late, undone.append)
-    go_on.set()
-    await trio.sleep(0.05)
+    async def ask() -> None:
+        with pytest.raises(trio.TooSlowError):
+            await threads.run(1, "x", 0.05, stuck, undo)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        await stuck.begun(1)
+        mock_clock.jump(0.05)
+    assert undone == []
+    stuck.end()
+    await trio.to_thread.run_sync(is_undone.wait)
     assert undone == ["late"]

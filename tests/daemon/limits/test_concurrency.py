@@ -5,7 +5,7 @@ import trio
 import trio.testing
 
 from nsbroker.daemon.limits.concurrency import UserCapacityLimiter
-from tests.world import ALICE, BOB
+from tests.world import ALICE, BOB, PATIENCE
 
 
 async def test_what_is_above_the_limit_of_a_user_waits_and_other_users_do_not() -> None:
@@ -30,7 +30,7 @@ async def test_what_is_above_the_limit_of_a_user_waits_and_other_users_do_not() 
 async def test_an_error_frees_the_place() -> None:
     limiter = UserCapacityLimiter(1)
     for _ in range(2):
-        with pytest.raises(ZeroDivisionError), trio.fail_after(1):
+        with pytest.raises(ZeroDivisionError), trio.fail_after(PATIENCE):
             async with limiter.of(ALICE):
                 raise ZeroDivisionError
 
@@ -51,7 +51,7 @@ async def test_a_task_that_is_cancelled_while_it_waits_takes_no_place() -> None:
                 raise AssertionError("it did not wait")
         assert scope.cancelled_caught
         go_on.set()
-    with trio.fail_after(1):
+    with trio.fail_after(PATIENCE):
         async with limiter.of(ALICE):
             pass
 

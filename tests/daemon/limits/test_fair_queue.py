@@ -7,6 +7,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from nsbroker.daemon.limits.fair_queue import FairQueue, Turn
+from tests.world import PATIENCE
 
 
 @asynccontextmanager
@@ -98,7 +99,7 @@ async def test_each_pass_of_the_event_loop_has_time_of_its_own() -> None:
     trio.lowlevel.add_instrument(queue)
     await trio.lowlevel.checkpoint()
     await trio.lowlevel.checkpoint()
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE):
         # No other task would wake this one if it had to wait.
         await queue.take(1)
     trio.lowlevel.remove_instrument(queue)

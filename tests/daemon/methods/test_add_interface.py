@@ -20,7 +20,7 @@ from nsbroker.model.target import Target
 from nsbroker.namespace import Namespace
 from tests.daemon.methods.restricting import denies, needs_proven_root
 from tests.daemon.test_dispatcher import call
-from tests.world import ALICE, BOB, Daemon, Sleeper, as_user, eventually, named_network
+from tests.world import ALICE, BOB, PATIENCE, Daemon, Sleeper, as_user, eventually, named_network
 
 pytestmark = pytest.mark.root
 
@@ -83,7 +83,7 @@ def test_bytes_go_through_a_veth_that_an_unprivileged_user_adds(daemon: Daemon, 
     ip(far, "addr", "add", "192.0.2.2/24", "dev", "lab0")
     with Namespace.from_name(near.removeprefix("name:")) as here, Namespace.from_name(far.removeprefix("name:")) as there:
         server = there.call(socket.create_server, ("192.0.2.2", 8080))
-        with server, here.call(socket.create_connection, ("192.0.2.2", 8080), 10) as sock:
+        with server, here.call(socket.create_connection, ("192.0.2.2", 8080), PATIENCE) as sock:
             peer, _ = server.accept()
             with peer:
                 peer.sendall(b"through the cable")
@@ -114,14 +114,14 @@ def test_frames_go_into_and_out_of_a_tap_of_an_unprivileged_user(daemon: Daemon,
         with connect(daemon.address) as broker, broker.add_tap(near, "tap0") as tap:
             with broker.socket(near, socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETHERTYPE)) as packets:
                 packets.bind(("tap0", _ETHERTYPE))
-                packets.settimeout(10)
+                packets.settimeout(PATIENCE)
                 tap.write(FRAME + b"inwards")
                 inwards = packets.recv(100)
                 packets.send(FRAME + b"outwards")
                 outwards: bytes | None = b""
                 while not outwards or outwards[12:14] != FRAME[12:14]:
                     # The network says hello over IPv6, too.
-                    assert select.select([tap], [], [], 10)[0]
+                    assert select.select([tap], [], [], PATIENCE)[0]
                     outwards = tap.read(65536)
             return inwards, outwards, os.get_inheritable(tap.fileno())
 
@@ -176,7 +176,8 @@ def test_each_kind_is_a_permission_of_its_own_and_both_ends_need_it(daemon: Daem
     assert as_user(ALICE, try_all) == [denied, denied, "added"]
     allow(daemon, "veth", targets=near)
     assert as_user(ALICE, try_all) == [denied, denied, denied]
-    assert interfaces(near) == interfaces(far) == {}
+    # The broker closes its own copy of the tap a moment after the reply.
+    eventually(lambda: interfaces(near) == interfaces(far) == {}, "the tap ends")
     allow(daemon, "veth")
     assert as_user(ALICE, try_all) == ["added", "InterfaceFailed", denied]
     assert as_user(BOB, try_all) == [denied, denied, denied]

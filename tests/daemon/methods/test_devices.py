@@ -44,7 +44,7 @@ def opened(daemon: Daemon, target: str, name: str, flags: int = os.O_RDWR) -> Ca
     """Return a function that opens a device, and returns its numbers, or the error as text."""
 
     def ask() -> str:
-        with connect(daemon.address, timeout=10) as broker:
+        with connect(daemon.address) as broker:
             try:
                 with broker.device(target, name, flags) as file:
                     facts = os.fstat(file.fileno())
@@ -137,9 +137,8 @@ def test_a_file_that_is_not_the_device_of_that_name_is_never_opened(daemon: Daem
     prepare(dev)
     allow(daemon, "kvm", "net/tun", "null/kvm=10:232")
     for who in (0, ALICE):
-        start = time.monotonic()
+        # Opening it does not wait: that would be another message, after the deadline.
         assert message in as_user(who, opened(daemon, target, name))
-        assert time.monotonic() - start < 1.5 * SLOWNESS
 
 
 @pytest.mark.parametrize(
@@ -205,7 +204,8 @@ def test_a_file_system_that_never_answers_delays_only_its_own_user(
     tmp_path: Path, room: tuple[str, Path], hung: Callable[[], None]
 ) -> None:
     target, _ = room
-    with Daemon(tmp_path, limits="device-deadline = 0.3") as daemon:
+    deadline = 0.3 * SLOWNESS
+    with Daemon(tmp_path, limits=f"device-deadline = {deadline}") as daemon:
         allow(daemon, "slow/null=1:3", "null")
         before = daemon.snapshot()
         for _ in range(2):
@@ -214,7 +214,7 @@ def test_a_file_system_that_never_answers_delays_only_its_own_user(
         start = time.monotonic()
         for _ in range(20):
             assert "did not answer in time" in as_user(ALICE, opened(daemon, target, "slow/null"))
-        assert time.monotonic() - start < 20 * 0.3 / 2
+        assert time.monotonic() - start < 20 * deadline / 2
         # Other users are served as always.
         with daemon.connect() as broker:
             broker.device(target, "null").close()

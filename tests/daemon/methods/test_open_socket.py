@@ -17,7 +17,7 @@ from nsbroker.client.blocking import connect
 from nsbroker.errors import InvalidParameter, InvalidType, NoSuchTarget, NotANamespace, PermissionDenied, SocketFailed
 from nsbroker.namespace import Namespace
 from tests.daemon.test_dispatcher import call
-from tests.world import ALICE, NOBODY, Daemon, Sleeper, as_user, named_network
+from tests.world import ALICE, NOBODY, PATIENCE, Daemon, Sleeper, as_user, named_network
 
 _SO_NETNS_COOKIE = 71
 MATRIX = [
@@ -116,7 +116,7 @@ def test_an_unprivileged_user_connects_to_a_server_on_the_loopback_inside(daemon
     with Namespace.from_name(web) as ns, ns.call(socket.create_server, ("127.0.0.1", 8080)) as server:
 
         def talk() -> bytes:
-            with connect(daemon.address) as broker, broker.create_connection(f"name:{web}", ("127.0.0.1", 8080), 5) as sock:
+            with connect(daemon.address) as broker, broker.create_connection(f"name:{web}", ("127.0.0.1", 8080), PATIENCE) as sock:
                 return sock.recv(100)
 
         def serve() -> None:
@@ -139,7 +139,7 @@ def test_a_name_with_two_addresses_is_tried_on_both(daemon: Daemon, web: str) ->
         def ask() -> str:
             with connect(daemon.address) as broker:
                 try:
-                    with broker.create_connection(f"name:{web}", ("localhost", port), 5) as sock:
+                    with broker.create_connection(f"name:{web}", ("localhost", port), PATIENCE) as sock:
                         return str(sock.getpeername()[0])
                 except ConnectionRefusedError:
                     return "refused"

@@ -21,7 +21,7 @@ from nsbroker.linux.credentials import Credentials
 from nsbroker.linux.socket_options import network_namespace
 from nsbroker.model.socket_kind import SocketFamily, SocketKind, SocketType
 from nsbroker.namespace import Namespace
-from tests.world import NOBODY, Daemon, Sleeper
+from tests.world import NOBODY, Daemon, Sleeper, eventually
 
 pytestmark = pytest.mark.root
 
@@ -159,8 +159,8 @@ def test_reloads_and_the_end_of_the_broker_in_the_midst_of_sockets_harm_none(dae
         thread.start()
     for _ in range(30):
         daemon.reload()
+    eventually(lambda: all(count > 10 for count in made), "each has made some")
     assert daemon.stop() == 0
     for thread in threads:
         thread.join()
     assert networks == {sleeper.inode("net")}
-    assert all(count > 10 for count in made), made
