@@ -47,12 +47,18 @@ def unit_files() -> Iterator[UnitFile]:
         yield UnitFile(folder / name, PREFIX / place)
 
 
-def install() -> None:
-    """Write the files, and make systemd read them.  Raises CommandFailed, OSError."""
+def contents() -> Iterator[tuple[Path, str]]:
+    """Yield the place and the text of each file to install.  Raises CommandFailed, OSError."""
     program = service_program.format_exec_start(service_program.command())
     for source, place in unit_files():
+        yield place, source.read_text().replace(_PROGRAM, program)
+
+
+def install() -> None:
+    """Write the files, and make systemd read them.  Raises CommandFailed, OSError."""
+    for place, text in contents():
         place.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        _write(place, source.read_text().replace(_PROGRAM, program))
+        _write(place, text)
     _run("systemd-sysusers", "nsbroker.conf")
     _run("systemd-tmpfiles", "--create", "nsbroker.conf")
     _run("journalctl", "--update-catalog")
