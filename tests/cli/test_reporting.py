@@ -9,7 +9,7 @@ import pytest
 from nsbroker.cli import main
 from tests.cli.conftest import one_line
 from tests.client.every_client import impostor, read_call
-from tests.world import ALICE, Daemon, run_command
+from tests.world import ALICE, Daemon, Sleeper, run_command
 
 
 def test_a_verbose_command_says_whom_it_asks_and_which_rule_allows_it(daemon: Daemon) -> None:
@@ -59,14 +59,15 @@ def test_a_verbose_command_that_is_refused_says_so_last(tmp_path: Path) -> None:
 
 
 @pytest.mark.root
-def test_hints_are_left_out_by_quiet_and_errors_are_not(daemon: Daemon) -> None:
-    daemon.allow("alice", who=[f"user:{ALICE}"], targets=["pid:1"], namespaces=["net"])
-    usual = run_command("tree", uid=ALICE, address=daemon.address)
-    for words in (["--quiet", "tree"], ["tree", "--quiet"]):
-        quiet = run_command(*words, uid=ALICE, address=daemon.address)
-        assert (quiet.returncode, quiet.stderr) == (0, ""), "usually: " + usual.stderr
-        assert quiet.stdout == usual.stdout
-    assert "permission denied" in one_line(run_command("--quiet", "show", "pid:2", uid=ALICE, address=daemon.address), 1)
+def test_hints_are_left_out_by_quiet_and_errors_are_not(daemon: Daemon, sleeper: Sleeper) -> None:
+    daemon.allow("alice", who=[f"user:{ALICE}"], targets=["pid:*"], namespaces=["net"])
+    words = ["show", f"pid:{sleeper.pid}"]
+    usual = run_command(*words, uid=ALICE, address=daemon.address)
+    assert "not shown, because the policy does not allow it: cgroup" in usual.stderr
+    for quietly in (["--quiet", *words], [*words, "--quiet"]):
+        quiet = run_command(*quietly, uid=ALICE, address=daemon.address)
+        assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, usual.stdout, "")
+    assert "permission denied" in one_line(run_command("--quiet", "show", "name:x", uid=ALICE, address=daemon.address), 1)
 
 
 def test_verbose_and_quiet_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:

@@ -65,7 +65,8 @@ def _lines(command: Command) -> Iterator[str]:
     values = [flag for option in command.options if option.takes_value for flag in option.flags]
     for option in command.options:
         flags = " ".join(f"-l {flag[2:]}" if flag.startswith("--") else f"-s {flag[1:]}" for flag in option.flags)
-        value = f" -x{_words(option)}" if option.takes_value else ""
+        # -x means that there are no files.
+        value = f" {'-r' if option.source is Source.FILES else '-x'}{_words(option)}" if option.takes_value else ""
         yield f"{_begin(command, 0, values)} {flags}{value} -d {_quote(option.help)}"
     for number, position in enumerate(command.positions, 1):
         if words := _words(position):

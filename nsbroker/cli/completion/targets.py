@@ -31,8 +31,11 @@ def find(prefix: str) -> Iterator[str]:
     if not colon:
         yield from (word for word in ("self", *(f"{known}:" for known in KINDS)) if word.startswith(prefix))
     with contextlib.suppress(NsbrokerError, OSError, _LateError), _limit(), blocking.connect(timeout=TIME) as broker:
+        offered: set[str] = set()
         for source in _sources(kind if colon else ""):
-            yield from sorted({word for word in source(broker) if word.startswith(prefix) and _PLAIN.fullmatch(word)})
+            found = {word for word in source(broker) if word.startswith(prefix) and _PLAIN.fullmatch(word)} - offered
+            offered |= found
+            yield from sorted(found)
 
 
 def _sources(kind: str) -> tuple[Callable[[blocking.Broker], Iterable[str]], ...]:
@@ -63,7 +66,8 @@ def _listed(broker: blocking.Broker) -> Iterator[str]:
         if one.process is not None:
             yield f"pid:{one.process.pid}"
         yield from (f"unit:{unit}" for unit in one.units or () if unit.endswith(UNIT_SUFFIXES))
-        paths = [reference.path for reference in one.references or () if reference.path is not None]
+        # A path with a process is one that only this process sees, so it is no name for others.
+        paths = [reference.path for reference in one.references or () if reference.pid is None and reference.path is not None]
         yield from (f"name:{path.removeprefix(_NETNS)}" for path in paths if path.startswith(_NETNS))
 
 
