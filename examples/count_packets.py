@@ -43,18 +43,23 @@ def count(sock: socket.socket, seconds: float) -> Counter[str]:
     return seen
 
 
-def main(target: str, seconds: str = "10") -> None:
-    """Open the socket, count the packets, and print the result."""
+def main(target: str = "", seconds: str = "10", *others: str) -> int:
+    """Open the socket, count the packets, print the result, and return the exit code."""
+    if not target or others or not seconds.isdecimal():
+        print("usage: python3 examples/count_packets.py TARGET [SECONDS]", file=sys.stderr)
+        return 2
     try:
         with nsbroker.connect() as broker:
             sock = broker.socket(target, socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
     except nsbroker.NsbrokerError as error:
-        raise SystemExit(str(error)) from error
+        print(error, file=sys.stderr)
+        return 2 if isinstance(error, nsbroker.errors.InvalidTarget) else 1
     print(f"counting the packets of {target} for {seconds} seconds", flush=True)
     with sock:
         for name, packets in count(sock, float(seconds)).most_common():
             print(f"{name:<16}{packets:>10}")
+    return 0
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    sys.exit(main(*sys.argv[1:]))

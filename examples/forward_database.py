@@ -42,8 +42,12 @@ def greeting(address: tuple[str, int]) -> str:
     return {b"S": "PostgreSQL, with TLS", b"N": "PostgreSQL, without TLS"}.get(reply, f"no PostgreSQL: it replied {reply!r}")
 
 
-def main(target: str) -> None:
+def main(*arguments: str) -> None:
     """Forward a port, ask the server, and print what it is."""
+    if len(arguments) != 1:
+        print("usage: python3 examples/forward_database.py TARGET", file=sys.stderr)
+        raise SystemExit(2)
+    target = arguments[0]
     with forwarded(target, POSTGRESQL) as address:
         try:
             print(f"{target} is reached at {address[0]} port {address[1]}: {greeting(address)}")
@@ -53,4 +57,4 @@ def main(target: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

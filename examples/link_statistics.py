@@ -8,6 +8,7 @@ process of each.  Every user may read /proc/PID/net of that process.
 
 import os
 import select
+import sys
 
 import nsbroker
 
@@ -25,17 +26,25 @@ def link_statistics(pid: int) -> dict[str, tuple[int, int]]:
         os.close(pidfd)
 
 
-def main() -> None:
-    """Ask the broker for the containers, and print the statistics of each."""
-    with nsbroker.connect() as broker:
-        containers, unavailable = broker.containers()
+def main(*arguments: str) -> int:
+    """Ask the broker for the containers, print the statistics of each, and return the exit code."""
+    if arguments:
+        print("usage: python3 examples/link_statistics.py (it has no arguments)", file=sys.stderr)
+        return 2
+    try:
+        with nsbroker.connect() as broker:
+            containers, unavailable = broker.containers()
+    except nsbroker.NsbrokerError as error:
+        print(error, file=sys.stderr)
+        return 1
     for engine in unavailable:
         print(f"# {engine.engine}: {engine.reason}")
     print(f"{'CONTAINER':<30}{'LINK':<12}{'RECEIVED':>12}{'SENT':>12}")
     for container in containers:
         for name, (received, sent) in link_statistics(container.pid).items():
             print(f"{container.engine + ':' + (container.names or [container.id])[0]:<30}{name:<12}{received:>12}{sent:>12}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(*sys.argv[1:]))

@@ -35,12 +35,16 @@ def may_change(routes: pyroute2.IPRoute, link: Any) -> bool:
     return True
 
 
-def main(target: str) -> None:
-    """Open the socket, and print the links and the routes."""
+def main(*arguments: str) -> int:
+    """Open the socket, print the links and the routes, and return the exit code."""
+    if len(arguments) != 1:
+        print("usage: python3 examples/links_and_routes.py TARGET", file=sys.stderr)
+        return 2
     try:
-        routes = route_socket(target)
+        routes = route_socket(arguments[0])
     except nsbroker.NsbrokerError as error:
-        raise SystemExit(str(error)) from error
+        print(error, file=sys.stderr)
+        return 2 if isinstance(error, nsbroker.errors.InvalidTarget) else 1
     with routes:
         links = {link["index"]: link for link in routes.get_links()}
         for link in links.values():
@@ -50,7 +54,8 @@ def main(target: str) -> None:
             to = f"{route.get('dst')}/{route['dst_len']}" if route.get("dst") else "default"
             through = links.get(route.get("oif"))
             print(f"route  {to:<24}{route.get('gateway') or '-':<18}{through.get('ifname') if through else '-'}")
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    sys.exit(main(*sys.argv[1:]))

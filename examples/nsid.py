@@ -8,14 +8,18 @@ This takes no privilege.
 import os
 import socket
 import struct
+import sys
 
 RTM_NEWNSID, RTM_GETNSID = 88, 90
 NETNSA_NSID, NETNSA_FD = 1, 3
 NLM_F_REQUEST = 1
 
 
-def main() -> None:
+def main(*arguments: str) -> None:
     """Send the request, and print the number."""
+    if arguments:
+        print("usage: nsbroker open TARGET -- python3 examples/nsid.py (it has no arguments)", file=sys.stderr)
+        raise SystemExit(2)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
         attribute = struct.pack("=HHI", 8, NETNSA_FD, 3)
         body = struct.pack("=B3x", socket.AF_UNSPEC) + attribute
@@ -30,4 +34,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -5,6 +5,7 @@ python3 examples/pass_socket.py
 
 import os
 import socket
+import sys
 
 import nsbroker
 
@@ -27,8 +28,11 @@ def worker(conduit: nsbroker.Conduit) -> None:
             connection.sendall(f"served by uid {os.getuid()} on port {listener.getsockname()[1]}\n".encode())
 
 
-def main() -> None:
+def main(*arguments: str) -> None:
     """Start the worker, send it the socket, and connect to it."""
+    if arguments or os.geteuid() != 0:
+        print("usage: sudo python3 examples/pass_socket.py (it has no arguments)", file=sys.stderr)
+        raise SystemExit(2)
     ours, theirs = nsbroker.Conduit.pair()
     child = os.fork()
     if child == 0:
@@ -44,4 +48,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

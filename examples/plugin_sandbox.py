@@ -52,16 +52,22 @@ def plugin(fd: int, target: str) -> None:
                 raise SystemExit(f"got {what}")
 
 
-def main(*arguments: str) -> None:
-    """Start the plugin, or be it."""
+def main(*arguments: str) -> int:
+    """Start the plugin, or be it, and return the exit code."""
     try:
-        if arguments[0] == "--plugin":
-            plugin(int(arguments[1]), arguments[2])
-        else:
-            raise SystemExit(start_plugin(arguments[0]))
+        match arguments:
+            case [target]:
+                return start_plugin(str(nsbroker.Target.parse(target)))
+            case ["--plugin", fd, target]:
+                plugin(int(fd), target)
+            case _:
+                print("usage: python3 examples/plugin_sandbox.py TARGET", file=sys.stderr)
+                return 2
     except nsbroker.NsbrokerError as error:
-        raise SystemExit(f"cannot open the namespace: {error}") from error
+        print(f"cannot open the namespace: {error}", file=sys.stderr)
+        return 2 if isinstance(error, nsbroker.errors.InvalidTarget) else 1
+    return 0
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    sys.exit(main(*sys.argv[1:]))

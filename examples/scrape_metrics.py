@@ -39,13 +39,18 @@ def fetch(target: str, port: int, path: str) -> str:
             connection.close()
 
 
-def main(target: str, port: str = "8080", path: str = "/metrics") -> None:
-    """Fetch the page, and print it."""
+def main(target: str = "", port: str = "8080", path: str = "/metrics", *others: str) -> int:
+    """Fetch the page, print it, and return the exit code."""
+    if not target or others or not port.isdecimal():
+        print("usage: python3 examples/scrape_metrics.py TARGET [PORT [PATH]]", file=sys.stderr)
+        return 2
     try:
         print(fetch(target, int(port), path), end="")
     except (nsbroker.NsbrokerError, OSError, http.client.HTTPException) as error:
-        raise SystemExit(f"cannot fetch {path}: {error}") from error
+        print(f"cannot fetch {path}: {error}", file=sys.stderr)
+        return 2 if isinstance(error, nsbroker.errors.InvalidTarget) else 1
+    return 0
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4])
+    sys.exit(main(*sys.argv[1:]))

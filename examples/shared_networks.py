@@ -6,6 +6,8 @@ With a thousand containers, this takes a few dozen round trips to the broker ins
 way at once.
 """
 
+import sys
+
 import nsbroker
 
 
@@ -23,15 +25,23 @@ def networks(broker: nsbroker.Broker, targets: list[str]) -> dict[nsbroker.Names
     return found
 
 
-def main() -> None:
-    """Ask the broker for the containers, open the network of each, and print them by network."""
-    with nsbroker.connect() as broker:
-        containers, unavailable = broker.containers()
-        for engine in unavailable:
-            print(f"# {engine.engine}: {engine.reason}")
-        for network, targets in networks(broker, [f"{one.engine}:{(one.names or [one.id])[0]}" for one in containers]).items():
-            print(network, *targets)
+def main(*arguments: str) -> int:
+    """Ask the broker for the containers, open the network of each, print them by network, and return the exit code."""
+    if arguments:
+        print("usage: python3 examples/shared_networks.py (it has no arguments)", file=sys.stderr)
+        return 2
+    try:
+        with nsbroker.connect() as broker:
+            containers, unavailable = broker.containers()
+            for engine in unavailable:
+                print(f"# {engine.engine}: {engine.reason}")
+            for network, targets in networks(broker, [f"{one.engine}:{(one.names or [one.id])[0]}" for one in containers]).items():
+                print(network, *targets)
+    except nsbroker.NsbrokerError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(*sys.argv[1:]))

@@ -327,7 +327,11 @@ class ReturnFailed(NsbrokerError):
 
 
 class CommandFailed(NsbrokerError):
-    """A command could not be started, or it failed."""
+    """A command could not be started, or it failed.  `exit_code` is that of the command line, as shells choose it."""
+
+    def __init__(self, text: str, exit_code: int = 1) -> None:
+        self.exit_code = exit_code
+        super().__init__(text)
 
 
 class LookupFailed(NsbrokerError, OSError):

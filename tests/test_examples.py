@@ -18,6 +18,7 @@ import pytest
 from nsbroker.linux.process import Process
 from nsbroker.model.target import ENGINES
 from nsbroker.namespace import Namespace
+from tests import prefork
 from tests.engines.real import Crun
 from tests.world import LINUX, NOBODY, Daemon, Sleeper, as_user, named_network, run_command
 
@@ -238,6 +239,46 @@ def test_an_example_says_in_one_line_that_it_is_not_allowed(daemon: Daemon, insi
     code, output, errors = run_as_nobody(daemon, name, "name:blue")
     assert (code, output, errors.count("\n")) == (1, "", 1)
     assert "permission denied" in errors
+
+
+WRONG_ARGUMENTS = {
+    "compare.py": [[], ["1"], ["1", "x"], ["1", "2", "3"]],
+    "count_packets.py": [[], ["name:blue", "soon"], ["name:blue", "1", "2"]],
+    "forward_database.py": [[], ["blue"], ["name:blue", "1"]],
+    "link_statistics.py": [["x"]],
+    "links_and_routes.py": [[], ["name:blue", "1"]],
+    "nsid.py": [["x"]],
+    "pass_socket.py": [["x"]],
+    "plugin_sandbox.py": [[], ["name:blue", "1"], ["--plugin"]],
+    "run_inside.py": [[], ["x"], ["1", "2"]],
+    "scrape_metrics.py": [[], ["name:blue", "http"], ["name:blue", "80", "/", "x"]],
+    "shared_networks.py": [["x"]],
+}
+TAKE_TARGETS = ("count_packets.py", "links_and_routes.py", "plugin_sandbox.py", "scrape_metrics.py")
+ASK_THE_BROKER = (*TAKE_TARGETS, "forward_database.py", "link_statistics.py", "shared_networks.py")
+
+
+def run_in_one_line(name: str, arguments: list[str], code: int, address: str) -> str:
+    """Run an example, check that it fails with this exit code and one line on standard error, and return the line."""
+    done = prefork.run([str(EXAMPLES / name), *arguments], 30, environment={**os.environ, "NSBROKER_ADDRESS": address})
+    assert (done.returncode, done.stdout) == (code, ""), done
+    [line] = done.stderr.splitlines()
+    return line
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
+def test_an_example_with_wrong_arguments_says_in_one_line_how_to_call_it(name: str) -> None:
+    for arguments in WRONG_ARGUMENTS[name]:
+        line = run_in_one_line(name, arguments, 2, "unix:/run/nowhere/socket")
+        assert "is no target" in line or line.startswith("usage: "), arguments
+
+
+@pytest.mark.parametrize("name", ASK_THE_BROKER)
+def test_an_example_without_a_broker_says_in_one_line_what_to_start(daemon: Daemon, name: str) -> None:
+    arguments = ["name:blue"] if name not in ("link_statistics.py", "shared_networks.py") else []
+    assert "is the daemon running?" in run_in_one_line(name, arguments, 1, "unix:/run/nowhere/socket")
+    if name in TAKE_TARGETS:
+        assert "is no target: write KIND:VALUE, such as name:blue" in run_in_one_line(name, ["blue"], 2, daemon.address)
 
 
 def test_the_policy_for_monitoring_is_valid(tmp_path: Path) -> None:

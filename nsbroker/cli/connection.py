@@ -2,7 +2,7 @@
 
 import argparse
 
-from nsbroker.cli import arguments
+from nsbroker.cli import arguments, terminal
 from nsbroker.cli.output import add_json
 from nsbroker.client import blocking
 from nsbroker.client.transport import DEFAULT_TIMEOUT
@@ -15,7 +15,7 @@ def add_timeout(parser: argparse.ArgumentParser, exception: str = "") -> None:
         metavar="SECONDS",
         type=arguments.seconds,
         default=DEFAULT_TIMEOUT,
-        help=f"give up when one step (connect, send, one reply) takes longer (default: {DEFAULT_TIMEOUT:g}){exception}",
+        help=f"give up when one step (connect, send, one reply) takes the broker longer (default: {DEFAULT_TIMEOUT:g}){exception}",
     )
 
 
@@ -27,4 +27,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def connect(options: argparse.Namespace) -> blocking.Broker:
     """Connect to the broker, with the timeout of --timeout.  Raises the errors of `nsbroker.connect`."""
-    return blocking.connect(timeout=options.timeout)
+    if not terminal.is_verbose():
+        return blocking.connect(timeout=options.timeout)
+    from nsbroker.cli import reporting  # imported only here, because few commands are verbose
+
+    return reporting.connect(options.timeout)
+
+
+def describe(options: argparse.Namespace) -> None:
+    """Say which broker a command will ask that connects by itself; only --verbose shows it.  Raises InvalidAddress."""
+    if terminal.is_verbose():
+        from nsbroker.cli import reporting  # as above
+
+        reporting.describe(options.timeout)

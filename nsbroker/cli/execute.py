@@ -1,7 +1,9 @@
 """Replace this process by another program."""
 
+import errno
 import fcntl
 import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
@@ -9,6 +11,9 @@ from typing import NoReturn
 from nsbroker.errors import CommandFailed
 
 _FIRST_FD = 3
+# The exit codes of shells for what they cannot run: see EXIT STATUS in bash(1).
+_NOT_FOUND = 127
+_NOT_EXECUTABLE = 126
 
 
 def execute(command: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
@@ -17,7 +22,18 @@ def execute(command: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
     try:
         os.execvpe(command[0], list(command), {**os.environ, **environment})  # noqa: S606 - no shell, on purpose
     except OSError as error:
-        raise CommandFailed(f"cannot run {command[0]!r}: {error.strerror or error}") from error
+        raise cannot_run(command[0], error) from error
+
+
+def cannot_run(name: str, error: OSError) -> CommandFailed:
+    """Return the error to raise when the program `name` cannot be run, with the exit code that shells have for that."""
+    number = error.errno
+    if "/" not in name and shutil.which(name, os.F_OK) is None:
+        # A folder of $PATH that is closed to us makes this a "permission denied".
+        number = errno.ENOENT
+    reason = os.strerror(number) if number else error
+    not_found = number in (errno.ENOENT, errno.ENOTDIR)
+    return CommandFailed(f"cannot run {name!r}: {reason}", _NOT_FOUND if not_found else _NOT_EXECUTABLE)
 
 
 def execute_with_fds(command: Sequence[str], fds: Mapping[str, int]) -> NoReturn:

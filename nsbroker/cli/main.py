@@ -7,7 +7,8 @@ from types import ModuleType
 from typing import NoReturn
 
 from nsbroker.cli import terminal
-from nsbroker.errors import InvalidAddress, InvalidTarget, InvalidType, NsbrokerError
+from nsbroker.cli.terminal import Verbosity
+from nsbroker.errors import CommandFailed, InvalidAddress, InvalidTarget, InvalidType, NsbrokerError
 from nsbroker.version import VERSION
 
 REFUSED = 1
@@ -21,6 +22,7 @@ GROUPS = {
     "hold namespaces": ("create", "hold", "release", "list-held"),
     "rights": ("whoami", "explain", "grant", "grants", "revoke"),
     "operate the broker": ("serve", "status", "check-config", "install-units", "remove-units"),
+    "help": ("doctor", "completion"),
 }
 """The commands, in the groups in which the help lists them.  `commands` has a module for each; see there what it contains."""
 COMMANDS = tuple(name for names in GROUPS.values() for name in names)
@@ -29,7 +31,9 @@ _ALIASES = {"ps": "containers"}
 # Words that no longer work: the error message names the command that replaces them.
 _RENAMED = {"run": "exec", "held": "list-held", "check": "check-config"}
 _VERSION = "--version"
+_HELP = "help"
 _WITH_COMMAND = ("open", "exec", "via")
+_VERBOSITY_OPTIONS = ("-v", "--verbose", "--quiet")
 
 _DESCRIPTION = "Open Linux namespaces without being root.  The broker opens them for you if its policy allows it."
 
@@ -51,9 +55,10 @@ examples:
 
 engines: {engines}
 
-The address of the broker is $NSBROKER_ADDRESS, or unix:/run/nsbroker/io.nsbroker.Broker.
+-v, --verbose  say which broker is asked, what it is asked, and which rule allows it; --quiet: print only results and errors.
+The address of the broker is $NSBROKER_ADDRESS, or unix:/run/nsbroker/io.nsbroker.Broker.  No colour: set $NO_COLOR.
 Exit codes: 0 success; 1 refused or failed; 2 wrong usage; 130 interrupted (0 for serve, watch and forward);
-open, exec, via and add-interface --tap: the exit code of the command that they run."""
+open, exec, via and add-interface --tap: the exit code of the command that they run (127: not found, 126: not executable)."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -77,10 +82,10 @@ class _TopParser(_Parser):
         for title, names in GROUPS.items():
             lines = [f"  {name:<15}{_summary(_import_command(name))}" for name in names]
             groups.append("\n".join([f"{title}:", *lines]))
-        usage = "usage: nsbroker COMMAND [ARGUMENT]...\n       nsbroker --version"
+        usage = "usage: nsbroker [-v | --quiet] COMMAND [ARGUMENT]...\n       nsbroker --version"
         commands = "\n\n".join(groups)
         epilog = _EPILOG.format(engines=", ".join(ENGINES))
-        return f"{usage}\n\n{_DESCRIPTION}\n\n{commands}\n\n`nsbroker COMMAND --help` describes one command.\n\n{epilog}\n"
+        return f"{usage}\n\n{_DESCRIPTION}\n\n{commands}\n\n`nsbroker help COMMAND` describes one command.\n\n{epilog}\n"
 
 
 def _import_command(name: str) -> ModuleType:
@@ -109,8 +114,25 @@ def parser(only: str = "") -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.configure(sub)
-        sub.set_defaults(run=module.run, runs_command=name in _WITH_COMMAND)
+        _add_verbosity(sub)
+        sub.set_defaults(run=module.run, runs_command=name in _WITH_COMMAND, parser=parser, fail=sub.error)
     return top
+
+
+def _add_verbosity(sub: argparse.ArgumentParser) -> None:
+    either = sub.add_mutually_exclusive_group()
+    either.add_argument(
+        "-v",
+        "--verbose",
+        action="store_const",
+        const=Verbosity.VERBOSE,
+        dest="verbosity",
+        default=Verbosity.USUAL,
+        help="say which broker is asked, what it is asked, how long that takes, and which rule allows it",
+    )
+    either.add_argument(
+        "--quiet", action="store_const", const=Verbosity.QUIET, dest="verbosity", help="print only results and errors, no hints"
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -123,6 +145,8 @@ def main(arguments: list[str] | None = None) -> int:
         code = end.code if isinstance(end.code, int) else REFUSED
     except (InvalidAddress, InvalidTarget, InvalidType) as error:
         code = _print_error(str(error), USAGE)
+    except CommandFailed as error:
+        code = _print_error(str(error), error.exit_code)
     except NsbrokerError as error:
         code = _print_error(str(error), REFUSED)
     except BrokenPipeError:
@@ -140,6 +164,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(given: list[str]) -> int:
+    # The options for how much is printed may also stand before the command.
+    count = next((place for place, word in enumerate(given) if word not in _VERBOSITY_OPTIONS), len(given))
+    leading, given = given[:count], given[count:]
+    if given[:1] == [_HELP]:
+        given = _ask_for_help(given[1:])
     if not given:
         print(parser().format_help(), end="")
         return USAGE
@@ -149,17 +178,27 @@ def _run(given: list[str]) -> int:
     top = parser(name)
     if name not in COMMANDS and not name.startswith("-"):
         top.error(_describe_unknown(name))
-    options = top.parse_args([name, *given[1:cut]])
+    options, unknown = top.parse_known_args([name, *(leading if name in COMMANDS else ()), *given[1:cut]])
+    if unknown:
+        options.fail(f"unrecognized arguments: {' '.join(unknown)[:200]}")
+    terminal.set_verbosity(options.verbosity)
     options.command = given[cut + 1 :]
     if options.runs_command != bool(options.command):
-        top.error(
+        options.fail(
             "COMMAND is missing: write it after `--`"
             if options.runs_command
             else f"`--` can only be used with {', '.join(_WITH_COMMAND)} and add-interface --tap"
         )
     if options.command and not options.command[0]:
-        top.error("COMMAND is empty: write the name of a program after `--`")
+        options.fail("COMMAND is empty: write the name of a program after `--`")
     return int(options.run(options))
+
+
+def _ask_for_help(words: list[str]) -> list[str]:
+    """Return the command line that prints the help for the arguments `words` of `nsbroker help`."""
+    if len(words) > 1:
+        parser(_VERSION).error(f"help: write one command, such as `nsbroker help {words[0][:80]}`")
+    return [*words, "--help"]
 
 
 def _describe_unknown(name: str) -> str:
@@ -167,7 +206,7 @@ def _describe_unknown(name: str) -> str:
         return f"unknown command {name}; it is called {_RENAMED[name]} now"
     import difflib  # imported only when it is needed, because loading it takes time
 
-    near = difflib.get_close_matches(name, COMMANDS, 1)
+    near = difflib.get_close_matches(name, [*COMMANDS, *_ALIASES, _HELP], 1)
     return f"unknown command {name[:80]!r}" + (f"; did you mean {near[0]}?" if near else "")
 
 

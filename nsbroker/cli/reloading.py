@@ -14,18 +14,20 @@ from nsbroker.linux import socket_options
 from nsbroker.linux.features import features
 from nsbroker.protocol.address import socket_path
 
-_DEADLINE = 10.0
 _PAUSE = 0.02
 _UNIT = "nsbroker.service"
 
 
-def reload_broker() -> bool:
-    """Have the broker load its configuration, and wait until it has; false when none runs.  Raises CommandFailed."""
+def reload_broker(timeout: float) -> bool:
+    """Have the broker load its configuration, and wait until it has; false when none runs.
+
+    `timeout` is in seconds, for each call to the broker and for the loading.  Raises CommandFailed, Timeout.
+    """
     if Path("/run/systemd/system").is_dir() and _systemctl("is-active", "--quiet", "nsbroker.socket"):
         if not _systemctl("is-active", "--quiet", _UNIT):
             # systemd starts it with the next connection, and then it loads everything.
             return False
-        before = _loaded()
+        before = _loaded(timeout)
         if not _systemctl("reload", _UNIT):
             raise CommandFailed(
                 f"`systemctl reload {_UNIT}` failed: run `nsbroker check-config`, and if that finds nothing, see "
@@ -33,20 +35,20 @@ def reload_broker() -> bool:
             )
     else:
         try:
-            before = _loaded()
+            before = _loaded(timeout)
         except ConnectionFailed:
             return False
-        _signal_listener()
-    end = time.monotonic() + _DEADLINE
-    while _loaded() == before:
+        _signal_listener(timeout)
+    end = time.monotonic() + timeout
+    while _loaded(timeout) == before:
         if time.monotonic() > end:
-            raise CommandFailed(f"the broker did not load its configuration within {_DEADLINE:g} s: see `nsbroker check-config`")
+            raise CommandFailed(f"the broker did not load its configuration within {timeout:g} s: see `nsbroker check-config`")
         time.sleep(_PAUSE)
     return True
 
 
-def _loaded() -> float:
-    with blocking.connect() as broker:
+def _loaded(timeout: float) -> float:
+    with blocking.connect(timeout=timeout) as broker:
         return broker.status().loaded
 
 
@@ -56,10 +58,10 @@ def _systemctl(*arguments: str) -> bool:
     return False
 
 
-def _signal_listener() -> None:
+def _signal_listener(timeout: float) -> None:
     """Send SIGHUP to the process that listens on the broker's socket.  Raises CommandFailed."""
     with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(_DEADLINE)
+        sock.settimeout(timeout)
         sock.connect(str(socket_path()))
         pid, uid, _ = socket_options.peer_credentials(sock)
         pidfd = socket_options.peer_pidfd(sock) if features().peer_pidfd else os.pidfd_open(pid)

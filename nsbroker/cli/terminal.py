@@ -3,6 +3,7 @@
 Output to a pipe or a file is neither cut nor coloured.
 """
 
+import enum
 import io
 import os
 import shutil
@@ -13,7 +14,36 @@ from typing import TextIO
 from nsbroker.model.text import escaped
 
 BOLD = "1"
+RED = "31"
+GREEN = "32"
 YELLOW = "33"
+
+
+class Verbosity(enum.IntEnum):
+    """How much is printed on standard error beside errors."""
+
+    QUIET = 0
+    """Nothing else."""
+    USUAL = 1
+    """Hints."""
+    VERBOSE = 2
+    """Hints and details."""
+
+
+class _Settings:
+    """What the command line of this process chose."""
+
+    verbosity = Verbosity.USUAL
+
+
+def set_verbosity(verbosity: Verbosity) -> None:
+    """Choose what `print_hint` and `print_detail` print from now on."""
+    _Settings.verbosity = verbosity
+
+
+def is_verbose() -> bool:
+    """Return whether details are printed, so that it makes sense to find them out."""
+    return _Settings.verbosity is Verbosity.VERBOSE
 
 
 def printable(text: str) -> str:
@@ -28,6 +58,18 @@ def print_message(text: str) -> None:
         print(f"nsbroker: {escaped(' '.join(text.split()))}", file=sys.stderr, flush=True)
     except OSError:
         silence(sys.stderr)
+
+
+def print_hint(text: str) -> None:
+    """Print one line on standard error that is neither a result nor an error; --quiet leaves it out."""
+    if _Settings.verbosity is not Verbosity.QUIET:
+        print_message(text)
+
+
+def print_detail(text: str) -> None:
+    """Print one line on standard error that only --verbose shows."""
+    if is_verbose():
+        print_message(text)
 
 
 def silence(stream: TextIO) -> None:

@@ -42,23 +42,34 @@ class _File(NamedTuple):
     place: Path
 
 
+def contents() -> Iterator[tuple[Path, str]]:
+    """Yield the place and the text of each file to install.  Raises CommandFailed, OSError."""
+    program = service_program.format_exec_start(service_program.command())
+    for source, place in _files():
+        yield place, source.read_text(encoding="utf-8").replace(_PROGRAM, program)
+
+
 def install() -> list[Path]:
     """Write the files, make systemd read them, and return their places.
 
     Raises CommandFailed, also if anybody but root could change one of the files that are copied, and OSError.
     """
-    program = service_program.format_exec_start(service_program.command())
-    files = [*_unit_files(), *_man_pages()]
-    for source, _ in files:
+    for source, _ in _files():
         service_program.check_path(source)
-    for source, place in files:
+    files = list(contents())
+    for place, text in files:
         place.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        _write(place, source.read_text(encoding="utf-8").replace(_PROGRAM, program))
+        _write(place, text)
     _run("systemd-sysusers", "nsbroker.conf")
     _run("systemd-tmpfiles", "--create", "nsbroker.conf")
     _run("journalctl", "--update-catalog")
     _run("systemctl", "daemon-reload")
-    return [place for _, place in files]
+    return [place for place, _ in files]
+
+
+def _files() -> Iterator[_File]:
+    yield from _unit_files()
+    yield from _man_pages()
 
 
 def _unit_files() -> Iterator[_File]:

@@ -49,10 +49,14 @@ def connect(address: str | None = None, *, fd: int | None = None, timeout: float
         check_no_address(address)
         return Broker(take_connection(fd), None, seconds)
     path = socket_path(address)
-    return Broker(_connect(path, seconds), path, seconds)
+    return Broker(open_connection(path, seconds), path, seconds)
 
 
-def _connect(path: Path, timeout: float | None) -> socket.socket:
+def open_connection(path: Path, timeout: float | None) -> socket.socket:
+    """Return a non-blocking socket (the caller's to close) that is connected to the broker at `path`.
+
+    `timeout` is in seconds (None: no limit).  Raises ConnectionFailed, Timeout.
+    """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         deadline = _deadline(timeout)
@@ -226,7 +230,7 @@ class Broker(BlockingMethods, Forked):
     def _connect_again(self, request: requests.Request[T], timeout: float | None) -> None:
         path = require_path(self._path, request)
         self._transport.drop()
-        self._transport.replace(_connect(path, timeout))
+        self._transport.replace(open_connection(path, timeout))
         self._restrict_again(self._transport.restrictions, timeout)
 
     def _restrict_again(self, restrictions: Sequence[requests.Request[None]], timeout: float | None) -> None:
@@ -244,7 +248,7 @@ class Broker(BlockingMethods, Forked):
 
     def _open_another(self, request: requests.Request[T]) -> "Broker":
         path = require_path(self._path, request)
-        another = Broker(_connect(path, self._timeout), path, self._timeout)
+        another = Broker(open_connection(path, self._timeout), path, self._timeout)
         try:
             another._restrict_again(self._transport.restrictions, self._timeout)
         except BaseException:

@@ -29,8 +29,7 @@ def create(types: Iterable[str], name: str | None, up: bool) -> Request[Created]
     def read(replies: Sequence[IncomingReply]) -> Created:
         return Created(*results.created(replies[0], ns_types))
 
-    action = "create" if name is None else f"create name:{name} of"
-    return Request(messages.CREATE, request, (), read, action, types=ns_types, most_fds=len(ns_types))
+    return Request(messages.CREATE, request, (), read, "create", types=ns_types, most_fds=len(ns_types), held_as=name)
 
 
 def hold(where: TargetLike, types: Iterable[str] | None, name: str) -> Request[bool]:
@@ -38,10 +37,12 @@ def hold(where: TargetLike, types: Iterable[str] | None, name: str) -> Request[b
     target = parse_target(where)
     ns_types = parse_types(types)
     request = HoldRequest(target=TargetSpec.of(target), types=ns_types, name=name)
-    action = f"hold as name:{name}"
-    return Request(
-        messages.HOLD, request, target_fds(target), lambda replies: results.hold(replies).durable, action, target, ns_types or ()
-    )
+    fds, action = target_fds(target), "hold" if ns_types else "hold the namespaces of"
+
+    def read(replies: Sequence[IncomingReply]) -> bool:
+        return results.hold(replies).durable
+
+    return Request(messages.HOLD, request, fds, read, action, target, ns_types or (), held_as=name)
 
 
 def release(name: str) -> Request[None]:

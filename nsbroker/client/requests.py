@@ -83,12 +83,15 @@ class Request(NamedTuple, Generic[T]):
     """The most fds that the reply may have.  If that is 0, fds that arrive are closed."""
     restricts: bool = False
     """Whether it restricts the connection.  Then it is made on every further connection of the client, too."""
+    held_as: str | None = None
+    """The name under which the broker holds the namespaces afterwards, if it does; for errors."""
 
     def what(self) -> str:
         """Return the call in words, for errors."""
-        types = f" {', '.join(self.types)} of" if self.types else ""
-        target = "" if self.target is None else f" {target_text(self.target)}"
-        return f"{self.action}{types}{target}"
+        types = f" {', '.join(self.types)}" if self.types else ""
+        target = "" if self.target is None else f"{' of' if types else ''} {target_text(self.target)}"
+        name = "" if self.held_as is None else f" as name:{self.held_as}"
+        return f"{self.action}{types}{target}{name}"
 
 
 def open_namespaces(
@@ -279,11 +282,7 @@ def finish(request: Request[T], replies: Sequence[IncomingReply]) -> T:
 
 def parse_target(where: TargetLike) -> Target:
     """Return `where` parsed.  Raises InvalidTarget."""
-    if isinstance(where, Target):
-        return where
-    if not isinstance(where, str):
-        raise InvalidTarget(f"{where!r} is no target: a target is text such as 'pid:4711', or a Target")
-    return Target.parse(where)
+    return where if isinstance(where, Target) else Target.parse(where)
 
 
 def parse_types(types: Iterable[str] | None) -> list[NamespaceType] | None:

@@ -218,7 +218,7 @@ class Audit:
             while self._queue and self._write_first():
                 pass
             for uid, count in self._refusals.end_windows(everyone=everyone):
-                record = Record("", "", "suppressed", "", uid, -1, 0, time=time.time(), count=count)
+                record = Record("", "", "suppressed", "", uid, None, None, time=time.time(), count=count)
                 if self._queue or not self._write(record):
                     self._enqueue(NOBODY, None, record)
 

@@ -19,6 +19,7 @@ IDENTIFIER = "nsbroker"
 
 # Message ids were made once (with `journalctl --new-id128`) and never change: administrators find records by them.
 ALLOWED = "5a3bf55dda5f4587aa13a5ef8904f2d0"
+ALLOWED_WITHOUT_RULE = "4c8fa1c79eab4121bc499f9064a2019a"
 DENIED = "b3b4c803df4b4a33aea13a516e5bba75"
 FAILED = "25e0fec9b5ca48679827133c5108ea84"
 SUPPRESSED = "4a1a4dc3c5c34a70b7a1d0d7f0d6e4a6"
@@ -139,16 +140,11 @@ def can_write_stderr() -> bool:
 
 def _journal_fields(record: Record) -> list[tuple[str, str]]:
     message_id, priority = _BY_VERDICT[record.verdict]
-    if record.verdict == "suppressed":
-        summary = f"{record.count} more refusals of uid {record.peer_uid} were not written to the journal"
-    elif record.verdict == "expired":
-        summary = f"the rule {record.rule} has ended"
-    elif record.verdict == "malformed":
-        summary = f"a malformed message of uid {record.peer_uid}, process {record.peer_pid}: its connection was closed"
-    else:
-        summary = f"{record.method} {record.target} by uid {record.peer_uid}: {record.verdict}"
+    if message_id == ALLOWED and not record.rule:
+        # The catalog explains ALLOWED with the names of the rules.
+        message_id = ALLOWED_WITHOUT_RULE
     fields = [
-        ("MESSAGE", escaped(f"{summary} ({record.error})" if record.error else summary)),
+        ("MESSAGE", escaped(_summarize(record))),
         ("MESSAGE_ID", message_id),
         ("PRIORITY", str(priority)),
         ("SYSLOG_IDENTIFIER", IDENTIFIER),
@@ -159,3 +155,21 @@ def _journal_fields(record: Record) -> list[tuple[str, str]]:
         if value or (value == 0 and name in _MAY_BE_0):
             fields.append((journal_name, escaped(value) if isinstance(value, str) else str(value)))
     return fields
+
+
+def _summarize(record: Record) -> str:
+    """Return the record as one sentence."""
+    if record.verdict == "suppressed":
+        return f"{record.count} more refusals of uid {record.peer_uid} were not written to the journal"
+    if record.verdict == "expired":
+        return f"the rule {record.rule} has ended"
+    if record.verdict == "malformed":
+        return f"a malformed message of uid {record.peer_uid}, process {record.peer_pid} ended its connection: {record.error}"
+    user = f"uid {record.peer_uid}{' (anonymous)' if record.peer_anonymous else ''}"
+    call = f"{record.method} of {record.target}"
+    if record.verdict == "denied":
+        return f"{call} was denied to {user}" + (f" ({record.error})" if record.error else "")
+    rules = record.rule.split()
+    by = f" by the rule{'s' if len(rules) > 1 else ''} {', '.join(rules)}" if rules else ""
+    failed = f", but failed: {record.error}" if record.verdict == "failed" else ""
+    return f"{call} was allowed to {user}{by}{failed}"

@@ -32,7 +32,11 @@ class NamespaceType(enum.StrEnum):
         """Return the type named `text`.  Raises InvalidType, which lists all types."""
         ns_type = _BY_NAME.get(text) if isinstance(text, str) else None
         if ns_type is None:
-            raise InvalidType(f"{str(text)[:80]!r} is no namespace type: use one of {', '.join(cls)}")
+            import difflib  # Imported only here, to save memory in the daemon.
+
+            near = difflib.get_close_matches(str(text)[:80], list(cls), 1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise InvalidType(f"{str(text)[:80]!r} is no namespace type{hint}: use one of {', '.join(cls)}")
         return ns_type
 
     @classmethod

@@ -121,11 +121,13 @@ class Target(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read a written target.  Raises InvalidTarget, which says what is wrong and how to write it."""
+        if not isinstance(text, str):
+            raise InvalidTarget(f"{str(text)[:80]} is no target: a target is text such as 'pid:4711', or a Target")
         if text == "self":
             return cls.peer()
         kind, colon, value = text.partition(":")
         if not colon:
-            raise InvalidTarget(f"{text[:80]!r} is no target: write KIND:VALUE, such as pid:4711 or name:blue")
+            raise InvalidTarget(f"{text[:80]!r} is no target: write KIND:VALUE, such as {_suggest(text)}")
         match kind:
             case "pid":
                 return cls.process(_parse_number(text, value))
@@ -161,6 +163,13 @@ class Target(NamedTuple):
 _TYPE_NAMES = frozenset(NamespaceType)
 KINDS = ("pid", "tid", "name", "container", *ENGINES, "unit", *NamespaceType, "path")
 """The words that can stand before the colon of a target."""
+
+
+def _suggest(text: str) -> str:
+    """Return targets that may be meant by `text`, which has no kind."""
+    if text.isascii() and text.isdigit() and len(text) <= 10:
+        return f"pid:{text}"
+    return f"name:{text} or container:{text}" if is_name(text) and len(text) <= 80 else "pid:4711 or name:blue"
 
 
 def _parse_number(text: str, digits: str) -> int:

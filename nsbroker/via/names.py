@@ -5,7 +5,7 @@ import io
 from collections.abc import Awaitable, Callable, Iterator
 
 from nsbroker.client.requests import TargetLike, parse_target
-from nsbroker.errors import BrokerError
+from nsbroker.errors import BrokerError, ConnectionLost
 from nsbroker.model.target import Target
 from nsbroker.model.target_file import CONFIGURATION
 from nsbroker.names.configuration import is_alone, read_named
@@ -39,6 +39,9 @@ class Names:
     def _noting(self) -> Iterator[None]:
         try:
             yield
+        except ConnectionLost:
+            # A time-out is an OSError, too, but then the command's sockets would have to wait for the broker as well.
+            raise
         except (BrokerError, OSError) as error:
             self.failure = self.failure or str(error)
 

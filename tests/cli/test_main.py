@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -36,6 +37,65 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
     done = run_command(*arguments)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", command.COMMANDS)
+def test_every_command_says_in_one_line_what_is_wrong_with_its_arguments(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for wrong in (["--nonsense"], list("abcdef"), ["self", "--json=x"]):
+        assert command.main([name, *wrong]) == 2, wrong
+        output, errors = capsys.readouterr()
+        assert output == ""
+        assert len(errors.splitlines()) == 1, errors
+        assert errors.startswith(f"nsbroker: {name}: ")
+        assert f"(see `nsbroker {name} --help`)" in errors
+
+
+@pytest.mark.parametrize("name", [*command.COMMANDS, "ps"])
+def test_help_of_a_command_is_what_its_option_help_prints(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["help", name]) == 0
+    helped = capsys.readouterr()
+    assert command.main([name, "--help"]) == 0
+    assert helped == capsys.readouterr()
+    assert helped.err == ""
+    assert "--quiet" in helped.out
+
+
+def test_help_alone_is_the_help_of_all_and_of_two_commands_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["help"]) == 0
+    helped = capsys.readouterr()
+    assert command.main(["--help"]) == 0
+    assert helped == capsys.readouterr()
+    assert command.main(["help", "show", "open"]) == 2
+    assert "write one command" in capsys.readouterr().err
+    assert command.main(["help", "shwo"]) == 2
+    assert "did you mean show?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["whomai"], "did you mean whoami?"),
+        (["pss"], "did you mean ps?"),
+        (["hlep"], "did you mean help?"),
+        (["check-confg"], "did you mean check-config?"),
+        (["show", "4711"], "such as pid:4711"),
+        (["show", "web"], "such as name:web or container:web"),
+        (["show", "contaner:web"], "did you mean container:?"),
+        (["show", "self", "--type", "nett"], "did you mean net?"),
+        (["show", "self", "--type", "mount"], "use one of cgroup, ipc, mnt"),
+    ],
+    ids=lambda one: " ".join(one) if isinstance(one, list) else "",
+)
+def test_what_is_misspelled_is_answered_with_the_right_word(words: list[str], says: str) -> None:
+    assert says in one_line(run_command(*words, address="unix:/run/nowhere/socket"), 2)
+
+
+@pytest.mark.parametrize("command_line", [["open", "self"], ["exec", "self"]], ids=" ".join)
+def test_a_program_that_cannot_be_run_has_the_exit_codes_of_shells(daemon: Daemon, command_line: list[str], tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.write_text("")
+    for program, code in (("no-such-command", 127), ("/nowhere/program", 127), (str(plain), 126), ("/etc", 126)):
+        assert f"cannot run '{program}'" in one_line(run_command(*command_line, "--", program, address=daemon.address), code)
 
 
 def test_no_daemon_is_one_line_that_says_what_to_do() -> None:

@@ -2,13 +2,49 @@
 
 import io
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import nsbroker
 from nsbroker.cli import terminal
+from nsbroker.cli.terminal import Verbosity
 from tests.cli.made_up import NASTY
+
+
+def test_only_what_honours_no_color_writes_colours() -> None:
+    package = Path(nsbroker.__file__).parent
+    with_escapes = [path for path in package.rglob("*.py") if "\\x1b" in path.read_text() or "\\033" in path.read_text()]
+    assert with_escapes == [package / "cli/terminal.py"]
+
+
+def test_there_are_colours_on_a_terminal_alone_and_not_if_somebody_asks_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(variable, raising=False)
+    assert terminal.paint("text", terminal.RED) == "text", "the output of tests is no terminal"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert terminal.paint("text", terminal.RED) == "\x1b[31mtext\x1b[0m"
+    for variable, value in (("NO_COLOR", "1"), ("TERM", "dumb")):
+        monkeypatch.setenv(variable, value)
+        assert terminal.paint("text", terminal.RED) == "text"
+        monkeypatch.delenv(variable)
+
+
+def test_hints_and_details_depend_on_the_verbosity(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = {}
+    for verbosity in (Verbosity.QUIET, Verbosity.VERBOSE, Verbosity.USUAL):
+        terminal.set_verbosity(verbosity)
+        terminal.print_hint("hint")
+        terminal.print_detail("detail")
+        terminal.print_message("error")
+        shown[verbosity] = capsys.readouterr().err.split()[1::2]
+    assert shown == {
+        Verbosity.QUIET: ["error"],
+        Verbosity.USUAL: ["hint", "error"],
+        Verbosity.VERBOSE: ["hint", "detail", "error"],
+    }
 
 
 @given(st.text())

@@ -1,6 +1,7 @@
 """When the broker does not answer, every step ends in time, with an error that says what to check."""
 
 import contextlib
+import inspect
 import os
 import signal
 import socket
@@ -13,6 +14,12 @@ from typing import Any
 import pytest
 
 import nsbroker
+import nsbroker.client.asyncio
+import nsbroker.client.trio
+import nsbroker.via.trio
+from nsbroker import via
+from nsbroker.cli import grant_files, main
+from nsbroker.cli.completion import command_line
 from nsbroker.errors import ConnectionLost, NsbrokerError, Timeout
 from tests.client.every_client import CLIENTS, Connect, impostor, read_call
 from tests.world import PATIENCE, SLOWNESS, Daemon, run_command
@@ -20,6 +27,13 @@ from tests.world import PATIENCE, SLOWNESS, Daemon, run_command
 pytestmark = pytest.mark.once
 
 DEFAULT_TIMEOUT = 0.3
+WITHOUT_BROKER = {"serve", "check-config", "grants", "install-units", "remove-units", "completion"}
+TESTED_APART = {
+    "doctor": [],
+    "grant": ["user:0", "self", "--namespaces", "net", "--for", "1h"],
+    "revoke": ["grant-x-1"],
+}
+"""Commands that ask the broker, and end in another way than others: they print a row, or change files of the system first."""
 
 
 @pytest.fixture(params=CLIENTS)
@@ -47,8 +61,11 @@ def full() -> Iterator[str]:
     os.unlink(path)
 
 
-def test_the_default_is_ten_seconds() -> None:
-    assert nsbroker.client.transport.DEFAULT_TIMEOUT == 10
+def test_the_default_is_ten_seconds_for_every_client() -> None:
+    for connect in (nsbroker.connect, nsbroker.client.trio.connect, nsbroker.client.asyncio.connect):
+        assert inspect.signature(connect).parameters["timeout"].default == 10
+    for start in (via.Popen, nsbroker.via.trio.open_process):
+        assert inspect.signature(start).parameters["broker_timeout"].default == 10
 
 
 async def test_a_call_to_a_stopped_broker_ends(connect: Connect, stopped: Daemon) -> None:
@@ -154,6 +171,31 @@ def test_the_timeout_of_a_connection_inside_covers_the_call_to_the_broker(stoppe
         assert time.monotonic() - begun < PATIENCE / 2
 
 
+def test_without_a_timeout_of_its_own_a_connection_inside_has_that_of_the_client(stopped: Daemon) -> None:
+    with nsbroker.connect(stopped.address, timeout=DEFAULT_TIMEOUT) as broker, pytest.raises(TimeoutError) as caught:
+        broker.create_connection("self", ("127.0.0.1", 80))
+    assert isinstance(caught.value, ConnectionLost)
+
+
+def test_a_command_that_looks_names_up_inside_gives_up_when_the_broker_is_stopped(stopped: Daemon) -> None:
+    with nsbroker.connect(stopped.address, timeout=DEFAULT_TIMEOUT) as broker, pytest.raises(Timeout, match="open the file hosts"):
+        broker.create_connection("self", ("web", 80), resolve="inside")
+    # A program under `nsbroker via` does not start at all, instead of waiting for each file and each socket.
+    with pytest.raises(Timeout, match="open the file"):
+        via.run(["true"], "self", address=stopped.address, broker_timeout=DEFAULT_TIMEOUT)
+
+
+@pytest.mark.parametrize("name", TESTED_APART)
+def test_the_doctor_and_grants_end_when_the_broker_is_stopped(stopped: Daemon, name: str) -> None:
+    done = run_command(name, *TESTED_APART[name], "--timeout", "0.2", address=stopped.address)
+    for folder in (grant_files.DIRECTORY, grant_files.DIRECTORY.parent):
+        if folder.exists():
+            folder.rmdir()
+    assert done.returncode == 1, done
+    # There is no grant of that name, so the broker is not asked.
+    assert "did not answer within 0.2 s" in done.stdout + done.stderr or name == "revoke"
+
+
 def test_a_watch_waits_for_events_as_long_as_it_takes(daemon: Daemon) -> None:
     timeout = 3.0 * SLOWNESS
     with nsbroker.connect(daemon.address, timeout=timeout) as broker, broker.watch(["net"]) as events:
@@ -169,8 +211,17 @@ COMMANDS = [
     ["show", "self"], ["open", "self", "--", "true"], ["exec", "self", "--", "true"], ["forward", "self", "0:80"],
     ["connect", "self", "127.0.0.1", "80"], ["devices", "self"], ["ls"], ["tree"], ["watch"], ["map", "/tmp/x.svg"], ["ps"],
     ["containers"], ["create", "x"], ["hold", "self", "x"], ["release", "x"], ["list-held"], ["whoami"],
-    ["explain", "self"], ["status"],
+    ["explain", "self"], ["status"], ["via", "self", "--", "true"], ["cat", "self", "net/dev"],
+    ["add-interface", "self", "eth7", "--veth", "self:eth8"],
 ]  # fmt: skip
+
+
+def test_every_command_that_asks_the_broker_has_a_timeout_and_is_tested_with_it() -> None:
+    commands = command_line.commands(main.parser())
+    with_timeout = {one.name: option.help for one in commands for option in one.options if "--timeout" in option.flags}
+    assert with_timeout.keys() == {one.name for one in commands} - WITHOUT_BROKER
+    assert with_timeout.keys() == {words[0] for words in COMMANDS} - {"ps"} | TESTED_APART.keys()
+    assert [name for name, text in with_timeout.items() if "(default: 10)" not in text] == []
 
 
 def test_every_command_ends_when_the_broker_is_stopped(stopped: Daemon) -> None:

@@ -21,11 +21,12 @@ from nsbroker.errors import (
     InvalidTarget,
     InvalidType,
     NoSuchTarget,
+    PermissionDenied,
     TargetChanged,
 )
 from nsbroker.model.identity import Expectation, NamespaceType
 from nsbroker.namespace import Namespace
-from tests.client.every_client import CLIENTS, Connect, impostor
+from tests.client.every_client import CLIENTS, Connect, impostor, read_call
 from tests.world import ALICE, Daemon, Sleeper, as_user, eventually
 
 
@@ -129,6 +130,32 @@ async def test_a_wrong_argument_is_refused_with_the_right_spelling(
         async with connect(address) as broker:
             with pytest.raises(error, match=says):
                 await ask(broker)
+
+
+@pytest.mark.parametrize(
+    ("ask", "says"),
+    [
+        (lambda broker: broker.create(["net", "uts"]), "create net, uts: permission"),
+        (lambda broker: broker.create(["net"], name="lab"), "create net as name:lab: permission"),
+        (lambda broker: broker.hold("docker:web", "lab", ["net"]), "hold net of docker:web as name:lab: permission"),
+        (lambda broker: broker.hold("docker:web", "lab"), "hold the namespaces of docker:web as name:lab: permission"),
+        (lambda broker: broker.release("lab"), "release name:lab: permission"),
+        (lambda broker: broker.open("docker:web", "net"), "open net of docker:web: permission"),
+        (lambda broker: broker.open_all("docker:web"), "open docker:web: permission"),
+        (lambda broker: broker.file("docker:web", "hosts"), "open the file hosts of docker:web: permission"),
+        (lambda broker: broker.list(), "list namespaces: permission"),
+    ],
+)
+async def test_an_error_says_what_was_tried_as_people_would_say_it(connect: Connect, ask: Any, says: str) -> None:
+    def refuse(sock: socket.socket) -> None:
+        while read_call(sock):
+            sock.sendall(b'{"error":"org.varlink.service.PermissionDenied"}\0')
+
+    with impostor(refuse) as address:
+        async with connect(address) as broker:
+            with pytest.raises(PermissionDenied) as refused:
+                await ask(broker)
+    assert str(refused.value).startswith(says)
 
 
 async def test_a_closed_pidfd_is_a_plain_error(connect: Connect, daemon: Daemon) -> None:

@@ -175,6 +175,13 @@ def test_every_verdict_is_found_in_the_journal_and_explained(unit: Unit, sleeper
     explained = unit.run("journalctl", "-x", "-t", "nsbroker", *matches, "--no-pager")
     assert f"Subject: Open of pid:{sleeper.pid} was denied to uid {ALICE}" in explained
     assert "systemctl reload nsbroker" in explained
+    with connect(ADDRESS, timeout=10) as broker:
+        broker.list(["net"])
+        broker.restrict([])
+    unit.entries("NSBROKER_VERDICT=allowed")
+    texts = unit.run("journalctl", "-x", "-t", "nsbroker", "--no-pager")
+    assert "Subject: List of * was allowed to uid 0" in texts
+    assert "NSBROKER_" not in texts, "a field that a record lacks"
 
 
 def test_the_record_names_the_unit_that_asked(unit: Unit) -> None:

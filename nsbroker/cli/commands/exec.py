@@ -63,6 +63,7 @@ def _fork_and_execute(command: list[str]) -> int:
             execute(command, {})
         except CommandFailed as error:
             terminal.print_message(str(error))
+            os._exit(error.exit_code)
         finally:
             os._exit(1)
     return child

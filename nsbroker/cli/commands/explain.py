@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
             files=options.file,
         )
     if explanation.container_unknown:
-        terminal.print_message(f"rules for your container do not apply, since it is unknown: {explanation.container_unknown}")
+        terminal.print_hint(f"rules for your container do not apply, since it is unknown: {explanation.container_unknown}")
     if options.json:
         print_json(explanation)
     else:

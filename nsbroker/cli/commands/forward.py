@@ -72,6 +72,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Listen on all local ports, and forward connections until SIGINT or SIGTERM."""
     target = arguments.target(options)
+    connection.describe(options)
     # Each connection takes two descriptors, so raise the soft limit to the hard limit.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -4,7 +4,7 @@ import argparse
 import os
 import re
 
-from nsbroker.cli import arguments, terminal
+from nsbroker.cli import arguments, connection, terminal
 from nsbroker.errors import CommandFailed
 from nsbroker.model.target import Target
 
@@ -37,6 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--for", metavar="TIME", dest="seconds", type=duration, required=True, help="how long: 90s, 30m, 2h, 1d, 1h30m"
     )
+    connection.add_timeout(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -52,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     grant_files.remove_ended()
     name = grant_files.write_grant(grant_files.Grant(options.who, options.targets, permissions, options.seconds))
     try:
-        runs = reloading.reload_broker()
+        runs = reloading.reload_broker(options.timeout)
     except BaseException:
         grant_files.remove_grant(name)
         raise

@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from nsbroker.cli import arguments, terminal
+from nsbroker.cli import arguments, connection, terminal
 from nsbroker.errors import CommandFailed
 
 HELP = """\
@@ -16,6 +16,7 @@ EXAMPLE = "nsbroker revoke grant-bob-1"
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add its arguments."""
     parser.add_argument("grant", metavar="GRANT", help="the name of the grant, as `nsbroker grants` lists it")
+    connection.add_timeout(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -26,6 +27,6 @@ def run(options: argparse.Namespace) -> int:
         from nsbroker.cli import grant_files, reloading
     grant_files.remove_grant(options.grant)
     grant_files.remove_ended()
-    reloading.reload_broker()
+    reloading.reload_broker(options.timeout)
     print(terminal.printable(f"{options.grant}: ended"))
     return 0

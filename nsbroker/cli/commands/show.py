@@ -55,7 +55,7 @@ def _open(broker: Broker, target: Target, types: list[NamespaceType] | None) -> 
             raise
     namespaces = broker.open_all(target, allowed)
     denied = ", ".join(verdict.type for verdict in verdicts if not verdict.allowed)
-    terminal.print_message(f"not shown, because the policy does not allow it: {denied}")
+    terminal.print_hint(f"not shown, because the policy does not allow it: {denied}")
     return namespaces
 
 

@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     without_owner = sum(one.type is not NamespaceType.USER and one.owner not in known for one in namespaces)
     if without_owner and NamespaceType.USER in trees:
         left_out = f"{without_owner} of {len(namespaces)} namespaces, whose owners you may not open"
-        terminal.print_message(f"not shown: {left_out}; `nsbroker ls` shows them")
+        terminal.print_hint(f"not shown: {left_out}; `nsbroker ls` shows them")
     return 0
 
 

@@ -8,6 +8,7 @@ import signal
 import stat
 
 from nsbroker.cli import arguments, connection, terminal
+from nsbroker.cli.execute import cannot_run
 from nsbroker.errors import NsbrokerError
 from nsbroker.via import Popen
 
@@ -22,8 +23,6 @@ It ends when the last process of the command has ended, with the exit code of th
 128 + N: ended by signal N)."""
 EXAMPLE = "nsbroker via container:web -- curl http://127.0.0.1:8080/"
 
-_NOT_FOUND = 127
-_NOT_EXECUTABLE = 126
 _SIGNALS = {
     signal.SIGHUP,
     signal.SIGINT,
@@ -49,8 +48,9 @@ def run(options: argparse.Namespace) -> int:
     target, command = arguments.target(options), options.command
     path = command[0] if "/" in command[0] else shutil.which(command[0], os.F_OK)
     if path is None or not os.path.exists(path):
-        return _cannot_run(command[0], FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
+        raise cannot_run(command[0], FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
     _report_lost_privilege(command[0], path)
+    connection.describe(options)
     # A shell can leave SIGCHLD ignored, and then no child could be waited for.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
@@ -67,17 +67,12 @@ def run(options: argparse.Namespace) -> int:
     except OSError as error:
         if isinstance(error, NsbrokerError):
             raise
-        return _cannot_run(command[0], error)
+        raise cannot_run(command[0], error) from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     # Processes that the command has left behind still need their sockets.  A signal ends this now.
     process.join()
     return code if code >= 0 else 128 - code
-
-
-def _cannot_run(name: str, error: OSError) -> int:
-    terminal.print_message(f"cannot run {name!r}: {error.strerror or error}")
-    return _NOT_FOUND if isinstance(error, FileNotFoundError) else _NOT_EXECUTABLE
 
 
 def _wait(process: Popen) -> int:
@@ -99,7 +94,7 @@ def _report_lost_privilege(name: str, path: str) -> None:
     mode = os.stat(path).st_mode
     what = "its setuid bit" if mode & stat.S_ISUID else "its setgid bit" if mode & stat.S_ISGID else _file_capabilities(path)
     if what:
-        terminal.print_message(f"{name} runs without the privilege of {what}: a program under `nsbroker via` cannot gain any")
+        terminal.print_hint(f"{name} runs without the privilege of {what}: a program under `nsbroker via` cannot gain any")
 
 
 def _file_capabilities(path: str) -> str:

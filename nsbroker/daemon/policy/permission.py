@@ -40,6 +40,10 @@ class Device(NamedTuple):
     name: str
     number: DeviceNumber | None = None
 
+    def __str__(self) -> str:
+        what = f"device {self.name}" if self.name else "devices"
+        return what if self.number is None else f"{what} ({self.number})"
+
 
 SOME_DEVICE = Device("")
 """Stands for any device at all.  It is what a peer needs in order to list the devices."""

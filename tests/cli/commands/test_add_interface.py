@@ -44,7 +44,7 @@ def test_a_command_gets_the_tap_as_systemd_passes_sockets(daemon: Daemon, blue: 
     assert done.stdout.splitlines()[:2] == ["1 tap0 1", "/dev/net/tun"]
     assert done.stdout.splitlines()[2].split() == ["iff:", "tap0"]
     eventually(lambda: "tap0" not in links("blue"), "the tap ends with the command")
-    assert "cannot run '/nowhere'" in one_line(run_command(*tap, "--", "/nowhere", address=daemon.address), 1)
+    assert "cannot run '/nowhere'" in one_line(run_command(*tap, "--", "/nowhere", address=daemon.address), 127)
 
 
 def test_what_no_rule_allows_is_refused_in_one_line(daemon: Daemon, green: None) -> None:

@@ -26,4 +26,4 @@ def test_open_passes_several_namespaces_as_systemd_passes_sockets_and_nothing_el
 
 def test_open_returns_the_exit_code_of_the_command(daemon: Daemon) -> None:
     assert run_command("open", "self", "--", "sh", "-c", "exit 7", address=daemon.address).returncode == 7
-    assert "cannot run '/nowhere'" in one_line(run_command("open", "self", "--", "/nowhere", address=daemon.address), 1)
+    assert "cannot run '/nowhere'" in one_line(run_command("open", "self", "--", "/nowhere", address=daemon.address), 127)
