@@ -34,6 +34,7 @@
 # make fuzz           Test with a million valid and invalid inputs from hypothesis: messages, policies, names, files of engines and
 #                     of /proc.  CALLS=..., FUZZ_SEED=... and SUBJECT=wire,names change the run.  Requires root.
 # make map            Draw examples/map.svg again, from containers of crun and podman.
+# make docs           Build the documentation: build/docs/html, and the man pages in build/docs/man.
 # make generate       Generate the blocking client's methods from those of the async clients.
 # make clean          Remove the Python packages and the files that the other commands built.
 #
@@ -82,7 +83,7 @@ CHECKED := tests/conduit tests/inside tests/linux tests/model tests/namespace te
     $(addprefix tests/client/,test_asyncio.py test_blocking.py test_every_client.py test_trio.py) \
     tests/daemon/policy tests/daemon/targets $(addprefix tests/daemon/,test_audit.py test_configuration.py test_dispatcher.py) \
     $(addprefix tests/daemon/methods/,test_explain.py test_held.py test_open.py test_open_socket.py test_service_info.py) \
-    tests/test_documents.py tests/test_floors.py
+    tests/docs tests/test_documents.py tests/test_floors.py
 KERNELS ?= bullseye/5.10 bookworm/6.1 trixie/6.12 newest
 
 NEED_ROOT := demo test-kernels test-incus test-replacements test-browser test-image test-debian test-deb test-places map bench soak \
@@ -94,7 +95,7 @@ $(foreach target,$(filter $(NEED_ROOT),$(MAKECMDGOALS)),$(error make $(target) r
 $(if $(filter all,$(ENGINES)),$(error ENGINES=all requires root))
 endif
 
-.PHONY: help $(NEED_ROOT) test test-pythons dist deb check generate lint clean
+.PHONY: help $(NEED_ROOT) test test-pythons dist deb check docs generate lint clean
 .NOTPARALLEL:
 .PRECIOUS: $(DEBIAN)/%/.installed $(DEBIAN)/%-booted/.installed
 
@@ -173,7 +174,7 @@ lint: $(VENV)/.development
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 
-$(VENV)/.demo $(VENV)/.development $(VENV)/.engines $(VENV)/.rivals: pyproject.toml .ci/install
+$(VENV)/.demo $(VENV)/.development $(VENV)/.docs $(VENV)/.engines $(VENV)/.rivals: pyproject.toml .ci/install
 	@PYTHON=$(PYTHON) .ci/install $(VENV) $(@F)
 	@touch $@
 
@@ -220,6 +221,12 @@ attack-table: $(VENV)/.development
 
 fuzz: $(VENV)/.development
 	@CALLS=$(CALLS) FUZZ_SEED=$(FUZZ_SEED) SUBJECT='$(SUBJECT)' $(HOST) $(VENV)/bin/python -m tests.fuzz
+
+docs: $(VENV)/.docs
+	@$(VENV)/bin/python -m docs.generate build/docs/source
+	@$(VENV)/bin/python -m sphinx -q -W --keep-going -E -b html build/docs/source build/docs/html
+	@$(VENV)/bin/python -m sphinx -q -W --keep-going -E -b man build/docs/source build/docs/man
+	@echo "build/docs/html/index.html, and the man pages in build/docs/man"
 
 generate: $(VENV)/.development
 	@$(VENV)/bin/python -m tests.client.generate_blocking

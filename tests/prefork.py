@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 _PRELOADED = ("nsbroker.cli.main", "nsbroker.cli.commands.serve", "nsbroker.daemon.main")
+_PR_SET_DUMPABLE = 4
 _PR_SET_NAME = 15
 
 
@@ -161,6 +162,8 @@ def _become(question: dict[str, Any], fds: Sequence[int]) -> None:
         os.setgroups([])
         os.setresgid(question["uid"], question["uid"], question["uid"])
         os.setresuid(question["uid"], question["uid"], question["uid"])
+        # A process that changes its uid becomes undumpable; a program that the user starts is dumpable.
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
     os.environ.clear()
     os.environ.update(question["environment"])
     os.chdir(question["folder"])

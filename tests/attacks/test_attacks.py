@@ -67,7 +67,7 @@ def test_a_connection_that_is_passed_on_has_only_the_rights_of_its_maker(daemon:
             sock.send(msgspec.json.encode(request) + b"\0")
             return who["parameters"], "error" in read_reply(sock)
 
-        # Root made the connection, so it has root's rights, as the README says about passing connections on.
+        # Root made the connection, so it has root's rights, as docs/reference/configuration.md says about connections.
         who, refused = as_user(BOB, use)
         assert (who["peer"]["uid"], refused) == (0, False)
 

@@ -51,8 +51,8 @@ def test_a_malformed_message_is_one_entry(tmp_path: Path, journal: socket.socket
         sock.send(b'{"method":"a.B","x\\u001b":1}\0')
         malformed = entry(journal)
         assert malformed["MESSAGE"] == (
-            f"a malformed message of uid {os.geteuid()}, process {os.getpid()}: its connection was closed "
-            "(not a call: Object contains unknown field `x\\x1b`)"
+            f"a malformed message of uid {os.geteuid()}, process {os.getpid()} ended its connection: "
+            "not a call: Object contains unknown field `x\\x1b`"
         )
     assert (malformed["PRIORITY"], malformed["MESSAGE_ID"]) == ("4", record_sink.MALFORMED)
     assert malformed["NSBROKER_PEER_UID"] == str(os.geteuid())

@@ -1,0 +1,1 @@
+"""The documents say what is so: their commands and programs run, and their references are complete."""
