@@ -40,7 +40,8 @@ FLOORS = {
         {"asyncio", "blocking", "trio"},
     ],
     "daemon": [
-        {"configuration", "systemd"},
+        {"ownership", "systemd"},
+        {"configuration"},
         {"limits"},
         {"peer"},
         {"record_sink"},
@@ -55,7 +56,7 @@ FLOORS = {
     ],
     "cli": [
         {"terminal"},
-        {"arguments", "formatting", "output"},
+        {"arguments", "formatting", "output", "rule_text"},
         {"connection", "drawing", "execute", "relay", "service_program"},
         {"grant_files", "reloading", "units"},
         {"commands"},
@@ -77,7 +78,8 @@ TESTED_ELSEWHERE: dict[str, tuple[str, str]] = {
     "linux/file_system": ("linux/test_foreign_file.py", "a step of reading such a file"),
     "model/target_file": ("daemon/methods/test_files.py", "data alone"),
     "protocol/file_messages": ("protocol/test_messages.py", "data, which is compared with the interface"),
-    "daemon/policy/scope": ("daemon/policy/test_restriction.py", "rules and restrictions are scopes, and their tests test it"),
+    "daemon/configuration/problems": ("daemon/configuration/test_loading.py", "what every error of a file is made of"),
+    "daemon/configuration/settings": ("daemon/configuration/test_loading.py", "data alone"),
     "model/device_access": ("daemon/methods/test_devices.py", "flags that the method honours or refuses"),
     "conduit/async_conduit": ("conduit/test_conduit.py", "what the conduits of trio and asyncio share, tested with both"),
     "conduit/blocking": ("conduit/test_conduit.py", "each test runs with all conduits"),

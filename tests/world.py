@@ -117,7 +117,7 @@ class Daemon:
         self.address = f"unix:{self.socket}"
         self.config = folder / "config"
         self.config.mkdir()
-        shipped = Path(__file__).parent.parent / "nsbroker/daemon/nsbroker.toml"
+        shipped = Path(__file__).parent.parent / "nsbroker/daemon/nsbroker.d/00-default.toml"
         if "engine-deadline" not in limits:
             limits += f"\nengine-deadline = {ENGINE_DEADLINE}"
         (self.config / "nsbroker.toml").write_text(f"{shipped.read_text()}\n[limits]\n{limits}\n")

@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import NoReturn
 
 from nsbroker.cli import terminal
-from nsbroker.errors import InvalidAddress, InvalidTarget, InvalidType, NsbrokerError
+from nsbroker.errors import ConfigurationError, InvalidAddress, InvalidTarget, InvalidType, NsbrokerError
 from nsbroker.version import VERSION
 
 REFUSED = 1
@@ -124,7 +124,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (InvalidAddress, InvalidTarget, InvalidType) as error:
         code = _print_error(str(error), USAGE)
     except NsbrokerError as error:
-        code = _print_error(str(error), REFUSED)
+        for problem in error.problems if isinstance(error, ConfigurationError) else (str(error),):
+            terminal.print_message(problem)
+        code = REFUSED
     except BrokenPipeError:
         code = REFUSED  # The reader of our output closed the pipe, as head(1) does: that needs no message.
     except OSError as error:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import trio
 
-from nsbroker.daemon import configuration
 from nsbroker.daemon.audit import Audit, open_audit
 from nsbroker.daemon.configuration import Configuration
 from nsbroker.daemon.context import Context
@@ -24,6 +23,7 @@ from nsbroker.daemon.limits.added_interfaces import AddedInterfaces
 from nsbroker.daemon.limits.connections import UserRegistry
 from nsbroker.daemon.limits.created import CreatedNamespaces
 from nsbroker.daemon.listener import Listener, own_socket, passed_socket
+from nsbroker.daemon.policy import rules
 from nsbroker.daemon.policy.rules import Policy
 from nsbroker.daemon.server import Server
 from nsbroker.daemon.systemd.service_manager import FdStore, Manager, passed_fds
@@ -42,20 +42,20 @@ def run(address: Path, config: Path | None, idle_timeout: float | None) -> None:
     """Run the daemon until SIGTERM or SIGINT, or until it is idle.
 
     It is idle when nobody has been connected for `idle_timeout` seconds (None: no limit) and nothing is held.  If the service
-    manager passes no socket, it listens on one at `address`.  `config` is a file or a directory as in `configuration.load` (None:
+    manager passes no socket, it listens on one at `address`.  `config` is a file or a directory as in `rules.load` (None:
     the system's configuration).  Raises ConfigurationError when the daemon cannot start.
     """
     # This comes before any thread can enter a namespace: processes there must not be able to trace us or read our memory.
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     _raise_file_limit()
-    settings = configuration.load(config)
+    settings, policy = rules.load(config)
     passed = passed_fds()
     audit = open_audit(settings.audit, settings.limits)
     users = UserRegistry(settings.limits)
     held_store = HeldStore(FdStore(), settings.limits.held_per_user)
     for problem in held_store.restore(filter(is_from_store, passed)):
         audit.say(problem)
-    daemon = Daemon(settings, config, held_store, users, audit)
+    daemon = Daemon(settings, policy, config, held_store, users, audit)
     sockets = [passed_fd.fd for passed_fd in passed if not is_from_store(passed_fd)]
     if idle_timeout is not None and not sockets:
         raise ConfigurationError(
@@ -83,7 +83,13 @@ class Daemon:
     """The running daemon: the dispatcher, the server, and the configuration that is in force."""
 
     def __init__(
-        self, settings: Configuration, config: Path | None, held_store: HeldStore, users: UserRegistry, audit: Audit
+        self,
+        settings: Configuration,
+        policy: Policy,
+        config: Path | None,
+        held_store: HeldStore,
+        users: UserRegistry,
+        audit: Audit,
     ) -> None:
         self._config = config
         self._held_store = held_store
@@ -95,8 +101,8 @@ class Daemon:
         created = CreatedNamespaces(limits.created_per_user)
         interfaces = AddedInterfaces(limits.interfaces_per_user)
         engines = _make_engines(settings, threads)
-        self._context = Context(Policy(settings), engines, held_store, users, audit, created, interfaces, threads)
-        self._log_warnings(self._context.policy)
+        self._context = Context(policy, engines, held_store, users, audit, created, interfaces, threads)
+        self._log_warnings(policy)
         self._server = Server(Dispatcher(self._context), users, audit)
         self._reload_error = ""
         self._new_policy = trio.Event()
@@ -171,24 +177,26 @@ class Daemon:
     def _send_status(self) -> None:
         policy = self._context.policy
         loaded = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(policy.loaded))
-        held, rules = len(self._held_store), len(policy.rules)
-        text = f"connections: {self._users.connections}, held namespaces: {held}, rules: {rules}, loaded {loaded}"
+        counts = f"held namespaces: {len(self._held_store)}, rules: {len(policy.rules)}"
+        text = f"connections: {self._users.connections}, {counts}, loaded {loaded}"
         self._manager.status(f"{text}; the last reload failed: {self._reload_error}" if self._reload_error else text)
 
     async def _reload(self) -> None:
         self._manager.reloading()
+        errors: tuple[str, ...] = ()
         try:
             # Loading thousands of rules takes seconds, so it runs on a worker thread while clients are served.
-            settings, policy = await trio.to_thread.run_sync(_load, self._config)
+            settings, policy = await trio.to_thread.run_sync(rules.load, self._config)
         except ConfigurationError as error:
-            self._reload_error = str(error)
+            errors = error.problems
         except Exception as error:
-            self._reload_error = f"internal error: {type(error).__name__}: {error}"
+            errors = (f"internal error: {type(error).__name__}: {error}",)
         else:
-            self._reload_error = ""
             self._apply(settings, policy)
-        if self._reload_error:
-            self._audit.say(f"reloading failed, the old policy stays in force: {self._reload_error}")
+        for problem in errors:
+            self._audit.say(f"reloading failed, the old policy stays in force: {problem}")
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        self._reload_error = f"{errors[0]}{more}" if errors else ""
         self._send_status()
         self._manager.ready()
 
@@ -210,11 +218,6 @@ class Daemon:
     def _log_warnings(self, policy: Policy) -> None:
         for warning in policy.warnings:
             self._audit.say(f"warning: {warning}")
-
-
-def _load(path: Path | None) -> tuple[Configuration, Policy]:
-    settings = configuration.load(path)
-    return settings, Policy(settings)
 
 
 def _make_engines(settings: Configuration, threads: AbandonableThreads) -> EngineRegistry:

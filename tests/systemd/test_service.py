@@ -80,7 +80,7 @@ def test_the_status_shows_the_rules_and_a_failed_reload(unit: Unit) -> None:
     unit.configure("allow = 5")
     unit.run("systemctl", "reload", "nsbroker.service")
     assert "rules: 3" in unit.prop("StatusText")
-    assert "the last reload failed: /etc/nsbroker/nsbroker.d/test.toml: allow" in unit.prop("StatusText")
+    assert "the last reload failed: /etc/nsbroker/nsbroker.d/test.toml:1: allow" in unit.prop("StatusText")
     assert unit.prop("ActiveState") == "active"
     assert ask() == 0
 

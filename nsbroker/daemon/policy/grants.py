@@ -7,6 +7,7 @@ that they begin with.
 import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from nsbroker.daemon.policy.permission import Holding, Permission
@@ -46,6 +47,8 @@ class Rule(Scope):
     """One rule, compiled: a scope, and those whom it is for."""
 
     name: str
+    origin: Path
+    """The file that it is written in."""
     everyone: bool
     uids: frozenset[int]
     gids: frozenset[int]
