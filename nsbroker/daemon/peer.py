@@ -40,6 +40,13 @@ class Maker(NamedTuple):
     groups: tuple[int, ...]
 
 
+class Owner(Protocol):
+    """Somebody who can own processes and held namespaces."""
+
+    def owns(self, uid: int) -> bool:
+        """Return whether things of the user `uid` are theirs."""
+
+
 class Workload(Protocol):
     """A container that the peer's process may be in (`engines.workload`)."""
 

@@ -137,7 +137,8 @@ def _journal_fields(record: Record) -> list[tuple[str, str]]:
     elif record.verdict == "expired":
         summary = f"the rule {record.rule} has ended"
     else:
-        summary = f"{record.method} {record.target} by uid {record.peer_uid}: {record.verdict}"
+        what = " of ".join(filter(None, (record.wanted, record.target)))
+        summary = f"{record.method} {what} by uid {record.peer_uid}: {record.verdict}"
     names = {name: getattr(record, name) for name in record.__struct_fields__ if name != "time"}
     return [
         ("MESSAGE", escaped(f"{summary} ({record.error})" if record.error else summary)),

@@ -114,6 +114,11 @@ _KNOWN: Mapping[str, DeviceNumber] = {
 }
 
 
+def device_in_rule(name: str) -> str:
+    """Return how a rule names a device: other than well-known ones with a place for the number."""
+    return name if name in _KNOWN else f"{name}=MAJOR:MINOR"
+
+
 def is_device_name(text: str) -> bool:
     """Return whether `text` can name a device: at most eight path components, without '.' and '..'."""
     parts = text.split("/")

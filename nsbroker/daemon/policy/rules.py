@@ -49,6 +49,8 @@ class Policy:
 
     def __init__(self, configuration: Configuration) -> None:
         self.loaded = time.time()
+        self.ended: list[Rule] = []
+        """The rules that had ended before they were loaded."""
         doubts: list[Problem] = []
         rules = _compile_all(configuration.rules, doubts)
         self.rules = tuple(self._drop_ended(configuration.rules, rules, doubts))
@@ -95,6 +97,14 @@ class Policy:
         ended, self._ended_since = self._ended_since, []
         return ended
 
+    def all_rules(self) -> "Iterator[tuple[Rule, bool]]":
+        """Yield each rule, and whether its time is over."""
+        now = time.time()
+        for number, rule in enumerate(self.rules):
+            yield rule, number in self._ended or rule.until <= now
+        for rule in self.ended:
+            yield rule, True
+
     def _end_rules(self) -> None:
         """Let the rules whose time is over fit nobody.  They stay ended, even if the clock is set back."""
         now = time.time()
@@ -111,6 +121,7 @@ class Policy:
             if rule.until > self.loaded:
                 yield rule
             else:
+                self.ended.append(rule)
                 doubts.append(problems.of_rule(source, "its time is over, so it fits nobody: remove the rule", "until"))
 
     def _share_grants(self, numbers: tuple[int, ...]) -> Grants:
