@@ -20,7 +20,7 @@ trap cleanup EXIT INT TERM
 tree=$work/bundle/root
 for folder in bin proc sys dev etc tmp run; do mkdir -p "$tree/$folder"; done
 cp /bin/busybox "$tree/bin"
-"$nsbroker" serve --config nsbroker/daemon/nsbroker.toml 2> "$work/log" & started=$!
+"$nsbroker" serve --config nsbroker/daemon/nsbroker.d/00-default.toml 2> "$work/log" & started=$!
 n=0; until grep -q listening "$work/log"; do n=$((n + 1)); [ $n -lt 200 ] || { cat "$work/log"; exit 1; }; sleep 0.05; done
 
 # crun: the container web, and db in the network of web.

@@ -19,7 +19,9 @@ _OURS = "io.nsbroker.Broker"
 
 
 class NsbrokerError(Exception):
-    """The root of all errors of nsbroker; `str()` of it is one line that says what went wrong and what to do."""
+    """The root of all errors of nsbroker; `str()` of it says what went wrong and what to do: in one line, except for those of files
+    with several mistakes (`ConfigurationError`).
+    """
 
 
 class BrokerError(NsbrokerError):
@@ -379,7 +381,15 @@ class WrongDescriptor(ConduitError):
 
 
 class ConfigurationError(NsbrokerError):
-    """A configuration file or an installation is wrong or cannot be trusted; the text says what is wrong, and where."""
+    """Configuration files or an installation are wrong or cannot be trusted.
+
+    `problems` are all that are known, each in one line that says what is wrong and where, and what would be right; `str()` of the
+    error has a line for each.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
 
 
 def _wire_classes(base: type[BrokerError]) -> list[type[BrokerError]]:

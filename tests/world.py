@@ -102,7 +102,7 @@ class Daemon:
         self.address = f"unix:{self.socket}"
         self.config = folder / "config"
         self.config.mkdir()
-        shipped = Path(__file__).parent.parent / "nsbroker/daemon/nsbroker.toml"
+        shipped = Path(__file__).parent.parent / "nsbroker/daemon/nsbroker.d/00-default.toml"
         limits += "".join(f"\n{name} = {seconds}" for name, seconds in _DEADLINES.items() if name not in limits)
         (self.config / "nsbroker.toml").write_text(f"{shipped.read_text()}\n[limits]\n{limits}\n")
         (self.config / "nsbroker.d").mkdir()

@@ -1,16 +1,16 @@
 """Grants: rules with an end, each in a file of its own, which `nsbroker grant` writes and `nsbroker revoke` removes."""
 
 import datetime
-import json
 import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from nsbroker.cli import rule_text
 from nsbroker.daemon import configuration
 from nsbroker.daemon.configuration import SourcedRule
-from nsbroker.daemon.policy.rules import Policy
+from nsbroker.daemon.policy import rules
 from nsbroker.errors import CommandFailed, ConfigurationError
 
 DIRECTORY = Path("/run/nsbroker/nsbroker.d")
@@ -53,7 +53,8 @@ def write_grant(grant: Grant) -> str:
         with open(fd, "w", encoding="utf-8") as file:
             os.fchmod(fd, 0o644)
             file.write(_format(name, grant))
-        for warning in Policy(configuration.load(new)).warnings:
+        _, policy = rules.load(new)
+        for warning in policy.warnings:
             raise CommandFailed(f"this grants nothing: {warning}")
         new.rename(DIRECTORY / f"{name}.toml")
     except BaseException:
@@ -75,18 +76,19 @@ def remove_ended() -> None:
     now = time.time()
     for path in DIRECTORY.glob(f"{PREFIX}*.toml"):
         try:
-            rules = configuration.load(path).rules
+            written = configuration.load(path).rules
         except ConfigurationError:
             continue
-        if all(_end(rule) <= now for rule in rules):
+        if all(_end(rule) <= now for rule in written):
             path.unlink(missing_ok=True)
 
 
 def _make_directory() -> None:
-    if not DIRECTORY.exists():
-        DIRECTORY.mkdir(parents=True)
-        # Whatever the umask is: everyone may see which rules there are, as in /etc.
-        DIRECTORY.chmod(0o755)
+    for directory in (DIRECTORY.parent, DIRECTORY):
+        if not directory.exists():
+            directory.mkdir()
+            # Whatever the umask is: everyone may see which rules there are, as in /etc, and only root may write.
+            directory.chmod(0o755)
 
 
 def _is_grant(rule: SourcedRule) -> bool:
@@ -98,8 +100,6 @@ def _end(rule: SourcedRule) -> float:
 
 
 def _format(name: str, grant: Grant) -> str:
-    # A string of JSON is a string of TOML, too.
     until = datetime.datetime.fromtimestamp(time.time() + grant.seconds, datetime.UTC).isoformat(timespec="milliseconds")
-    lines = [f"name = {json.dumps(name)}", f"who = {json.dumps([grant.who])}", f"targets = {json.dumps([*grant.targets])}"]
-    lines += [f"{key} = {json.dumps([*words])}" for key, words in grant.permissions.items() if words]
-    return "\n".join(["# Written by `nsbroker grant`; `nsbroker revoke` removes it.", "[[allow]]", *lines, f"until = {until}", ""])
+    rule = rule_text.format_rule(name, [grant.who], grant.targets, grant.permissions)
+    return f"# Written by `nsbroker grant`; `nsbroker revoke` removes it.\n{rule}until = {until}\n"

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from nsbroker.cli import terminal
 from nsbroker.cli.terminal import Verbosity
-from nsbroker.errors import CommandFailed, InvalidAddress, InvalidTarget, InvalidType, NsbrokerError
+from nsbroker.errors import CommandFailed, ConfigurationError, InvalidAddress, InvalidTarget, InvalidType, NsbrokerError
 from nsbroker.version import VERSION
 
 REFUSED = 1
@@ -145,10 +145,8 @@ def main(arguments: list[str] | None = None) -> int:
         code = end.code if isinstance(end.code, int) else REFUSED
     except (InvalidAddress, InvalidTarget, InvalidType) as error:
         code = _print_error(str(error), USAGE)
-    except CommandFailed as error:
-        code = _print_error(str(error), error.exit_code)
     except NsbrokerError as error:
-        code = _print_error(str(error), REFUSED)
+        code = _print_failure(error)
     except BrokenPipeError:
         code = REFUSED  # The reader of our output closed the pipe, as head(1) does: that needs no message.
     except OSError as error:
@@ -161,6 +159,12 @@ def main(arguments: list[str] | None = None) -> int:
         # This is a bug in nsbroker.  Say so in one line, so that nobody takes it for a refusal, and print no traceback.
         code = _print_error(f"a fault in nsbroker itself: {type(error).__name__}: {error} (please report it)", REFUSED)
     return _flush(code)
+
+
+def _print_failure(error: NsbrokerError) -> int:
+    for problem in error.problems if isinstance(error, ConfigurationError) else (str(error),):
+        terminal.print_message(problem)
+    return error.exit_code if isinstance(error, CommandFailed) else REFUSED
 
 
 def _run(given: list[str]) -> int:

@@ -69,13 +69,17 @@ class BlockingMethods(BlockingCalls):
         marks: Iterable[int] | None = None,
         interfaces: Iterable[str] | None = None,
         files: Iterable[str] | None = None,
+        who: Iterable[str] | None = None,
     ) -> ExplainReply:
         """Return whether the policy allows these types of namespaces, sockets, devices, marks, interfaces and files.
 
         They are written as in a rule, such as inet:stream and veth.  Nothing is opened.  Without any of them, the reply is about
         every type that the target has.
+
+        With `who`, it is about somebody else, which only root may ask: `["user:bob"]`, and further groups, a unit and a container
+        if needed, as in a rule.  Then the reply also says how each rule fits.  Raises InvalidParameter for an unknown user.
         """
-        return self._call(requests.explain(target, types, sockets, devices, marks, interfaces, files))
+        return self._call(requests.explain(target, types, sockets, devices, marks, interfaces, files, who))
 
     def list(self, types: Iterable[str] | None = None, *, target: requests.TargetLike | None = None) -> List[NamespaceDescription]:
         """Return the namespaces that this process may open, of `types` (None: all); with `target`, only those of the target.

@@ -115,6 +115,7 @@ def explain(
     marks: Iterable[int] | None,
     interfaces: Iterable[str] | None,
     files: Iterable[str] | None,
+    who: Iterable[str] | None,
 ) -> Request[ExplainReply]:
     """Ask whether the policy allows these types of namespaces, sockets, devices, marks, interfaces and files of the target."""
     target = parse_target(where)
@@ -129,6 +130,7 @@ def explain(
         None if marks is None else list(marks),
         None if interfaces is None else _parse_interfaces(interfaces),
         None if files is None else list(_check_list(files, "net/dev")),
+        None if who is None else list(_check_list(who, "user:alice")),
     )
     return Request(messages.EXPLAIN, request, target_fds(target), results.explanation, "explain", target)
 

@@ -2,8 +2,9 @@
 
 How it is laid out.  Each floor imports only from those above it in this list:
 
-    configuration   the files with rules and settings
+    ownership       who else could change a file or a folder
     systemd/        the service manager (readiness, the fd store) and the journal
+    configuration/  the files with rules and settings
     limits/         what one user may take: connections, turns, threads, new namespaces; who a uid is counted to
     peer            who is at the other end of a connection, as the kernel tells
     record_sink     where audit records are written

@@ -8,13 +8,12 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import trio
 
-from nsbroker.daemon import configuration
 from nsbroker.daemon.audit import Audit, open_audit
 from nsbroker.daemon.configuration import Configuration
 from nsbroker.daemon.context import Context
@@ -25,6 +24,7 @@ from nsbroker.daemon.limits.added_interfaces import AddedInterfaces
 from nsbroker.daemon.limits.connections import UserRegistry
 from nsbroker.daemon.limits.created import CreatedNamespaces
 from nsbroker.daemon.listener import Listener, own_socket, passed_socket
+from nsbroker.daemon.policy import rules
 from nsbroker.daemon.policy.rules import Policy
 from nsbroker.daemon.server import Server
 from nsbroker.daemon.systemd.service_manager import FdStore, Manager, passed_fds
@@ -46,8 +46,8 @@ def run(address: Path, config: Path | None, idle_timeout: float | None) -> None:
     """Run the daemon until SIGTERM or SIGINT, or until it is idle.
 
     It is idle when nobody has been connected for `idle_timeout` seconds (None: no limit) and nothing is held.  If the service
-    manager passes no socket, it listens on one at `address`.  `config` is a file or a directory as in `configuration.load` (None:
-    the system's configuration).
+    manager passes no socket, it listens on one at `address`.  `config` is a file or a directory as in `rules.load` (None: the
+    system's configuration).
 
     Raises ConfigurationError when the daemon cannot start.  A broken configuration is no reason for that if the service manager
     passes a socket: the daemon then refuses every call, and says why.
@@ -88,11 +88,19 @@ def run(address: Path, config: Path | None, idle_timeout: float | None) -> None:
 
 
 class _Loaded(NamedTuple):
-    """A configuration and its rules.  If `fault` is not "", it says why the files are broken, and this allows nothing."""
+    """A configuration and its rules.  If there are `problems`, which say why the files are broken, it allows nothing."""
 
     settings: Configuration
     policy: Policy
-    fault: str = ""
+    problems: tuple[str, ...] = ()
+
+    @property
+    def fault(self) -> str:
+        """The first problem, as one line that fits into a reply and into the status; "" if there is none."""
+        if not self.problems:
+            return ""
+        others = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
+        return f"{self.problems[0][:_FAULT_MAX]}{others}"
 
 
 class Daemon:
@@ -111,6 +119,7 @@ class Daemon:
         engines = _make_engines(loaded.settings, threads)
         self._context = Context(loaded.policy, engines, held_store, users, audit, created, interfaces, threads)
         self._context.configuration_fault = loaded.fault
+        self._problems = loaded.problems
         self._log_warnings(loaded.policy)
         self._dispatcher = Dispatcher(self._context)
         self._server = Server(self._dispatcher, users, audit)
@@ -147,7 +156,7 @@ class Daemon:
         self._send_status()
         self._manager.ready()
         self._audit.say(f"listening on {listener.sock.getsockname()}")
-        self._log_fault()
+        self._log_problems(self._problems)
         async for number in signals:
             if number != signal.SIGHUP:
                 break
@@ -187,23 +196,24 @@ class Daemon:
     def _send_status(self) -> None:
         context = self._context
         loaded = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(context.policy.loaded))
-        held, rules = len(self._held_store), len(context.policy.rules)
-        text = f"connections: {self._users.connections}, held namespaces: {held}, rules: {rules}, loaded {loaded}"
+        counts = f"held namespaces: {len(self._held_store)}, rules: {len(context.policy.rules)}"
+        text = f"connections: {self._users.connections}, {counts}, loaded {loaded}"
         if context.configuration_fault:
             text = f"every call is refused, because the configuration is broken: {context.configuration_fault}"
         elif context.reload_fault:
             text = f"{text}; the last reload failed: {context.reload_fault}"
         self._manager.status(text)
 
-    def _log_fault(self) -> None:
-        if self._context.configuration_fault:
-            self._audit.say(
-                f"every call is refused, because the configuration is broken: {self._context.configuration_fault} (repair it, run "
-                "`nsbroker check-config`, then `systemctl reload nsbroker`)",
-                is_error=True,
-            )
-        elif self._context.reload_fault:
-            self._audit.say(f"reloading failed, the old policy stays in force: {self._context.reload_fault}", is_error=True)
+    def _log_problems(self, problems: Iterable[str]) -> None:
+        for problem in problems:
+            if self._context.configuration_fault:
+                self._audit.say(
+                    f"every call is refused, because the configuration is broken: {problem} (repair it, run "
+                    "`nsbroker check-config`, then `systemctl reload nsbroker`)",
+                    is_error=True,
+                )
+            else:
+                self._audit.say(f"reloading failed, the old policy stays in force: {problem}", is_error=True)
 
     async def _reload(self) -> None:
         self._manager.reloading()
@@ -215,7 +225,7 @@ class Daemon:
             self._context.configuration_fault = loaded.fault
         else:
             self._context.reload_fault = loaded.fault
-        self._log_fault()
+        self._log_problems(loaded.problems)
         self._send_status()
         self._manager.ready()
 
@@ -243,8 +253,7 @@ class Daemon:
 
 def _load(path: Path | None) -> _Loaded:
     """Load the configuration at `path`.  Raises ConfigurationError."""
-    settings = configuration.load(path)
-    return _Loaded(settings, Policy(settings))
+    return _Loaded(*rules.load(path))
 
 
 def _load_or_explain(path: Path | None) -> _Loaded:
@@ -252,11 +261,12 @@ def _load_or_explain(path: Path | None) -> _Loaded:
     try:
         return _load(path)
     except ConfigurationError as error:
-        fault = str(error)
+        problems = error.problems
     except Exception as error:
-        fault = f"internal error: {type(error).__name__}: {error}"
+        problems = (f"internal error: {type(error).__name__}: {error}",)
     # The text can contain names of files and keys with any characters, and goes into replies and into the status.
-    return _Loaded(configuration.NOTHING, Policy(configuration.NOTHING), escaped(fault)[:_FAULT_MAX])
+    nothing = Configuration()
+    return _Loaded(nothing, Policy(nothing), tuple(map(escaped, problems)))
 
 
 def _make_engines(settings: Configuration, threads: AbandonableThreads) -> EngineRegistry:

@@ -7,7 +7,6 @@ for the process that connected.
 import functools
 import os
 import socket
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from nsbroker.daemon.limits.users import ANONYMOUS, SubordinateUids
@@ -18,27 +17,15 @@ from nsbroker.linux.cgroup import systemd_path
 from nsbroker.linux.credentials import Credentials
 from nsbroker.linux.features import features
 from nsbroker.linux.process import Process
+from nsbroker.linux.user_namespace import maps_every_uid, overflow_uid
 from nsbroker.model.identity import NamespaceType
 from nsbroker.model.target import UNIT_SUFFIXES
 from nsbroker.namespace import Namespace
 
-_ALL_UIDS = ["0", "0", "4294967295"]
 _subordinates = SubordinateUids()
 
 NO_PEER_PIDFD = "before Linux 6.5 the kernel does not show the broker which process connected, only its user and groups"
 """Why some things are impossible without SO_PEERPIDFD: no peer has a unit, none is proved to be root, none can be `self`."""
-
-
-@functools.cache
-def _all_uids_mapped() -> bool:
-    """Return whether our user namespace maps every uid, so that no two uids look the same to us."""
-    return Path("/proc/self/uid_map").read_text(encoding="ascii").split() == _ALL_UIDS
-
-
-@functools.cache
-def overflow_uid() -> int:
-    """Return the uid that the kernel shows for uids that our user namespace does not map."""
-    return int(Path("/proc/sys/kernel/overflowuid").read_text(encoding="ascii"))
 
 
 @functools.cache
@@ -51,6 +38,13 @@ class Maker(NamedTuple):
 
     credentials: Credentials
     groups: tuple[int, ...]
+
+
+class Owner(Protocol):
+    """Somebody who can own processes and held namespaces."""
+
+    def owns(self, uid: int) -> bool:
+        """Return whether things of the user `uid` are theirs."""
 
 
 class Workload(Protocol):
@@ -111,7 +105,7 @@ class Peer:
         self.user = ANONYMOUS if self.anonymous else _subordinates.user_of(self.uid)
 
     def _is_anonymous(self) -> bool:
-        if self.uid == 2**32 - 1 or (self.uid == overflow_uid() and not _all_uids_mapped()):
+        if self.uid == 2**32 - 1 or (self.uid == overflow_uid() and not maps_every_uid()):
             return True
         return self.uid == 0 and not self._is_administrator()
 

@@ -166,7 +166,7 @@ def _summarize(record: Record) -> str:
     if record.verdict == "malformed":
         return f"a malformed message of uid {record.peer_uid}, process {record.peer_pid} ended its connection: {record.error}"
     user = f"uid {record.peer_uid}{' (anonymous)' if record.peer_anonymous else ''}"
-    call = f"{record.method} of {record.target}"
+    call = " of ".join(filter(None, (f"{record.method} {record.wanted}".rstrip(), record.target)))
     if record.verdict == "denied":
         return f"{call} was denied to {user}" + (f" ({record.error})" if record.error else "")
     rules = record.rule.split()

@@ -1,6 +1,7 @@
-"""Entering a new user namespace as the same user: see user_namespaces(7)."""
+"""User namespaces: which uids ours has, and entering a new one as the same user.  See user_namespaces(7)."""
 
 import errno
+import functools
 import os
 from pathlib import Path
 
@@ -12,6 +13,20 @@ _SWITCHES = {
     "kernel.apparmor_restrict_unprivileged_userns": "1",
     "user.max_user_namespaces": "0",
 }
+
+_ALL_UIDS = ["0", "0", "4294967295"]
+
+
+@functools.cache
+def maps_every_uid() -> bool:
+    """Return whether our user namespace maps every uid, so that no two uids look the same to us."""
+    return Path("/proc/self/uid_map").read_text(encoding="ascii").split() == _ALL_UIDS
+
+
+@functools.cache
+def overflow_uid() -> int:
+    """Return the uid that the kernel shows for uids that our user namespace does not map."""
+    return int(Path("/proc/sys/kernel/overflowuid").read_text(encoding="ascii"))
 
 
 def enter_new(flags: int) -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from nsbroker.model.description import NamespaceDescription, WatchEvent
 from nsbroker.model.device_access import DeviceAccess
@@ -43,6 +43,7 @@ class ExplainRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
     marks: list[int] | None = None
     interfaces: list[InterfaceKind] | None = None
     files: list[str] | None = None
+    as_: list[str] | None = field(default=None, name="as")
 
 
 class OpenRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -163,6 +164,18 @@ class PermissionVerdict(Struct, omit_defaults=True):
     rule: str | None = None
 
 
+class RuleVerdict(Struct):
+    """How one rule of the policy fits what was asked about, in a reply of Explain."""
+
+    rule: str
+    file: str
+    who: bool
+    target: bool
+    ended: bool
+    allows: list[str]
+    lacks: list[str]
+
+
 class ExplainReply(Struct, rename="camel", omit_defaults=True):
     """The reply of Explain."""
 
@@ -175,6 +188,9 @@ class ExplainReply(Struct, rename="camel", omit_defaults=True):
     interfaces: list[PermissionVerdict] | None = None
     files: list[PermissionVerdict] | None = None
     container_unknown: str | None = None
+    rules: list[RuleVerdict] | None = None
+    rules_left_out: int | None = None
+    target_unknown: str | None = None
 
 
 class ContainerDescription(Struct, rename="camel", omit_defaults=True):

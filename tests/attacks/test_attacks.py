@@ -258,6 +258,7 @@ BROKER = "daemon/test_dispatcher.py"
 PEER = "daemon/test_peer.py"
 HERE = "attacks/test_attacks.py"
 NEIGHBOURS = "attacks/test_neighbours.py"
+FILES = "daemon/configuration/test_files.py"
 
 TABLE: dict[str, list[tuple[str, str]]] = {
     "1 the peer's number is used again (CVE-2019-6133)": [
@@ -352,8 +353,11 @@ TABLE: dict[str, list[tuple[str, str]]] = {
         (SERVER, "test_malformed_messages_above_the_limit_of_a_user_are_only_counted"),
     ],
     "23 a policy that others can write": [
-        ("daemon/test_configuration.py", "test_a_file_that_others_may_write_is_refused"),
-        ("daemon/test_configuration.py", "test_a_file_of_somebody_else_is_refused"),
+        (FILES, "test_a_file_that_others_may_write_is_refused"),
+        (FILES, "test_a_file_of_somebody_else_is_refused"),
+        (FILES, "test_a_folder_of_rules_that_others_may_write_is_refused_whatever_is_in_it"),
+        (FILES, "test_a_link_of_another_user_to_a_file_of_root_becomes_no_policy"),
+        ("daemon/configuration/test_trusted_path.py", "test_each_folder_on_the_way_is_checked"),
     ],
     "24 connecting and closing in a loop": [(NEIGHBOURS, "test_connecting_and_closing_in_a_loop_keeps_nobody_waiting")],
     "25 sockets in root's name": [(NEIGHBOURS, "test_a_socket_made_inside_is_the_users_and_shares_no_port_of_roots")],

@@ -85,6 +85,9 @@ async def test_the_other_methods(connect: Connect, daemon: Daemon) -> None:
     async with connect(daemon.address) as broker:
         assert (await broker.who_am_i()).pid == os.getpid()
         assert (await broker.explain("self", ["net"])).allowed
+        explained = await broker.explain("self", ["net"], who=["user:4001"])
+        fits = [(rule.rule, rule.who, rule.target) for rule in explained.rules or ()]
+        assert fits == [("own", True, True), ("root", False, True)]
         assert (await broker.status()).connections == 1
 
 
@@ -119,6 +122,7 @@ async def test_bad_input_is_refused_before_anything_is_sent(connect: Connect, da
         (lambda broker: broker.explain("self", sockets="inet:stream"), InvalidType, "text where a list"),
         (lambda broker: broker.explain("self", devices="null"), InvalidType, "text where a list"),
         (lambda broker: broker.explain("self", files="hosts"), InvalidType, "text where a list"),
+        (lambda broker: broker.explain("self", who="user:bob"), InvalidType, "text where a list"),
         (lambda broker: broker.file(4711, "hosts"), InvalidTarget, "a target is text"),
         (lambda broker: broker.release("\udcff"), InvalidTarget, "not UTF-8"),
     ],

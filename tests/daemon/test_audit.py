@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import trio
 
+from nsbroker.client.blocking import connect
 from nsbroker.daemon import record_sink
 from nsbroker.daemon.audit import Audit
 from nsbroker.daemon.configuration import AuditSettings, Limits
@@ -44,6 +45,40 @@ def test_a_verdict_is_one_entry_with_its_fields(tmp_path: Path, journal: socket.
     assert (allowed["SYSLOG_IDENTIFIER"], allowed["PRIORITY"], allowed["MESSAGE_ID"]) == ("nsbroker", "6", record_sink.ALLOWED)
     assert (failed["PRIORITY"], failed["MESSAGE_ID"], failed["NSBROKER_VERDICT"]) == ("4", record_sink.FAILED, "failed")
     assert failed["NSBROKER_ERROR"].startswith("NoSuchTarget: name:green")
+    uid = os.geteuid()
+    assert allowed["MESSAGE"] == f"Open pid:{sleeper.pid} by uid {uid}: allowed"
+    assert failed["MESSAGE"].startswith(f"Open net of name:green by uid {uid}: failed (NoSuchTarget: ")
+
+
+@pytest.mark.root
+def test_the_message_of_a_refusal_says_what_was_wanted(tmp_path: Path, journal: socket.socket) -> None:
+    def ask() -> None:
+        with connect(daemon.address) as broker:
+            for call in (
+                lambda: broker.open_all("name:green", ["net", "uts"]),
+                lambda: broker.open_all("name:green"),
+                lambda: broker.socket("name:green", socket.AF_INET, socket.SOCK_STREAM, mark=7),
+                lambda: broker.device("name:green", "kvm", os.O_RDWR),
+                lambda: broker.device("name:green", "null", os.O_RDONLY),
+            ):
+                with pytest.raises(PermissionDenied):
+                    call()
+            broker.explain("name:green", devices=["kvm"], interfaces=["veth"])
+
+    with Daemon(tmp_path) as daemon:
+        as_user(ALICE, ask)
+        messages = [entry(journal)["MESSAGE"].partition(" (")[0] for _ in range(6)]
+    assert messages == [
+        f"{what} of name:green by uid {ALICE}: denied"
+        for what in (
+            "Open net uts",
+            "Open every type",
+            "OpenSocket inet:stream mark 0x7",
+            "OpenDevice device kvm readWrite",
+            "OpenDevice device null read",
+            "Explain device kvm veth",
+        )
+    ]
 
 
 def test_a_malformed_message_is_one_entry(tmp_path: Path, journal: socket.socket) -> None:

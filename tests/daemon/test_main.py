@@ -1,6 +1,7 @@
 """Signals to the daemon: SIGTERM ends it in order, and SIGHUP reads the configuration again."""
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -58,6 +59,30 @@ def test_a_broken_configuration_leaves_the_old_policy_in_force_and_says_so(daemo
     (daemon.config / "nsbroker.d/bad.toml").unlink()
     daemon.reload()
     assert "reloaded: 2 rules" in daemon.words()[-1]
+
+
+def test_every_mistake_that_a_reload_finds_is_a_line_of_the_log(daemon: Daemon) -> None:
+    bad = daemon.config / "nsbroker.d/bad.toml"
+    bad.write_text("[[alow]]\n[limits]\nconnections = 0\n")
+    daemon.reload()
+    said = [f"the old policy stays in force: {bad}:{line}: " for line in (1, 3)]
+    eventually(lambda: all(any(words in line for line in daemon.words()) for words in said), "both mistakes are logged")
+
+
+@pytest.mark.root
+def test_it_says_when_it_starts_that_the_shipped_rules_do_not_apply(tmp_path: Path) -> None:
+    folder = Path("/run/nsbroker/nsbroker.d")
+    daemon = Daemon(tmp_path)
+    # Without --config, the system's configuration counts.
+    del daemon.command[-2:]
+    folder.mkdir(parents=True)
+    try:
+        (folder / "00-default.toml").symlink_to("/dev/null")
+        with daemon:
+            [warning] = [line for line in daemon.words() if "the shipped rules do not apply" in line]
+            assert f"not read: disabled by {folder}/00-default.toml" in warning
+    finally:
+        shutil.rmtree(folder.parent)
 
 
 def test_sighup_while_it_starts_does_not_end_it(tmp_path: Path) -> None:

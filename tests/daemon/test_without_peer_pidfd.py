@@ -91,6 +91,6 @@ def test_rules_that_fit_nobody_cause_warnings(daemon: Daemon) -> None:
     daemon.allow("unit", who=["unit:web.service", "everyone"], targets=["own"], namespaces=["net"])
     printed = run_command("check-config", "--config", str(daemon.config)).stderr
     for text in (printed, "\n".join(daemon.words())):
-        assert "rule 'root': user:root fits nobody: before Linux 6.5" in text
-        assert "rule 'unit': unit:web.service fits nobody: before Linux 6.5" in text
+        assert "rule 'root': who: user:root fits nobody: before Linux 6.5" in text
+        assert "rule 'unit': who: unit:web.service fits nobody: before Linux 6.5" in text
         assert "everyone fits" not in text

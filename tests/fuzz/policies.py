@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 from hypothesis import strategies as st
 
-from nsbroker.daemon.configuration import AuditSettings, Configuration, Limits, RuleText, SourcedRule, load
+from nsbroker.daemon.configuration import Configuration, RuleText, SourcedRule, SourceFile
 from nsbroker.daemon.policy.grants import Rule
-from nsbroker.daemon.policy.rules import Policy
+from nsbroker.daemon.policy.rules import Policy, load
 from nsbroker.errors import ConfigurationError
 from nsbroker.model.identity import NamespaceType
 from nsbroker.model.target import KINDS
@@ -84,10 +84,11 @@ def _load(text: bytes) -> None:
     path.write_bytes(text)
     path.chmod(0o600)
     try:
-        Policy(load(path))
+        load(path)
     except ConfigurationError as error:
-        if "\n" in str(error) and "\\n" not in repr(str(error)):
-            raise Fault(f"the error is more than one line: {str(error)!r}") from error
+        wrong = [problem for problem in error.problems if "\n" in problem or not problem.startswith(f"{path}:")]
+        if wrong or not error.problems:
+            raise Fault(f"not one line each, with the file: {error.problems!r}") from error
 
 
 def check(example: tuple[dict[str, Any], Seed]) -> int:
@@ -143,8 +144,8 @@ def matches(pattern: str, name: str) -> bool:
 
 def compile_rule(*patterns: str) -> Rule:
     """Return a compiled rule with these patterns."""
-    rule = RuleText("a", "everyone", list(patterns), ["net"])
-    return Policy(Configuration((SourcedRule(rule, Path("x")),), Limits(), {}, AuditSettings(), ())).rules[0]
+    rule = RuleText("a", ["everyone"], list(patterns), ["net"])
+    return Policy(Configuration((SourcedRule(rule, SourceFile(Path("x"), ""), 0),))).rules[0]
 
 
 def check_patterns(example: tuple[list[str], Seed]) -> int:

@@ -281,7 +281,10 @@ def _parameters(call: dict[str, Any], chance: Seed) -> dict[str, Any]:
             marked = {"mark": chance.choice((0, 1, 2**32 - 1, 2**32))} if chance.random() < 0.2 else {}
             return {"target": target, "family": family, "type": chance.choice(("stream", "raw")), **marked}
         case "Explain":
-            return {"target": target, "sockets": ["inet:stream", "inet:dgram"], "marks": [chance.randrange(4)], "files": ["hosts"]}
+            who = chance.choice((["user:nobody"], ["user:4001", "group:0", "unit:a.service"], ["docker:x"], []))
+            other = {"as": who} if chance.random() < 0.2 else {}
+            sockets = ["inet:stream", "inet:dgram"]
+            return {"target": target, "sockets": sockets, "marks": [chance.randrange(4)], "files": ["hosts"], **other}
         case "ListDevices":
             return {"target": target}
         case "OpenDevice":

@@ -45,6 +45,7 @@ STRUCTS: dict[str, Struct] = {
     "File": FileDescription,
     "InterfacePeer": interface_messages.InterfacePeer,
     "PermissionVerdict": messages.PermissionVerdict,
+    "RuleVerdict": messages.RuleVerdict,
 }
 ENUMERATIONS = {
     "NamespaceType": NamespaceType,

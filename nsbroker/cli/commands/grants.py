@@ -27,8 +27,7 @@ def run(options: argparse.Namespace) -> int:
     rows = []
     for text in grants:
         allowed = [f"{key}: {' '.join(words)}" for key in _KEYS if (words := getattr(text, key))]
-        who = text.who if isinstance(text.who, str) else " ".join(text.who)
         until = text.until.astimezone().isoformat(" ", "seconds") if text.until else "-"
-        rows.append([text.name, who, " ".join(text.targets), ", ".join(allowed), until])
+        rows.append([text.name, " ".join(text.who), " ".join(text.targets), ", ".join(allowed), until])
     print_table(["GRANT", "WHO", "TARGETS", "ALLOWS", "UNTIL"], rows)
     return 0

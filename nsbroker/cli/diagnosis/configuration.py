@@ -29,16 +29,14 @@ def check(status: Status | None) -> list[Row]:
 def _check_files(status: Status | None) -> list[Row]:
     try:
         with arguments.daemon_installed():
-            from nsbroker.daemon import configuration
-            from nsbroker.daemon.policy.rules import Policy
+            from nsbroker.daemon.policy import rules
     except ConfigurationError as error:
         return [Row(Verdict.WARN, _SUBJECT, f"it cannot be checked here: {error}")]
     try:
-        settings = configuration.load()
-        policy = Policy(settings)
+        settings, policy = rules.load()
     except ConfigurationError as error:
         kept = "" if status is None else f"; the broker still has the {status.rules} rules that it read {_format(status.loaded)}"
-        return [Row(Verdict.FAIL, _SUBJECT, f"{error}{kept}", f"mend it, then {_RELOAD}")]
+        return [Row(Verdict.FAIL, _SUBJECT, f"{problem}{kept}", f"mend it, then {_RELOAD}") for problem in error.problems]
     files = ", ".join(map(str, settings.files))
     rows = [Row(Verdict.OK, _SUBJECT, f"{len(policy.rules)} rules in {files}")]
     rows += [Row(Verdict.WARN, _SUBJECT, warning, "`nsbroker check-config` shows the rules") for warning in policy.warnings]
@@ -48,6 +46,12 @@ def _check_files(status: Status | None) -> list[Row]:
 
 
 def _compare(status: Status, rules: int, files: tuple[Path, ...]) -> list[Row]:
+    if status.configuration_fault:
+        return [
+            Row(
+                Verdict.FAIL, _SUBJECT, f"the broker refuses every call, since it found this: {status.configuration_fault}", _RELOAD
+            )
+        ]
     later = [str(path) for path in files if path.stat().st_mtime > status.loaded]
     if later:
         text = f"{', '.join(later)} changed after the broker read its configuration ({_format(status.loaded)})"

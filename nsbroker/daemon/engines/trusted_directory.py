@@ -10,6 +10,7 @@ from typing import Self, TypeVar
 import msgspec
 import trio
 
+from nsbroker.daemon.ownership import find_fault
 from nsbroker.errors import EngineUnavailable
 from nsbroker.linux.openat2 import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
 
@@ -109,12 +110,9 @@ class TrustedDirectory:
         return fd
 
     def _check(self, facts: os.stat_result, path: Path) -> None:
-        if facts.st_uid != self._user:
-            raise EngineUnavailable(
-                self._engine, f"{path} belongs to uid {facts.st_uid}, not to uid {self._user}, who runs the engine"
-            )
-        if facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise EngineUnavailable(self._engine, f"{path} can be written by others than its owner")
+        fault = find_fault(path, facts, (self._user,))
+        if fault is not None:
+            raise EngineUnavailable(self._engine, f"{path} {fault.reason}")
 
     def close(self) -> None:
         """Close the directory."""

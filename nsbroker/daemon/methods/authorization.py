@@ -378,6 +378,9 @@ class Authorization:
             return error
         return PermissionDenied()
 
+    def _wanted_text(self) -> str:
+        return "every type" if self.wanted is None else " ".join(map(str, self.wanted))
+
     def _record(self, verdict: str, namespaces: Sequence[Namespace] = (), *, error: str = "") -> None:
         self._context.audit.record(
             self._caller.peer,
@@ -386,6 +389,6 @@ class Authorization:
             verdict,
             rule=self.verdict.rule,
             namespaces=namespaces,
-            wanted=self.details if namespaces else self.details or " ".join(map(str, self.wanted or ())),
+            wanted=self.details if namespaces else self.details or self._wanted_text(),
             error=error,
         )

@@ -6,6 +6,7 @@ that they begin with.
 
 import copy
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
 from nsbroker.daemon.policy.permission import Holding, Permission
@@ -45,6 +46,8 @@ class Rule(Scope, frozen=True, kw_only=True):
     """One rule, compiled: a scope, and those whom it is for."""
 
     name: str
+    origin: Path
+    """The file that it is written in."""
     everyone: bool
     uids: frozenset[int]
     gids: frozenset[int]

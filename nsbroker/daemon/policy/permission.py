@@ -10,7 +10,7 @@ from typing import NamedTuple, Self
 
 from msgspec import Struct
 
-from nsbroker.errors import ConfigurationError, InvalidType
+from nsbroker.errors import ConfigurationError
 from nsbroker.model.identity import NamespaceType
 from nsbroker.model.interface import InterfaceKind
 from nsbroker.model.socket_kind import SocketKind
@@ -113,6 +113,11 @@ _KNOWN: Mapping[str, DeviceNumber] = {
 }
 
 
+def device_in_rule(name: str) -> str:
+    """Return how a rule names a device: other than well-known ones with a place for the number."""
+    return name if name in _KNOWN else f"{name}=MAJOR:MINOR"
+
+
 def is_device_name(text: str) -> bool:
     """Return whether `text` can name a device: at most eight path components, without '.' and '..'."""
     parts = text.split("/")
@@ -136,9 +141,9 @@ class Allowance(Struct, frozen=True):
     @classmethod
     def parse(
         cls,
-        namespaces: Iterable[str],
-        sockets: Iterable[str],
-        devices: Iterable[str],
+        namespaces: Iterable[str] = (),
+        sockets: Iterable[str] = (),
+        devices: Iterable[str] = (),
         create: Iterable[str] = (),
         hold: Iterable[str] = (),
         marks: Iterable[str] = (),
@@ -151,7 +156,7 @@ class Allowance(Struct, frozen=True):
         ranges = tuple(map(_parse_marks, marks))
         return cls(
             types,
-            frozenset(map(_parse_socket, kinds - {"*"})),
+            frozenset(map(SocketKind.parse, kinds - {"*"})),
             _parse_devices(nodes - {"*"}),
             "*" in kinds,
             "*" in nodes,
@@ -191,13 +196,6 @@ def _parse_types(texts: Iterable[str]) -> frozenset[NamespaceType]:
     return frozenset(NamespaceType if "*" in words else map(NamespaceType.parse, words))
 
 
-def _parse_socket(text: str) -> SocketKind:
-    try:
-        return SocketKind.parse(text)
-    except InvalidType as error:
-        raise ConfigurationError(f"sockets: {error}") from error
-
-
 def _parse_marks(text: str) -> range:
     """Return the marks that `text` means: `*`, one such as 0x100, or all from one to another, such as 0x200-0x2ff."""
     if text == "*":
@@ -206,14 +204,14 @@ def _parse_marks(text: str) -> range:
     first = int(match[1], 0) if match else 0
     last = int(match[2] or match[1], 0) if match else 0
     if not 0 < first <= last <= MARK_MAX:
-        raise ConfigurationError(f"marks: {text!r}: write a number from 1 to {MARK_MAX:#x}, or two of them, such as 0x200-0x2ff")
+        raise ConfigurationError(f"{text!r}: write a number from 1 to {MARK_MAX:#x}, or two of them, such as 0x200-0x2ff")
     return range(first, last + 1)
 
 
 def _parse_interfaces(texts: Iterable[str]) -> frozenset[InterfaceKind]:
     words = set(texts)
     for text in sorted(words - {"*", *InterfaceKind}):
-        raise ConfigurationError(f"interfaces: {text!r} is no kind of interface: use one of {', '.join(InterfaceKind)}, or *")
+        raise ConfigurationError(f"{text!r} is no kind of interface: use one of {', '.join(InterfaceKind)}, or *")
     return frozenset(InterfaceKind if "*" in words else map(InterfaceKind, words))
 
 
@@ -221,7 +219,7 @@ def _parse_files(texts: Iterable[str]) -> frozenset[str]:
     words = set(texts)
     unknown = sorted(words - {"*", *NAMES})
     if unknown:
-        raise ConfigurationError(f"files: {unknown[0]!r} is none of {', '.join(NAMES)}, or * for all")
+        raise ConfigurationError(f"{unknown[0]!r} is none of {', '.join(NAMES)}, or * for all")
     return frozenset(NAMES if "*" in words else words)
 
 
@@ -237,19 +235,17 @@ def _parse_devices(texts: Iterable[str]) -> dict[str, DeviceNumber]:
 def _parse_device(text: str) -> tuple[str, DeviceNumber]:
     name, equals, written = text.partition("=")
     if not is_device_name(name):
-        raise ConfigurationError(f"devices: {text!r} is no name below /dev: write it as null or net/tun, without . and ..")
+        raise ConfigurationError(f"{text!r} is no name below /dev: write it as null or net/tun, without . and ..")
     number = _KNOWN.get(name)
     if equals:
         number = _parse_number(text, written)
     if number is None:
-        raise ConfigurationError(
-            f"devices: {text!r}: say which device that is: {name}=MAJOR:MINOR (`ls -l /dev/{name}` shows both)"
-        )
+        raise ConfigurationError(f"{text!r}: say which device that is: {name}=MAJOR:MINOR (`ls -l /dev/{name}` shows both)")
     return name, number
 
 
 def _parse_number(text: str, written: str) -> DeviceNumber:
     match = re.fullmatch(r"([0-9]{1,7}):([0-9]{1,7})", written, re.ASCII)
     if match is None or max(int(match[1]), int(match[2])) > _NUMBER_MAX:
-        raise ConfigurationError(f"devices: {text!r}: write NAME=MAJOR:MINOR, such as kvm=10:232")
+        raise ConfigurationError(f"{text!r}: write NAME=MAJOR:MINOR, such as kvm=10:232")
     return DeviceNumber(int(match[1]), int(match[2]))

@@ -6,36 +6,55 @@ Everything is denied by default, and rules only allow.
 import grp
 import math
 import pwd
-import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, Self
 
-from msgspec import Struct
-
-from nsbroker.daemon.configuration import Configuration, RuleText, SourcedRule
+from nsbroker.daemon.configuration import Configuration, Problem, SourcedRule, error_of, problems, read
 from nsbroker.daemon.peer import NO_PEER_PIDFD, Peer
 from nsbroker.daemon.policy.grants import Grants, Rule, index
 from nsbroker.daemon.policy.permission import Allowance
-from nsbroker.daemon.policy.scope import NamePatterns
+from nsbroker.daemon.policy.scope import NamePatterns, why_fits_nothing
 from nsbroker.errors import ConfigurationError, InvalidTarget, InvalidType
 from nsbroker.linux.features import features
 from nsbroker.model.target import ENGINES, UNIT_SUFFIXES
 
 # What `who` can name beside users, groups and units: containers.
-_WORKLOAD_KINDS = ("container", *ENGINES)
+WORKLOAD_KINDS = ("container", *ENGINES)
 _WHO_FORMS = "user:NAME, group:NAME, unit:NAME.service, everyone, or a container such as docker:web, cri:default/agent-*"
 # How many peers' grants, and the grants of how many sets of rules, are kept in caches.
 _CACHE_MAX = 1024
 _SHARED_MAX = 256
+_REFUSED = (ConfigurationError, InvalidTarget, InvalidType)
+PERMISSIONS = ("namespaces", "sockets", "marks", "devices", "files", "interfaces", "create", "hold")
+"""The keys of a rule that say what it allows."""
+
+
+def load(place: Path | None = None) -> "tuple[Configuration, Policy]":
+    """Load the configuration and compile its rules.  Raises ConfigurationError with everything that is wrong in any file.
+
+    `place` is as in `configuration.load`.
+    """
+    settings, found, broken = read(place)
+    if found:
+        for rule in settings.rules:
+            found += _find_mistakes(rule, is_whole=rule not in broken)
+        raise error_of(found)
+    return settings, Policy(settings)
 
 
 class Policy:
-    """All rules in force.  Raises ConfigurationError for a rule that cannot be understood."""
+    """All rules in force.  Raises ConfigurationError with all rules that cannot be understood."""
 
     def __init__(self, configuration: Configuration) -> None:
-        self.warnings: list[str] = []
         self.loaded = time.time()
-        self.rules = tuple(self._drop_ended(self._compile(rule) for rule in configuration.rules))
+        self.ended: list[Rule] = []
+        """The rules that had ended before they were loaded."""
+        doubts: list[Problem] = []
+        rules = _compile_all(configuration.rules, doubts)
+        self.rules = tuple(self._drop_ended(configuration.rules, rules, doubts))
+        self.warnings = [*configuration.warnings(), *problems.lines(doubts)]
         self._ended: set[int] = set()
         self._ended_since: list[str] = []
         self._next_end = min((rule.until for rule in self.rules), default=math.inf)
@@ -78,6 +97,14 @@ class Policy:
         ended, self._ended_since = self._ended_since, []
         return ended
 
+    def all_rules(self) -> "Iterator[tuple[Rule, bool]]":
+        """Yield each rule, and whether its time is over."""
+        now = time.time()
+        for number, rule in enumerate(self.rules):
+            yield rule, number in self._ended or rule.until <= now
+        for rule in self.ended:
+            yield rule, True
+
     def _end_rules(self) -> None:
         """Let the rules whose time is over fit nobody.  They stay ended, even if the clock is set back."""
         now = time.time()
@@ -88,13 +115,14 @@ class Policy:
         self._next_end = min((rule.until for number, rule in enumerate(self.rules) if number not in self._ended), default=math.inf)
         self._grants.clear()
 
-    def _drop_ended(self, rules: Iterable[Rule]) -> Iterator[Rule]:
+    def _drop_ended(self, sourced: Iterable[SourcedRule], rules: Iterable[Rule], doubts: list[Problem]) -> Iterator[Rule]:
         """Return the rules without those that had ended before they were loaded, of which it warns."""
-        for rule in rules:
+        for rule, source in zip(rules, sourced, strict=True):
             if rule.until > self.loaded:
                 yield rule
             else:
-                self.warnings.append(f"rule {rule.name!r} has ended (until), so it fits nobody: remove it")
+                self.ended.append(rule)
+                doubts.append(problems.of_rule(source, "its time is over, so it fits nobody: remove the rule", "until"))
 
     def _share_grants(self, numbers: tuple[int, ...]) -> Grants:
         """Return the grants of these rules.  Peers that the same rules fit share them, however many uids a user has."""
@@ -118,100 +146,129 @@ class Policy:
                 fitting.add(number)
         return fitting - self._ended
 
-    def _compile(self, rule: SourcedRule) -> Rule:
-        text, origin = rule
+
+def _compile_all(sourced: Iterable[SourcedRule], doubts: list[Problem]) -> list[Rule]:
+    """Compile the rules, and append to `doubts` what fits nobody or nothing in them.  Raises ConfigurationError."""
+    rules: list[Rule] = []
+    mistakes: list[Problem] = []
+    for source in sourced:
         try:
-            return self._compile_text(text, f"{origin}: rule {text.name!r}")
-        except (ConfigurationError, InvalidTarget, InvalidType) as error:
-            raise ConfigurationError(f"{origin}: rule {text.name!r}: {error}") from error
-
-    def _compile_text(self, text: RuleText, place: str) -> Rule:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", text.name):
-            raise ConfigurationError(
-                "a rule's name has only letters, digits, '_', '.' and '-', and begins with a letter or a digit"
-            )
-        if not text.who or not text.targets:
-            raise ConfigurationError("it fits nothing: give `who` and `targets` at least one entry each")
-        words = (text.namespaces, text.sockets, text.devices, text.create, text.hold, text.marks, text.interfaces, text.files)
-        if not any(words):
-            raise ConfigurationError(
-                "it allows nothing: give it namespaces, sockets, marks, devices, files, interfaces, create or hold"
-            )
-        allowance = Allowance.parse(*words)
-        who = self._compile_who(text, place)
-        return Rule.parse(
-            text.targets,
-            allowance,
-            name=text.name,
-            everyone=who.everyone,
-            uids=frozenset(who.uids),
-            gids=frozenset(who.gids),
-            units=frozenset(who.units),
-            workloads=NamePatterns.parse(who.workloads),
-            workload_engines=frozenset(pattern.partition(":")[0] for pattern in who.workloads),
-            until=_compile_until(text),
-        )
-
-    def _compile_who(self, text: RuleText, place: str) -> "_Who":
-        compiled = _Who([], [], [], [])
-        for who in [text.who] if isinstance(text.who, str) else text.who:
-            kind, _, name = who.partition(":")
-            fits = True
-            if who == "everyone":
-                compiled.everyone = True
-            elif kind == "unit" and name.endswith(UNIT_SUFFIXES):
-                compiled.units.append(name)
-            elif kind == "user" and name:
-                fits = _append(compiled.uids, _find_uid(name))
-            elif kind == "group" and name:
-                fits = _append(compiled.gids, _find_gid(name))
-            elif kind in _WORKLOAD_KINDS and name:
-                compiled.workloads.append(who)
-            elif kind == "compose":
-                raise ConfigurationError(f"who: {who!r}: an image can claim any project and service: name the container instead")
-            else:
-                raise ConfigurationError(f"who: {who!r} is none of {_WHO_FORMS}")
-            if not fits:
-                self.warnings.append(f"{place}: there is no {kind} {name!r} on this host, so that fits nobody")
-            is_root = kind == "user" and compiled.uids[-1:] == [0]
-            if (kind in ("unit", *_WORKLOAD_KINDS) or is_root) and not features().peer_pidfd:
-                self.warnings.append(f"{place}: {who} fits nobody: {NO_PEER_PIDFD}")
-        return compiled
+            who = [_Who.parse(word) for word in source.text.who]
+            rules.append(_compile(source, who))
+        except _REFUSED:
+            mistakes += _find_mistakes(source, is_whole=True)
+        else:
+            doubts += _find_doubts(source, who)
+    if mistakes:
+        raise error_of(mistakes)
+    return rules
 
 
-class _Who(Struct):
-    """The entries of `who` by their kinds."""
+class _Who(NamedTuple):
+    """An entry of `who`.  `number` is the uid or gid of a user or group; None when this host does not know the name."""
 
-    uids: list[int]
-    gids: list[int]
-    units: list[str]
-    workloads: list[str]
-    everyone: bool = False
+    word: str
+    kind: str
+    name: str
+    number: int | None
+
+    @classmethod
+    def parse(cls, word: str) -> Self:
+        """Read an entry, and look the user or group up.  Raises ConfigurationError."""
+        kind, _, name = word.partition(":")
+        if kind == "compose":
+            raise ConfigurationError(f"{word!r}: an image can claim any project and service: name the container instead")
+        is_known = name.endswith(UNIT_SUFFIXES) if kind == "unit" else kind in ("user", "group", *WORKLOAD_KINDS) and bool(name)
+        if not is_known and word != "everyone":
+            raise ConfigurationError(f"{word!r} is none of {_WHO_FORMS}")
+        find = {"user": find_uid, "group": find_gid}.get(kind)
+        return cls(word, kind, name, find(name) if find else None)
+
+    @property
+    def is_container(self) -> bool:
+        """Whether it names containers."""
+        return self.kind in WORKLOAD_KINDS
 
 
-def _append(found: list[int], number: int | None) -> bool:
-    """Append a number that was found; return whether it was."""
-    if number is not None:
-        found.append(number)
-    return number is not None
+def _compile(source: SourcedRule, who: Sequence[_Who]) -> Rule:
+    """Compile a rule.  Raises what is in `_REFUSED`."""
+    text = source.text
+    if not who or not text.targets:
+        raise ConfigurationError("it fits nothing: give `who` and `targets` at least one entry each")
+    if not any(getattr(text, key) for key in PERMISSIONS):
+        raise ConfigurationError(f"it allows nothing: give it {', '.join(PERMISSIONS[:-1])} or {PERMISSIONS[-1]}")
+    containers = [one.word for one in who if one.is_container]
+    return Rule.parse(
+        text.targets,
+        Allowance.parse(**{key: getattr(text, key) for key in PERMISSIONS}),
+        name=text.name,
+        origin=source.origin,
+        everyone=any(one.kind == "everyone" for one in who),
+        uids=frozenset(one.number for one in who if one.kind == "user" and one.number is not None),
+        gids=frozenset(one.number for one in who if one.kind == "group" and one.number is not None),
+        units=frozenset(one.name for one in who if one.kind == "unit"),
+        workloads=NamePatterns.parse(containers),
+        workload_engines=frozenset(pattern.partition(":")[0] for pattern in containers),
+        until=math.inf if text.until is None else text.until.timestamp(),
+    )
 
 
-def _compile_until(text: RuleText) -> float:
-    if text.until is None:
-        return math.inf
-    if text.until.tzinfo is None:
-        raise ConfigurationError("until: write the time with its zone, such as 2026-12-01T18:00:00Z")
-    return text.until.timestamp()
+def _find_mistakes(source: SourcedRule, *, is_whole: bool) -> list[Problem]:
+    """Return everything that is wrong in a rule.  Without `is_whole`, parts of it are missing, so only its words are looked at."""
+    text = source.text
+    found: list[Problem] = []
+    for key in ("who", "targets", *PERMISSIONS):
+        for number, word in enumerate(getattr(text, key)):
+            try:
+                _check_word(key, word)
+            except _REFUSED as error:
+                found.append(problems.of_rule(source, str(error), key, number))
+    if is_whole and not found:
+        try:
+            _compile(source, [_Who.parse(word) for word in text.who])
+        except _REFUSED as error:
+            found.append(problems.of_rule(source, str(error)))
+    return found
 
 
-def _find_uid(name: str) -> int | None:
+def _check_word(key: str, word: str) -> None:
+    """Check one entry of a list in a rule.  Raises what is in `_REFUSED`."""
+    if key == "who":
+        if _Who.parse(word).is_container:
+            NamePatterns.parse([word])
+    elif key == "targets":
+        NamePatterns.parse([word] if word not in ("*", "own") else [])
+    else:
+        Allowance.parse(**{key: [word]})
+
+
+def _find_doubts(source: SourcedRule, who: Iterable[_Who]) -> Iterator[Problem]:
+    """Yield the words of a rule that fit nobody or nothing."""
+    for number, one in enumerate(who):
+        reasons = []
+        if one.kind in ("user", "group") and one.number is None:
+            reasons.append(f"there is no {one.kind} {one.name!r} on this host, so that fits nobody")
+        if (one.kind == "unit" or one.is_container or (one.kind, one.number) == ("user", 0)) and not features().peer_pidfd:
+            reasons.append(f"{one.word} fits nobody: {NO_PEER_PIDFD}")
+        if one.is_container and (why := why_fits_nothing(one.word)):
+            reasons.append(f"{one.word!r} fits nobody: {why}")
+        for reason in reasons:
+            yield problems.of_rule(source, reason, "who", number)
+    for number, word in enumerate(source.text.targets):
+        if why := why_fits_nothing(word):
+            yield problems.of_rule(source, f"{word!r} fits nothing: {why}", "targets", number)
+
+
+def find_uid(name: str) -> int | None:
+    """Return the uid of a user, who is named by name or number; None for a name that this host does not know."""
     try:
         return int(name) if name.isascii() and name.isdigit() else pwd.getpwnam(name).pw_uid
     except (KeyError, ValueError):
         return None
 
 
-def _find_gid(name: str) -> int | None:
+def find_gid(name: str) -> int | None:
+    """Return the gid of a group, which is named by name or number; None for a name that this host does not know."""
     try:
         return int(name) if name.isascii() and name.isdigit() else grp.getgrnam(name).gr_gid
     except (KeyError, ValueError):

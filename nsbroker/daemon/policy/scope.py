@@ -5,17 +5,33 @@ A pattern is a target in which `*` stands for any characters but '/', and `?` fo
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 from msgspec import Struct
 
 from nsbroker.daemon.policy.permission import Allowance
 from nsbroker.errors import InvalidTarget
-from nsbroker.model.target import KINDS, Target
+from nsbroker.model.identity import NamespaceType
+from nsbroker.model.target import ENGINES, KINDS, UNIT_SUFFIXES, Target
 
 Names = tuple[str, ...]
 """All targets that name one and the same thing."""
+
+
+_CONTAINER = r"[A-Za-z0-9_.+/-]*"
+# The characters that targets of each kind can have after the colon, and '/' only where targets have it.
+_CHARACTERS: Mapping[str, str] = {
+    "tid": "[0-9/]*",
+    "name": "[A-Za-z0-9_.-]*",
+    "unit": r"[A-Za-z0-9:_.\\@-]*",
+    "path": ".*",
+    "container": _CONTAINER,
+    **dict.fromkeys(ENGINES, _CONTAINER),
+    # `pid` is the kind of processes, and the type of namespaces whose ids are written as pid:[4026531836].
+    **{str(ns_type): r"[0-9\[\]]*" for ns_type in NamespaceType},
+}
+_SLASHES_MAX = 2
 
 
 class NamePatterns(NamedTuple):
@@ -82,13 +98,39 @@ def _compile_pattern(pattern: str) -> str:
     """Return the regular expression for a pattern with '*' or '?'.  Raises InvalidTarget."""
     kind, colon, _ = pattern.partition(":")
     if not colon or kind not in KINDS:
-        raise InvalidTarget(f"targets: {pattern!r} is no pattern: write 'own', '*', or a target with '*' in it, such as name:web-*")
+        raise InvalidTarget(f"{pattern!r} is no pattern: write 'own', '*', or a target with '*' in it, such as name:web-*")
     first, *rest = (_escape(piece) for piece in re.split(r"\*+", pattern))
     if not rest:
         return first
     # What follows a '*' is looked for once, from the left.  The atomic group keeps its first place, so the time is linear.  Only
     # the last piece must be at the end of the text.
     return first + "".join(f"(?>[^/]*?{piece})" for piece in rest[:-1]) + f"[^/]*{rest[-1]}"
+
+
+def why_fits_nothing(pattern: str) -> str | None:
+    """Return why a pattern with '*' or '?' can fit no target.  None if it may fit one, and for what is no such pattern.
+
+    `*` and `?` stand for no '/'.
+    """
+    kind, _, value = pattern.partition(":")
+    if "*" not in value and "?" not in value:
+        return None
+    first, *_, last = re.split(r"[*?]", value)
+    slashes = value.count("/")
+    strange = next((c for c in value if c not in "*?" and not re.fullmatch(_CHARACTERS[kind], c)), None)
+    if strange is not None:
+        return f"no target that begins with {kind}: has {strange!r}"
+    if kind == "path" and not value.lstrip("*").startswith("/"):
+        return "a path begins with '/', which no '*' or '?' stands for"
+    if kind == "tid" and slashes != 1:
+        return "write tid:PROCESS/THREAD, since no '*' or '?' stands for '/'"
+    if kind not in ("path", "tid") and slashes > _SLASHES_MAX:
+        return f"a container has at most {_SLASHES_MAX} '/' in its name"
+    if kind == "unit" and not any(suffix.endswith(last) or last.endswith(suffix) for suffix in UNIT_SUFFIXES):
+        return f"a unit ends in one of {', '.join(UNIT_SUFFIXES)}"
+    if kind in frozenset(NamespaceType) and kind != "pid" and (first[:1] not in ("", "[") or last[-1:] not in ("", "]")):
+        return f"an id is written as {kind}:[4026531840]"
+    return None
 
 
 def _escape(piece: str) -> str:

@@ -5,7 +5,7 @@ import os
 from typing import Protocol
 
 from nsbroker.daemon.engines.container import Container
-from nsbroker.daemon.peer import Peer
+from nsbroker.daemon.peer import Owner
 from nsbroker.daemon.policy.scope import Names
 from nsbroker.daemon.targets.held_store import HeldEntry
 from nsbroker.errors import (
@@ -41,7 +41,7 @@ class Pinned(Protocol):
     def types(self) -> tuple[NamespaceType, ...]:
         """Return the types of namespace that it has."""
 
-    def belongs_to(self, peer: Peer) -> bool:
+    def belongs_to(self, peer: Owner) -> bool:
         """Return whether it is the peer's own: a process whose uids are all the peer's, or what the broker holds for it."""
 
     def open(self, ns_type: NamespaceType) -> Namespace:
@@ -80,7 +80,7 @@ class PinnedProcess:
         """Return all eight namespace types: a process is in one namespace of each."""
         return _ALL
 
-    def belongs_to(self, peer: Peer) -> bool:
+    def belongs_to(self, peer: Owner) -> bool:
         """Return whether its real, effective, saved and file system uid are all the peer's.
 
         Its uids are read when this is asked first, and from then on belong to the facts that must not change.
@@ -164,7 +164,7 @@ class PinnedContainer(PinnedProcess):
         super().__init__(process, container.target, container.rule_names())
         self._user = container.user
 
-    def belongs_to(self, peer: Peer) -> bool:
+    def belongs_to(self, peer: Owner) -> bool:
         """Return whether its uids are all the peer's, or whether the peer's user made the user namespace that it is in.
 
         The second counts only for containers of the peer's rootless engine.  The container must be in a user namespace that the
@@ -204,7 +204,7 @@ class PinnedNamespace:
         """Return its one type."""
         return (self._namespace.type,)
 
-    def belongs_to(self, peer: Peer) -> bool:  # noqa: ARG002 - the Protocol's signature
+    def belongs_to(self, peer: Owner) -> bool:  # noqa: ARG002 - the Protocol's signature
         """Return False: it is not a process."""
         return False
 
@@ -251,7 +251,7 @@ class PinnedHeld:
         """Return the types that are held."""
         return tuple(self._namespaces)
 
-    def belongs_to(self, peer: Peer) -> bool:
+    def belongs_to(self, peer: Owner) -> bool:
         """Return whether the peer's user asked the broker to hold it."""
         return peer.owns(self._uid)
 

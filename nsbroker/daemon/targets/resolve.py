@@ -46,8 +46,8 @@ def takes_time(target: Target) -> bool:
     return target.kind in _SLOW
 
 
-def resolve(target: Target, target_text: str, peer: Peer, grants: Grants, fds: list[int], held_store: HeldStore) -> Pinned:
-    """Pin what `target` means for `peer`, who has `grants`.  Only for targets that do not take time.
+def resolve(target: Target, target_text: str, peer: Peer, grants: Grants | None, fds: list[int], held_store: HeldStore) -> Pinned:
+    """Pin what `target` means for `peer`, who has `grants` (None: it may know everything).  Only for targets that take no time.
 
     `target_text` is the target as messages name it.  Takes `fds`, which came with the target: a pidfd, or none.  Raises the
     errors of the interface.
@@ -138,7 +138,7 @@ def _pin_peer(peer: Peer) -> Pinned:
     return PinnedPeer(Process(os.dup(process.pidfd), process.pid, process.tid), "self")
 
 
-def _pin_name(name: str, target_text: str, peer: Peer, grants: Grants, held_store: HeldStore) -> Pinned:
+def _pin_name(name: str, target_text: str, peer: Peer, grants: Grants | None, held_store: HeldStore) -> Pinned:
     """Pin the namespace that `ip netns` knows as `name`, or else what the broker holds under that name.
 
     What the broker holds for another user has a name that this user chose.  A rule's pattern was not meant for such a name: only
@@ -148,7 +148,7 @@ def _pin_name(name: str, target_text: str, peer: Peer, grants: Grants, held_stor
         return PinnedNamespace(Namespace.from_name(name), target_text)
     except NoSuchTarget:
         held = held_store.find(name)
-        if held is None or not (peer.owns(held.uid) or grants.is_named_exactly(target_text)):
+        if held is None or not (peer.owns(held.uid) or grants is None or grants.is_named_exactly(target_text)):
             raise
         return PinnedHeld(held, target_text)
 

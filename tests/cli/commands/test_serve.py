@@ -3,7 +3,6 @@
 import os
 from pathlib import Path
 
-from tests.cli.conftest import one_line
 from tests.world import Daemon, run_command
 
 
@@ -18,6 +17,8 @@ def test_a_second_daemon_at_the_same_address_is_refused(daemon: Daemon) -> None:
 
 def test_a_daemon_with_a_bad_policy_does_not_start(tmp_path: Path) -> None:
     path = tmp_path / "nsbroker.toml"
-    path.write_text("[[allow]]\n")
-    line = one_line(run_command("serve", "--address", f"unix:/run/never-{os.getpid()}/socket", "--config", str(path)), 1)
-    assert str(path) in line
+    path.write_text("[[allow]]\n[limits]\nconnections = 0\n")
+    done = run_command("serve", "--address", f"unix:/run/never-{os.getpid()}/socket", "--config", str(path))
+    lines = done.stderr.splitlines()
+    assert (done.returncode, done.stdout, len(lines)) == (1, "", 4)
+    assert [line.startswith(f"nsbroker: {path}:{number}: ") for line, number in zip(lines, (1, 1, 1, 3), strict=True)] == [True] * 4

@@ -7,7 +7,7 @@ import pytest
 
 from nsbroker.cli.diagnosis import configuration
 from nsbroker.cli.diagnosis.row import Row, Verdict
-from nsbroker.daemon import configuration as files
+from nsbroker.daemon.configuration import files, load
 from nsbroker.protocol.messages import Status
 
 RULE = '[[allow]]\nname = "lab"\nwho = "everyone"\ntargets = ["name:lab"]\nnamespaces = ["net"]\n'
@@ -32,7 +32,7 @@ def bad(rows: list[Row]) -> list[Row]:
 
 
 def rules_now() -> int:
-    return len(files.load().rules)
+    return len(load().rules)
 
 
 def test_a_valid_configuration_that_the_broker_has_is_well(drop_in: Path) -> None:
@@ -68,3 +68,11 @@ def test_warnings_of_the_policy_are_shown(drop_in: Path) -> None:
     rows = bad(configuration.check(None))
     assert [row.verdict for row in rows] == [Verdict.WARN]
     assert "nobody-has-this-name" in rows[0].text
+
+
+def test_a_broker_that_refuses_every_call_fails(drop_in: Path) -> None:
+    assert drop_in.exists()
+    told = Status("1", {}, 0, time.time() + 60, False, configuration_fault="x.toml:1: broken")
+    [row] = bad(configuration.check(told))
+    assert row.verdict is Verdict.FAIL
+    assert "x.toml:1: broken" in row.text

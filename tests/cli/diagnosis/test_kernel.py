@@ -6,11 +6,11 @@ from nsbroker.linux.features import Features
 
 
 def test_every_feature_has_its_effect() -> None:
-    assert set(kernel._EFFECTS) == set(Features.__slots__)
+    assert set(kernel._EFFECTS) == set(Features._fields)
 
 
 def test_a_new_kernel_is_one_line() -> None:
-    [row] = kernel.check(Features(**dict.fromkeys(Features.__slots__, True)))
+    [row] = kernel.check(Features(**dict.fromkeys(Features._fields, True)))
     assert row.verdict is Verdict.OK
     assert "lacks" not in row.text
 

@@ -1,6 +1,7 @@
 """A restriction leaves exactly what the policy and each of its scopes allow by themselves."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -79,6 +80,7 @@ def grants(*texts: dict[str, Any]) -> Grants:
                 text["targets"],
                 scope(text).allowance,
                 name=f"r{number}",
+                origin=Path("x"),
                 everyone=True,
                 uids=frozenset(),
                 gids=frozenset(),

@@ -10,7 +10,7 @@ import pytest
 
 from nsbroker.daemon import configuration
 from nsbroker.daemon.peer import Peer
-from nsbroker.daemon.policy.rules import Policy
+from nsbroker.daemon.policy.rules import Policy, load
 from nsbroker.errors import ConfigurationError
 from nsbroker.model.identity import NamespaceType
 from tests.world import ALICE, BOB
@@ -109,11 +109,39 @@ def test_a_rule_that_cannot_be_understood_is_an_error_that_names_file_and_rule(t
     assert "'r0'" in str(caught.value)
 
 
-def test_the_configuration_that_ships_compiles() -> None:
-    assert [rule.name for rule in Policy(configuration.load(Path(configuration.__file__).with_name("nsbroker.toml"))).rules] == [
-        "root",
-        "own",
+def test_every_word_that_is_wrong_is_said_with_its_line_and_key(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        policy(
+            tmp_path,
+            'who = ["user:", "everyone",\n"compose:a/b"]\ntargets = ["own", "nmae:x"]\nsockets = ["inet", "*"]\ncreate = "nat"\n',
+            rule(),
+            'who = "everyone"\ntargets = ["own"]\ndevices = ["null=1:4", "null"]\n',
+        )
+    path = tmp_path / "nsbroker.toml"
+    said = [
+        f"{path}:3: rule 'r0': who: 'user:' is none of user:NAME",
+        f"{path}:4: rule 'r0': who: 'compose:a/b': an image can claim",
+        f"{path}:5: rule 'r0': targets: 'nmae:x': there is no kind of target 'nmae'; did you mean name:?",
+        f"{path}:6: rule 'r0': sockets: 'inet' is no kind of socket",
+        f"{path}:7: rule 'r0': create: ",
+        f"{path}:15: rule 'r2': devices: 'null' cannot be both",
     ]
+    assert [problem.startswith(words) for problem, words in zip(caught.value.problems, said, strict=True)] == [True] * 6
+
+
+def test_patterns_that_fit_nothing_are_warned_of_with_their_line(tmp_path: Path) -> None:
+    rules = policy(tmp_path, rule(who=["docker:a/b/c/*"], targets=["name:*", "name:a/*"]))
+    path = tmp_path / "nsbroker.toml"
+    assert rules.warnings[-2:] == [
+        f"{path}:3: rule 'r0': who: 'docker:a/b/c/*' fits nobody: a container has at most 2 '/' in its name",
+        f"{path}:4: rule 'r0': targets: 'name:a/*' fits nothing: no target that begins with name: has '/'",
+    ]
+
+
+def test_the_configuration_that_ships_compiles() -> None:
+    settings, policy = load(configuration.SHIPPED)
+    assert [rule.name for rule in policy.rules] == ["root", "own"]
+    assert settings.files == (configuration.SHIPPED,)
 
 
 def test_peers_whom_the_same_rules_fit_share_what_is_remembered(tmp_path: Path) -> None:

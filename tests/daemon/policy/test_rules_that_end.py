@@ -55,7 +55,8 @@ def test_each_rule_that_ends_is_reported_once(tmp_path: Path, monkeypatch: pytes
 def test_a_rule_that_had_ended_before_it_was_loaded_is_warned_of(tmp_path: Path) -> None:
     late = policy(tmp_path, rule() + until(-1))
     assert (late.rules, late.take_ended()) == ((), [])
-    assert late.warnings == ["rule 'r0' has ended (until), so it fits nobody: remove it"]
+    path = tmp_path / "nsbroker.toml"
+    assert late.warnings == [f"{path}:6: rule 'r0': until: its time is over, so it fits nobody: remove the rule"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,98 @@
+"""All configuration files, merged.  A file that is wrong in several places is reported with all of them, as are several files."""
+
+import re
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nsbroker.daemon.configuration import files, tables
+from nsbroker.daemon.configuration.problems import Problem, error_of, of_rule
+from nsbroker.daemon.configuration.settings import AuditSettings, Configuration, Limits, SourcedRule, SourceFile
+from nsbroker.errors import ConfigurationError
+
+
+class Reading(NamedTuple):
+    """The configuration as far as it could be read, and all problems.
+
+    A problem that has no place in a file is a text, which begins with the path.  `broken` are the rules with problems of their own:
+    in `configuration` they have only what is right in them.
+    """
+
+    configuration: Configuration
+    problems: list[Problem | str]
+    broken: list[SourcedRule]
+
+
+def load(place: Path | None = None) -> Configuration:
+    """Return the configuration of the system, or only that at `place`.
+
+    `place` is a file, or a directory with `nsbroker.toml` or `nsbroker.d` in it.  Raises ConfigurationError with all problems but
+    those that only the policy can find: use `policy.rules.load` to find them all.
+    """
+    reading = read(place)
+    if reading.problems:
+        raise error_of(reading.problems)
+    return reading.configuration
+
+
+def read(place: Path | None = None) -> Reading:
+    """Read the same as `load`, and return the problems with it instead of raising an error."""
+    found = files.find(place)
+    problems: list[Problem | str] = [*found.errors]
+    unread = [*found.unread]
+    paths: list[Path] = []
+    rules: list[SourcedRule] = []
+    broken: list[SourcedRule] = []
+    limits: dict[str, float] = {}
+    engines: dict[str, list[str]] = {}
+    audit = AuditSettings()
+    for group in found.groups:
+        path = group[-1]
+        try:
+            text = files.read(path)
+            unread += files.explain_unread(group, is_disabled=text is None)
+            if text is None:
+                continue
+            file = SourceFile(path, text)
+            written = _parse_toml(file)
+        except ConfigurationError as error:
+            problems += error.problems
+            continue
+        settings = tables.parse(written, file, problems.append)
+        paths.append(path)
+        rules += settings.rules
+        broken += [rule for rule in settings.rules if rule.number in settings.broken]
+        limits |= settings.limits
+        engines |= settings.engines
+        audit = settings.audit or audit
+    problems += _find_doubles(rules)
+    merged = Configuration(tuple(rules), Limits(**limits), engines, audit, tuple(paths), tuple(unread))  # type: ignore[arg-type]  # whole numbers were checked
+    return Reading(merged, problems, broken)
+
+
+def _find_doubles(rules: Iterable[SourcedRule]) -> list[Problem]:
+    """Return a problem for each rule that has the name of an earlier one."""
+    origins: dict[str, Path] = {}
+    problems = []
+    for rule in rules:
+        name = rule.text.name
+        if name in origins:
+            text = f"another rule, in {origins[name]}, has this name: rename one, because records identify a rule by its name"
+            problems.append(of_rule(rule, text, "name"))
+        elif name:
+            origins[name] = rule.origin
+    return problems
+
+
+def _parse_toml(file: SourceFile) -> dict[str, Any]:
+    """Return the tables of a file.  Raises ConfigurationError, with the line, when it is not TOML."""
+    try:
+        return tomllib.loads(file.text)
+    except RecursionError as error:
+        raise ConfigurationError(f"{file.path}: lists or tables are nested too deeply") from error
+    except ValueError as error:
+        # This is also the error for a number with more digits than Python reads, which tomllib passes on.
+        place = re.search(r" \(at line ([0-9]+), column [0-9]+\)$", str(error))
+        path = f"{file.path}:{place[1]}" if place else f"{file.path}"
+        raise ConfigurationError(f"{path}: not TOML: {error}") from error
