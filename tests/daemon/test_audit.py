@@ -46,8 +46,10 @@ def test_a_verdict_is_one_entry_with_its_fields(tmp_path: Path, journal: socket.
     assert (failed["PRIORITY"], failed["MESSAGE_ID"], failed["NSBROKER_VERDICT"]) == ("4", record_sink.FAILED, "failed")
     assert failed["NSBROKER_ERROR"].startswith("NoSuchTarget: name:green")
     uid = os.geteuid()
-    assert allowed["MESSAGE"] == f"Open pid:{sleeper.pid} by uid {uid}: allowed"
-    assert failed["MESSAGE"].startswith(f"Open net of name:green by uid {uid}: failed (NoSuchTarget: ")
+    assert allowed["MESSAGE"] == f"Open of pid:{sleeper.pid} was allowed to uid {uid} by the rule root"
+    assert failed["MESSAGE"].startswith(
+        f"Open net of name:green was allowed to uid {uid} by the rule root, but failed: NoSuchTarget: "
+    )
 
 
 @pytest.mark.root
@@ -69,7 +71,7 @@ def test_the_message_of_a_refusal_says_what_was_wanted(tmp_path: Path, journal: 
         as_user(ALICE, ask)
         messages = [entry(journal)["MESSAGE"].partition(" (")[0] for _ in range(6)]
     assert messages == [
-        f"{what} of name:green by uid {ALICE}: denied"
+        f"{what} of name:green was denied to uid {ALICE}"
         for what in (
             "Open net uts",
             "Open every type",

@@ -105,7 +105,9 @@ def test_no_call_leaves_a_record_that_people_cannot_read(tmp_path: Path, journal
     assert {entry["NSBROKER_METHOD"] for entry in entries} >= {"OpenDevice", "ListDevices", "Explain", "Restrict", "Release"}
     for entry in entries:
         assert set(re.findall("@([A-Z_]+)@", explanations[entry["MESSAGE_ID"]])) <= entry.keys(), entry
-        sentence = r"[A-Z][A-Za-z]+ of \S.* was (allowed|denied) to uid \d+( by the rules? [\w., -]+)?(, but failed: .+| \(.+\))?"
+        sentence = (
+            r"[A-Z][A-Za-z]+ (\S.* )?of \S.* was (allowed|denied) to uid \d+( by the rules? [\w., -]+)?(, but failed: .+| \(.+\))?"
+        )
         assert re.fullmatch(sentence, entry["MESSAGE"]), entry
         for value in entry.values():
             assert not re.search(r"[A-Z]\w*\([a-z_]+=|\bNone\b|<[A-Za-z]|NSBROKER_|frozenset", value), entry

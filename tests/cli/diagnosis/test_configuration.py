@@ -46,7 +46,7 @@ def test_a_broken_file_is_a_failure_that_names_it(drop_in: Path) -> None:
     drop_in.write_text(RULE.replace("namespaces", "namespace"))
     [row] = configuration.check(status(3, 0))
     assert row.verdict is Verdict.FAIL
-    assert f"{drop_in}: rule 1: unknown key" in row.text
+    assert f"{drop_in}:5: rule 'lab': unknown key" in row.text
     assert "still has the 3 rules" in row.text
     assert "systemctl reload nsbroker" in row.advice
 

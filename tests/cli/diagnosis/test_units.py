@@ -18,7 +18,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for place, text in units.contents():
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(text)
-    return tmp_path / "systemd/system/nsbroker.socket"
+    return tmp_path / "lib/systemd/system/nsbroker.socket"
 
 
 def test_files_as_this_installation_writes_them_are_well(installed: Path) -> None:
