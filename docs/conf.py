@@ -1,5 +1,7 @@
 """The settings of Sphinx.  `make docs` copies this file beside the pages that `docs.generate` has written."""
 
+from typing import Any
+
 from docs.generate import commands
 from nsbroker.version import VERSION
 
@@ -26,3 +28,18 @@ man_pages = [
     ("reference/service", "nsbroker.service", "the broker as a systemd service", "", 8),
     *((f"reference/commands/{name}", f"nsbroker-{name}", commands.summary(name), "", 1) for name in commands.NAMES),
 ]
+
+
+def setup(app: Any) -> None:
+    """Have Sphinx call what is below."""
+    app.connect("doctree-resolved", _drop_links_in_man_pages)
+
+
+def _drop_links_in_man_pages(app: Any, document: Any, _: str) -> None:
+    """Leave only the words of links between pages: a man page would have an empty address behind them."""
+    from docutils import nodes  # only Sphinx calls this, and has it
+
+    if app.builder.name == "man":
+        for link in list(document.findall(nodes.reference)):
+            if link.get("internal"):
+                link.replace_self(link.children)

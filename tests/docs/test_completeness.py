@@ -129,7 +129,10 @@ def test_the_man_pages_build_without_a_warning(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "sphinx", "-q", "-W", "-b", "man", str(tmp_path / "source"), str(tmp_path / "man")]
     done = subprocess.run(build, cwd=CHECKOUT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert ".SH SYNOPSIS" in (tmp_path / "man/nsbroker-via.1").read_text().upper()
+    text = (tmp_path / "man/nsbroker-via.1").read_text()
+    assert ".SH SYNOPSIS" in text.upper()
+    assert "nsbroker\\-targets(7)" in text
+    assert "\n.UR \n" not in text
 
 
 def words_of_the_program() -> list[str]:
