@@ -14,7 +14,7 @@ import pytest
 
 from nsbroker.errors import EngineUnavailable
 from tests.systemd.test_units_and_machines import inodes, opened, prop, run, wait_for_program
-from tests.world import ALICE, BOB, ENGINE_DEADLINE, SLOWNESS, Daemon, as_user, eventually
+from tests.world import ALICE, BOB, PATIENCE, SLOWNESS, Daemon, as_user, check_below, eventually
 
 pytestmark = pytest.mark.root
 IN_FLIGHT = 250
@@ -42,7 +42,7 @@ def keep_calls_in_flight(address: Path) -> int:
         socks = [held.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(IN_FLIGHT)]
         for sock in socks:
             sock.connect(str(address))
-            sock.settimeout(30)
+            sock.settimeout(3 * PATIENCE)
         failed = 0
         for _ in range(ROUNDS):
             for sock in socks:
@@ -69,11 +69,19 @@ def times(daemon: Daemon, target: str, until: Callable[[], bool]) -> list[float]
 def test_250_calls_of_one_user_in_flight_delay_no_other_user(web: str, daemon: Daemon) -> None:
     daemon.allow("web", who=[f"user:{ALICE}", f"user:{BOB}"], targets=["unit:web.service"], namespaces=["net"])
     before = daemon.snapshot()
+    check_below(20, lambda: attack(daemon, web), "the slow calls of others during the attack, of usual ones before it")
+    # The connection to the bus is closed when nobody needs it any more.
+    daemon.settles_at(before)
+    eventually(lambda: connections(daemon) == 0, "the bus knows of no connection")
+
+
+def attack(daemon: Daemon, web: str) -> float:
+    """Have alice keep 250 calls in flight.  Returns how many times longer the slow calls of root and bob take than before."""
     idle = times(daemon, f"unit:{web}", lambda: True)
     ended = Path("/run/ended")
     failed: list[int] = []
 
-    def attack() -> None:
+    def keep_alice_busy() -> None:
         try:
             failed.append(as_user(ALICE, lambda: keep_calls_in_flight(daemon.socket)))
         finally:
@@ -82,7 +90,7 @@ def test_250_calls_of_one_user_in_flight_delay_no_other_user(web: str, daemon: D
     def innocent() -> list[float]:
         return times(daemon, f"unit:{web}", ended.exists)
 
-    thread = threading.Thread(target=attack)
+    thread = threading.Thread(target=keep_alice_busy)
     thread.start()
     try:
         others = threading.Thread(target=lambda: bobs.extend(as_user(BOB, innocent)))
@@ -97,13 +105,8 @@ def test_250_calls_of_one_user_in_flight_delay_no_other_user(web: str, daemon: D
         ended.unlink()
     assert failed == [0]
     assert bobs
-    # `idle` was measured on an idle machine.  On a busy one, a process waits some milliseconds only for a processor.
-    limit = 20 * max(statistics.median(idle), 0.005)
-    for found in (roots, bobs):
-        assert found[int(len(found) * 0.99)] < limit
-    # The connection to the bus is closed when nobody needs it any more.
-    daemon.settles_at(before)
-    assert connections(daemon) == 0
+    # On a busy machine, a process waits some milliseconds only for a processor.
+    return max(found[int(len(found) * 0.99)] for found in (roots, bobs)) / max(statistics.median(idle), 0.005 * SLOWNESS)
 
 
 BUS = Path("/run/dbus/system_bus_socket")
@@ -176,14 +179,15 @@ def test_a_bus_that_hangs_up_is_asked_over_a_new_connection(web: str, proxy: Pro
         proxy.hang_up()
 
 
-def test_a_silent_bus_delays_a_call_up_to_the_deadline_and_is_used_again_afterwards(web: str, proxy: Proxy, daemon: Daemon) -> None:
-    with daemon.connect() as broker:
+def test_a_silent_bus_delays_a_call_up_to_the_deadline_and_is_used_again_afterwards(web: str, proxy: Proxy, tmp_path: Path) -> None:
+    # After ten seconds without an answer, the broker would use another connection.
+    with Daemon(tmp_path, limits="engine-deadline = 2") as daemon, daemon.connect() as broker:
         broker.open(f"unit:{web}", "net").close()
         proxy.is_silent = True
         start = time.monotonic()
-        with pytest.raises(EngineUnavailable, match=f"no answer in {ENGINE_DEADLINE:g} s"):
+        with pytest.raises(EngineUnavailable, match="no answer in 2 s"):
             broker.open(f"unit:{web}", "net")
-        assert time.monotonic() - start < ENGINE_DEADLINE + SLOWNESS
+        assert time.monotonic() - start < 2 + SLOWNESS
         proxy.is_silent = False
         for _ in range(20):
             broker.open(f"unit:{web}", "net").close()
@@ -196,15 +200,14 @@ def test_callers_who_hang_up_half_way_disturb_nobody(web: str, daemon: Daemon) -
 
     def hang_up() -> int:
         count = 0
-        while time.monotonic() < end:
+        while time.monotonic() < end or count <= 100:
             with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as sock:
                 sock.connect(str(daemon.socket))
                 sock.sendall(QUESTION.encode() + b"\0")
                 count += 1
         return count
 
-    counts: list[int] = []
-    thread = threading.Thread(target=lambda: counts.append(as_user(ALICE, hang_up)))
+    thread = threading.Thread(target=lambda: as_user(ALICE, hang_up))
     thread.start()
     try:
         with daemon.connect() as broker:
@@ -213,7 +216,6 @@ def test_callers_who_hang_up_half_way_disturb_nobody(web: str, daemon: Daemon) -
                 assert connections(daemon) <= 1
     finally:
         thread.join()
-    assert counts[0] > 100
 
 
 def test_a_rule_for_every_unit_lists_units_and_ignores_slices(web: str, daemon: Daemon) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from nsbroker.client.blocking import Broker, connect
 from nsbroker.model.description import NamespaceDescription, ReferenceKind
 from nsbroker.namespace import Namespace
+from tests.systemd.test_units_and_machines import wait_for_program
 from tests.systemd.unit import Unit
 from tests.world import ALICE, Sleeper, as_user, named_network
 
@@ -41,6 +42,7 @@ def test_namespaces_are_found_by_processes_sockets_descriptors_and_mounts(unit: 
 def test_units_are_named_and_a_rule_for_one_shows_it(unit: Unit) -> None:
     unit.run("systemd-run", "--unit=lonely", "-p", "PrivateNetwork=yes", "sleep", "1000")
     try:
+        wait_for_program("lonely.service", "sleep")
         pid = int(unit.run("systemctl", "show", "--property", "MainPID", "--value", "lonely.service"))
         inode = os.stat(f"/proc/{pid}/ns/net").st_ino
         unit.configure(f'[[allow]]\nname = "x"\nwho = ["user:{ALICE}"]\ntargets = ["unit:lone*"]\nnamespaces = ["net"]\n')

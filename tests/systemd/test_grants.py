@@ -8,7 +8,7 @@ from nsbroker.cli import grant_files
 from nsbroker.client.blocking import connect
 from nsbroker.errors import PermissionDenied
 from tests.systemd.unit import ADDRESS, Unit
-from tests.world import ALICE, Sleeper, as_user, eventually, run_command
+from tests.world import ALICE, SLOWNESS, Sleeper, as_user, eventually, run_command
 
 
 def opens(target: str) -> bool:
@@ -30,7 +30,7 @@ def test_a_grant_is_in_force_at_once_and_its_end_is_in_the_journal(unit: Unit, s
         assert not opens(target)
     else:
         unit.run("systemctl", "stop", "nsbroker.service")
-    done = run_command("grant", f"user:{ALICE}", target, "--namespaces", "net", "--for", "4s", address=ADDRESS)
+    done = run_command("grant", f"user:{ALICE}", target, "--namespaces", "net", "--for", f"{4 * SLOWNESS:g}s", address=ADDRESS)
     assert (done.returncode, done.stderr) == (0, ""), done
     assert opens(target)
     [grant] = json.loads(run_command("grants", "--json").stdout)

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.root
 
 def interfaces() -> tuple[int, str]:
     """Return the inode of the held network, and the interfaces that a process inside it sees."""
-    with connect(ADDRESS, timeout=10) as broker, broker.open("name:lab", "net") as ns:
+    with connect(ADDRESS) as broker, broker.open("name:lab", "net") as ns:
         seen = subprocess.run(
             ["nsenter", f"--net=/proc/self/fd/{ns.fileno()}", "ip", "-brief", "link"],
             pass_fds=[ns.fileno()],
@@ -29,7 +29,7 @@ def interfaces() -> tuple[int, str]:
 
 
 def test_a_held_network_with_an_interface_survives_restart_kill_and_a_new_installation(unit: Unit) -> None:
-    with connect(ADDRESS, timeout=10) as broker:
+    with connect(ADDRESS) as broker:
         made = broker.create(["net", "uts"], name="lab")
         assert made.durable
         net = made.namespaces[next(ns_type for ns_type in made.namespaces if ns_type == "net")]
@@ -53,21 +53,21 @@ def test_a_held_network_with_an_interface_survives_restart_kill_and_a_new_instal
     assert "held namespaces: 2" in unit.prop("StatusText")
     assert unit.prop("NFileDescriptorStore") == "2"
 
-    with connect(ADDRESS, timeout=10) as broker:
+    with connect(ADDRESS) as broker:
         broker.release("lab")
     unit.run("systemctl", "restart", "nsbroker.service")
-    with connect(ADDRESS, timeout=10) as broker, pytest.raises(NoSuchTarget):
+    with connect(ADDRESS) as broker, pytest.raises(NoSuchTarget):
         broker.open("name:lab", "net")
     assert unit.prop("NFileDescriptorStore") == "0"
 
 
 def test_the_broker_does_not_exit_while_it_holds_namespaces(unit: Unit) -> None:
     unit.serve("--idle-timeout", "0.3")
-    with connect(ADDRESS, timeout=10) as broker:
+    with connect(ADDRESS) as broker:
         for ns in broker.create(["net"], name="lab").namespaces.values():
             ns.close()
     time.sleep(1)
     assert unit.prop("ActiveState") == "active"
-    with connect(ADDRESS, timeout=10) as broker:
+    with connect(ADDRESS) as broker:
         broker.release("lab")
     unit.wait_for("inactive")

@@ -16,7 +16,7 @@ from nsbroker.model.target_file import NETWORK
 from nsbroker.namespace import Namespace
 from tests.named_place import named_place
 from tests.systemd.unit import Unit
-from tests.world import LINUX, NOBODY, Sleeper, as_user, eventually, named_network, run_command
+from tests.world import LINUX, NOBODY, PATIENCE, Sleeper, as_user, eventually, named_network, run_command
 
 _ETHERTYPE = 0x88B5
 """For experiments: IEEE Std 802."""
@@ -38,7 +38,7 @@ def test_every_kind_of_socket_is_made_and_bytes_go_through(unit: Unit) -> None:
         with broker.socket("name:lab", bind=("127.0.0.1", 80)) as server:
             server.listen()
             # The socket stays in the unit's control group, whose rules must let its traffic pass.
-            with broker.create_connection("name:lab", ("127.0.0.1", 80), 5) as sock:
+            with broker.create_connection("name:lab", ("127.0.0.1", 80), PATIENCE) as sock:
                 peer, _ = server.accept()
                 with peer:
                     peer.sendall(b"through")
@@ -78,7 +78,7 @@ def test_interfaces_are_added_and_frames_go_through(unit: Unit) -> None:
             broker.socket("name:web", socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETHERTYPE)) as packets,
         ):
             packets.bind(("tap0", _ETHERTYPE))
-            packets.settimeout(10)
+            packets.settimeout(PATIENCE)
             frame = b"\xff" * 6 + bytes(6) + _ETHERTYPE.to_bytes(2, "big") + b"through the hardened unit"
             tap.write(frame)
             assert packets.recv(100) == frame
@@ -90,7 +90,7 @@ def test_a_new_network_has_its_loopback_up(unit: Unit) -> None:
         broker.create(["net"], up=True).namespaces[NamespaceType.NET] as ns,
         ns.call(socket.create_server, ("127.0.0.1", 0)) as server,
     ):
-        ns.call(socket.create_connection, server.getsockname(), 10).close()
+        ns.call(socket.create_connection, server.getsockname(), PATIENCE).close()
 
 
 def test_without_the_device_a_tap_is_an_error_that_names_what_to_change(unit: Unit) -> None:

@@ -11,13 +11,13 @@ import pytest
 from nsbroker.errors import AmbiguousTarget, EngineUnavailable, NoSuchTarget, PermissionDenied
 from nsbroker.model.identity import NamespaceType
 from tests.engines.real import root_file_system
-from tests.world import ALICE, Daemon, as_user, eventually
+from tests.world import ALICE, SLOWNESS, Daemon, as_user, check_below, eventually
 
 pytestmark = pytest.mark.root
 
 
 def run(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30 * SLOWNESS)
     assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
     return done.stdout.strip()
 
@@ -43,7 +43,14 @@ def wait_for_program(unit: str, program: str) -> None:
 
     systemd counts a service as started before its process has entered its namespaces and executed its program.
     """
-    eventually(lambda: Path(f"/proc/{prop(unit, 'MainPID')}/comm").read_text() == f"{program}\n", f"{unit} is {program}")
+
+    def runs() -> bool:
+        try:
+            return Path(f"/proc/{prop(unit, 'MainPID')}/comm").read_text() == f"{program}\n"
+        except FileNotFoundError:
+            return False
+
+    eventually(runs, f"{unit} is {program}")
 
 
 @pytest.fixture
@@ -95,7 +102,8 @@ def test_a_scope_is_its_oldest_process(daemon: Daemon) -> None:
         ["systemd-run", "--scope", "--quiet", "--unit=work", "sh", "-c", "unshare --net sleep 1000 & sleep 1000; wait"]
     )
     try:
-        eventually(lambda: Path("/sys/fs/cgroup/system.slice/work.scope/cgroup.procs").exists(), "the scope is there")
+        group = Path("/sys/fs/cgroup/system.slice/work.scope/cgroup.procs")
+        eventually(lambda: group.exists() and bool(group.read_text()), "the scope has a process")
         assert opened(daemon, "unit:work.scope") == inodes(shell.pid)
     finally:
         run("systemctl", "stop", "work.scope")
@@ -195,14 +203,18 @@ def test_signals_that_anybody_sends_over_the_bus_delay_nobody(web: str, daemon: 
     names = run("busctl", "list", "--unique", "--no-legend").split()
     newest = max(int(name[3:]) for name in names if name.startswith(":1."))
     sender = subprocess.Popen(["python3", "-c", send_signals, str(newest)])
-    try:
+
+    def measure() -> float:
         slowest = 0.0
         with daemon.connect() as broker:
             for _ in range(30):
                 start = time.monotonic()
                 broker.open(f"unit:{web}", "net").close()
                 slowest = max(slowest, time.monotonic() - start)
-        assert slowest < 1.0
+        return slowest
+
+    try:
+        check_below(SLOWNESS, measure, "seconds of the slowest call")
     finally:
         sender.kill()
         sender.wait()

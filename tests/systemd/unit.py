@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nsbroker.cli.service_program import format_exec_start
-from tests.world import eventually
+from tests.world import SLOWNESS, eventually
 
 ADDRESS = "unix:/run/nsbroker/io.nsbroker.Broker"
 DROP_INS = Path("/etc/systemd/system/nsbroker.service.d")
@@ -24,7 +24,7 @@ class Unit:
     @staticmethod
     def run(*command: str, code: int = 0) -> str:
         """Run a command that must exit with `code`, and return its output."""
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60 * SLOWNESS)
         assert done.returncode == code, f"{' '.join(command)}: {done.stdout}{done.stderr}"
         return done.stdout.strip()
 
