@@ -1,12 +1,12 @@
 """The commands and programs of the documents run: against a real broker, as the users for whom they are."""
 
 import configparser
+import contextlib
 import http.server
 import os
 import shutil
 import subprocess
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,6 +59,15 @@ def folder() -> Iterator[Path]:
         yield Path(place)
 
 
+def networks_of_threads() -> set[str]:
+    """Return the networks in which the threads of this process are."""
+    found = set()
+    for tid in os.listdir("/proc/self/task"):
+        with contextlib.suppress(FileNotFoundError):
+            found.add(os.readlink(f"/proc/self/task/{tid}/ns/net"))
+    return found
+
+
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Daemon, dict[str, str]]]:
     """A broker that knows the containers web and db, lets alice have everything of them, and a process of alice's.
@@ -82,7 +91,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Daemon, di
             network.call(subprocess.run, ["ip", "link", "set", "lo", "up"])
             with serving(network, 8080, Page):
                 # The kernel still shows threads that have ended for a moment, and would show them to the first test.
-                eventually(lambda: len(os.listdir("/proc/self/task")) == threading.active_count(), "no thread is left inside")
+                eventually(lambda: networks_of_threads() == {os.readlink("/proc/self/ns/net")}, "no thread is left inside")
                 yield daemon, {"4711": str(own.pid)}
 
 
