@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import http.server
+import math
 import os
 import runpy
 import socket
@@ -20,13 +21,15 @@ from nsbroker.model.target import ENGINES
 from nsbroker.namespace import Namespace
 from tests import prefork
 from tests.engines.real import Crun
-from tests.world import LINUX, NOBODY, Daemon, Sleeper, as_user, named_network, run_command
+from tests.world import LINUX, NOBODY, SLOWNESS, Daemon, Sleeper, as_user, named_network, run_command
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 def run(name: str, *arguments: str) -> str:
-    done = subprocess.run([sys.executable, EXAMPLES / name, *arguments], capture_output=True, text=True, check=False, timeout=30)
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / name, *arguments], capture_output=True, text=True, check=False, timeout=30 * SLOWNESS
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -40,7 +43,7 @@ def start_as_nobody(daemon: Daemon, name: str, *arguments: str) -> subprocess.Po
 
 def run_as_nobody(daemon: Daemon, name: str, *arguments: str) -> tuple[int, str, str]:
     with start_as_nobody(daemon, name, *arguments) as example:
-        output, errors = example.communicate(timeout=30)
+        output, errors = example.communicate(timeout=30 * SLOWNESS)
     return example.returncode, output, errors
 
 
@@ -198,10 +201,12 @@ def test_a_process_with_a_netlink_socket_cannot_set_a_link_down(daemon: Daemon, 
 
 @pytest.mark.root
 def test_count_packets(daemon: Daemon, inside: Namespace) -> None:
+    # The packets are sent within this time.
+    seconds = math.ceil(SLOWNESS)
     daemon.allow("sniffer", who=[f"user:{NOBODY}"], targets=["name:blue"], sockets=["packet:dgram"])
-    with start_as_nobody(daemon, "count_packets.py", "name:blue", "1") as example:
+    with start_as_nobody(daemon, "count_packets.py", "name:blue", str(seconds)) as example:
         assert example.stdout is not None
-        assert example.stdout.readline() == "counting the packets of name:blue for 1 seconds\n"
+        assert example.stdout.readline() == f"counting the packets of name:blue for {seconds} seconds\n"
         for family, address, times in ((socket.AF_INET, "127.0.0.1", 7), (socket.AF_INET6, "::1", 3)):
             with (
                 inside.call(socket.socket, family, socket.SOCK_DGRAM) as receiver,
@@ -210,7 +215,7 @@ def test_count_packets(daemon: Daemon, inside: Namespace) -> None:
                 receiver.bind((address, 9999))
                 for _ in range(times):
                     sender.sendto(b"packet", (address, 9999))
-        output, errors = example.communicate(timeout=30)
+        output, errors = example.communicate(timeout=30 * SLOWNESS)
     assert (example.returncode, errors) == (0, "")
     assert {tuple(line.split()) for line in output.splitlines()} >= {("ipv4", "udp", "7"), ("ipv6", "udp", "3")}
 
@@ -293,10 +298,12 @@ def test_the_policy_for_monitoring_is_valid(tmp_path: Path) -> None:
 @pytest.mark.skipif(
     bool(Crun.missing()) and os.environ.get("ENGINES") != "all", reason="crun or busybox is missing, and tests install no engine"
 )
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(200 * SLOWNESS)
 def test_the_demo_shows_what_it_promises() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "NSBROKER_ADDRESS"}
-    done = subprocess.run([EXAMPLES / "demo.sh"], capture_output=True, text=True, check=False, timeout=180, env=environment)
+    done = subprocess.run(
+        [EXAMPLES / "demo.sh"], capture_output=True, text=True, check=False, timeout=180 * SLOWNESS, env=environment
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     via = ["8080      0.0.0.0:*", "open a socket inet:stream in name:blue: permission denied"] if LINUX >= (5, 14) else []
     for words in (
@@ -327,7 +334,7 @@ def test_plugin_sandbox(daemon: Daemon, blue: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=30 * SLOWNESS,
         env={**os.environ, "NSBROKER_ADDRESS": daemon.address},
     )
     for code, output, errors in (as_nobody, (as_root.returncode, as_root.stdout, as_root.stderr)):

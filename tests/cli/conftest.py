@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.world import ALICE, Daemon, listen_inside
+from tests.world import ALICE, PATIENCE, Daemon, listen_inside
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def port_of(sock: socket.socket) -> int:
 def accepted(listener: socket.socket) -> socket.socket:
     """Accept the next connection to `listener`."""
     sock, _ = listener.accept()
-    sock.settimeout(10)
+    sock.settimeout(PATIENCE)
     return sock
 
 

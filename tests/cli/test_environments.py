@@ -16,7 +16,7 @@ import pytest
 from nsbroker.cli import main
 from tests.cli.made_up import NASTY
 from tests.client.every_client import impostor, read_call
-from tests.world import Daemon
+from tests.world import SLOWNESS, Daemon
 
 pytestmark = pytest.mark.once
 
@@ -161,7 +161,7 @@ def start(program: Sequence[str], environment: Environment, address: str, folder
         capture_output=True,
         preexec_fn=environment.prepare,
         cwd=folder,
-        timeout=120,
+        timeout=120 * SLOWNESS,
         check=False,
     )
 

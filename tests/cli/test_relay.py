@@ -9,6 +9,7 @@ import pytest
 
 from nsbroker.cli.relay import Relay
 from tests.cli.conftest import break_off
+from tests.world import PATIENCE
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -24,7 +25,7 @@ def pair() -> tuple[socket.socket, socket.socket]:
 async def is_broken(sock: socket.socket) -> bool:
     """Return whether the data ends with a reset."""
     try:
-        while await asyncio.wait_for(asyncio.get_running_loop().sock_recv(sock, 1 << 16), 5):
+        while await asyncio.wait_for(asyncio.get_running_loop().sock_recv(sock, 1 << 16), PATIENCE):
             pass
     except ConnectionResetError:
         return True
@@ -51,7 +52,7 @@ async def relay_halfway(*, cancel: bool) -> None:
             assert await is_broken(server)
         else:
             break_off(server)
-        await asyncio.wait([task], timeout=5)
+        await asyncio.wait([task], timeout=PATIENCE)
         assert task.cancelled() is cancel
         assert await is_broken(client)
     relay.close()
@@ -70,7 +71,7 @@ async def relay_two_at_once() -> None:
     # The second pair does not wait for the first, which is blocked.
     loop = asyncio.get_running_loop()
     await loop.sock_sendall(pairs[1][0], b"ping")
-    assert await asyncio.wait_for(loop.sock_recv(pairs[1][3], 5), 5) == b"ping"
+    assert await asyncio.wait_for(loop.sock_recv(pairs[1][3], 5), PATIENCE) == b"ping"
     for client, _, _, server in pairs:
         break_off(server)
         client.close()
@@ -95,7 +96,7 @@ async def relay_many() -> int:
         await loop.sock_sendall(client, bytes(1 << 19))
         client.close()
     # The clients are gone, and most of the relays wait with data in a pipe: in more pipes than are kept.
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(2 * PATIENCE):
         while len(os.listdir("/proc/self/fd")) - (before - 60) <= 2 * 40:
             await asyncio.sleep(0.01)
     for *_, server in pairs:

@@ -1,15 +1,16 @@
 """Real container engines.  Each is started once, with what it needs to run containers that only sleep."""
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tests.control_groups import remove_empty
 from tests.world import SLOWNESS, eventually
 
 WORK = Path("/run/engines")
@@ -52,12 +53,33 @@ def root_file_system() -> Path:
 
 
 def remove_group(name: str) -> None:
-    """Remove a control group, and all groups below it, from every hierarchy."""
+    """Remove a control group, and all groups below it, from every hierarchy, once they are empty.
+
+    The monitor process of a container may take a moment to end.  After a while this gives up: the control groups are those of
+    the machine, and containers of another run of tests may be in this one.
+    """
+    end = time.monotonic() + 5 * SLOWNESS
+    while _has_processes(name) and time.monotonic() < end:
+        time.sleep(0.02)
+    for group in _groups_below(name):
+        with contextlib.suppress(OSError):
+            group.rmdir()
+
+
+def _groups_below(name: str) -> Iterator[Path]:
+    """Yield the control groups of that name and those below it, the innermost first."""
     for top in (Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").iterdir()):
         if (top / "cgroup.procs").exists():
             for group, _, _ in os.walk(top / name, topdown=False):
-                # The monitor process of a container may take a moment to end.
-                remove_empty(Path(group))
+                yield Path(group)
+
+
+def _has_processes(name: str) -> bool:
+    for group in _groups_below(name):
+        with contextlib.suppress(OSError):
+            if (group / "cgroup.procs").read_text():
+                return True
+    return False
 
 
 class Service:

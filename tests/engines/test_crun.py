@@ -1,4 +1,8 @@
-"""Many containers of one runtime, their states and their changes."""
+"""Many containers of one runtime, their states and their changes.
+
+None is called `web`: the control groups are those of the machine, and the demo, whose test may run at the same time, has one of
+that name.
+"""
 
 import contextlib
 import os
@@ -14,7 +18,7 @@ from nsbroker.errors import NoSuchTarget
 from nsbroker.linux.process import Process
 from tests.engines.conftest import started
 from tests.engines.real import Crun, end_process
-from tests.world import ALICE, BOB, Daemon, Sleeper, as_user, run_command
+from tests.world import ALICE, BOB, SLOWNESS, Daemon, Sleeper, as_user, check_below, run_command
 
 pytestmark = pytest.mark.root
 MANY = 100
@@ -54,24 +58,24 @@ def test_a_hundred_containers_are_listed_and_each_opens_by_its_name(crun: Crun, 
 def test_a_container_replaced_by_another_of_the_same_name_a_hundred_times(crun: Crun, daemon: Daemon) -> None:
     with daemon.connect() as broker:
         for _ in range(100):
-            crun.make("web")
-            with broker.open("crun:web", "net") as ns:
-                assert ns.inode == net(crun.pid("web"))
-            crun.remove("web")
+            crun.make("replaced")
+            with broker.open("crun:replaced", "net") as ns:
+                assert ns.inode == net(crun.pid("replaced"))
+            crun.remove("replaced")
             with pytest.raises(NoSuchTarget):
-                broker.open("crun:web", "net")
+                broker.open("crun:replaced", "net")
 
 
 def test_a_paused_container_opens_and_is_listed_as_paused(crun: Crun, daemon: Daemon) -> None:
-    crun.make("web")
-    crun.pause("web")
+    crun.make("paused")
+    crun.pause("paused")
     with daemon.connect() as broker:
-        broker.open("crun:web", "net").close()
+        broker.open("crun:paused", "net").close()
         assert [one.state for one in broker.containers().containers] == ["paused"]
-    crun.unpause("web")
+    crun.unpause("paused")
     with daemon.connect() as broker:
         assert [one.state for one in broker.containers().containers] == ["running"]
-    crun.remove("web")
+    crun.remove("paused")
 
 
 def test_a_process_number_that_was_given_out_again_is_not_trusted(crun: Crun, daemon: Daemon) -> None:
@@ -116,20 +120,24 @@ def test_five_thousand_containers_delay_no_other_user(daemon: Daemon, sleeper: S
 
         return as_user(uid, ask)
 
-    idle = times(BOB, "crun:c4321", 100)
-    # One attack is by the name of a container, one by a name that no container has.
-    attacks = [
-        threading.Thread(target=times, args=(ALICE, target, many)) for target, many in (("crun:c77", 1000), ("crun:missing", 300))
-    ]
-    for attack in attacks:
-        attack.start()
-    busy = times(BOB, "crun:c4321", 200)
-    loop = times(0, "self", 200)
-    for attack in attacks:
-        attack.join()
-    print(
-        f"idle {idle[50] * 1000:.1f} ms, busy {busy[100] * 1000:.1f}, p99 {busy[198] * 1000:.1f}, self p99 {loop[198] * 1000:.1f}"
-    )
-    assert idle[50] < 0.02
-    assert busy[198] < 20 * max(idle[50], 0.003)
-    assert loop[198] < 0.05
+    def attack() -> float:
+        """Return how many times longer than allowed the slow calls of others took."""
+        idle = times(BOB, "crun:c4321", 100)
+        attackers = [
+            # One is by the name of a container, one by a name that no container has.
+            threading.Thread(target=times, args=(ALICE, target, many))
+            for target, many in (("crun:c77", 1000), ("crun:missing", 300))
+        ]
+        for attacker in attackers:
+            attacker.start()
+        busy = times(BOB, "crun:c4321", 200)
+        loop = times(0, "self", 200)
+        for attacker in attackers:
+            attacker.join()
+        print(
+            f"idle {idle[50] * 1000:.1f} ms, busy {busy[100] * 1000:.1f}, p99 {busy[198] * 1000:.1f}, "
+            f"self p99 {loop[198] * 1000:.1f}"
+        )
+        return max(idle[50] / (0.02 * SLOWNESS), busy[198] / (20 * max(idle[50], 0.003)), loop[198] / (0.05 * SLOWNESS))
+
+    check_below(1, attack, "the slow calls of others, of what is allowed")

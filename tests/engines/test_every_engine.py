@@ -12,7 +12,7 @@ from nsbroker.errors import AmbiguousTarget, NoSuchDevice, NoSuchTarget, Permiss
 from nsbroker.model.identity import NamespaceType
 from tests.daemon.discovery.test_scan import lsns
 from tests.engines.real import Cri, Engine, end_process, root_file_system
-from tests.world import ALICE, BOB, NOBODY, Daemon, as_user, eventually
+from tests.world import ALICE, BOB, NOBODY, PATIENCE, Daemon, as_user, eventually
 
 pytestmark = pytest.mark.root
 
@@ -97,7 +97,7 @@ def fetch(daemon: Daemon, target: str) -> Callable[[], bytes]:
     def ask() -> bytes:
         with connect(daemon.address) as broker:
             try:
-                sock = broker.create_connection(target, ("127.0.0.1", 8080), 5)
+                sock = broker.create_connection(target, ("127.0.0.1", 8080), PATIENCE)
             except ConnectionRefusedError:
                 return b""
             with sock:

@@ -14,7 +14,7 @@ from nsbroker.model.identity import NamespaceType
 from tests.engines import real
 from tests.engines.conftest import started
 from tests.engines.real import IMAGE, SLEEP, WORK, Podman
-from tests.world import Daemon, eventually, run_command
+from tests.world import PATIENT, Daemon, eventually, run_command
 
 pytestmark = pytest.mark.root
 ROOTLESS = 4101
@@ -143,6 +143,13 @@ class Rootless(Podman):
         return real.run(*drop, *variables, "/usr/bin/podman", *arguments)
 
 
+@pytest.fixture
+def patient(tmp_path: Path) -> Iterator[Daemon]:
+    """A broker that gives users' own engines a long time to answer."""
+    with Daemon(tmp_path, limits=PATIENT) as running:
+        yield running
+
+
 @pytest.fixture(scope="module")
 def rootless() -> Iterator[Podman]:
     for engine in started(Rootless):
@@ -150,43 +157,43 @@ def rootless() -> Iterator[Podman]:
         yield engine
 
 
-def test_a_users_own_container_is_opened_and_entered_by_that_user_alone(rootless: Podman, daemon: Daemon) -> None:
+def test_a_users_own_container_is_opened_and_entered_by_that_user_alone(rootless: Podman, patient: Daemon) -> None:
     rootless.make("web")
-    daemon.allow("names", who="everyone", targets=["podman:web"], namespaces=["*"])
+    patient.allow("names", who="everyone", targets=["podman:web"], namespaces=["*"])
     try:
         expected = net(rootless.pid("web"))
         for target in ("podman:web", "container:web", f"podman:{rootless.id('web')[:12]}"):
-            shown = run_command("show", target, "--type", "net", uid=ROOTLESS, address=daemon.address)
+            shown = run_command("show", target, "--type", "net", uid=ROOTLESS, address=patient.address)
             assert f"net:[{expected}]" in shown.stdout, shown.stderr
         inside = run_command(
-            "exec", "podman:web", "--", "/bin/busybox", "cat", "/www/index.html", uid=ROOTLESS, address=daemon.address
+            "exec", "podman:web", "--", "/bin/busybox", "cat", "/www/index.html", uid=ROOTLESS, address=patient.address
         )
         assert inside.stdout == "hello from inside\n", inside.stderr
         # No rule can match it by name, because the user chose the name.
         for uid in (OTHER, 0):
-            refused = run_command("show", "podman:web", uid=uid, address=daemon.address)
+            refused = run_command("show", "podman:web", uid=uid, address=patient.address)
             assert (refused.returncode, refused.stdout) == (1, ""), uid
-        assert "web" not in run_command("containers", uid=OTHER, address=daemon.address).stdout
-        assert "web" in run_command("containers", uid=ROOTLESS, address=daemon.address).stdout
-        assert {record["target"] for record in daemon.records() if record.get("namespaces")} == {f"podman@{ROOTLESS}:web"}
+        assert "web" not in run_command("containers", uid=OTHER, address=patient.address).stdout
+        assert "web" in run_command("containers", uid=ROOTLESS, address=patient.address).stdout
+        assert {record["target"] for record in patient.records() if record.get("namespaces")} == {f"podman@{ROOTLESS}:web"}
     finally:
         rootless.remove("web")
 
 
-def test_a_process_that_is_not_root_inside_is_still_the_users_own(rootless: Podman, daemon: Daemon) -> None:
+def test_a_process_that_is_not_root_inside_is_still_the_users_own(rootless: Podman, patient: Daemon) -> None:
     rootless.podman("run", "-d", "--network", "none", "--user", "1000", "--name", "web", *rootless.options, IMAGE, *SLEEP)
     try:
         pid = rootless.pid("web")
         assert os.stat(f"/proc/{pid}").st_uid not in (0, ROOTLESS)
-        shown = run_command("show", "podman:web", "--json", uid=ROOTLESS, address=daemon.address)
+        shown = run_command("show", "podman:web", "--json", uid=ROOTLESS, address=patient.address)
         assert all(f'"{ns_type}"' in shown.stdout for ns_type in NamespaceType), shown.stderr
         # By its number it is nobody's own: the kernel does not let the user look into it from outside its user namespace.
-        assert run_command("show", f"pid:{pid}", uid=ROOTLESS, address=daemon.address).returncode == 1
+        assert run_command("show", f"pid:{pid}", uid=ROOTLESS, address=patient.address).returncode == 1
     finally:
         rootless.podman("rm", "-f", "-t0", "web")
 
 
-def test_a_users_engine_cannot_claim_a_process_of_somebody_else(rootless: Podman, daemon: Daemon) -> None:
+def test_a_users_engine_cannot_claim_a_process_of_somebody_else(rootless: Podman, patient: Daemon) -> None:
     rootless.make("web")
     status = Path(f"/run/user/{ROOTLESS}/crun/{rootless.id('web')}/status")
     true = status.read_text()
@@ -195,10 +202,10 @@ def test_a_users_engine_cannot_claim_a_process_of_somebody_else(rootless: Podman
         start = Path(f"/proc/{victim.pid}/stat").read_text().rpartition(")")[2].split()[19]
         old = Path(f"/proc/{rootless.pid('web')}/stat").read_text().rpartition(")")[2].split()[19]
         status.write_text(true.replace(str(rootless.pid("web")), str(victim.pid)).replace(old, start))
-        refused = run_command("show", "podman:web", uid=ROOTLESS, address=daemon.address)
+        refused = run_command("show", "podman:web", uid=ROOTLESS, address=patient.address)
         assert (refused.returncode, refused.stdout) == (1, ""), refused.stdout
-        assert daemon.records()[-1]["verdict"] == "denied"
-        assert run_command("containers", uid=ROOTLESS, address=daemon.address).stdout.count("\n") == 1
+        assert patient.records()[-1]["verdict"] == "denied"
+        assert run_command("containers", uid=ROOTLESS, address=patient.address).stdout.count("\n") == 1
     finally:
         victim.kill()
         victim.wait()

@@ -13,7 +13,7 @@ import pytest
 
 from nsbroker.namespace import Namespace
 from tests.cli.conftest import accepted, break_off, one_line, port_of, read_all
-from tests.world import ALICE, BOB, Daemon, Sleeper, run_command, start_command
+from tests.world import ALICE, BOB, PATIENCE, Daemon, Sleeper, run_command, start_command
 
 pytestmark = pytest.mark.root
 
@@ -37,7 +37,7 @@ def test_standard_input_and_output_are_the_connection(daemon: Daemon, server: so
         inside.sendall(b"the answer to all that")
         inside.close()
         assert command.stdout.read() == b"the answer to all that"
-        assert command.wait(10) == 0
+        assert command.wait(PATIENCE) == 0
 
 
 def test_it_ends_when_the_server_does(daemon: Daemon, server: socket.socket) -> None:
@@ -45,7 +45,7 @@ def test_it_ends_when_the_server_does(daemon: Daemon, server: socket.socket) -> 
         with accepted(server) as inside:
             inside.sendall(b"goodbye")
         # Its standard input is still open.
-        assert command.wait(10) == 0
+        assert command.wait(PATIENCE) == 0
         assert command.stdout
         assert command.stdout.read() == b"goodbye"
 
@@ -53,8 +53,10 @@ def test_it_ends_when_the_server_does(daemon: Daemon, server: socket.socket) -> 
 def test_what_was_written_is_sent_at_once(daemon: Daemon, server: socket.socket) -> None:
     with connect(daemon, server) as command, accepted(server) as inside:
         assert command.stdin
-        fastest = math.inf
-        for _ in range(30):
+        fastest, rounds = math.inf, 0
+        # On a busy machine, it may take many rounds until one is not disturbed.
+        while rounds < 30 or (fastest >= 0.03 and rounds < 1000):
+            rounds += 1
             start = time.monotonic()
             os.write(command.stdin.fileno(), b"a question ")
             time.sleep(0.001)
@@ -77,7 +79,7 @@ def test_bytes_that_an_echo_server_returns_are_unchanged(daemon: Daemon, server:
     thread = threading.Thread(target=echo)
     thread.start()
     with connect(daemon, server) as command:
-        out, errors = command.communicate(data, timeout=20)
+        out, errors = command.communicate(data, timeout=PATIENCE)
     thread.join()
     assert (command.returncode, errors) == (0, b"")
     assert hashlib.sha256(out).digest() == hashlib.sha256(data).digest()
@@ -86,7 +88,7 @@ def test_bytes_that_an_echo_server_returns_are_unchanged(daemon: Daemon, server:
 def test_a_broken_connection_is_a_failure(daemon: Daemon, server: socket.socket) -> None:
     with connect(daemon, server) as command:
         break_off(accepted(server))
-        _, errors = command.communicate(timeout=10)
+        _, errors = command.communicate(timeout=PATIENCE)
     assert command.returncode == 1
     assert errors.decode() == f"nsbroker: 127.0.0.1 port {port_of(server)} in name:blue broke the connection\n"
 
@@ -113,7 +115,7 @@ def test_a_name_is_looked_up_inside_or_here(daemon: Daemon) -> None:
             with start_command(*command, uid=ALICE, address=daemon.address) as process_inside:
                 with accepted(listener) as inside:
                     inside.sendall(b"found")
-                assert process_inside.communicate(timeout=10) == (b"found", b"")
+                assert process_inside.communicate(timeout=PATIENCE) == (b"found", b"")
             line = one_line(run_command(*command, "--resolve", "here", uid=ALICE, address=daemon.address), 1)
             assert f"cannot connect to web.test port {port_of(listener)}" in line
             # A name that is not in the file takes the permission to ask the name servers.

@@ -16,7 +16,7 @@ from nsbroker.model.description import Reference, ReferenceKind, WatchEvent
 from nsbroker.protocol.messages import WatchReply
 from tests.cli.conftest import one_line
 from tests.cli.made_up import NASTY, ns
-from tests.world import Daemon, Sleeper, run_command, start_command
+from tests.world import PATIENCE, Daemon, Sleeper, run_command, start_command
 
 
 @contextmanager
@@ -38,7 +38,7 @@ def line_with(process: subprocess.Popen[bytes], *words: str) -> str:
 
 
 def ended(process: subprocess.Popen[bytes]) -> tuple[int, bytes]:
-    _, errors = process.communicate(timeout=10)
+    _, errors = process.communicate(timeout=PATIENCE)
     return process.returncode, errors
 
 
