@@ -134,6 +134,20 @@ def test_link_statistics(daemon: Daemon, sleeper: Sleeper) -> None:
 
 
 @pytest.mark.root
+def test_watch_agent(daemon: Daemon) -> None:
+    daemon.allow("watching", who="everyone", targets=["crun:web-*"], namespaces=["net"], sockets=["inet:dgram"])
+    allow_containers(daemon)
+    with Sleeper() as first, start_as_nobody(daemon, "watch_agent.py") as agent:
+        add_container(daemon, "web-1", first.pid)
+        assert agent.stdout is not None
+        with Sleeper() as second:
+            add_container(daemon, "web-2", second.pid)
+            assert {agent.stdout.readline(), agent.stdout.readline()} == {"+ crun:web-1\n", "+ crun:web-2\n"}
+        assert agent.stdout.readline() == "- crun:web-2\n"
+        agent.terminate()
+
+
+@pytest.mark.root
 def test_shared_networks(daemon: Daemon) -> None:
     own = os.stat("/proc/self/ns/net").st_ino
     with Sleeper() as other, subprocess.Popen(["sleep", "60"]) as process:

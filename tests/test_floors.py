@@ -30,6 +30,7 @@ FLOORS = {
     "client": [
         {"addresses", "forking", "lookup"},
         {"results"},
+        {"events"},
         {"requests"},
         {"file_requests", "held_requests", "interface_requests"},
         {"connecting", "pending"},

@@ -11,6 +11,7 @@ from typing import Self, TypeVar
 
 from nsbroker.client import file_requests, held_requests, interface_requests, requests, results
 from nsbroker.client.async_calls import AsyncCalls, AsyncOpenedTargets
+from nsbroker.client.events import Event
 from nsbroker.client.forking import Forked
 from nsbroker.client.pending import PendingCall
 from nsbroker.errors import ConnectionLost
@@ -18,7 +19,7 @@ from nsbroker.model.description import NamespaceDescription
 from nsbroker.model.file_description import FileDescription
 from nsbroker.model.identity import Expectation, NamespaceType
 from nsbroker.namespace import Namespace
-from nsbroker.protocol.messages import DeviceDescription, ExplainReply, HeldDescription, PeerDescription, Status, WatchReply
+from nsbroker.protocol.messages import DeviceDescription, ExplainReply, HeldDescription, PeerDescription, Status
 
 T = TypeVar("T")
 # Inside the class, `list` is a method.
@@ -90,16 +91,17 @@ class AsyncMethods(AsyncCalls):
         """
         return await self._call(requests.list_namespaces(types, target))
 
-    def watch(self, types: Iterable[str] | None = None) -> "AsyncWatch":
+    def watch(self, types: Iterable[str] | None = None, *, open: Iterable[str] | None = None) -> "AsyncWatch":
         """Watch the namespaces that this process may open, of `types` (None: all).
 
             async with broker.watch(["net"]) as events:
                 async for event in events: ...
 
-        First there is an event `present` for each namespace that exists, then `ready`, then an event for each change.  The
-        watch has a connection of its own.  Raises the errors of `list`.
+        First there is an event `present` for each namespace that exists, then `ready`, then an event for each change.  With
+        `open`, the events `present` and `added` of these types have a `handle` of the namespace, which is the caller's to close.
+        The watch has a connection of its own.  Raises the errors of `list`.
         """
-        return AsyncWatch(self, requests.watch(types))
+        return AsyncWatch(self, requests.watch(types, open))
 
     async def containers(self) -> requests.ContainerList:
         """Return the containers of which this process may open a namespace, and the engines that could not be asked."""
@@ -308,7 +310,7 @@ class AsyncWatch(Forked):
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> WatchReply:
+    async def __anext__(self) -> Event:
         broker, call = self._broker, self._call
         if broker is None or broker._transport.closed:
             raise ConnectionLost(f"{self._request.what()}: this watch {self._end_reason}")

@@ -11,6 +11,7 @@ from typing import Self, TypeVar
 
 from nsbroker.client import file_requests, held_requests, interface_requests, requests, results
 from nsbroker.client.blocking_calls import BlockingCalls, OpenedTargets
+from nsbroker.client.events import Event
 from nsbroker.client.forking import Forked
 from nsbroker.client.pending import PendingCall
 from nsbroker.errors import ConnectionLost
@@ -18,7 +19,7 @@ from nsbroker.model.description import NamespaceDescription
 from nsbroker.model.file_description import FileDescription
 from nsbroker.model.identity import Expectation, NamespaceType
 from nsbroker.namespace import Namespace
-from nsbroker.protocol.messages import DeviceDescription, ExplainReply, HeldDescription, PeerDescription, Status, WatchReply
+from nsbroker.protocol.messages import DeviceDescription, ExplainReply, HeldDescription, PeerDescription, Status
 
 T = TypeVar("T")
 # Inside the class, `list` is a method.
@@ -88,16 +89,17 @@ class BlockingMethods(BlockingCalls):
         """
         return self._call(requests.list_namespaces(types, target))
 
-    def watch(self, types: Iterable[str] | None = None) -> "Watch":
+    def watch(self, types: Iterable[str] | None = None, *, open: Iterable[str] | None = None) -> "Watch":
         """Watch the namespaces that this process may open, of `types` (None: all).
 
             with broker.watch(["net"]) as events:
                 for event in events: ...
 
-        First there is an event `present` for each namespace that exists, then `ready`, then an event for each change.  The
-        watch has a connection of its own.  Raises the errors of `list`.
+        First there is an event `present` for each namespace that exists, then `ready`, then an event for each change.  With
+        `open`, the events `present` and `added` of these types have a `handle` of the namespace, which is the caller's to close.
+        The watch has a connection of its own.  Raises the errors of `list`.
         """
-        return Watch(self, requests.watch(types))
+        return Watch(self, requests.watch(types, open))
 
     def containers(self) -> requests.ContainerList:
         """Return the containers of which this process may open a namespace, and the engines that could not be asked."""
@@ -306,7 +308,7 @@ class Watch(Forked):
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> WatchReply:
+    def __next__(self) -> Event:
         broker, call = self._broker, self._call
         if broker is None or broker._transport.closed:
             raise ConnectionLost(f"{self._request.what()}: this watch {self._end_reason}")

@@ -12,7 +12,8 @@ from typing import Generic, NamedTuple, TypeVar
 import msgspec
 from msgspec import Struct
 
-from nsbroker.client import results
+from nsbroker.client import events, results
+from nsbroker.client.events import Event
 from nsbroker.errors import (
     WIRE_ERRORS,
     InvalidTarget,
@@ -44,7 +45,6 @@ from nsbroker.protocol.messages import (
     SocketAddress,
     Status,
     UnavailableEngine,
-    WatchReply,
     WatchRequest,
 )
 from nsbroker.protocol.target_spec import ExpectationSpec, TargetSpec
@@ -204,18 +204,21 @@ def list_namespaces(types: Iterable[str] | None, where: TargetLike | None) -> Re
     return Request(messages.LIST, request, fds, results.namespace_list, what, target, more=True)
 
 
-def watch(types: Iterable[str] | None) -> Request[None]:
-    """Watch namespaces; `read_event` reads each reply."""
-    ns_types = parse_types(types)
-    return Request(messages.WATCH, WatchRequest(ns_types), (), lambda _: None, "watch namespaces", more=True)
+def watch(types: Iterable[str] | None, opened: Iterable[str] | None) -> Request[None]:
+    """Watch namespaces, and open those of the types `opened`; `read_event` reads each reply."""
+    ns_types, open_types = parse_types(types), None if opened is None else parse_types(opened)
+    if ns_types is not None and not set(open_types or ()) <= set(ns_types):
+        raise InvalidType("watch opens only namespaces of the types that it watches: name them in `types`, too")
+    request = WatchRequest(ns_types, open_types)
+    return Request(messages.WATCH, request, (), lambda _: None, "watch namespaces", more=True, most_fds=1 if open_types else 0)
 
 
-def read_event(request: Request[None], reply: IncomingReply) -> WatchReply:
+def read_event(request: Request[None], reply: IncomingReply) -> Event:
     """Return the event in one reply (taken) of a watch.  Raises the broker's error, as its class in `nsbroker.errors`."""
     try:
         if reply.error is not None:
             raise _reply_error(request, reply)
-        return results.event(reply)
+        return events.read(reply)
     finally:
         reply.close()
 

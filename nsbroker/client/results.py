@@ -84,7 +84,7 @@ _held = msgspec.json.Decoder(ListHeldReply)
 
 
 def event(reply: IncomingReply) -> WatchReply:
-    """Return the event in one reply of a watch."""
+    """Return the event in one reply of a watch, whose fds it leaves there."""
     return _decode(_events, reply)
 
 
@@ -147,12 +147,12 @@ def created(reply: IncomingReply, ns_types: Sequence[NamespaceType]) -> tuple[di
 def _take_namespaces(
     reply: IncomingReply, opened_namespaces: Sequence[OpenedNamespace], ns_types: Sequence[NamespaceType] | None
 ) -> dict[NamespaceType, Namespace]:
-    fds = _arrange_fds(reply, [ns.namespace_file_descriptor for ns in opened_namespaces])
+    fds = arrange_fds(reply, [ns.namespace_file_descriptor for ns in opened_namespaces])
     taken: list[Namespace] = []
     try:
         # Type and identity are read from each descriptor, not from the reply.
         while fds:
-            taken.append(_take_namespace(fds))
+            taken.append(take_namespace(fds))
         namespaces = {ns.type: ns for ns in taken}
         if len(namespaces) < len(taken) or (ns_types is not None and namespaces.keys() != set(ns_types)):
             names = ", ".join(ns.type for ns in taken)
@@ -164,7 +164,8 @@ def _take_namespaces(
     return namespaces
 
 
-def _take_namespace(fds: list[int]) -> Namespace:
+def take_namespace(fds: list[int]) -> Namespace:
+    """Return a handle that takes the first of `fds`.  Raises ProtocolError when it is no namespace."""
     try:
         return Namespace.take(fds)
     except NotANamespace as error:
@@ -176,7 +177,7 @@ def _take_namespace(fds: list[int]) -> Namespace:
 
 def opened_socket(replies: Sequence[IncomingReply], wanted: SocketKind) -> socket.socket:
     """Return the opened socket (the caller's), whose kind must be `wanted`."""
-    fds = _arrange_fds(replies[0], [_opened_socket(replies).socket_file_descriptor])
+    fds = arrange_fds(replies[0], [_opened_socket(replies).socket_file_descriptor])
     if not stat.S_ISSOCK(os.fstat(fds[0]).st_mode):
         raise ProtocolError("the broker sent something that is no socket")
     sock = _take_socket(fds)
@@ -207,7 +208,7 @@ def _take_socket(fds: list[int]) -> socket.socket:
 
 def opened_device(replies: Sequence[IncomingReply], mode: str, flags: int) -> io.FileIO:
     """Return the opened device (the caller's), which must be open with `flags`: an access mode, and perhaps O_NONBLOCK."""
-    fds = _arrange_fds(replies[0], [_opened_device(replies).device_file_descriptor])
+    fds = arrange_fds(replies[0], [_opened_device(replies).device_file_descriptor])
     if not stat.S_ISCHR(os.fstat(fds[0]).st_mode):
         raise ProtocolError("the broker sent something that is no character device")
     if fcntl.fcntl(fds[0], fcntl.F_GETFL) & (os.O_ACCMODE | os.O_NONBLOCK | os.O_PATH) != flags:
@@ -218,7 +219,7 @@ def opened_device(replies: Sequence[IncomingReply], mode: str, flags: int) -> io
 def added_tap(replies: Sequence[IncomingReply]) -> io.FileIO:
     """Return the file (the caller's) of the tap that was added."""
     number = _added_interface(replies).interface_file_descriptor
-    fds = _arrange_fds(replies[0], [] if number is None else [number])
+    fds = arrange_fds(replies[0], [] if number is None else [number])
     if not fds:
         raise ProtocolError("the broker sent no descriptor of the tap")
     facts = os.fstat(fds[0])
@@ -231,7 +232,7 @@ def added_tap(replies: Sequence[IncomingReply]) -> io.FileIO:
 
 def opened_file(replies: Sequence[IncomingReply]) -> io.FileIO:
     """Return the opened file (the caller's), which must be a regular file that is open for reading."""
-    fds = _arrange_fds(replies[0], [_opened_file(replies).file_file_descriptor])
+    fds = arrange_fds(replies[0], [_opened_file(replies).file_file_descriptor])
     if not stat.S_ISREG(os.fstat(fds[0]).st_mode):
         raise ProtocolError("the broker sent something that is no regular file")
     if fcntl.fcntl(fds[0], fcntl.F_GETFL) & (os.O_ACCMODE | os.O_PATH) != os.O_RDONLY:
@@ -252,7 +253,7 @@ def _take_file(fds: list[int], mode: str) -> io.FileIO:
     return file
 
 
-def _arrange_fds(reply: IncomingReply, indices: Sequence[int]) -> list[int]:
+def arrange_fds(reply: IncomingReply, indices: Sequence[int]) -> list[int]:
     """Return the list of fds of the reply, in the order of `indices`.
 
     The reply owns the fds in this list.  A function that removes an fd from it takes the fd.

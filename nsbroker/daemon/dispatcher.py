@@ -180,7 +180,12 @@ class Dispatcher:
             async with contextlib.aclosing(stream):
                 async for reply in stream:
                     if self._context.audit.is_pending(peer):
-                        await self._context.audit.settle(peer)
+                        try:
+                            await self._context.audit.settle(peer)
+                        except BaseException:
+                            reply.close(self._context.users.closer, peer.user)
+                            raise
+                    self._descriptors += len(reply.fds)
                     yield reply
         except Exception as error:
             reply = self._refuse(error)

@@ -273,7 +273,11 @@ class Server:
                     async for reply in replies:
                         turn.resume()
                         if turn.is_over():
-                            await turn.start_next()
+                            try:
+                                await turn.start_next()
+                            except BaseException:
+                                reply.close(self._closer, charge.user.number)
+                                raise
                         await self._send(charge, connection, call, reply, turn)
                         turn.pause()
                     turn.resume()

@@ -238,13 +238,15 @@ class WatchRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """The parameters of Watch."""
 
     types: list[NamespaceType] | None = None
+    open: list[NamespaceType] | None = None
 
 
-class WatchReply(Struct, omit_defaults=True):
+class WatchReply(Struct, rename="camel", omit_defaults=True):
     """One reply of Watch."""
 
     event: WatchEvent
     namespace: NamespaceDescription | None = None
+    namespace_file_descriptor: int | None = None
 
 
 class CreateRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):

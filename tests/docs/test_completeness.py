@@ -194,4 +194,6 @@ def test_plain_text_becomes_markdown() -> None:
 def test_a_signature_is_written_as_in_the_source() -> None:
     assert "(container: str, type: str = 'net', *," in python_api.describe("nsbroker.namespace.docker.from_docker")
     assert "family: int = socket.AF_INET" in python_api.describe("nsbroker.Broker")
-    assert "watch(types: Iterable[str] | None = None) -> Watch\n" in python_api.describe("nsbroker.Broker")
+    assert "watch(types: Iterable[str] | None = None, *, open: Iterable[str] | None = None) -> Watch\n" in python_api.describe(
+        "nsbroker.Broker"
+    )

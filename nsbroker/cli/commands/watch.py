@@ -8,6 +8,7 @@ import time
 
 from nsbroker.cli import arguments, connection, formatting, terminal
 from nsbroker.cli.output import add_json, print_json
+from nsbroker.client.events import Event
 from nsbroker.model.description import NamespaceDescription, WatchEvent
 from nsbroker.protocol.messages import WatchReply
 
@@ -41,14 +42,14 @@ def run(options: argparse.Namespace) -> int:
         with connection.connect(options) as broker, broker.watch(types) as events:
             for event in events:
                 if options.json:
-                    print_json(event, indent=None)
+                    print_json(WatchReply(event.event, event.namespace), indent=None)
                 elif options.all or event.event not in _FOR_ALL:
                     print(terminal.truncate(line(event), terminal.width()))
                 sys.stdout.flush()
     return 0
 
 
-def line(event: WatchReply) -> str:
+def line(event: Event) -> str:
     """Return the line that is printed for one event, with the time of now."""
     one = event.namespace
     text = _TEXTS.get(event.event) or f"{_SIGNS[event.event]} {_describe(one) if one else formatting.NOTHING}"

@@ -76,15 +76,15 @@ ReplyStream = AsyncGenerator[Reply, None]
 """The replies to a call with `more`."""
 
 
-def validate_types(types: list[NamespaceType] | None) -> tuple[NamespaceType, ...] | None:
-    """Return the types of a request as a tuple, or None for all types.
+def validate_types(types: list[NamespaceType] | None, parameter: str = "types") -> tuple[NamespaceType, ...] | None:
+    """Return the types of a request, which it has as `parameter`, as a tuple, or None for all types.
 
     Raises InvalidParameter when the list is empty or has a type twice.
     """
     if types is None:
         return None
     if not types or len(set(types)) != len(types):
-        raise InvalidParameter("types")
+        raise InvalidParameter(parameter)
     return tuple(types)
 
 

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 import pytest
 
 from nsbroker.cli.commands import watch
+from nsbroker.client.events import Event
 from nsbroker.model.description import Reference, ReferenceKind, WatchEvent
-from nsbroker.protocol.messages import WatchReply
 from tests.cli.conftest import one_line
 from tests.cli.made_up import NASTY, ns
 from tests.world import PATIENCE, Daemon, Sleeper, run_command, start_command
@@ -43,7 +43,7 @@ def ended(process: subprocess.Popen[bytes]) -> tuple[int, bytes]:
 
 
 def printed(event: WatchEvent, **fields: object) -> str:
-    text = watch.line(WatchReply(event, **fields))  # type: ignore[arg-type]  # of tests
+    text = watch.line(Event(event, **fields))  # type: ignore[arg-type]  # of tests
     assert re.match(r"\d\d:\d\d:\d\d ", text)
     return text[9:]
 

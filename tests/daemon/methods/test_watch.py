@@ -17,9 +17,9 @@ import nsbroker.client.asyncio
 import nsbroker.client.trio
 from nsbroker.client.blocking import connect
 from nsbroker.client.blocking_methods import Watch
+from nsbroker.client.events import Event
 from nsbroker.errors import ConnectionLost, NsbrokerError, QuotaExceeded
 from nsbroker.namespace import Namespace
-from nsbroker.protocol.messages import WatchReply
 from tests.engines.real import WORK, Crun
 from tests.world import ALICE, PATIENCE, SLOWNESS, Daemon, Sleeper, as_user, check_below, eventually, named_network
 
@@ -33,7 +33,7 @@ class EventReader:
 
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
-        self._events: queue.SimpleQueue[WatchReply] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._read)
         self._thread.start()
         while self.next().event != "ready":
@@ -46,7 +46,7 @@ class EventReader:
         except NsbrokerError:
             return
 
-    def next(self) -> WatchReply:
+    def next(self) -> Event:
         return self._events.get(timeout=PATIENCE)
 
     def wait_for(self, event: str, inode: int) -> None:
