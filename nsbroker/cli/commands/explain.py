@@ -8,10 +8,11 @@ import msgspec
 
 from nsbroker.cli import arguments, connection, rule_text, terminal
 from nsbroker.cli.output import add_json, print_json, print_table
-from nsbroker.errors import CommandFailed, InvalidParameter, InvalidTarget
+from nsbroker.errors import CommandFailed, InvalidParameter, InvalidTarget, PermissionDenied
+from nsbroker.model.identity import NamespaceType
 from nsbroker.model.interface import InterfaceKind
 from nsbroker.model.socket_kind import SocketKind
-from nsbroker.model.target import ENGINES
+from nsbroker.model.target import ENGINES, Target
 from nsbroker.model.target_file import NAMES
 from nsbroker.protocol.messages import ExplainReply, PermissionVerdict, TypeVerdict
 
@@ -67,22 +68,7 @@ def run(options: argparse.Namespace) -> int:
         SocketKind.parse(kind)
     for device in options.device or ():
         _check_device(device)
-    with connection.connect(options) as broker:
-        try:
-            explanation = broker.explain(
-                target,
-                types,
-                sockets=options.socket,
-                devices=options.device,
-                marks=options.mark,
-                interfaces=options.interface,
-                files=options.file,
-                who=options.who,
-            )
-        except InvalidParameter as error:
-            if error.parameter != "as":
-                raise
-            raise CommandFailed(f"--as {','.join(options.who)}: the broker's host has no such user or group") from error
+    explanation = _ask(options, target, types)
     if explanation.container_unknown:
         terminal.print_hint(f"rules for your container do not apply, since it is unknown: {explanation.container_unknown}")
     if explanation.target_unknown:
@@ -102,6 +88,30 @@ def run(options: argparse.Namespace) -> int:
         print("\nThis rule would allow what is denied.  Write it into a file such as /etc/nsbroker/nsbroker.d/NAME.toml, then run")
         print(f"`nsbroker check-config` and `systemctl reload nsbroker`:\n\n{missing}", end="")
     return 0 if explanation.allowed else 1
+
+
+def _ask(options: argparse.Namespace, target: Target, types: list[NamespaceType] | None) -> ExplainReply:
+    """Ask the broker.  Raises CommandFailed for what is wrong with --as."""
+    with connection.connect(options) as broker:
+        try:
+            return broker.explain(
+                target,
+                types,
+                sockets=options.socket,
+                devices=options.device,
+                marks=options.mark,
+                interfaces=options.interface,
+                files=options.file,
+                who=options.who,
+            )
+        except PermissionDenied as error:
+            if options.who is None:
+                raise
+            raise CommandFailed("only root can ask for another user: run this command as root") from error
+        except InvalidParameter as error:
+            if error.parameter != "as":
+                raise
+            raise CommandFailed(f"--as {','.join(options.who)}: the broker's host has no such user or group") from error
 
 
 def _verdicts(explanation: ExplainReply) -> Iterator[tuple[str, str, str, TypeVerdict | PermissionVerdict]]:

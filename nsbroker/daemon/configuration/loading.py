@@ -15,13 +15,13 @@ from nsbroker.errors import ConfigurationError
 class Reading(NamedTuple):
     """The configuration as far as it could be read, and all problems.
 
-    A problem that has no place in a file is a text, which begins with the path.  `broken` are the rules with problems of their own:
-    in `configuration` they have only what is right in them.
+    A problem that has no place in a file is a text, which begins with the path.  `broken` has the file and the number of each rule
+    with problems of its own: in `configuration` it has only what is right in it.
     """
 
     configuration: Configuration
     problems: list[Problem | str]
-    broken: list[SourcedRule]
+    broken: set[tuple[Path, int]]
 
 
 def load(place: Path | None = None) -> Configuration:
@@ -43,7 +43,7 @@ def read(place: Path | None = None) -> Reading:
     unread = [*found.unread]
     paths: list[Path] = []
     rules: list[SourcedRule] = []
-    broken: list[SourcedRule] = []
+    broken: set[tuple[Path, int]] = set()
     limits: dict[str, float] = {}
     engines: dict[str, list[str]] = {}
     audit = AuditSettings()
@@ -62,7 +62,7 @@ def read(place: Path | None = None) -> Reading:
         settings = tables.parse(written, file, problems.append)
         paths.append(path)
         rules += settings.rules
-        broken += [rule for rule in settings.rules if rule.number in settings.broken]
+        broken |= {(path, number) for number in settings.broken}
         limits |= settings.limits
         engines |= settings.engines
         audit = settings.audit or audit

@@ -39,7 +39,7 @@ def load(place: Path | None = None) -> "tuple[Configuration, Policy]":
     settings, found, broken = read(place)
     if found:
         for rule in settings.rules:
-            found += _find_mistakes(rule, is_whole=rule not in broken)
+            found += _find_mistakes(rule, is_whole=(rule.origin, rule.number) not in broken)
         raise error_of(found)
     return settings, Policy(settings)
 
