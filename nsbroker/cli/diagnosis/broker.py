@@ -40,7 +40,9 @@ def connected(timeout: float) -> Iterator[Found]:
     try:
         sock = blocking.open_connection(path, timeout)
     except NsbrokerError as error:
-        failed = Row(Verdict.FAIL, _SUBJECT, str(error), _advice(path))
+        # The error of connecting has an advice of its own, which says less.
+        reason = error.__cause__.strerror if isinstance(error.__cause__, OSError) else None
+        failed = Row(Verdict.FAIL, _SUBJECT, f"no broker at {path}: {reason}" if reason else str(error), _advice(path))
         yield Found(None, None, [failed])
         return
     with Broker(sock, path, timeout) as client:
