@@ -178,7 +178,7 @@ def test_a_command_of_an_odd_name_takes_one_line(daemon: Daemon, tmp_path: Path)
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["--sort", "size"], "'inode', 'type', 'processes', 'pid', 'user', 'command'"),
+        (["--sort", "size"], "inode, type, processes, pid, user, command"),
         (["--type", "network"], "use one of cgroup, ipc, mnt, net, pid, time, user, uts"),
         (["blue"], "blue"),
     ],
@@ -186,7 +186,8 @@ def test_a_command_of_an_odd_name_takes_one_line(daemon: Daemon, tmp_path: Path)
 def test_wrong_usage_names_what_is_right(arguments: list[str], text: str) -> None:
     done = run_command("ls", *arguments)
     assert done.returncode == 2
-    assert text in done.stderr
+    # Some versions of Python put the choices in quotes.
+    assert text in done.stderr.replace("'", "")
     assert "Traceback" not in done.stderr
 
 
