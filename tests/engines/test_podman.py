@@ -145,8 +145,15 @@ class Rootless(Podman):
 
 @pytest.fixture
 def patient(tmp_path: Path) -> Iterator[Daemon]:
-    """A broker that gives users' own engines a long time to answer."""
-    with Daemon(tmp_path, limits=PATIENT) as running:
+    """A broker that gives users' own engines a long time to answer.
+
+    It may not lower the priority of the processes that ask them, as in the unit that ships: on a busy machine, a process of the
+    lowest priority may get no processor for a minute.
+    """
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\n\n\ndef refuse(*_):\n    raise PermissionError\n\n\nos.setpriority = refuse\n"
+    )
+    with Daemon(tmp_path, limits=PATIENT, prefix=("env", f"PYTHONPATH={tmp_path}")) as running:
         yield running
 
 
