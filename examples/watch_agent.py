@@ -28,19 +28,24 @@ def follow(broker: nsbroker.Broker, sockets: dict[int, socket.socket], event: Ev
             print(f"+ {found.containers[0]}", flush=True)
 
 
-def main() -> None:
-    """Follow the networks until the broker ends the watch."""
+def main(*arguments: str) -> int:
+    """Follow the networks until the broker ends the watch, and return the exit code."""
+    if arguments:
+        print("usage: python3 examples/watch_agent.py (it has no arguments)", file=sys.stderr)
+        return 2
     sockets: dict[int, socket.socket] = {}
-    with nsbroker.connect() as broker, broker.watch(["net"], open=["net"]) as events:
-        for event in events:
-            try:
-                follow(broker, sockets, event)
-            except nsbroker.NsbrokerError as error:
-                print(f"watch_agent: {error}", file=sys.stderr)
+    try:
+        with nsbroker.connect() as broker, broker.watch(["net"], open=["net"]) as events:
+            for event in events:
+                try:
+                    follow(broker, sockets, event)
+                except (nsbroker.errors.NoSuchTarget, nsbroker.errors.PermissionDenied) as error:
+                    print(error, file=sys.stderr)
+    except nsbroker.NsbrokerError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (KeyboardInterrupt, nsbroker.NsbrokerError) as error:
-        sys.exit(str(error) or 130)
+    sys.exit(main(*sys.argv[1:]))

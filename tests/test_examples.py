@@ -272,9 +272,10 @@ WRONG_ARGUMENTS = {
     "run_inside.py": [[], ["x"], ["1", "2"]],
     "scrape_metrics.py": [[], ["name:blue", "http"], ["name:blue", "80", "/", "x"]],
     "shared_networks.py": [["x"]],
+    "watch_agent.py": [["x"]],
 }
 TAKE_TARGETS = ("count_packets.py", "links_and_routes.py", "plugin_sandbox.py", "scrape_metrics.py")
-ASK_THE_BROKER = (*TAKE_TARGETS, "forward_database.py", "link_statistics.py", "shared_networks.py")
+ASK_THE_BROKER = (*TAKE_TARGETS, "forward_database.py", "link_statistics.py", "shared_networks.py", "watch_agent.py")
 
 
 def run_in_one_line(name: str, arguments: list[str], code: int, address: str) -> str:
@@ -294,7 +295,7 @@ def test_an_example_with_wrong_arguments_says_in_one_line_how_to_call_it(name: s
 
 @pytest.mark.parametrize("name", ASK_THE_BROKER)
 def test_an_example_without_a_broker_says_in_one_line_what_to_start(daemon: Daemon, name: str) -> None:
-    arguments = ["name:blue"] if name not in ("link_statistics.py", "shared_networks.py") else []
+    arguments = ["name:blue"] if name not in ("link_statistics.py", "shared_networks.py", "watch_agent.py") else []
     assert "is the daemon running?" in run_in_one_line(name, arguments, 1, "unix:/run/nowhere/socket")
     if name in TAKE_TARGETS:
         assert "is no target: write KIND:VALUE, such as name:blue" in run_in_one_line(name, ["blue"], 2, daemon.address)

@@ -162,7 +162,8 @@ class Daemon:
 
     def _reloads(self) -> int:
         # Warnings about the rules come before the result.
-        return sum("reloaded: " in line or "reloading failed" in line for line in self.words())
+        results = ("reloaded: ", "reloading failed", "every call is refused")
+        return sum(any(result in line for result in results) for line in self.words())
 
     def words(self) -> list[str]:
         """Return the lines that the daemon logged, without the audit records."""

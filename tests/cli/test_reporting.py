@@ -19,7 +19,8 @@ def test_a_verbose_command_says_whom_it_asks_and_which_rule_allows_it(daemon: Da
         done = run_command(*words, "--", "true", address=daemon.address)
         assert (done.returncode, done.stdout) == (0, "")
         lines = done.stderr.splitlines()
-        assert lines[0] == f"nsbroker: broker: {daemon.address} ($NSBROKER_ADDRESS); a step may take 10 s"
+        broker = rf"nsbroker: broker: {re.escape(daemon.address)} \(\$NSBROKER_ADDRESS\); a step may take \d+ s"
+        assert re.fullmatch(broker, lines[0])
         assert re.fullmatch(rf"nsbroker: connected: process {daemon.pid} of uid \d+ listens there", lines[1])
         assert lines[2] == "nsbroker: asking: open net of self"
         assert re.fullmatch(r"nsbroker: answered after \d+\.\d ms", lines[3])

@@ -34,6 +34,7 @@ OURS = [
     for line in TEXT.read_text().splitlines()
     if line.startswith("method ")
 ]
+WRONG = "allow is a whole number: write [[allow]], with two brackets, above each rule"
 PROMISE = "every call is refused, because the configuration is broken"
 
 
@@ -53,7 +54,7 @@ def drop_in(daemon: Daemon) -> Path:
 
 def test_every_method_but_get_status_says_what_is_wrong(activated: Daemon) -> None:
     before = activated.snapshot()
-    reason = f"{drop_in(activated)}: allow: expected a list, got a whole number"
+    reason = f"{drop_in(activated)}:1: {WRONG}"
     refusal = {"error": "io.nsbroker.Broker.Misconfigured", "parameters": {"reason": reason}}
     assert len(OURS) > 15
     for method in OURS:
@@ -73,11 +74,11 @@ def test_every_method_but_get_status_says_what_is_wrong(activated: Daemon) -> No
 
 def test_commands_say_it_in_one_line(activated: Daemon) -> None:
     line = one_line(run_command("open", "self", "--", "true", address=activated.address), 1)
-    assert f"its configuration is broken: {drop_in(activated)}: allow: expected a list, got a whole number (an admin" in line
+    assert f"its configuration is broken: {drop_in(activated)}:1: {WRONG} (an admin" in line
     assert "`nsbroker check-config`" in line
     shown = run_command("status", address=activated.address)
     assert (shown.returncode, shown.stderr) == (0, "")
-    assert f"broken, so every call is refused: {drop_in(activated)}: allow:" in shown.stdout
+    assert f"broken, so every call is refused: {drop_in(activated)}:1: {WRONG}" in shown.stdout
 
 
 @pytest.mark.root
@@ -95,7 +96,7 @@ def test_a_reload_repairs_it_and_from_then_on_a_broken_file_leaves_the_rules_in_
     with activated.connect() as broker:
         drop_in(activated).write_text("[limit]\n")
         activated.reload()
-        with pytest.raises(Misconfigured, match="unknown key 'limit', did you mean 'limits'"):
+        with pytest.raises(Misconfigured, match="unknown key 'limit': did you mean 'limits'"):
             broker.who_am_i()
         drop_in(activated).unlink()
         activated.reload()
@@ -108,9 +109,9 @@ def test_a_reload_repairs_it_and_from_then_on_a_broken_file_leaves_the_rules_in_
         broker.open("self", "net").close()
         status = broker.status()
         assert (status.rules, status.configuration_fault) == (2, None)
-        assert status.reload_fault == f"{drop_in(activated)}: allow: expected a list, got a whole number"
+        assert status.reload_fault == f"{drop_in(activated)}:1: {WRONG}"
         shown = run_command("status", address=activated.address).stdout
-        assert f"the last reload failed, and the rules of before are in force: {drop_in(activated)}: allow:" in shown
+        assert f"the last reload failed, and the rules of before are in force: {drop_in(activated)}:1: {WRONG}" in shown
         drop_in(activated).unlink()
         activated.reload()
         assert broker.status().reload_fault is None

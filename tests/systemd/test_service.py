@@ -79,7 +79,7 @@ def test_the_status_shows_the_rules_and_a_failed_reload(unit: Unit) -> None:
     assert "rules: 3" in unit.prop("StatusText")
     unit.configure("allow = 5")
     unit.run("systemctl", "reload", "nsbroker.service", code=1)
-    fault = f"{TEST_POLICY}: allow: expected a list, got a whole number"
+    fault = f"{TEST_POLICY}:1: allow is a whole number: write [[allow]], with two brackets, above each rule"
     eventually(lambda: f"the last reload failed: {fault}" in unit.prop("StatusText"), "the status shows the fault")
     assert "rules: 3" in unit.prop("StatusText")
     assert f"the rules of before are in force: {fault}" in run_command("status", address=ADDRESS).stdout
@@ -101,7 +101,7 @@ def test_a_configuration_that_is_broken_at_the_start_is_told_to_clients_and_repa
             ns.close()
     unit.configure("allow = 5")
     unit.run("systemctl", "restart", "nsbroker.service")
-    fault = f"{TEST_POLICY}: allow: expected a list, got a whole number"
+    fault = f"{TEST_POLICY}:1: allow is a whole number: write [[allow]], with two brackets, above each rule"
     with pytest.raises(Misconfigured) as told:
         ask()
     assert told.value.reason == fault
