@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from nsbroker.cli.completion.command_line import Argument, Command, Source
+from nsbroker.cli.completion.command_line import Argument, Command
 
 # The words come from bash's copy of the line, because bash itself splits them at every ':' of a target.  Nothing that the broker
 # says is expanded: names are chosen by others.
@@ -115,11 +115,4 @@ def _options_case(command: Command) -> str:
 
 
 def _wanted(argument: Argument) -> str:
-    match argument.source:
-        case Source.WORDS:
-            return f'"{" ".join(argument.words)}"'
-        case Source.FILES:
-            return ":files"
-        case Source.TARGETS:
-            return ":targets"
-    return ":nothing"
+    return argument.choose(words=f'"{" ".join(argument.words)}"', files=":files", targets=":targets", nothing=":nothing")

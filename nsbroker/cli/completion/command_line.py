@@ -41,6 +41,10 @@ class Argument(NamedTuple):
     source: Source
     words: Sequence[str]
 
+    def choose(self, *, words: str, files: str, targets: str, nothing: str) -> str:
+        """Return the text for where its values come from."""
+        return {Source.WORDS: words, Source.FILES: files, Source.TARGETS: targets, Source.NOTHING: nothing}[self.source]
+
 
 class Command(NamedTuple):
     """A command: its name, a line about it, its options, and its positional arguments in their order."""

@@ -79,14 +79,7 @@ def _begin(command: Command, position: int, values: Sequence[str]) -> str:
 
 
 def _words(argument: Argument) -> str:
-    match argument.source:
-        case Source.WORDS:
-            return f" -a '{' '.join(argument.words)}'"
-        case Source.FILES:
-            return " -F"
-        case Source.TARGETS:
-            return " -a '(__nsbroker_targets)'"
-    return ""
+    return argument.choose(words=f" -a '{' '.join(argument.words)}'", files=" -F", targets=" -a '(__nsbroker_targets)'", nothing="")
 
 
 def _quote(text: str) -> str:

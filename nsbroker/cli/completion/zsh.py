@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from nsbroker.cli.completion.command_line import Argument, Command, Source
+from nsbroker.cli.completion.command_line import Argument, Command
 
 _SCRIPT = """\
 #compdef nsbroker
@@ -83,14 +83,7 @@ def _option(option: Argument, flag: str) -> str:
 
 
 def _action(argument: Argument) -> str:
-    match argument.source:
-        case Source.WORDS:
-            return f"({' '.join(argument.words)})"
-        case Source.FILES:
-            return "_files"
-        case Source.TARGETS:
-            return "_nsbroker_targets"
-    return " "
+    return argument.choose(words=f"({' '.join(argument.words)})", files="_files", targets="_nsbroker_targets", nothing=" ")
 
 
 def _escape(text: str) -> str:
