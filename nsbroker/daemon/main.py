@@ -24,8 +24,7 @@ from nsbroker.daemon.limits.added_interfaces import AddedInterfaces
 from nsbroker.daemon.limits.connections import UserRegistry
 from nsbroker.daemon.limits.created import CreatedNamespaces
 from nsbroker.daemon.listener import Listener, own_socket, passed_socket
-from nsbroker.daemon.policy import rules
-from nsbroker.daemon.policy.rules import Policy
+from nsbroker.daemon.policy.rules import Loader, Policy
 from nsbroker.daemon.server import Server
 from nsbroker.daemon.systemd.service_manager import FdStore, Manager, passed_fds
 from nsbroker.daemon.targets.held_store import HeldStore, is_from_store
@@ -57,14 +56,15 @@ def run(address: Path, config: Path | None, idle_timeout: float | None) -> None:
     _raise_file_limit()
     passed = passed_fds()
     sockets = [passed_fd.fd for passed_fd in passed if not is_from_store(passed_fd)]
-    loaded = _load_or_explain(config) if sockets else _load(config)
+    loader = Loader(config)
+    loaded = _load_or_explain(loader) if sockets else _Loaded(*loader.load())
     settings = loaded.settings
     audit = open_audit(settings.audit, settings.limits)
     users = UserRegistry(settings.limits)
     held_store = HeldStore(FdStore(), settings.limits.held_per_user)
     for problem in held_store.restore(filter(is_from_store, passed)):
         audit.say(problem)
-    daemon = Daemon(loaded, config, held_store, users, audit)
+    daemon = Daemon(loaded, loader, held_store, users, audit)
     if idle_timeout is not None and not sockets:
         raise ConfigurationError(
             "--idle-timeout needs a socket that the service manager passes, and keeps open when the broker exits: "
@@ -106,8 +106,8 @@ class _Loaded(NamedTuple):
 class Daemon:
     """The running daemon: the dispatcher, the server, and the configuration that is in force."""
 
-    def __init__(self, loaded: _Loaded, config: Path | None, held_store: HeldStore, users: UserRegistry, audit: Audit) -> None:
-        self._config = config
+    def __init__(self, loaded: _Loaded, loader: Loader, held_store: HeldStore, users: UserRegistry, audit: Audit) -> None:
+        self._loader = loader
         self._held_store = held_store
         self._users = users
         self._audit = audit
@@ -218,7 +218,7 @@ class Daemon:
     async def _reload(self) -> None:
         self._manager.reloading()
         # Loading thousands of rules takes seconds, so it runs on a worker thread while clients are served.
-        loaded = await trio.to_thread.run_sync(_load_or_explain, self._config)
+        loaded = await trio.to_thread.run_sync(_load_or_explain, self._loader)
         if not loaded.fault:
             self._apply(loaded.settings, loaded.policy)
         elif self._context.configuration_fault:
@@ -251,15 +251,10 @@ class Daemon:
             self._audit.say(f"warning: {warning}")
 
 
-def _load(path: Path | None) -> _Loaded:
-    """Load the configuration at `path`.  Raises ConfigurationError."""
-    return _Loaded(*rules.load(path))
-
-
-def _load_or_explain(path: Path | None) -> _Loaded:
-    """Load the configuration at `path`.  If that fails, return one that allows nothing, and why it failed."""
+def _load_or_explain(loader: Loader) -> _Loaded:
+    """Load the configuration.  If that fails, return one that allows nothing, and why it failed."""
     try:
-        return _load(path)
+        return _Loaded(*loader.load())
     except ConfigurationError as error:
         problems = error.problems
     except Exception as error:

@@ -12,7 +12,7 @@ How it is laid out, the lowest first:
 """
 
 from nsbroker.daemon.configuration.files import NAME, SHIPPED
-from nsbroker.daemon.configuration.loading import Reading, load, read
+from nsbroker.daemon.configuration.loading import Parsed, Reading, load, read
 from nsbroker.daemon.configuration.problems import Problem, error_of
 from nsbroker.daemon.configuration.settings import (
     AuditSettings,
@@ -30,6 +30,7 @@ __all__ = [
     "AuditSettings",
     "Configuration",
     "Limits",
+    "Parsed",
     "Problem",
     "Reading",
     "RuleText",

@@ -2,8 +2,9 @@
 
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from nsbroker.daemon.configuration import files, tables
@@ -16,12 +17,21 @@ class Reading(NamedTuple):
     """The configuration as far as it could be read, and all problems.
 
     A problem that has no place in a file is a text, which begins with the path.  `broken` has the file and the number of each rule
-    with problems of its own: in `configuration` it has only what is right in it.
+    with problems of its own: in `configuration` it has only what is right in it.  `parsed` has what each file without problems
+    says, by its path.
     """
 
     configuration: Configuration
     problems: list[Problem | str]
     broken: set[tuple[Path, int]]
+    parsed: dict[Path, "Parsed"]
+
+
+class Parsed(NamedTuple):
+    """A file without problems, and what it says."""
+
+    file: SourceFile
+    settings: tables.Settings
 
 
 def load(place: Path | None = None) -> Configuration:
@@ -36,8 +46,11 @@ def load(place: Path | None = None) -> Configuration:
     return reading.configuration
 
 
-def read(place: Path | None = None) -> Reading:
-    """Read the same as `load`, and return the problems with it instead of raising an error."""
+def read(place: Path | None = None, earlier: Mapping[Path, Parsed] = MappingProxyType({})) -> Reading:
+    """Read the same as `load`, and return the problems with it instead of raising an error.
+
+    A file that has the same text as in an `earlier` reading is not parsed again, and its rules are the same objects.
+    """
     found = files.find(place)
     problems: list[Problem | str] = [*found.errors]
     unread = [*found.unread]
@@ -47,19 +60,23 @@ def read(place: Path | None = None) -> Reading:
     limits: dict[str, float] = {}
     engines: dict[str, list[str]] = {}
     audit = AuditSettings()
+    parsed: dict[Path, Parsed] = {}
     for group in found.groups:
-        path = group[-1]
+        path, before = group[-1], len(problems)
         try:
             text = files.read(path)
             unread += files.explain_unread(group, is_disabled=text is None)
             if text is None:
                 continue
-            file = SourceFile(path, text)
-            written = _parse_toml(file)
+            known = earlier.get(path)
+            if known is None or known.file.text != text:
+                known = _parse(SourceFile(path, text), problems)
         except ConfigurationError as error:
             problems += error.problems
             continue
-        settings = tables.parse(written, file, problems.append)
+        settings = known.settings
+        if not settings.broken and len(problems) == before:
+            parsed[path] = known
         paths.append(path)
         rules += settings.rules
         broken |= {(path, number) for number in settings.broken}
@@ -68,7 +85,12 @@ def read(place: Path | None = None) -> Reading:
         audit = settings.audit or audit
     problems += _find_doubles(rules)
     merged = Configuration(tuple(rules), Limits(**limits), engines, audit, tuple(paths), tuple(unread))  # type: ignore[arg-type]  # whole numbers were checked
-    return Reading(merged, problems, broken)
+    return Reading(merged, problems, broken, parsed)
+
+
+def _parse(file: SourceFile, problems: list[Problem | str]) -> Parsed:
+    """Return what a file says without what is wrong in it, which is added to `problems`.  Raises ConfigurationError."""
+    return Parsed(file, tables.parse(_parse_toml(file), file, problems.append))
 
 
 def _find_doubles(rules: Iterable[SourcedRule]) -> list[Problem]:

@@ -38,23 +38,38 @@ class NamePatterns(NamedTuple):
     """Names and patterns of targets."""
 
     exact: frozenset[str] = frozenset()
+    prefixes: tuple[str, ...] = ()
+    """The text before the '*' of each pattern that has only one, at its end."""
     globs: re.Pattern[str] | None = None
+    """All other patterns."""
     beginnings: frozenset[str] = frozenset()
     """The text before the first '*' or '?' of each pattern."""
 
     @classmethod
     def parse(cls, patterns: Sequence[str]) -> "NamePatterns":
         """Compile targets and patterns.  Raises InvalidTarget."""
-        globs = [pattern for pattern in patterns if "*" in pattern or "?" in pattern]
+        exact, prefixes, globs = [], [], []
+        for pattern in patterns:
+            if "*" not in pattern and "?" not in pattern:
+                exact.append(str(Target.parse(pattern)))
+                continue
+            _check_kind(pattern)
+            # Most patterns are like this.  Compiling a regular expression takes much longer, and some policies have thousands.
+            if "*" not in pattern[:-1] and "?" not in pattern:
+                prefixes.append(pattern[:-1])
+            else:
+                globs.append(pattern)
+        beginnings = (re.split(r"[*?]", pattern, maxsplit=1)[0] for pattern in globs)
         return cls(
-            frozenset(str(Target.parse(pattern)) for pattern in patterns if pattern not in globs),
+            frozenset(exact),
+            tuple(prefixes),
             re.compile("|".join(map(_compile_pattern, globs))) if globs else None,
-            frozenset(re.split(r"[*?]", pattern, maxsplit=1)[0] for pattern in globs),
+            frozenset((*prefixes, *beginnings)),
         )
 
     def fits(self, name: str) -> bool:
         """Return whether one of them fits `name`."""
-        return name in self.exact or (self.globs is not None and self.globs.fullmatch(name) is not None)
+        return name in self.exact or _fits_pattern(name, self.prefixes, self.globs)
 
 
 class Scope(Struct, frozen=True, kw_only=True):
@@ -63,9 +78,10 @@ class Scope(Struct, frozen=True, kw_only=True):
     anything: bool
     own: bool
     exact: frozenset[str]
+    prefixes: tuple[str, ...]
     globs: re.Pattern[str] | None
     beginnings: frozenset[str]
-    """The text before the first '*' or '?' of each of its patterns."""
+    """As in NamePatterns."""
     kinds: frozenset[str]
     allowance: Allowance
 
@@ -78,6 +94,7 @@ class Scope(Struct, frozen=True, kw_only=True):
             anything="*" in targets,
             own="own" in targets,
             exact=names.exact,
+            prefixes=names.prefixes,
             globs=names.globs,
             beginnings=names.beginnings,
             kinds=frozenset(pattern.partition(":")[0] for pattern in patterns),
@@ -87,18 +104,28 @@ class Scope(Struct, frozen=True, kw_only=True):
 
     def fits_target(self, target: str) -> bool:
         """Return whether one of its names or patterns fits `target`."""
-        return target in self.exact or (self.globs is not None and self.globs.fullmatch(target) is not None)
+        return target in self.exact or _fits_pattern(target, self.prefixes, self.globs)
 
     def is_named(self, names: Names) -> bool:
         """Return whether it is for anything, or one of its names or patterns fits one of `names`."""
         return self.anything or any(map(self.fits_target, names))
 
 
-def _compile_pattern(pattern: str) -> str:
-    """Return the regular expression for a pattern with '*' or '?'.  Raises InvalidTarget."""
+def _check_kind(pattern: str) -> None:
+    """Raise InvalidTarget for a pattern that is not for one kind of targets."""
     kind, colon, _ = pattern.partition(":")
     if not colon or kind not in KINDS:
         raise InvalidTarget(f"{pattern!r} is no pattern: write 'own', '*', or a target with '*' in it, such as name:web-*")
+
+
+def _fits_pattern(name: str, prefixes: tuple[str, ...], globs: re.Pattern[str] | None) -> bool:
+    return (
+        name.startswith(prefixes) and any(name.startswith(prefix) and "/" not in name[len(prefix) :] for prefix in prefixes)
+    ) or (globs is not None and globs.fullmatch(name) is not None)
+
+
+def _compile_pattern(pattern: str) -> str:
+    """Return the regular expression for a pattern with '*' or '?'."""
     first, *rest = (_escape(piece) for piece in re.split(r"\*+", pattern))
     if not rest:
         return first

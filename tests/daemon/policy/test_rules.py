@@ -10,7 +10,7 @@ import pytest
 
 from nsbroker.daemon import configuration
 from nsbroker.daemon.peer import Peer
-from nsbroker.daemon.policy.rules import Policy, load
+from nsbroker.daemon.policy.rules import Loader, Policy, load
 from nsbroker.errors import ConfigurationError
 from nsbroker.model.identity import NamespaceType
 from tests.world import ALICE, BOB
@@ -148,3 +148,45 @@ def test_peers_whom_the_same_rules_fit_share_what_is_remembered(tmp_path: Path) 
     both = policy(tmp_path, rule(), rule(who=[f"user:{ALICE}"]))
     assert both.grants(peer(BOB)) is both.grants(peer(BOB + 1, 7, 8))
     assert both.grants(peer(ALICE)) is not both.grants(peer(BOB))
+
+
+def write(path: Path, name: str, who: str) -> None:
+    path.write_text(f'[[allow]]\nname = "{name}"\n{rule(who=who)}')
+
+
+def test_only_what_changed_is_compiled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "nsbroker.d").mkdir()
+    same, changing = tmp_path / "nsbroker.d" / "a.toml", tmp_path / "nsbroker.d" / "b.toml"
+    write(same, "same", "user:nobody-yet")
+    write(changing, "changing", f"user:{ALICE}")
+    loader = Loader(tmp_path)
+    first = loader.load()[1]
+    write(changing, "changed", f"user:{ALICE}")
+    second = loader.load()[1]
+    assert second.rules[0] is first.rules[0]
+    assert [one.name for one in second.rules] == ["same", "changed"]
+    assert second.warnings == first.warnings != []
+    # A broken file changes nothing of what is known of others.
+    write(changing, "broken", "nobody:at-all")
+    with pytest.raises(ConfigurationError, match="broken"):
+        loader.load()
+    changing.unlink()
+    assert loader.load()[1].rules[0] is first.rules[0]
+    # The same words can mean another user.
+    monkeypatch.setattr("nsbroker.daemon.policy.rules.find_uid", lambda _: BOB)
+    assert loader.load()[1].rules[0].uids == {BOB}
+
+
+def test_files_that_were_swapped_are_read_anew(tmp_path: Path) -> None:
+    (tmp_path / "nsbroker.d").mkdir()
+    one, other = tmp_path / "nsbroker.d" / "a.toml", tmp_path / "nsbroker.d" / "b.toml"
+    write(one, "one", "everyone")
+    write(other, "other", "everyone")
+    loader = Loader(tmp_path)
+    assert [one.name for one in loader.load()[1].rules] == ["one", "other"]
+    between = tmp_path / "between"
+    one.rename(between)
+    other.rename(one)
+    between.rename(other)
+    policy = loader.load()[1]
+    assert [(one.name, one.origin.name) for one in policy.rules] == [("other", "a.toml"), ("one", "b.toml")]
