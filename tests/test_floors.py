@@ -41,7 +41,7 @@ FLOORS = {
         {"asyncio", "blocking", "trio"},
     ],
     "daemon": [
-        {"ownership", "systemd"},
+        {"ownership", "pace", "systemd"},
         {"configuration"},
         {"limits"},
         {"peer"},
@@ -59,7 +59,7 @@ FLOORS = {
     "cli": [
         {"terminal"},
         {"arguments", "formatting", "output", "reporting", "rule_text"},
-        {"completion", "connection", "drawing", "execute", "relay", "service_program"},
+        {"completion", "connection", "drawing", "execute", "forwarding", "service_program"},
         {"grant_files", "reloading", "units"},
         {"diagnosis"},
         {"commands"},
@@ -70,6 +70,10 @@ FLOORS = {
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 FOLDERS = sorted(path.parent for path in PACKAGE.rglob("__init__.py"))
 TESTED_ELSEWHERE: dict[str, tuple[str, str]] = {
+    "cli/forwarding/networks": ("cli/commands/test_forward_reverse.py", "both are used by every forward"),
+    "cli/forwarding/listener": ("cli/commands/test_forward_reverse.py", "whole forwards run"),
+    "cli/forwarding/running": ("cli/commands/test_forward.py", "whole forwards run"),
+    "cli/forwarding/streams": ("cli/commands/test_forward.py", "whole forwards run"),
     "cli/commands/via": ("via/test_programs.py", "whole programs run under it"),
     "linux/seccomp_filter": ("linux/test_seccomp.py", "the filter is tested by system calls that it traps"),
     "via/overlay": ("via/test_names.py", "whole programs see the files"),

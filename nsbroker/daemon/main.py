@@ -24,6 +24,7 @@ from nsbroker.daemon.limits.added_interfaces import AddedInterfaces
 from nsbroker.daemon.limits.connections import UserRegistry
 from nsbroker.daemon.limits.created import CreatedNamespaces
 from nsbroker.daemon.listener import Listener, own_socket, passed_socket
+from nsbroker.daemon.pace import Step, at_once, paced
 from nsbroker.daemon.policy.rules import Loader, Policy
 from nsbroker.daemon.server import Server
 from nsbroker.daemon.systemd.service_manager import FdStore, Manager, passed_fds
@@ -218,7 +219,7 @@ class Daemon:
     async def _reload(self) -> None:
         self._manager.reloading()
         # Loading thousands of rules takes seconds, so it runs on a worker thread while clients are served.
-        loaded = await trio.to_thread.run_sync(_load_or_explain, self._loader)
+        loaded = await trio.to_thread.run_sync(_load_at_a_pace, self._loader)
         if not loaded.fault:
             self._apply(loaded.settings, loaded.policy)
         elif self._context.configuration_fault:
@@ -251,10 +252,15 @@ class Daemon:
             self._audit.say(f"warning: {warning}")
 
 
-def _load_or_explain(loader: Loader) -> _Loaded:
+def _load_at_a_pace(loader: Loader) -> _Loaded:
+    with paced() as step:
+        return _load_or_explain(loader, step)
+
+
+def _load_or_explain(loader: Loader, step: Step = at_once) -> _Loaded:
     """Load the configuration.  If that fails, return one that allows nothing, and why it failed."""
     try:
-        return _Loaded(*loader.load())
+        return _Loaded(*loader.load(step))
     except ConfigurationError as error:
         problems = error.problems
     except Exception as error:

@@ -27,7 +27,11 @@ RATIO = 20.0
 GROWTH = 8 * 1024 * 1024
 _WARM = 2.0
 _CALM = 3.0
-_IDLE = 60.0
+_IDLE = 30.0
+# The attacks pause so often, for so long, and by then everything that they began is over.
+_PAUSE_EVERY = 240.0
+_PAUSE = 15.0
+_DRAIN = 5.0
 _SETTLE = 20.0
 _TRIES = 4
 _LATE = 0.005
@@ -252,10 +256,10 @@ def soak(plain: bool, chosen: Sequence[Attack], minutes: float, at_once: int) ->
         start = time.monotonic()
         half, end = start + minutes * 30, start + minutes * 60
         with Shifts(chosen, made, at_once) as shifts:
-            samples = _watch(made, clients, shifts, memory, (start, half))
+            samples = _attack(made, clients, shifts, memory, idle, (start, half))
             # The daemon is not restarted in the second half, which shows what happens in a long life.
             shifts.end("restarts")
-            samples += _watch(made, clients, shifts, memory, (start, end))
+            samples += _attack(made, clients, shifts, memory, idle, (start, end))
         after = settle(made, before)
         # Calls that were made during the attacks may have got their replies only now.
         samples += [one for one in clients.samples() if one.at <= end]
@@ -289,6 +293,22 @@ def soak(plain: bool, chosen: Sequence[Attack], minutes: float, at_once: int) ->
         needed = _ROUND * 4 / 3 * (2 if any(one.name == "restarts" for one in chosen) else 1)
         say(f"memory: not measured (needs {needed:.0f} s)")
     return print_result(criteria)
+
+
+def _attack(made: Scene, clients: Clients, shifts: Shifts, memory: Memory, idle: Tally, span: tuple[float, float]) -> list[Sample]:
+    """Attack until the end of the span.  Now and then everybody pauses, and what is measured then is added to `idle`.
+
+    So whatever else the machine does at times changes both sides of the ratio.  Returns all other calls of the clients.
+    """
+    start, end = span
+    found = _watch(made, clients, shifts, memory, (start, min(end, time.monotonic() + _PAUSE_EVERY)))
+    while time.monotonic() < end:
+        with shifts.paused():
+            time.sleep(_DRAIN)
+            found += clients.samples()
+            listen(clients, idle, _PAUSE)
+        found += _watch(made, clients, shifts, memory, (start, min(end, time.monotonic() + _PAUSE_EVERY)))
+    return found
 
 
 def _watch(made: Scene, clients: Clients, shifts: Shifts, memory: Memory, span: tuple[float, float]) -> list[Sample]:

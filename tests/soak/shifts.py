@@ -1,9 +1,10 @@
 """Schedule the attackers: root's own work goes on all the time, and users take turns, a few at a time."""
 
+import contextlib
 import itertools
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Self
 
 from tests.soak import attacks, crew
@@ -45,6 +46,18 @@ class Shifts:
             self._stop(self._users)
             self._users = [self._start(next(turn)) for turn in self._turns]
             self._due = time.monotonic() + SECONDS
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop everybody while the block runs, and start all of them anew afterwards."""
+        lasting = [worker.name for worker in self._root]
+        self._stop(self._users)
+        self._stop(self._root)
+        self._users = self._root = []
+        yield
+        self._root = [self._start(one) for one in self._lasting if one.name in lasting]
+        self._due = 0.0
+        self.change()
 
     def end(self, name: str) -> None:
         """Stop one of root's attacks for good."""

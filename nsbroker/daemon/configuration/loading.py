@@ -7,10 +7,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from nsbroker.daemon import pace
 from nsbroker.daemon.configuration import files, tables
 from nsbroker.daemon.configuration.problems import Problem, error_of, of_rule
 from nsbroker.daemon.configuration.settings import AuditSettings, Configuration, Limits, SourcedRule, SourceFile
 from nsbroker.errors import ConfigurationError
+
+# How many rules in one file are many.
+_MANY = 100
 
 
 class Reading(NamedTuple):
@@ -46,10 +50,13 @@ def load(place: Path | None = None) -> Configuration:
     return reading.configuration
 
 
-def read(place: Path | None = None, earlier: Mapping[Path, Parsed] = MappingProxyType({})) -> Reading:
+def read(
+    place: Path | None = None, earlier: Mapping[Path, Parsed] = MappingProxyType({}), step: pace.Step = pace.at_once
+) -> Reading:
     """Read the same as `load`, and return the problems with it instead of raising an error.
 
-    A file that has the same text as in an `earlier` reading is not parsed again, and its rules are the same objects.
+    A file that has the same text as in an `earlier` reading is not parsed again, and its rules are the same objects.  `step` is
+    called again and again meanwhile.
     """
     found = files.find(place)
     problems: list[Problem | str] = [*found.errors]
@@ -70,7 +77,7 @@ def read(place: Path | None = None, earlier: Mapping[Path, Parsed] = MappingProx
                 continue
             known = earlier.get(path)
             if known is None or known.file.text != text:
-                known = _parse(SourceFile(path, text), problems)
+                known = _parse(SourceFile(path, text), problems, step)
         except ConfigurationError as error:
             problems += error.problems
             continue
@@ -88,9 +95,10 @@ def read(place: Path | None = None, earlier: Mapping[Path, Parsed] = MappingProx
     return Reading(merged, problems, broken, parsed)
 
 
-def _parse(file: SourceFile, problems: list[Problem | str]) -> Parsed:
+def _parse(file: SourceFile, problems: list[Problem | str], step: pace.Step) -> Parsed:
     """Return what a file says without what is wrong in it, which is added to `problems`.  Raises ConfigurationError."""
-    return Parsed(file, tables.parse(_parse_toml(file), file, problems.append))
+    written = _parse_rules_apart(file.text, step)
+    return Parsed(file, tables.parse(_parse_toml(file) if written is None else written, file, problems.append))
 
 
 def _find_doubles(rules: Iterable[SourcedRule]) -> list[Problem]:
@@ -105,6 +113,32 @@ def _find_doubles(rules: Iterable[SourcedRule]) -> list[Problem]:
         elif name:
             origins[name] = rule.origin
     return problems
+
+
+def _parse_rules_apart(text: str, step: pace.Step) -> dict[str, Any] | None:
+    """Return the tables of a file with many rules, each of which is parsed by itself, with a `step` after it.
+
+    None if there are few, or if that does not work: because something is wrong, or because a line that looks like the beginning
+    of a rule is part of a text of several lines.  What is parsed then cannot be complete, so that it is wrong.
+    """
+    first, *rules = re.split(r"(?m)^(?=\[\[allow\]\]$)", text)
+    if len(rules) < _MANY:
+        return None
+    try:
+        tables = tomllib.loads(first)
+        if "allow" in tables:
+            return None
+        allow = tables["allow"] = []
+        for rule in rules:
+            written = tomllib.loads(rule)
+            allow += written.pop("allow")
+            if written.keys() & tables.keys():
+                return None
+            tables |= written
+            step()
+    except (RecursionError, ValueError):
+        return None
+    return tables
 
 
 def _parse_toml(file: SourceFile) -> dict[str, Any]:

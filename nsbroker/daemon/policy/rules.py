@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import NamedTuple, Self
 
 from nsbroker.daemon.configuration import Configuration, Parsed, Problem, SourcedRule, error_of, problems, read
+from nsbroker.daemon.pace import Step, at_once
 from nsbroker.daemon.peer import NO_PEER_PIDFD, Peer
 from nsbroker.daemon.policy.grants import Grants, Rule, index
 from nsbroker.daemon.policy.permission import Allowance
@@ -52,15 +53,16 @@ class Loader:
         self._parsed: dict[Path, Parsed] = {}
         self._compiled: dict[int, _Compiled] = {}
 
-    def load(self) -> "tuple[Configuration, Policy]":
-        """Load it.  Raises ConfigurationError."""
-        settings, found, broken, self._parsed = read(self._place, self._parsed)
+    def load(self, step: Step = at_once) -> "tuple[Configuration, Policy]":
+        """Load it, and call `step` again and again meanwhile.  Raises ConfigurationError."""
+        settings, found, broken, self._parsed = read(self._place, self._parsed, step)
         if found:
             for rule in settings.rules:
+                step()
                 if id(rule) not in self._compiled:
                     found += _find_mistakes(rule, is_whole=(rule.origin, rule.number) not in broken)
             raise error_of(found)
-        policy = Policy(settings, self._compiled)
+        policy = Policy(settings, self._compiled, step)
         self._compiled = policy.compiled
         return settings, policy
 
@@ -68,11 +70,13 @@ class Loader:
 class Policy:
     """All rules in force.  Raises ConfigurationError with all rules that cannot be understood."""
 
-    def __init__(self, configuration: Configuration, earlier: "Mapping[int, _Compiled]" = MappingProxyType({})) -> None:
+    def __init__(
+        self, configuration: Configuration, earlier: "Mapping[int, _Compiled]" = MappingProxyType({}), step: Step = at_once
+    ) -> None:
         self.loaded = time.time()
         self.ended: list[Rule] = []
         """The rules that had ended before they were loaded."""
-        compiled = _compile_all(configuration.rules, earlier)
+        compiled = _compile_all(configuration.rules, earlier, step)
         self.compiled = {id(one.source): one for one in compiled}
         """What was compiled, by the identity of its source."""
         doubts = [doubt for one in compiled for doubt in one.doubts]
@@ -171,11 +175,12 @@ class Policy:
         return fitting - self._ended
 
 
-def _compile_all(sourced: Iterable[SourcedRule], earlier: "Mapping[int, _Compiled]") -> "list[_Compiled]":
+def _compile_all(sourced: Iterable[SourcedRule], earlier: "Mapping[int, _Compiled]", step: Step) -> "list[_Compiled]":
     """Compile the rules, but those that an `earlier` policy compiled for the same users.  Raises ConfigurationError."""
     found: list[_Compiled] = []
     mistakes: list[Problem] = []
     for source in sourced:
+        step()
         try:
             # Users and groups can have been added or removed meanwhile.
             who = [_Who.parse(word) for word in source.text.who]

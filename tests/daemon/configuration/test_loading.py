@@ -157,3 +157,47 @@ def test_a_directory_needs_no_main_file(tmp_path: Path) -> None:
     (tmp_path / "nsbroker.d").mkdir()
     (tmp_path / "nsbroker.d/a.toml").write_text(RULE.format("a"))
     assert [rule.text.name for rule in configuration.load(tmp_path).rules] == ["a"]
+
+
+MANY = "".join(RULE.format(f"r{number}") for number in range(120))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        MANY,
+        f'audit = "journal"\n{MANY}',
+        f"[limits]\nconnections = 77\n{MANY}",
+        f"{MANY}[limits]\nconnections = 77\n",
+        f"{MANY}# the end",
+        MANY.replace("\n", "\r\n"),
+        # Lines that only look like the beginning of a rule:
+        f'{MANY}"""\n[[allow]]\n"""',
+        f'{MANY}[[allow]]\nname = """a\n[[allow]]\n"""\n',
+        f'{MANY}[[allow]]\nname = "last"\nwho = [\n[[allow]]\n]\n',
+        # What is wrong only in the whole:
+        f"[limits]\nconnections = 77\n{MANY}[limits]\nconnections = 78\n",
+        f"allow = []\n{MANY}",
+        f"{MANY}[allow]\n",
+        f"{MANY}[[allow]]\nname = 'x'\n[[allow]\n",
+        MANY.replace('"r7"', '"r7'),
+        f"[allow.x]\n{MANY}",
+        f"{MANY}[audit]\n[[allow]]\n[audit]\n",
+    ],
+)
+def test_a_file_with_many_rules_says_the_same_as_in_one_piece(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "nsbroker.toml"
+
+    def said(text: str) -> object:
+        path.write_bytes(text.encode())
+        steps: list[int] = []
+        try:
+            found = rules.Loader(path).load(lambda: steps.append(1))[0]
+        except ConfigurationError as error:
+            return error.problems
+        assert steps
+        return found.limits, found.audit, [rule.text for rule in found.rules]
+
+    # With a comment after it, no rule is parsed by itself.  The same words can stand in an error as well.
+    whole = said(text.replace("[[allow]]\n", "[[allow]] #\n").replace("[[allow]]\r\n", "[[allow]] #\r\n"))
+    assert str(said(text)) == str(whole).replace("[[allow]] #", "[[allow]]")
