@@ -15,6 +15,7 @@
 #                     and call the broker as a user.  Requires root.
 # make test-kernels   Run the demo and the tests on Linux 5.10, 6.1, 6.12 and Debian's newest in qemu, an hour each.
 #                     KERNELS="bookworm/6.1" chooses the kernels.  Requires root.
+# make test-forward   Move a gigabyte through each way of `nsbroker forward`, and 100 000 datagrams.  Requires root.
 # make test-incus     Run the tests of incus in a Debian 13, which is installed into build/ (300 MB) and booted.  Requires root.
 # make test-replacements  Replace containers of crun COUNT=1000 times, also with process numbers that come back, while processes in
 #                     them ask the broker: ten minutes.  Requires root.
@@ -88,7 +89,7 @@ LINT = $(VENV)/bin/ruff check --quiet && $(VENV)/bin/ruff format --check --quiet
 MINOR := import sys; print(sys.version_info[:2])
 KERNELS ?= bullseye/5.10 bookworm/6.1 trixie/6.12 newest
 
-NEED_ROOT := demo test-kernels test-incus test-replacements test-browser test-image test-debian test-deb test-places map bench soak \
+NEED_ROOT := demo test-kernels test-forward test-incus test-replacements test-browser test-image test-debian test-deb test-places map bench soak \
     soak-calls soak-via attack-table fuzz
 # This is said before anything is installed.
 ifneq ($(UID),0)
@@ -207,6 +208,9 @@ $(BUILD)/.packager: | $(VENV)/.development
 	@$(PYTHON) -m venv $(BUILD)/packager
 	@$(BUILD)/packager/bin/pip install --quiet --disable-pip-version-check build twine
 	@touch $@
+
+test-forward: $(VENV)/.development
+	@BYTES=1073741824 DATAGRAMS=100000 $(HOST) $(PYTEST) --durations=0 $(addprefix tests/cli/commands/test_forward_,volume.py datagrams.py)
 
 soak: $(VENV)/.development
 	@tests/boot-systemd $(VENV)/bin/python -m tests.soak --minutes $(MINUTES) --attack '$(ATTACK)'

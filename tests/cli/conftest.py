@@ -1,7 +1,9 @@
 """What tests of several commands share: checking an error, and a server inside a network namespace to connect to."""
 
+import os
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,14 @@ def server(daemon: Daemon, blue: Path) -> Iterator[socket.socket]:
     daemon.allow("alice", who=[f"user:{ALICE}"], targets=["name:blue"], sockets=["inet:stream", "inet6:stream"])
     with listen_inside("blue") as listener:
         yield listener
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder of ALICE's; users cannot reach those of pytest."""
+    with tempfile.TemporaryDirectory(dir="/run") as place:
+        os.chown(place, ALICE, ALICE)
+        yield Path(place)
 
 
 def port_of(sock: socket.socket) -> int:

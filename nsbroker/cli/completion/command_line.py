@@ -24,7 +24,13 @@ _SOURCES = {"TARGET": Source.TARGETS, "PEER:NAME": Source.TARGETS, "PATH": Sourc
 # What only the user knows.  A test compares both with the metavars of all parsers.
 _FREE = (
     *("SECONDS", "NAME", "WHO", "WORD", "TIME", "GRANT", "HOST", "PORT", "N", "A", "PREFIX"),
-    *("[ADDRESS:][LOCAL:]PORT", "FAMILY:TYPE[:PORT]", "user:NAME[,group:NAME][,unit:NAME][,container:NAME]"),
+    *(
+        "[[ADDRESS:]LISTEN:][HOST:]PORT[/udp]",
+        "[ADDRESS:]PORT",
+        "FD",
+        "FAMILY:TYPE[:PORT]",
+        "user:NAME[,group:NAME][,unit:NAME][,container:NAME]",
+    ),
 )
 KNOWN = frozenset((*_SOURCES, "T", *_FREE))
 """The metavars of arguments that this module knows.  Those with choices need no metavar."""

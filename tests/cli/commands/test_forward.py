@@ -1,7 +1,6 @@
 """`nsbroker forward`, run by a user whom a rule allows sockets, into a real network with a real server."""
 
 import contextlib
-import hashlib
 import math
 import os
 import re
@@ -9,59 +8,19 @@ import resource
 import signal
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
 
 import pytest
 
 from tests.cli.conftest import accepted, break_off, one_line, port_of, read_all
-from tests.world import ALICE, BOB, PATIENCE, SLOWNESS, Daemon, eventually, listen_inside, run_command, start_command
+from tests.cli.forwarding.running import Forward, ask
+from tests.world import ALICE, BOB, PATIENCE, SLOWNESS, Daemon, eventually, listen_inside, run_command
 
 pytestmark = pytest.mark.root
 
 _MANY = 1000
-
-
-class Forward:
-    """`nsbroker forward name:blue`, run by ALICE until `end`."""
-
-    def __init__(self, daemon: Daemon, *specs: object, **options: Any) -> None:
-        self._process = start_command("forward", "name:blue", *map(str, specs), uid=ALICE, address=daemon.address, **options)
-        assert self._process.stdout is not None
-        self.printed = [self._process.stdout.readline().decode().rstrip() for _ in specs]
-
-    def connect(self, which: int = 0) -> socket.socket:
-        """Connect to an address that it printed."""
-        address, _, port = self.printed[which].partition(" ")[0].rpartition(":")
-        return socket.create_connection((address.strip("[]"), int(port)), timeout=PATIENCE)
-
-    def files(self, kind: str) -> int:
-        """Return how many files it has open whose name in /proc starts with `kind`, such as `socket:`."""
-        names = []
-        for path in Path(f"/proc/{self._process.pid}/fd").iterdir():
-            with contextlib.suppress(FileNotFoundError):
-                names.append(os.readlink(path))
-        return sum(name.startswith(kind) for name in names)
-
-    def memory(self) -> int:
-        """Return its resident memory in bytes."""
-        return int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
-
-    def end(self, number: int = signal.SIGTERM) -> tuple[int, list[str]]:
-        """Send a signal, and return the exit code and the lines on standard error."""
-        self._process.send_signal(number)
-        _, errors = self._process.communicate(timeout=PATIENCE)
-        return self._process.returncode, errors.decode().splitlines()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._process.returncode is None:
-            self.end()
 
 
 @pytest.fixture
@@ -78,14 +37,6 @@ def many_files() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
-
-
-def ask(client: socket.socket, server: socket.socket) -> None:
-    """Send bytes in both directions."""
-    client.sendall(b"ping")
-    assert server.recv(5) == b"ping"
-    server.sendall(b"pong")
-    assert client.recv(5) == b"pong"
 
 
 def test_bytes_go_both_ways_until_both_have_ended(forward: Forward, server: socket.socket) -> None:
@@ -312,24 +263,3 @@ def test_a_signal_ends_it_at_once_and_breaks_what_is_open(forward: Forward, serv
         for sock in (client, inside):
             with pytest.raises(ConnectionResetError):
                 sock.recv(1)
-
-
-def test_a_gigabyte_arrives_as_it_was_sent(forward: Forward, server: socket.socket) -> None:
-    pieces = [os.urandom(1 << 20) for _ in range(8)]
-    sent, got, count = hashlib.sha256(), hashlib.sha256(), 0
-
-    def send(client: socket.socket) -> None:
-        for number in range(1024):
-            client.sendall(pieces[number % len(pieces)])
-            sent.update(pieces[number % len(pieces)])
-        client.shutdown(socket.SHUT_WR)
-
-    buffer = memoryview(bytearray(1 << 20))
-    with forward.connect() as client, accepted(server) as inside:
-        sender = threading.Thread(target=send, args=(client,))
-        sender.start()
-        while size := inside.recv_into(buffer):
-            got.update(buffer[:size])
-            count += size
-        sender.join()
-    assert (count, got.digest()) == (1 << 30, sent.digest())

@@ -15,6 +15,8 @@ import os
 import socket
 import struct
 
+from msgspec import Struct
+
 _PIPE_SIZE = 256 * 1024
 # A piece of this size or more is followed by splice(2).
 _LARGE = 16 * 1024
@@ -26,6 +28,24 @@ _FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 _LINGER_ZERO = struct.pack("ii", 1, 0)
 
 
+class Count(Struct):
+    """A number of bytes."""
+
+    bytes: int = 0
+
+
+class Traffic(Struct):
+    """Counts the bytes from where a connection came, and those back to it."""
+
+    sent: Count
+    received: Count
+
+    @classmethod
+    def none(cls) -> "Traffic":
+        """Return the counts of a new connection."""
+        return cls(Count(), Count())
+
+
 class Relay:
     """Relays bytes between any number of pairs of sockets.
 
@@ -35,17 +55,22 @@ class Relay:
     def __init__(self) -> None:
         self._pipes: list[tuple[int, int]] = []
 
-    async def run(self, left: socket.socket, right: socket.socket) -> None:
-        """Relay until both directions have ended.  Takes both sockets, which must be TCP and non-blocking."""
+    async def run(self, left: socket.socket, right: socket.socket, traffic: Traffic) -> None:
+        """Relay until both directions have ended, and count the bytes.
+
+        Takes both sockets, which must be non-blocking, and of TCP or Unix streams.
+        """
         directions: list[_Direction] = []
         try:
             for sock in (left, right):
+                if sock.family == socket.AF_UNIX:
+                    continue
                 # Pass on each piece at once, as its sender wrote it: do not collect small writes (Nagle's algorithm).
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 # Relay urgent bytes like all others.
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
-            for source, sink in ((left, right), (right, left)):
-                directions.append(_Direction(self, source, sink))
+            for source, sink, count in ((left, right, traffic.sent), (right, left, traffic.received)):
+                directions.append(_Direction(self, source, sink, count))
             await asyncio.gather(*(direction.ended for direction in directions))
         except BaseException as error:
             # A reset tells the peers that the connection broke.  A normal close would look like the end of the data.
@@ -91,8 +116,9 @@ class _Direction:
     It watches `source` for data, or if something waits to be written, `sink` for room.  `ended` then has no result or an OSError.
     """
 
-    def __init__(self, relay: Relay, source: socket.socket, sink: socket.socket) -> None:
+    def __init__(self, relay: Relay, source: socket.socket, sink: socket.socket, count: Count) -> None:
         self._relay = relay
+        self._count = count
         self._source = source
         self._sink = sink
         self._loop = asyncio.get_running_loop()
@@ -125,6 +151,7 @@ class _Direction:
         if not data:
             self._end()
             return None
+        self._count.bytes += len(data)
         try:
             sent = self._sink.send(data)
         except BlockingIOError:
@@ -142,6 +169,7 @@ class _Direction:
             self._in_pipe = count = os.splice(self._source.fileno(), self._pipe[1], _PIPE_SIZE, flags=_FLAGS)
         except BlockingIOError:
             count = 0
+        self._count.bytes += count
         if not self._write():
             self._await_room()
             return None

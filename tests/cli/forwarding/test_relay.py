@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from nsbroker.cli.relay import Relay
+from nsbroker.cli.forwarding.relay import Relay, Traffic
 from tests.cli.conftest import break_off
 from tests.world import PATIENCE
 
@@ -44,7 +44,7 @@ async def block(client: socket.socket) -> None:
 async def relay_halfway(*, cancel: bool) -> None:
     relay = Relay()
     (client, near), (far, server) = pair(), pair()
-    task = asyncio.create_task(relay.run(near, far))
+    task = asyncio.create_task(relay.run(near, far, Traffic.none()))
     with client, server:
         await block(client)
         if cancel:
@@ -66,7 +66,7 @@ def test_a_relay_that_is_cancelled_or_breaks_resets_both_sides_and_leaves_nothin
 async def relay_two_at_once() -> None:
     relay = Relay()
     pairs = [(*pair(), *pair()) for _ in range(2)]
-    tasks = [asyncio.create_task(relay.run(near, far)) for _, near, far, _ in pairs]
+    tasks = [asyncio.create_task(relay.run(near, far, Traffic.none())) for _, near, far, _ in pairs]
     await block(pairs[0][0])
     # The second pair does not wait for the first, which is blocked.
     loop = asyncio.get_running_loop()
@@ -90,7 +90,7 @@ async def relay_many() -> int:
     for _, _, far, server in pairs:
         far.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
         server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
-    tasks = [asyncio.create_task(relay.run(near, far)) for _, near, far, _ in pairs]
+    tasks = [asyncio.create_task(relay.run(near, far, Traffic.none())) for _, near, far, _ in pairs]
     loop = asyncio.get_running_loop()
     for client, *_ in pairs:
         await loop.sock_sendall(client, bytes(1 << 19))
@@ -112,7 +112,7 @@ async def relay_many() -> int:
 async def relay_pieces(sizes: list[int]) -> None:
     relay = Relay()
     (client, near), (far, server) = pair(), pair()
-    task = asyncio.create_task(relay.run(near, far))
+    task = asyncio.create_task(relay.run(near, far, Traffic.none()))
     loop = asyncio.get_running_loop()
     sent = os.urandom(sum(sizes))
 

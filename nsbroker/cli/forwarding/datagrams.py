@@ -1,0 +1,187 @@
+"""Forwarding datagrams (UDP): each client has an association, a socket of its own on the other side.
+
+An association ends when nothing was sent either way for a minute.  When there are too many, the one that was unused for the longest
+time ends.  As everywhere with UDP, what there is no room for is lost.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from nsbroker.cli.forwarding.networks import reason
+from nsbroker.cli.forwarding.progress import Progress
+from nsbroker.cli.forwarding.relay import Traffic
+from nsbroker.errors import NsbrokerError
+
+ASSOCIATIONS_MAX = 1024
+TIMEOUT = 60.0
+"""After how many seconds without a datagram an association ends."""
+_RETRY = 1.0
+"""For how many seconds nothing is tried again for a client that could not be given a socket."""
+_OPENING_MAX = 32
+_WAITING_MAX = 64
+# After this number of datagrams from one socket, others get a turn on the event loop.
+_IN_A_ROW = 32
+_SIZE = 65535
+_ANCILLARY_SIZE = 64
+_BUFFER = 1 << 20
+# Not every Python that is supported has these in `socket`; they are the same on all architectures (linux/in.h, linux/in6.h).
+_IP_PKTINFO, _IPV6_RECVPKTINFO = 8, 49
+
+_Ancillary = tuple[tuple[int, int, bytes], ...]
+_Client = tuple[Any, _Ancillary]
+"""The address of a client, and to which of our addresses it sends (ip(7), IP_PKTINFO)."""
+
+
+class Datagrams:
+    """Forwards the datagrams that arrive at one socket."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        connect: Callable[[], Awaitable[socket.socket]],
+        names: tuple[str, str],
+        progress: Progress,
+        timeout: float = TIMEOUT,
+    ) -> None:
+        """Borrow `listener`.  `connect` opens the socket of an association; `names` are where it listens and where that leads."""
+        self._listener = listener
+        self._connect = connect
+        self._names = names
+        self._progress = progress
+        self._timeout = timeout
+        self._opening = asyncio.Semaphore(_OPENING_MAX)
+        # The association that was unused for the longest time comes first.
+        self._associations: dict[_Client, _Association] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Forward until this is cancelled."""
+        loop = asyncio.get_running_loop()
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+        if self._listener.getsockname()[0] in ("0.0.0.0", "::"):  # noqa: S104 - it asks whether the user chose that
+            # Replies must come from the address that the client sent to.
+            if self._listener.family == socket.AF_INET6:
+                self._listener.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
+            else:
+                self._listener.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+        loop.add_reader(self._listener.fileno(), self._on_readable)
+        try:
+            while True:
+                await asyncio.sleep(self._timeout / 10)
+                self._end_unused(loop.time())
+        finally:
+            loop.remove_reader(self._listener.fileno())
+            for association in [*self._associations.values()]:
+                self._end(association)
+            await asyncio.gather(*self._ending, return_exceptions=True)
+
+    def reply(self, data: bytes, client: _Client) -> None:
+        """Send a datagram to a client."""
+        address, ancillary = client
+        with contextlib.suppress(OSError):
+            self._listener.sendmsg((data,), ancillary, 0, address)
+
+    async def open(self) -> socket.socket:
+        """Open the socket (the caller's) of an association."""
+        async with self._opening:
+            return await self._connect()
+
+    def _on_readable(self) -> None:
+        for _ in range(_IN_A_ROW):
+            try:
+                data, ancillary, _, address = self._listener.recvmsg(_SIZE, _ANCILLARY_SIZE)
+            except BlockingIOError:
+                return
+            except OSError:
+                continue  # what the network says about an earlier datagram
+            client = address, tuple(ancillary)
+            association = self._associations.pop(client, None)
+            if association is None:
+                if len(self._associations) >= ASSOCIATIONS_MAX:
+                    self._end(next(iter(self._associations.values())))
+                association = _Association(self, client, self._names, self._progress)
+            self._associations[client] = association
+            association.send(data)
+
+    def _end_unused(self, now: float) -> None:
+        for association in [*self._associations.values()]:
+            if now - association.used >= (_RETRY if association.failed else self._timeout):
+                self._end(association)
+
+    def _end(self, association: "_Association") -> None:
+        del self._associations[association.client]
+        association.task.cancel()
+        self._ending.add(association.task)
+        association.task.add_done_callback(self._ending.discard)
+
+
+class _Association:
+    """One client, and its socket on the other side, in a task that lasts until it is cancelled."""
+
+    def __init__(self, owner: Datagrams, client: _Client, names: tuple[str, str], progress: Progress) -> None:
+        self._owner = owner
+        self.client = client
+        self._names = names
+        self._progress = progress
+        self._sock: socket.socket | None = None
+        self._waiting: list[bytes] = []
+        self._loop = asyncio.get_running_loop()
+        self._traffic = Traffic.none()
+        self.used = self._loop.time()
+        """When a datagram was sent either way, by the clock of the loop."""
+        self.failed = False
+        """Whether it could not be opened."""
+        self.task = asyncio.create_task(self._run())
+
+    def send(self, data: bytes) -> None:
+        """Send a datagram of the client, now or as soon as the socket is open."""
+        self.used = self._loop.time()
+        if self._sock is not None:
+            self._send(self._sock, data)
+        elif not self.failed and len(self._waiting) < _WAITING_MAX:
+            self._waiting.append(data)
+
+    def _send(self, sock: socket.socket, data: bytes) -> None:
+        for _ in range(2):
+            try:
+                self._traffic.sent.bytes += sock.send(data)
+            except BlockingIOError:
+                return
+            except OSError:
+                continue  # what the network says about an earlier datagram: send this one again
+            return
+
+    async def _run(self) -> None:
+        try:
+            sock = await self._owner.open()
+        except (NsbrokerError, OSError, UnicodeError) as error:
+            self.failed = True
+            self._waiting.clear()
+            self._progress.failed(self._names[1], reason(error))
+            return
+        with sock, self._progress.connection(*self._names) as self._traffic:
+            self._loop.add_reader(sock.fileno(), self._on_readable, sock)
+            try:
+                self._sock = sock
+                for data in self._waiting:
+                    self._send(sock, data)
+                self._waiting.clear()
+                await self._loop.create_future()
+            finally:
+                self._sock = None
+                self._loop.remove_reader(sock.fileno())
+
+    def _on_readable(self, sock: socket.socket) -> None:
+        for _ in range(_IN_A_ROW):
+            try:
+                data = sock.recv(_SIZE)
+            except BlockingIOError:
+                return
+            except OSError:
+                continue  # nobody listens where it leads, for example
+            self.used = self._loop.time()
+            self._traffic.received.bytes += len(data)
+            self._owner.reply(data, self.client)
