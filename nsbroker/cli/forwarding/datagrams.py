@@ -55,10 +55,10 @@ class Datagrams:
         self._opening = asyncio.Semaphore(_OPENING_MAX)
         # The association that was unused for the longest time comes first.
         self._associations: dict[_Client, _Association] = {}
-        self._ending: set[asyncio.Task[None]] = set()
+        self._tasks = asyncio.TaskGroup()
 
     async def run(self) -> None:
-        """Forward until this is cancelled."""
+        """Forward until this is cancelled.  Raises OSError when nobody can be told of an association any longer."""
         loop = asyncio.get_running_loop()
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
         if self._listener.getsockname()[0] in ("0.0.0.0", "::"):  # noqa: S104 - it asks whether the user chose that
@@ -67,16 +67,17 @@ class Datagrams:
                 self._listener.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
             else:
                 self._listener.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
-        loop.add_reader(self._listener.fileno(), self._on_readable)
         try:
-            while True:
-                await asyncio.sleep(self._timeout / 10)
-                self._end_unused(loop.time())
-        finally:
-            loop.remove_reader(self._listener.fileno())
-            for association in [*self._associations.values()]:
-                self._end(association)
-            await asyncio.gather(*self._ending, return_exceptions=True)
+            async with self._tasks:
+                loop.add_reader(self._listener.fileno(), self._on_readable)
+                try:
+                    while True:
+                        await asyncio.sleep(self._timeout / 10)
+                        self._end_unused(loop.time())
+                finally:
+                    loop.remove_reader(self._listener.fileno())
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
 
     def reply(self, data: bytes, client: _Client) -> None:
         """Send a datagram to a client."""
@@ -103,6 +104,7 @@ class Datagrams:
                 if len(self._associations) >= ASSOCIATIONS_MAX:
                     self._end(next(iter(self._associations.values())))
                 association = _Association(self, client, self._names, self._progress)
+                association.task = self._tasks.create_task(association.run())
             self._associations[client] = association
             association.send(data)
 
@@ -114,12 +116,12 @@ class Datagrams:
     def _end(self, association: "_Association") -> None:
         del self._associations[association.client]
         association.task.cancel()
-        self._ending.add(association.task)
-        association.task.add_done_callback(self._ending.discard)
 
 
 class _Association:
-    """One client, and its socket on the other side, in a task that lasts until it is cancelled."""
+    """One client, and its socket on the other side.  `run` is a task of its own, which lasts until it is cancelled."""
+
+    task: asyncio.Task[None]
 
     def __init__(self, owner: Datagrams, client: _Client, names: tuple[str, str], progress: Progress) -> None:
         self._owner = owner
@@ -134,7 +136,6 @@ class _Association:
         """When a datagram was sent either way, by the clock of the loop."""
         self.failed = False
         """Whether it could not be opened."""
-        self.task = asyncio.create_task(self._run())
 
     def send(self, data: bytes) -> None:
         """Send a datagram of the client, now or as soon as the socket is open."""
@@ -154,7 +155,8 @@ class _Association:
                 continue  # what the network says about an earlier datagram: send this one again
             return
 
-    async def _run(self) -> None:
+    async def run(self) -> None:
+        """Open the socket, and send replies to the client.  Raises OSError when nobody can be told of it."""
         try:
             sock = await self._owner.open()
         except (NsbrokerError, OSError, UnicodeError) as error:

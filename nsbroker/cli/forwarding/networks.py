@@ -14,12 +14,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from nsbroker.cli.forwarding.spec import End
-from nsbroker.client.addresses import concerns_one_address, most_informative
+from nsbroker.client.addresses import RETRY, concerns_one_address, most_informative
 from nsbroker.client.asyncio import Broker
 from nsbroker.errors import CommandFailed, NsbrokerError, PermissionDenied
 from nsbroker.model.target import Target
 
 _BACKLOG = 1024
+# Ten seconds, with RETRY between two tries.
+_TRIES = 1000
 _LOOPBACKS = ((socket.AF_INET, ("127.0.0.1", 0)), (socket.AF_INET6, ("::1", 0, 0, 0)))
 # Only the user who runs the command may connect to a Unix socket of its own.
 _UNIX_UMASK = 0o177
@@ -74,7 +76,7 @@ class Network(ABC):
             sock = None
             try:
                 sock = await self.open_socket(family, kind)
-                await asyncio.get_running_loop().sock_connect(sock, address)
+                await _connect(sock, address)
                 return sock
             except BaseException as error:
                 if sock is not None:
@@ -179,6 +181,22 @@ class Inside(Network):
     async def _look_up(self, host: str, port: int) -> Sequence[Address]:
         found = await self._broker._look_up_inside(self._target, (host, port))
         return [(one.family, one.sockaddr) for one in found]
+
+
+async def _connect(sock: socket.socket, address: tuple[Any, ...] | bytes) -> None:
+    """Connect `sock` (borrowed).  Raises OSError."""
+    if sock.family != socket.AF_UNIX:
+        await asyncio.get_running_loop().sock_connect(sock, address)
+        return
+    for _ in range(_TRIES):
+        try:
+            sock.connect(address)
+        except BlockingIOError:
+            # The queue of the listener is full, and the kernel has no event for when there is room again (unix(7)).
+            await asyncio.sleep(RETRY)
+        else:
+            return
+    raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
 
 def reason(error: BaseException) -> str:

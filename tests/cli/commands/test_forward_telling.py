@@ -39,6 +39,19 @@ def test_programs_get_events(daemon: Daemon, server: socket.socket) -> None:
         assert forward.end() == (0, [])
 
 
+@pytest.mark.parametrize("spec", ["0:{port}", "0:{port}/udp"])
+def test_it_ends_quietly_when_nobody_reads_its_events(daemon: Daemon, server: socket.socket, spec: str) -> None:
+    sockets = ["inet:stream", "inet:dgram"]
+    daemon.allow("alice", who=[f"user:{ALICE}"], targets=["name:blue"], sockets=sockets)
+    with Forward(daemon, spec.format(port=port_of(server)), "--json", lines=1) as forward:
+        host, _, port = json.loads(forward.printed[0])["listen"].rpartition(":")
+        forward.leave()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM if "udp" in spec else socket.SOCK_STREAM) as client:
+            client.connect((host, int(port)))
+            client.send(b"x")
+            assert forward.wait() == (1, [])
+
+
 def test_scripts_are_told_when_it_listens(
     daemon: Daemon, server: socket.socket, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,6 +49,18 @@ class Forward:
         """Return its resident memory in bytes."""
         return int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
+    def leave(self) -> None:
+        """Close its standard output, as a reader does that has seen enough."""
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+    def wait(self) -> tuple[int, list[str]]:
+        """Wait until it ends by itself, and return the exit code and the lines on standard error."""
+        with self._process:
+            assert self._process.stderr is not None
+            errors = self._process.stderr.read()
+        return self._process.returncode, errors.decode().splitlines()
+
     def end(self, number: int = signal.SIGTERM) -> tuple[int, list[str]]:
         """Send a signal, and return the exit code and the lines on standard error."""
         self._process.send_signal(number)
