@@ -65,6 +65,15 @@ def open_files(pid: int) -> Iterator[tuple[int, str]]:
             yield int(name), os.readlink(f"/proc/{pid}/fd/{name}")
 
 
+def thread_names() -> list[str]:
+    """Return the names of the threads of this process, as the kernel shows them."""
+    names = []
+    for path in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            names.append((path / "comm").read_text().rstrip("\n"))
+    return names
+
+
 def _threads(pid: int) -> Iterator[tuple[str, ...]]:
     own = _namespaces(pid, str(pid))
     for tid in os.listdir(f"/proc/{pid}/task"):

@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TypeVar
 
 from nsbroker.inside.visit import Enterable, Visit
+from nsbroker.linux.threads import start_thread
 
 T = TypeVar("T")
 
@@ -24,6 +26,6 @@ async def call(namespaces: Iterable[Enterable], function: Callable[..., T], *arg
             loop.call_soon_threadsafe(finished.set)
 
     visit = Visit(namespaces, function, args, notify)
-    visit.start()
+    visit.start(partial(start_thread, "inside"))
     await finished.wait()
     return visit.result()

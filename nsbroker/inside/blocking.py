@@ -21,8 +21,14 @@ def call(namespaces: Iterable[Enterable], function: Callable[..., T], *args: obj
     closed handle or two namespaces of one type, OSError at RLIMIT_NOFILE.
     """
     finished = threading.Event()
+    threads: list[threading.Thread] = []
+
+    def start(run: Callable[[], None]) -> None:
+        threads.append(threading.Thread(target=run, name="inside", daemon=True))
+        threads[0].start()
+
     visit = Visit(namespaces, function, args, finished.set)
-    thread = visit.start()
+    visit.start(start)
     finished.wait()
-    thread.join()
+    threads[0].join()
     return visit.result()

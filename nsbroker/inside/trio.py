@@ -2,11 +2,13 @@
 
 import contextlib
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TypeVar
 
 import trio
 
 from nsbroker.inside.visit import Enterable, Visit
+from nsbroker.linux.threads import start_thread
 
 T = TypeVar("T")
 
@@ -26,6 +28,6 @@ async def call(namespaces: Iterable[Enterable], function: Callable[..., T], *arg
 
     visit = Visit(namespaces, function, args, notify)
     await trio.lowlevel.checkpoint_if_cancelled()
-    visit.start()
+    visit.start(partial(start_thread, "inside"))
     await finished.wait()
     return visit.result()

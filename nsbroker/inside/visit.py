@@ -6,7 +6,6 @@ runs code on an ending thread, for example the finalizers of thread-local object
 """
 
 import os
-import threading
 from collections.abc import Callable, Iterable
 from typing import Generic, Protocol, TypeVar
 
@@ -69,16 +68,14 @@ class Visit(Generic[T]):
         self._results: list[T] = []
         self._failure: BaseException | None = None
 
-    def start(self) -> threading.Thread:
-        """Start the thread and return it.  It is a daemon thread, so the process can end before it does."""
+    def start(self, thread: Callable[[Callable[[], None]], object]) -> None:
+        """Start it on a new thread: `thread` starts one that calls its argument.  It should be a daemon thread."""
         self._fds = _duplicate_fds(self._fds)
-        thread = threading.Thread(target=self._run, name="inside " + " ".join(self._ns_types), daemon=True)
         try:
-            thread.start()
+            thread(self._run)
         except BaseException:
             close_all(self._fds)
             raise
-        return thread
 
     def result(self) -> T:
         """Return what the function returned, or raise what it raised, EnterFailed or ReturnFailed.

@@ -12,9 +12,9 @@ import socket
 import threading
 from queue import Empty, SimpleQueue
 
-from nsbroker.linux.libc import name_thread
 from nsbroker.linux.procfs import is_pidfd
 from nsbroker.linux.socket_options import unreceived_bytes
+from nsbroker.linux.threads import start_thread
 
 _PER_USER = 2
 # The number of threads of all users together.  Beyond _THREADS, a user without any still gets one, up to _THREADS_MAX.
@@ -103,11 +103,10 @@ class Closer:
             if queue.threads < min(queue.unclosed, _PER_USER) and self._threads < (_THREADS if queue.threads else _THREADS_MAX):
                 queue.threads += 1
                 self._threads += 1
-                threading.Thread(target=self._run, args=(user, queue), name="closing", daemon=True).start()
+                start_thread("closing", self._run, user, queue)
         return closing
 
     def _run(self, user: int, queue: _Queue) -> None:
-        name_thread("closing")
         while (closing := self._next(user, queue)) is not None:
             with contextlib.suppress(OSError):
                 os.close(closing.fd)

@@ -26,6 +26,7 @@ from nsbroker.namespace import Namespace
 from nsbroker.varlink.connection import IncomingCall
 from nsbroker.varlink.message import decode_call
 from tests.daemon.one_caller import ERRORS, OneCaller
+from tests.snapshot import thread_names
 from tests.world import PATIENCE, Sleeper, eventually
 
 RULE = '[[allow]]\nname = "all"\nwho = "everyone"\ntargets = ["{}"]\nnamespaces = ["*"]\nsockets = ["*"]\n'
@@ -292,7 +293,7 @@ async def test_a_socket_that_nobody_waits_for_any_more_is_closed(
 
 
 def visitors() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("inside")]
+    return [name for name in thread_names() if name.startswith("inside")]
 
 
 REFUSED: dict[str, tuple[str, dict[str, Any]]] = {

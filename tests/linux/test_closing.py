@@ -2,12 +2,12 @@
 
 import os
 import socket
-import threading
 from collections.abc import Iterator
 
 import pytest
 
 from nsbroker.linux.closing import Closer
+from tests.snapshot import thread_names
 from tests.world import eventually, slow_to_close
 
 USER = 4001
@@ -63,7 +63,7 @@ def test_a_descriptor_that_lingers_is_closed_on_a_thread(pair: tuple[socket.sock
         closing = Closer().hang_up(ours, USER)
         assert closing is not None
         assert not closing.done
-        assert any(thread.name == "closing" for thread in threading.enumerate())
+        eventually(lambda: "closing" in thread_names(), "a thread closes it")
         accepted.close()
         eventually(lambda: closing.done, "the descriptor is closed")
-    eventually(lambda: all(thread.name != "closing" for thread in threading.enumerate()), "the thread has ended")
+    eventually(lambda: "closing" not in thread_names(), "the thread has ended")
