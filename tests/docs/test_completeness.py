@@ -160,6 +160,12 @@ def test_nothing_that_is_generated_is_left_out() -> None:
         assert text.startswith("# "), path
 
 
+def test_a_program_is_shown_as_the_file_that_a_test_runs() -> None:
+    for name, language in (("fetch.c", "c"), ("fetch.go", "go")):
+        text = (CHECKOUT / "examples" / name).read_text()
+        assert f"\n```{language}\n{text}```\n" in sources()["how-to/other-languages.md"]
+
+
 def test_an_unknown_mark_is_an_error() -> None:
     with pytest.raises(KeyError):
         pages.fill("<!-- generated: nothing -->")
