@@ -20,6 +20,7 @@ try:
     import dns.name
     import dns.query
     import dns.rcode
+    import dns.rdatatype
     import dns.resolver
 except ImportError:
     sys.exit("dnspython is not installed, which asks the name servers: install nsbroker[dns]")
@@ -58,7 +59,7 @@ def ask(broker: nsbroker.Broker, target: str, server: str, name: str) -> list[st
             answer = dns.query.udp(dns.message.make_query(name, kind), server, TIMEOUT, PORT, sock=sock)
         if answer.rcode() != dns.rcode.NOERROR:
             raise nsbroker.errors.LookupFailed(f"the server answered {dns.rcode.to_text(answer.rcode())}")
-        found += [item.to_text() for items in answer.answer for item in items if items.rdtype.name == kind]
+        found += [item.to_text() for items in answer.answer for item in items if dns.rdatatype.to_text(items.rdtype) == kind]
     return found
 
 

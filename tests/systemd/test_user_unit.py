@@ -22,11 +22,12 @@ pytestmark = pytest.mark.root
 FILE = EXAMPLES / "forward-web.service"
 RUNTIME = Path(f"/run/user/{ALICE}")
 UNITS = RUNTIME / "systemd/user"
+VARIABLES = (f"XDG_RUNTIME_DIR={RUNTIME}", f"HOME={RUNTIME}")
 
 
 def as_alice(*command: str) -> str:
     """Run a program as alice, with her systemd; it must succeed.  Returns its output."""
-    drop = ["setpriv", f"--reuid={ALICE}", f"--regid={ALICE}", "--clear-groups", "env", f"XDG_RUNTIME_DIR={RUNTIME}"]
+    drop = ["setpriv", f"--reuid={ALICE}", f"--regid={ALICE}", "--clear-groups", "env", *VARIABLES]
     return Unit.run(*drop, *command)
 
 
@@ -64,9 +65,13 @@ def manager() -> Iterator[None]:
         for path in (RUNTIME, *RUNTIME.rglob("*")):
             os.chown(path, ALICE, ALICE)
         program.symlink_to(Path(sys.executable).with_name("nsbroker"))
-        settings = [f"--uid={ALICE}", "--property=Delegate=yes", "--property=Type=notify", f"--setenv=XDG_RUNTIME_DIR={RUNTIME}"]
-        systemd = ["/usr/lib/systemd/systemd", "--user"]
-        Unit.run("systemd-run", "--quiet", "--collect", "--unit=alice-manager", *settings, "--setenv=HOME=/run/user", *systemd)
+        settings = [
+            f"--uid={ALICE}",
+            "--property=Delegate=yes",
+            "--property=Type=notify",
+            *(f"--setenv={one}" for one in VARIABLES),
+        ]
+        Unit.run("systemd-run", "--quiet", "--collect", "--unit=alice-manager", *settings, "/usr/lib/systemd/systemd", "--user")
         try:
             yield
         finally:
