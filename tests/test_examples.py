@@ -261,6 +261,7 @@ def test_an_example_says_in_one_line_that_it_is_not_allowed(daemon: Daemon, insi
 
 
 WRONG_ARGUMENTS = {
+    "check_dns.py": [[], ["a..b"], ["a", "b"]],
     "compare.py": [[], ["1"], ["1", "x"], ["1", "2", "3"]],
     "count_packets.py": [[], ["name:blue", "soon"], ["name:blue", "1", "2"]],
     "forward_database.py": [[], ["blue"], ["name:blue", "1"]],
@@ -269,13 +270,22 @@ WRONG_ARGUMENTS = {
     "nsid.py": [["x"]],
     "pass_socket.py": [["x"]],
     "plugin_sandbox.py": [[], ["name:blue", "1"], ["--plugin"]],
+    "probe_latency.py": [[], ["http"], ["80", "--table"]],
     "run_inside.py": [[], ["x"], ["1", "2"]],
     "scrape_metrics.py": [[], ["name:blue", "http"], ["name:blue", "80", "/", "x"]],
     "shared_networks.py": [["x"]],
     "watch_agent.py": [["x"]],
 }
 TAKE_TARGETS = ("count_packets.py", "links_and_routes.py", "plugin_sandbox.py", "scrape_metrics.py")
-ASK_THE_BROKER = (*TAKE_TARGETS, "forward_database.py", "link_statistics.py", "shared_networks.py", "watch_agent.py")
+ASK_THE_BROKER: dict[str, list[str]] = {
+    **{name: ["name:blue"] for name in (*TAKE_TARGETS, "forward_database.py")},
+    "check_dns.py": ["db.test"],
+    "link_statistics.py": [],
+    "probe_latency.py": ["8080"],
+    "shared_networks.py": [],
+    "watch_agent.py": [],
+}
+"""The examples that ask the broker, and right arguments for each."""
 
 
 def run_in_one_line(name: str, arguments: list[str], code: int, address: str) -> str:
@@ -295,8 +305,7 @@ def test_an_example_with_wrong_arguments_says_in_one_line_how_to_call_it(name: s
 
 @pytest.mark.parametrize("name", ASK_THE_BROKER)
 def test_an_example_without_a_broker_says_in_one_line_what_to_start(daemon: Daemon, name: str) -> None:
-    arguments = ["name:blue"] if name not in ("link_statistics.py", "shared_networks.py", "watch_agent.py") else []
-    assert "is the daemon running?" in run_in_one_line(name, arguments, 1, "unix:/run/nowhere/socket")
+    assert "is the daemon running?" in run_in_one_line(name, ASK_THE_BROKER[name], 1, "unix:/run/nowhere/socket")
     if name in TAKE_TARGETS:
         assert "is no target: write KIND:VALUE, such as name:blue" in run_in_one_line(name, ["blue"], 2, daemon.address)
 

@@ -54,7 +54,7 @@ ENGINE_DEADLINE = _DEADLINES["engine-deadline"]
 PATIENT = f"engine-deadline = {PATIENCE}"
 """A limit for daemons that have to get an answer of a user's own engine.
 
-A process of the lowest priority asks these engines.  On a busy machine it may wait for a processor longer than for anything else.
+A process of a lower priority asks these engines.  On a busy machine it may wait for a processor longer than for anything else.
 """
 # These commands have no option --timeout.
 _WITHOUT_TIMEOUT = ("check-config", "completion", "grants", "install-units", "remove-units", "serve")

@@ -53,11 +53,18 @@ def _section(which: str) -> str:
     return below.partition("\n## ")[0].strip()
 
 
+def _program(path: str) -> str:
+    """Return a file of the checkout as a block of code, with the language that its suffix says."""
+    language = {".c": "c", ".go": "go", ".service": "ini"}[Path(path).suffix]
+    return f"```{language}\n{(CHECKOUT / path).read_text().rstrip()}\n```"
+
+
 _GENERATORS: Mapping[str, Callable[[str], str]] = {
     "command": commands.command,
     "commands": lambda _: commands.groups(),
     "contents": _contents,
     "interface": interface.section,
+    "program": _program,
     "python": python_api.describe,
     "errors": lambda _: python_api.error_tree(),
     "section": _section,

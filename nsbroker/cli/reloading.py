@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 from nsbroker.client import blocking
-from nsbroker.errors import CommandFailed, ConnectionFailed
+from nsbroker.daemon.policy import rules
+from nsbroker.errors import CommandFailed, ConfigurationError, ConnectionFailed
 from nsbroker.linux import socket_options
 from nsbroker.linux.features import features
 from nsbroker.protocol.address import socket_path
@@ -23,6 +24,7 @@ def reload_broker(timeout: float) -> bool:
 
     `timeout` is in seconds, for each call to the broker and for the loading.  Raises CommandFailed, Timeout.
     """
+    _check_configuration()
     if Path("/run/systemd/system").is_dir() and _systemctl("is-active", "--quiet", "nsbroker.socket"):
         if not _systemctl("is-active", "--quiet", _UNIT):
             # systemd starts it with the next connection, and then it loads everything.
@@ -45,6 +47,17 @@ def reload_broker(timeout: float) -> bool:
             raise CommandFailed(f"the broker did not load its configuration within {timeout:g} s: see `nsbroker check-config`")
         time.sleep(_PAUSE)
     return True
+
+
+def _check_configuration() -> None:
+    """Raise CommandFailed if the broker would keep the rules that it has: nothing would tell when it has given up."""
+    try:
+        rules.load()
+    except ConfigurationError as error:
+        raise CommandFailed(
+            "the broker keeps the rules that it has until the configuration is repaired (`nsbroker check-config`) and "
+            f"reloaded: {error.problems[0]}"
+        ) from error
 
 
 def _loaded(timeout: float) -> float:

@@ -17,6 +17,8 @@ from nsbroker.cli import service_program
 from nsbroker.errors import CommandFailed
 
 PREFIX = Path("/usr/local")
+PACKAGED = Path("/usr/lib/systemd/system/nsbroker.socket")
+"""The socket unit, where a distribution's package puts it."""
 # The symbolic link that `systemctl enable` makes.  Without our unit file it would dangle, so it is removed with it.
 _ENABLED = Path("/etc/systemd/system/sockets.target.wants/nsbroker.socket")
 _PROGRAM = "@NSBROKER@"
@@ -77,6 +79,11 @@ def _unit_files() -> Iterator[_File]:
     folder = _CHECKOUT / "systemd" if _is_checkout() else _data() / "systemd"
     for name, place in _PLACES.items():
         if not (folder / name).exists():
+            if PACKAGED.exists():
+                raise CommandFailed(
+                    f"there is nothing to install: the package of nsbroker brought its units, in {PACKAGED.parent}: "
+                    "run `systemctl enable --now nsbroker.socket`"
+                )
             raise CommandFailed(f"{folder / name}: this installation has no unit files: install nsbroker again with pip")
         yield _File(folder / name, PREFIX / place)
 

@@ -48,7 +48,7 @@ def ask_at_once(address: Path, questions: list[bytes], seconds: float, *, stay: 
 def children(pid: int) -> list[str]:
     """Return the pids of the children of a process, of all its threads, but for those that have begun to end.
 
-    With the lowest priority, it can take a while to end.
+    On a busy machine, it can take a while to end.
     """
     found: list[str] = []
     for task in Path(f"/proc/{pid}/task").iterdir():
@@ -153,7 +153,7 @@ def test_callers_with_the_same_query_share_a_result_that_is_newer_than_their_cal
         assert len(asked) == before + 1
 
 
-def test_helpers_run_one_at_a_time_with_the_lowest_priority(daemon: Daemon, session: Path) -> None:  # noqa: F811 - the fixture
+def test_helpers_run_one_at_a_time_with_a_lower_priority(daemon: Daemon, session: Path) -> None:  # noqa: F811 - the fixture
     with served(session / "docker.sock", lambda sock: time.sleep(0.5)):
         questions = [question(container=f"x{number}", engine="docker") for number in range(3)]
         thread = threading.Thread(target=lambda: as_user(ALICE, lambda: ask_at_once(daemon.socket, questions, 3, stay=True)))
@@ -169,5 +169,5 @@ def test_helpers_run_one_at_a_time_with_the_lowest_priority(daemon: Daemon, sess
             time.sleep(0.01)
         thread.join()
         # A helper may still be at 0 in the moment between its start and the broker's setpriority(2).
-        assert nice <= {0, 19}
-        assert 19 in nice
+        assert nice <= {0, 5}
+        assert 5 in nice

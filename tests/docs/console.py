@@ -20,6 +20,8 @@ LEFT_OUT = {
     "-m venv": "it changes the machine",
     "pip install": "it changes the machine",
     "ln -s": "it changes the machine",
+    "rm -r": "it changes the machine",
+    "make deb": "`make test-deb` runs it on a clean Debian",
     "install-units": "tests/systemd/test_installing.py runs it in a booted systemd",
     "remove-units": "tests/systemd/test_installing.py runs it in a booted systemd",
     "systemctl": "tests/systemd/test_service.py runs it in a booted systemd",

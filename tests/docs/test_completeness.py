@@ -18,7 +18,7 @@ from nsbroker import errors
 from nsbroker.daemon.configuration import AuditSettings, Limits, RuleText
 from nsbroker.daemon.record_sink import Record
 from nsbroker.model.target import ENGINES, KINDS
-from nsbroker.protocol import messages
+from nsbroker.protocol import address, messages
 from tests.docs.blocks import CHECKOUT, PAGES
 
 pytestmark = pytest.mark.once
@@ -67,6 +67,14 @@ def test_every_engine_is_described() -> None:
 def test_every_setting_of_the_audit_is_described_with_its_default() -> None:
     settings = msgspec.to_builtins(AuditSettings())
     assert terms("configuration.md", "Audit") == [f'{key.replace("_", "-")} = "{value}"' for key, value in settings.items()]
+
+
+def test_every_environment_variable_that_the_program_reads_is_described() -> None:
+    described = set(re.findall(r"`([A-Z_]+)`", (REFERENCE / "environment.md").read_text()))
+    texts = [path.read_text() for path in (CHECKOUT / "nsbroker").rglob("*.py")]
+    read = {name for text in texts for name in re.findall(r'environ(?:\.get\(|\.pop\(|\[)"([A-Z_]+)"', text)}
+    assert len(read) >= 6
+    assert read | {address.VARIABLE} <= described
 
 
 def test_every_kind_of_target_is_described() -> None:
@@ -158,6 +166,12 @@ def test_nothing_that_is_generated_is_left_out() -> None:
     for path, text in sources().items():
         assert "<!-- generated" not in text, path
         assert text.startswith("# "), path
+
+
+def test_a_program_is_shown_as_the_file_that_a_test_runs() -> None:
+    for name, language in (("fetch.c", "c"), ("fetch.go", "go")):
+        text = (CHECKOUT / "examples" / name).read_text()
+        assert f"\n```{language}\n{text}```\n" in sources()["how-to/other-languages.md"]
 
 
 def test_an_unknown_mark_is_an_error() -> None:

@@ -4,7 +4,6 @@ import configparser
 import contextlib
 import http.server
 import os
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -28,8 +27,6 @@ LANGUAGES = {
     "console": "run here",
     "python": "run here",
     "toml": "read here as a configuration",
-    "c": "compiled and run here",
-    "go": "parsed here, where gofmt is: building it would take longer than all other tests of documents",
     "ini": "its commands are parsed here",
     "yaml": "the configuration of another program, which is not installed for tests",
     "text": "synopses, pictures and output",
@@ -119,27 +116,6 @@ def test_the_first_steps_lead_where_they_say(daemon: Daemon, folder: Path) -> No
     assert ("name:lab", "inet:stream", "denied") in wanted
     assert ("name:lab", "inet:stream", "allowed") in wanted
     assert not Path("/run/netns/lab").exists()
-
-
-@pytest.mark.root
-@pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is missing")
-def test_the_program_in_c_fetches_a_page(scene: tuple[Daemon, dict[str, str]], folder: Path) -> None:
-    daemon, _ = scene
-    [block] = blocks("c")
-    (folder / "fetch.c").write_text(block.text)
-    subprocess.run(["gcc", "-Wall", "-Wextra", "-Werror", "-o", "fetch", "fetch.c"], cwd=folder, check=True)
-    drop = ["setpriv", f"--reuid={ALICE}", f"--regid={ALICE}", "--clear-groups"]
-    done = subprocess.run([*drop, folder / "fetch", daemon.socket], capture_output=True, text=True, check=False, timeout=30)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "a page from inside" in done.stdout
-
-
-@pytest.mark.once
-@pytest.mark.skipif(shutil.which("gofmt") is None, reason="gofmt is missing")
-@pytest.mark.parametrize("block", blocks("go"), ids=lambda block: block.name)
-def test_a_program_in_go_is_go(block: Block) -> None:
-    done = subprocess.run(["gofmt", "-d"], input=block.text, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @pytest.mark.once

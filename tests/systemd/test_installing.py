@@ -201,6 +201,30 @@ def test_remove_units_works_without_the_unit_files_of_the_installation(opt: Path
     assert not SERVICE.exists()
 
 
+def test_an_installation_by_a_package_says_that_its_units_are_there(opt: Path) -> None:
+    python = make_venv(opt / "venv", "msgspec*")
+    shutil.rmtree(opt / "venv/share")
+    command = [str(python), "-m", "nsbroker"]
+    assert "this installation has no unit files" in run(*command, "install-units", code=1)
+    packaged = Path("/usr/lib/systemd/system/nsbroker.socket")
+    packaged.touch()
+    try:
+        output = run(*command, "install-units", code=1)
+        assert output.startswith("nsbroker: there is nothing to install: the package of nsbroker brought its units, in /usr/lib/")
+        assert output.count("\n") == 0
+        assert "/usr/lib/systemd/system belong to a package" in run(*command, "remove-units")
+    finally:
+        packaged.unlink()
+
+
+def test_what_to_do_next_is_a_hint_that_can_be_left_out(opt: Path) -> None:
+    quiet = run(str(SCRIPT), "install-units", "--quiet").splitlines()
+    assert str(SERVICE) in quiet
+    usual = run(str(SCRIPT), "install-units").splitlines()
+    assert usual[:-1] == quiet
+    assert usual[-1].startswith("nsbroker: next: systemctl enable --now nsbroker.socket")
+
+
 @pytest.mark.parametrize("program", ["/opt/missing", f"{sys.executable} -m missing"], ids=["no program", "no package"])
 def test_a_service_that_cannot_start_refuses_clients_soon_and_starts_when_repaired(unit: Unit, program: str) -> None:
     """As after `pip uninstall` before `remove-units`."""

@@ -2,7 +2,7 @@
 
 import argparse
 
-from nsbroker.cli import units
+from nsbroker.cli import terminal, units
 
 HELP = """\
 Install systemd units that run this installation of nsbroker; needs root.
@@ -19,8 +19,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:  # noqa: ARG001 - commands have one signature
-    """Install the units, and print their paths and what to do next."""
+    """Install the units, print their paths, and say what to do next."""
     for place in units.install():
         print(place)
-    print("next: systemctl enable --now nsbroker.socket (after an upgrade: systemctl try-restart nsbroker.service)")
+    terminal.print_hint("next: systemctl enable --now nsbroker.socket (after an upgrade: systemctl try-restart nsbroker.service)")
     return 0

@@ -21,5 +21,6 @@ def run(options: argparse.Namespace) -> int:  # noqa: ARG001 - commands have one
     for place in removed:
         print(f"removed {place}")
     if not removed:
-        print(f"there was nothing to remove: no unit of the broker below {units.PREFIX}")
+        packaged = f" (those in {units.PACKAGED.parent} belong to a package)" if units.PACKAGED.exists() else ""
+        print(f"there was nothing to remove: no unit of the broker below {units.PREFIX}{packaged}")
     return 0

@@ -81,9 +81,12 @@ def columns_of(namespaces: Sequence[NamespaceDescription], types: Iterable[Names
     containers = _group_by_name(namespaces, lambda ns: ns.containers, lambda ns: _is_in(host, ns))
     units = _group_by_name(namespaces, lambda ns: ns.units, lambda ns: 2 if ns.containers else _is_in(host, ns))
     columns = _merge_containers([_container_column(name, cells) for name, cells in containers.items()], host)
+    by_keys: dict[frozenset[Key], list[Column]] = defaultdict(list)
+    for column in columns:
+        by_keys[column.keys].append(column)
     for name, cells in units.items():
         unit = Column("unit", name, cells)
-        same = [column for column in columns if column.keys == unit.keys and column.kind != "unit"]
+        same = by_keys.get(unit.keys, [])
         if len(same) == 1:
             same[0].also.append(unit.label)
         else:

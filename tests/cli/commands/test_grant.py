@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -128,6 +129,31 @@ def test_what_cannot_be_granted_is_refused_in_one_line_and_leaves_nothing(
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (code, "", 1), done
     assert says in done.stderr
     assert not list(grant_files.DIRECTORY.glob("*"))
+
+
+@pytest.fixture
+def broken() -> Iterator[Path]:
+    """Yield the file of a rule that does not make sense, which can be written below /etc, and is removed afterwards."""
+    path = Path("/etc/nsbroker/nsbroker.d/broken.toml")
+    path.parent.mkdir(parents=True)
+    yield path
+    shutil.rmtree(path.parent.parent)
+
+
+@pytest.mark.root
+def test_a_broken_file_beside_it_is_an_error_at_once_and_not_after_the_time_out(system: Daemon, broken: Path) -> None:
+    run_command("grant", f"user:{ALICE}", "name:a", "--namespaces", "net", "--for", "1h", address=system.address)
+    [kept] = grant_files.DIRECTORY.glob("*.toml")
+    broken.write_text('[[allow]]\nname = "broken"\nwho = "everyone"\ntargets = "name:x"\nnamespaces = "nett"\n')
+    granted = run_command("grant", f"user:{ALICE}", "name:b", "--namespaces", "net", "--for", "1h", address=system.address)
+    assert list(grant_files.DIRECTORY.glob("*")) == [kept]
+    ended = run_command("revoke", kept.stem, address=system.address)
+    assert not list(grant_files.DIRECTORY.glob("*"))
+    for done in (granted, ended):
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done
+        assert "the broker keeps the rules that it has until the configuration is repaired" in done.stderr
+        assert str(broken) in done.stderr
+    assert not any("reloading failed" in line for line in system.words()), "the broker was not told to load it"
 
 
 @pytest.mark.root
