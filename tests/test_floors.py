@@ -17,7 +17,7 @@ FLOORS = {
         {"version", "errors"},
         {"linux"},
         {"model"},
-        {"inside", "names"},
+        {"capture", "inside", "names"},
         {"namespace"},
         {"conduit", "varlink"},
         {"protocol"},
@@ -58,9 +58,9 @@ FLOORS = {
     ],
     "cli": [
         {"terminal"},
-        {"arguments", "formatting", "output", "reporting", "rule_text"},
-        {"completion", "connection", "drawing", "execute", "relay", "service_program"},
-        {"grant_files", "reloading", "units"},
+        {"arguments", "formatting", "output", "reporting", "rule_text", "time_limit"},
+        {"capturing", "completion", "connection", "drawing", "execute", "relay", "service_program"},
+        {"extcap_folder", "grant_files", "reloading", "units"},
         {"diagnosis"},
         {"commands"},
         {"main"},
@@ -70,6 +70,13 @@ FLOORS = {
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 FOLDERS = sorted(path.parent for path in PACKAGE.rglob("__init__.py"))
 TESTED_ELSEWHERE: dict[str, tuple[str, str]] = {
+    "capture/capturing": ("cli/commands/test_capture.py", "the command captures in real networks"),
+    "capture/libpcap": ("capture/test_filters.py", "compiles what the filters are made of"),
+    "capture/link_types": ("capture/test_filters.py", "data alone"),
+    "cli/capturing": ("cli/commands/test_capture.py", "what `capture` and `extcap` share"),
+    "cli/commands/remove_extcap": ("cli/commands/test_install_extcap.py", "it removes what `install-extcap` wrote"),
+    "cli/extcap_folder": ("cli/commands/test_install_extcap.py", "what both commands do"),
+    "cli/time_limit": ("cli/completion/test_targets.py", "ends a search in time"),
     "cli/commands/via": ("via/test_programs.py", "whole programs run under it"),
     "linux/seccomp_filter": ("linux/test_seccomp.py", "the filter is tested by system calls that it traps"),
     "via/overlay": ("via/test_names.py", "whole programs see the files"),

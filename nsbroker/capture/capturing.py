@@ -16,13 +16,12 @@ from nsbroker.capture.link_types import BY_HARDWARE, ETHERNET
 from nsbroker.capture.output import Output
 from nsbroker.errors import CommandFailed
 from nsbroker.linux import network_interfaces, socket_filter
-from nsbroker.linux.packet_ring import RETIRE_MILLISECONDS, PacketRing
+from nsbroker.linux.packet_ring import RETIRE_MILLISECONDS, PacketRing, receive_from
 from nsbroker.version import VERSION
 
 EVERY_INTERFACE = "any"
 """What stands for all interfaces, as in tcpdump."""
 
-_ETH_P_ALL = 3
 _LOOPBACK_INDEX = 1
 # How often it is checked whether the interfaces are still there while no packet comes.
 _IDLE_MILLISECONDS = 500
@@ -59,7 +58,7 @@ class Capture:
                 socket_filter.attach(sock, program)
                 self._ring = opened.enter_context(PacketRing(sock))
                 # Nothing was received before this, so nothing is in the ring that does not fit the filter.
-                sock.bind(("" if interface == EVERY_INTERFACE else interface, _ETH_P_ALL))
+                receive_from(sock, 0 if interface == EVERY_INTERFACE else next(iter(self._watched)))
             except OSError as error:
                 raise CommandFailed(f"cannot capture in {where}: {error.strerror}") from error
             self._opened = opened.pop_all()

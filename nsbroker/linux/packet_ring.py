@@ -4,10 +4,13 @@ The kernel checks CAP_NET_RAW only when a packet socket is made.  So a process w
 packet socket that it was given.
 """
 
+import ctypes
 import mmap
 import socket
 import struct
 from typing import NamedTuple, Self
+
+from nsbroker.linux.libc import check, libc
 
 BLOCK_SIZE = 1 << 19
 """The bytes of a block.  Packets that do not fit into one are cut."""
@@ -21,11 +24,14 @@ _PACKET_RX_RING = 5
 _PACKET_STATISTICS = 6
 _PACKET_VERSION = 10
 _TPACKET_V3 = 2
+_ETH_P_ALL = 3
 _TP_STATUS_KERNEL = 0
 _TP_STATUS_USER = 1
 _FRAME_SIZE = 2048
 _FRAMES = BLOCK_SIZE * BLOCKS // _FRAME_SIZE
 
+# struct sockaddr_ll: the address is empty
+_ADDRESS = struct.Struct("=HHi12x")
 # struct tpacket_req3
 _REQUEST = struct.Struct("=7I")
 # struct tpacket_block_desc, from its status on: status, number of packets, offset of the first one
@@ -43,6 +49,15 @@ VLAN_VALID = 0x10
 """The status of a packet whose VLAN tag the kernel has taken off (TP_STATUS_VLAN_VALID)."""
 VLAN_PROTOCOL_VALID = 0x40
 """The status of a packet whose header also says the protocol of the VLAN tag (TP_STATUS_VLAN_TPID_VALID)."""
+
+
+def receive_from(sock: socket.socket, index: int) -> None:
+    """Let `sock` (borrowed, AF_PACKET) receive all packets of the interface `index` (0: of all interfaces), from now on.
+
+    Python's own bind() takes no index, and so has no way to name all interfaces.  Raises OSError: ENODEV.
+    """
+    address = _ADDRESS.pack(socket.AF_PACKET, socket.htons(_ETH_P_ALL), index)
+    check(libc.bind(sock.fileno(), ctypes.c_char_p(address), ctypes.c_uint32(len(address))))
 
 
 class Block(NamedTuple):

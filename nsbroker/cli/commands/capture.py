@@ -12,9 +12,11 @@ HELP = """\
 Capture the packets of a target's network, as a pcapng file that tcpdump and Wireshark can read while it grows.
 
 It runs as an ordinary user, and needs neither tcpdump nor Wireshark.  FILTER is an expression of pcap-filter(7), such as `tcp port
-80`; libpcap compiles it, and the kernel applies it.  It ends with SIGINT (Ctrl-C) or SIGTERM, after N packets, when the reader of
+80`; libpcap compiles it, and the kernel applies it.  To see packets: `nsbroker capture container:web | tcpdump -nr -`.
+
+It ends with SIGINT (Ctrl-C) or SIGTERM, after N packets, when the reader of
 standard output leaves, and when the interface goes away (exit code 1)."""
-EXAMPLE = "nsbroker capture container:web -i eth0 tcp port 80 | tcpdump -nr -"
+EXAMPLE = "nsbroker capture container:web -i eth0 -w web.pcapng"
 
 _COUNT = re.compile("0*[1-9][0-9]{0,17}")
 
