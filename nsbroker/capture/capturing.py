@@ -89,7 +89,7 @@ class Capture:
         """Write packets to `output` until there are `most`, `stop` (borrowed) can be read, or the interfaces are gone.
 
         Every block of the ring is written at once: at the latest a tenth of a second after its first packet came.  What came before
-        `stop` could be read is still written.  Raises WriteFailed, and BrokenPipeError when the reader of `output` has left.
+        `stop` could be read is still written.  Raises CommandFailed, and BrokenPipeError when the reader of `output` has left.
         """
         start = time.time_ns()
         output.write(pcapng.section_header(f"nsbroker {VERSION}") + self._describe_interfaces())

@@ -4,22 +4,16 @@ import os
 import stat
 
 from nsbroker.capture.pcapng import whole_blocks
-
-
-class WriteFailed(Exception):
-    """The capture cannot be written any further.  `reason` is the text of the error."""
-
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-        super().__init__(reason)
+from nsbroker.errors import CommandFailed
 
 
 class Output:
     """Writes blocks of pcapng at once, without a buffer, so that a reader has each one as soon as it is written."""
 
-    def __init__(self, fd: int) -> None:
-        """Borrows `fd`, which is open for writing."""
+    def __init__(self, fd: int, name: str) -> None:
+        """Borrows `fd`, which is open for writing.  `name` is for errors."""
         self._fd = fd
+        self._name = name
         self._can_be_cut = stat.S_ISREG(os.fstat(fd).st_mode)
 
     def fileno(self) -> int:
@@ -29,7 +23,7 @@ class Output:
     def write(self, blocks: bytes) -> None:
         """Write whole blocks.
 
-        Raises BrokenPipeError when the reader of a pipe has left, and WriteFailed, as when the disk is full.  A file then still
+        Raises BrokenPipeError when the reader of a pipe has left, and CommandFailed, as when the disk is full.  A file then still
         ends with a whole block.
         """
         left = memoryview(blocks)
@@ -40,7 +34,7 @@ class Output:
             raise
         except OSError as error:
             self._cut(blocks, len(blocks) - len(left))
-            raise WriteFailed(error.strerror or str(error)) from error
+            raise CommandFailed(f"cannot write to {self._name}: {error.strerror}; what was written before can be read") from error
 
     def _cut(self, blocks: bytes, written: int) -> None:
         """Cut off the block that was written only in part, if this is a file."""

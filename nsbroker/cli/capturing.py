@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 from nsbroker.capture.capturing import Capture, Statistics
-from nsbroker.capture.output import Output, WriteFailed
+from nsbroker.capture.output import Output
 from nsbroker.client.blocking import Broker
 from nsbroker.errors import CommandFailed, PermissionDenied
 from nsbroker.model.target import Target
@@ -44,12 +44,9 @@ def capture(broker: Broker, target: Target, interface: str, expression: str, pat
     with Capture(open_socket(broker, target), str(target), interface, expression) as running, _open(path) as fd:
         # The calls are over: the broker need not keep a connection that waits for hours.
         broker.close()
-        try:
-            with _stop_on_signals() as stop:
-                return running.run(Output(fd), most, stop)
-        except WriteFailed as error:
-            name = "standard output" if path == STANDARD_OUTPUT else path
-            raise CommandFailed(f"cannot write to {name}: {error.reason}; what was captured before is there") from error
+        name = "standard output" if path == STANDARD_OUTPUT else path
+        with _stop_on_signals() as stop:
+            return running.run(Output(fd, name), most, stop)
 
 
 @contextlib.contextmanager
@@ -70,7 +67,7 @@ def _open(path: str) -> Iterator[int]:
 
 @contextlib.contextmanager
 def _stop_on_signals() -> Iterator[int]:
-    """Yield a descriptor that can be read after SIGINT or SIGTERM.  A second signal ends the process at once.
+    """Yield a descriptor that can be read after SIGINT or SIGTERM.  The same signal ends the process at once the second time.
 
     Use it in the main thread.
     """
@@ -89,5 +86,4 @@ def _stop_on_signals() -> Iterator[int]:
 
 def _let_the_next_one_end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of signal handlers
     # The capture may be blocked, because the reader of a pipe does not read.
-    for one in _STOPPING:
-        signal.signal(one, signal.SIG_DFL)
+    signal.signal(number, signal.SIG_DFL)

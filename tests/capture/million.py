@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from tests.capture import generator, reader
@@ -41,15 +40,16 @@ def _capture(daemon: Daemon, path: Path, count: int, rate: float) -> int:
         before, idle = _received(), _seconds(process.pid)
         generate = [sys.executable, "-m", "tests.capture.generator", FEED, str(count), str(rate)]
         taken = float(subprocess.run(generate, stdout=subprocess.PIPE, check=True).stdout)
-        # The kernel hands over the last packets within a tenth of a second.
-        time.sleep(1)
-        used, received = _seconds(process.pid) - idle, _received() - before
+        received = _received() - before
         process.send_signal(signal.SIGINT)
+        # The kernel still knows its processor time until it is waited for.
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        used = _seconds(process.pid) - idle
         _, errors = process.communicate()
     text = path.read_bytes()
     found = reader.read(text)
     numbers = {generator.number_of(packet.data) for packet in found.packets}
-    by_tcpdump = len(reader.tcpdump(text))
+    by_tcpdump = int(reader.tcpdump(text, "--count")[0].split()[0])
     said = [int(number) for number in re.findall(r"[0-9]+", errors.decode())]
     print(f"sent          {count} packets of {generator.SIZE} bytes in {taken:.2f} s: {count / taken:.0f} a second")
     print(f"interface     {received} packets received")

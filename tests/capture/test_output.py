@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from nsbroker.capture import pcapng
-from nsbroker.capture.output import Output, WriteFailed
+from nsbroker.capture.output import Output
+from nsbroker.errors import CommandFailed
 from tests.capture import reader
 
 pytestmark = pytest.mark.once
@@ -33,9 +34,12 @@ def test_a_file_that_cannot_grow_ends_with_a_whole_block(tmp_path: Path, flags: 
     start = pcapng.section_header("a program")
     fd = os.open(tmp_path / "file", os.O_WRONLY | os.O_CREAT | flags, 0o600)
     try:
-        output = Output(fd)
+        output = Output(fd, "a file")
         output.write(start)
-        with files_end_at(len(start) + 7 * len(BLOCK) + 5), pytest.raises(WriteFailed, match="File too large"):
+        with (
+            files_end_at(len(start) + 7 * len(BLOCK) + 5),
+            pytest.raises(CommandFailed, match="cannot write to a file: File too large"),
+        ):
             output.write(BLOCK * 10)
     finally:
         os.close(fd)
@@ -45,8 +49,8 @@ def test_a_file_that_cannot_grow_ends_with_a_whole_block(tmp_path: Path, flags: 
 def test_a_device_that_is_full_cannot_be_cut() -> None:
     fd = os.open("/dev/full", os.O_WRONLY)
     try:
-        with pytest.raises(WriteFailed, match="No space left"):
-            Output(fd).write(BLOCK)
+        with pytest.raises(CommandFailed, match="No space left"):
+            Output(fd, "full").write(BLOCK)
     finally:
         os.close(fd)
 
@@ -56,6 +60,6 @@ def test_a_reader_that_has_left_is_told_apart() -> None:
     os.close(read)
     try:
         with pytest.raises(BrokenPipeError):
-            Output(write).write(BLOCK)
+            Output(write, "a pipe").write(BLOCK)
     finally:
         os.close(write)

@@ -240,7 +240,7 @@ def test_a_full_disk_is_one_line_and_the_file_is_whole(daemon: Daemon, feed: Non
             _, errors = process.communicate(timeout=PATIENCE)
         assert process.returncode == 1
         assert errors.decode() == (
-            f"nsbroker: cannot write to {path}: No space left on device; what was captured before is there\n"
+            f"nsbroker: cannot write to {path}: No space left on device; what was written before can be read\n"
         )
         written = numbers(path.read_bytes())
         assert len(written) > 100
