@@ -161,10 +161,9 @@ class Capture:
         """Return the blocks with what was captured of each interface.  The kernel counts the drops of all of them together."""
         counts = self._converter.counts
         comment = "packets dropped: on all interfaces together" if len(counts) > 1 else ""
-        return b"".join(
-            pcapng.interface_statistics(number, start, end, count, *((None, "") if number else (dropped, comment)))
-            for number, count in enumerate(counts)
-        )
+        first = pcapng.interface_statistics(0, start, end, counts[0], dropped, comment)
+        others = (pcapng.interface_statistics(number, start, end, counts[number], None) for number in range(1, len(counts)))
+        return first + b"".join(others)
 
     def close(self) -> None:
         """Close the socket, and free the ring."""

@@ -26,7 +26,7 @@ def wire(network: str) -> Iterator[None]:
     if subprocess.run(["ip", "link", "add", FEED, *ends], capture_output=True, check=False).returncode:
         pytest.skip("this kernel has no veth: nothing was captured")
     try:
-        for at, name in ([], FEED), (["-n", network], INSIDE):
+        for at, name in ((), FEED), (("-n", network), INSIDE):
             ip(*at, "link", "set", name, "addrgenmode", "none")
             ip(*at, "link", "set", name, "up")
         ip("-n", network, "link", "set", "lo", "up")
