@@ -9,18 +9,15 @@ import sys
 import time
 from typing import NamedTuple, Self
 
-from nsbroker.capture import pcapng
+from nsbroker.capture import EVERY_INTERFACE, pcapng
 from nsbroker.capture.conversion import Converter
 from nsbroker.capture.filters import NOTHING, make_program
-from nsbroker.capture.link_types import BY_HARDWARE, ETHERNET
+from nsbroker.capture.link_types import BY_HARDWARE, ETHERNET, LOOPBACK
 from nsbroker.capture.output import Output
 from nsbroker.errors import CommandFailed
 from nsbroker.linux import network_interfaces, socket_filter
 from nsbroker.linux.packet_ring import RETIRE_MILLISECONDS, PacketRing, receive_from
 from nsbroker.version import VERSION
-
-EVERY_INTERFACE = "any"
-"""What stands for all interfaces, as in tcpdump."""
 
 _LOOPBACK_INDEX = 1
 # How often it is checked whether the interfaces are still there while no packet comes.
@@ -52,8 +49,8 @@ class Capture:
         self._converter = Converter(sock, where, expression)
         with contextlib.ExitStack() as opened:
             opened.enter_context(sock)
-            self._watched, hardware_type = self._find()
-            program = make_program(expression, hardware_type)
+            self._watched, self._hardware_type = self._find()
+            program = make_program(expression, self._hardware_type)
             try:
                 socket_filter.attach(sock, program)
                 self._ring = opened.enter_context(PacketRing(sock))
@@ -123,13 +120,14 @@ class Capture:
         A file without any description cannot be read.  Interfaces without an Ethernet header are described with their first packet,
         because tcpdump reads no file that describes interfaces of different kinds.
         """
-        alone = self._interface != EVERY_INTERFACE
-        described = []
-        for index in [*self._watched] if alone else [_LOOPBACK_INDEX, *self._watched]:
+        if self._hardware_type is not None:
+            (index,) = self._watched
+            return self._converter.describe(index, self._hardware_type)
+        described = [self._converter.describe(_LOOPBACK_INDEX, LOOPBACK)]
+        for index, name in self._watched.items():
             with contextlib.suppress(OSError):  # It is gone already.
-                name = network_interfaces.name_of(self._sock, index)
                 hardware_type = network_interfaces.hardware_type(self._sock, name)
-                if alone or BY_HARDWARE.get(hardware_type) is ETHERNET:
+                if BY_HARDWARE.get(hardware_type) is ETHERNET:
                     described.append(self._converter.describe(index, hardware_type))
         return b"".join(described)
 

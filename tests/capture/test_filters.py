@@ -39,6 +39,8 @@ def accepted(program: Sequence[Instruction], data: bytes, hardware_type: int, pa
             at += if_true if holds else if_false
         elif operand >= 0xFFFFF000:
             value = {4: packet_type, 28: hardware_type}[operand - 0xFFFFF000]
+        elif code == 0x54:
+            value &= operand
         elif code == 0xB1:
             index = 4 * (data[operand] & 15)
         else:

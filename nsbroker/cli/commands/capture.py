@@ -4,7 +4,7 @@ import argparse
 import os
 import re
 
-from nsbroker.capture.capturing import EVERY_INTERFACE
+from nsbroker.capture import EVERY_INTERFACE
 from nsbroker.cli import arguments, capturing, connection, terminal
 from nsbroker.errors import CommandFailed, InvalidTarget
 

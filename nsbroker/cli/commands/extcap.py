@@ -1,20 +1,15 @@
-"""`nsbroker extcap`."""
+"""`nsbroker extcap`.
+
+Wireshark starts it several times for each interface when it starts, so what needs no broker loads no client.
+"""
 
 import argparse
 import contextlib
-import os
-import re
-from collections.abc import Iterator, Sequence
 
-from nsbroker.capture.capturing import EVERY_INTERFACE
-from nsbroker.capture.filters import make_program
+from nsbroker.capture import EVERY_INTERFACE
 from nsbroker.capture.link_types import ETHERNET, RAW_IP
-from nsbroker.cli import capturing, connection
-from nsbroker.cli.time_limit import TimeIsUp, time_limit
-from nsbroker.client import blocking
-from nsbroker.errors import CommandFailed, NsbrokerError
-from nsbroker.linux import network_interfaces
-from nsbroker.model.target import Target
+from nsbroker.cli import arguments
+from nsbroker.errors import CommandFailed
 from nsbroker.version import VERSION
 
 HELP = """\
@@ -26,11 +21,7 @@ EXAMPLE = "nsbroker extcap --extcap-interfaces"
 
 # Wireshark waits for every program before it shows its interfaces.
 _LIST_SECONDS = 2.0
-_NETNS = "/run/netns"
-# Engines name the networks of their containers so; the containers themselves are listed.
-_OF_ENGINES = re.compile(r"(?:cni|netns)-[0-9a-f]{8}-[0-9a-f-]+")
-# What can stand in the value of an interface, and in the name of a file.
-_PLAIN = re.compile(r"[A-Za-z0-9_.:@/+-]{1,128}")
+_SECONDS = 10.0
 _OPTION = "interface"
 
 
@@ -52,14 +43,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=EVERY_INTERFACE,
         help="capture from this interface of the target (default: any, which is all of them)",
     )
-    connection.add_timeout(parser, "; a list ends after two seconds with what was found until then")
+    parser.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=arguments.seconds,
+        default=_SECONDS,
+        help=f"give up when one step takes the broker longer (default: {_SECONDS:g}); the list of targets ends after "
+        f"{_LIST_SECONDS:g} seconds with what was found until then",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Do what Wireshark asks for.  It takes all output on standard error for a failure."""
     if options.extcap_interfaces:
         print(f"extcap {{version={VERSION}}}{{display=nsbroker}}")
-        for target in _find_targets(options.timeout):
+        from nsbroker.cli.capture_targets import find_targets  # imported only here: see above
+
+        for target in find_targets(min(options.timeout, _LIST_SECONDS)):
             print(f"interface {{value={target}}}{{display={target} (nsbroker)}}")
     elif options.extcap_interface is None:
         options.fail("this command is for Wireshark: run `nsbroker install-extcap`, and start Wireshark")
@@ -77,36 +77,14 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _find_targets(timeout: float) -> Sequence[str]:
-    """Return the targets from which this user may capture, as far as they are found in time: none when the broker is away."""
-    found: list[str] = []
-    seconds = min(timeout, _LIST_SECONDS)
-    with contextlib.suppress(NsbrokerError, OSError, TimeIsUp), time_limit(seconds), blocking.connect(timeout=seconds) as broker:
-        for target in dict.fromkeys(_candidates(broker)):
-            if _PLAIN.fullmatch(target) and _may_capture(broker, target):
-                found.append(target)  # noqa: PERF401 - what was found stays when the time is up
-    return found
-
-
-def _candidates(broker: blocking.Broker) -> Iterator[str]:
-    yield from (f"{one.engine}:{(*one.names, one.id)[0]}" for one in broker.containers().containers)
-    yield from (f"name:{one.name}" for one in broker.held())
-    with contextlib.suppress(OSError):  # There is no such folder, or others may not read it.
-        yield from (f"name:{name}" for name in sorted(os.listdir(_NETNS)) if not _OF_ENGINES.fullmatch(name))
-
-
-def _may_capture(broker: blocking.Broker, target: str) -> bool:
-    try:
-        return broker.explain(target, sockets=[capturing.PERMISSION]).allowed
-    except NsbrokerError:
-        return False  # It has ended by now.
-
-
 def _print_options(options: argparse.Namespace) -> None:
     """List the one option: the interface.  Its values are only asked for when somebody opens the list."""
     values = {EVERY_INTERFACE: "all interfaces"}
     if (options.extcap_reload_option or "").lstrip("-") == _OPTION:
-        values |= {name: name for name in _interfaces(options)}
+        from nsbroker.cli.capture_targets import find_interfaces  # as above
+        from nsbroker.model.target import Target
+
+        values |= {name: name for name in find_interfaces(Target.parse(options.extcap_interface), options.timeout)}
     else:
         print(
             f"arg {{number=0}}{{call=--{_OPTION}}}{{display=Interface}}{{tooltip=The interface of the target's network}}"
@@ -116,18 +94,13 @@ def _print_options(options: argparse.Namespace) -> None:
         print(f"value {{arg=0}}{{value={value}}}{{display={title}}}{{default={str(value == EVERY_INTERFACE).lower()}}}")
 
 
-def _interfaces(options: argparse.Namespace) -> Sequence[str]:
-    target = Target.parse(options.extcap_interface)
-    with contextlib.suppress(NsbrokerError, OSError), blocking.connect(timeout=options.timeout) as broker:
-        sock = capturing.open_socket(broker, target)
-        with sock:
-            return [name for name in network_interfaces.names(sock) if _PLAIN.fullmatch(name)]
-    return ()
-
-
 def _capture(options: argparse.Namespace) -> None:
     if options.fifo is None:
         options.fail("--capture needs --fifo PATH")
+    from nsbroker.cli import capturing  # as above
+    from nsbroker.client import blocking
+    from nsbroker.model.target import Target
+
     target = Target.parse(options.extcap_interface)
     # Wireshark stops a capture with SIGTERM, or by closing the fifo.
     with contextlib.suppress(BrokenPipeError), blocking.connect(timeout=options.timeout) as broker:
@@ -139,6 +112,8 @@ def _capture(options: argparse.Namespace) -> None:
 
 def _check_filter(expression: str) -> None:
     """Print what is wrong with a filter.  Wireshark takes it for right when nothing is printed."""
+    from nsbroker.capture.filters import make_program  # as above
+
     try:
         make_program(expression)
     except CommandFailed as error:
