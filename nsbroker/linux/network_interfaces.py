@@ -66,7 +66,7 @@ def names(sock: socket.socket) -> list[str]:
 
     An interface without an IPv4 address whose index is 32768 or more is left out: the kernel has no call that lists them.
     """
-    found = {}
+    found: dict[str, None] = {}
     for index in range(1, _INDEX_MAX):
         with contextlib.suppress(OSError):
             found[name_of(sock, index)] = None

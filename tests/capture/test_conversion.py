@@ -27,7 +27,7 @@ class Given(NamedTuple):
     status: int = 1
     tag: int = 0
     protocol: int = 0
-    index: int = 1
+    interface: int = 1
     hardware: int = 772
 
 
@@ -39,9 +39,9 @@ def memory() -> Iterator[mmap.mmap]:
 
 def convert(memory: mmap.mmap, packets: list[Given], most: int = 100) -> tuple[reader.Capture, Converter]:
     at = 48
-    for number, (data, length, status, tag, protocol, index, hardware) in enumerate(packets):
+    for number, (data, length, status, tag, protocol, interface, hardware) in enumerate(packets):
         following = (OFFSET + len(data) + 15) // 16 * 16
-        fields = (following, 10, number, len(data), length, status, OFFSET, tag, protocol, index, hardware)
+        fields = (following, 10, number, len(data), length, status, OFFSET, tag, protocol, interface, hardware)
         PACKET.pack_into(memory, at, *fields)
         memory[at + OFFSET : at + OFFSET + len(data)] = data
         at += following
@@ -73,7 +73,7 @@ def test_a_vlan_tag_is_put_back(memory: mmap.mmap, status: int, protocol: int) -
 
 
 def test_each_interface_is_described_before_its_first_packet(memory: mmap.mmap) -> None:
-    raw = Given(FRAME[14:], index=5000, hardware=0xFFFE)
+    raw = Given(FRAME[14:], interface=5000, hardware=0xFFFE)
     found, converter = convert(memory, [Given(FRAME), raw, Given(FRAME), raw._replace(status=0x11, tag=7)])
     assert [(one.name, one.link_type, one.description) for one in found.interfaces] == [
         ("lo", 1, "name:blue"),
