@@ -74,19 +74,30 @@ def remove(*, system: bool) -> Path | None:
 
 
 def _find_folder(*, system: bool) -> Path:
-    title = "Global" if system else "Personal"
-    if shutil.which("tshark") is not None:
-        ask = ["tshark", "-G", "folders"]
-        done = subprocess.run(ask, capture_output=True, text=True, check=False, timeout=_SECONDS)  # noqa: S603 - the user's own
-        found = re.search(rf"^{title} Extcap path:\s*(/.*)$", done.stdout, re.MULTILINE)
-        if found is not None:
-            return Path(found[1])
+    """Return the folder that tshark names, or without tshark where it is usually.  Raises CommandFailed."""
+    named = _ask_tshark()
+    # Before Wireshark 4.2 there is one line, for the folder of the system.  The personal one is beside the configuration.
+    if system and (folder := named.get("Global Extcap path") or named.get("Extcap path")):
+        return Path(folder)
+    if not system and (folder := named.get("Personal Extcap path")):
+        return Path(folder)
+    if not system and "Extcap path" in named and (folder := named.get("Personal configuration")):
+        return Path(folder) / "extcap"
     if not system:
         return Path.home() / _PERSONAL
     folders = [folder for pattern in _SYSTEM for folder in sorted(Path("/").glob(pattern))]
     if not folders:
         raise CommandFailed("no folder of Wireshark for capture programs was found: install wireshark or tshark first")
     return folders[0]
+
+
+def _ask_tshark() -> dict[str, str]:
+    """Return the folders of Wireshark, by their titles; none without tshark."""
+    if shutil.which("tshark") is None:
+        return {}
+    ask = ["tshark", "-G", "folders"]
+    done = subprocess.run(ask, capture_output=True, text=True, check=False, timeout=_SECONDS)  # noqa: S603 - the user's own
+    return dict(re.findall(r"^(.+?):\s+(/.*)$", done.stdout, re.MULTILINE))
 
 
 def _check_starts(program: Sequence[str]) -> None:
