@@ -19,6 +19,8 @@
 # make test-incus     Run the tests of incus in a Debian 13, which is installed into build/ (300 MB) and booted.  Requires root.
 # make test-replacements  Replace containers of crun COUNT=1000 times, also with process numbers that come back, while processes in
 #                     them ask the broker: ten minutes.  Requires root.
+# make test-capture   Capture PACKETS=1000000 packets at RATE=100000 a second as a user without privilege, of which none may be
+#                     missing, and run the tests of capturing, also with tshark, which is installed first.  Requires root.
 # make test-browser   Test the page of `nsbroker map` in Chromium.  Requires root.
 # make test-image     Build the image, run it and call the broker in it; validate the Kubernetes examples.  Requires root.
 # make bench          Measure the speed, compared with other programs in the same run, in under three minutes.  RIVALS=all installs
@@ -57,6 +59,8 @@ SOCKETS := 100000
 ATTACK :=
 CALLS := 1000000
 COUNT := 1000
+PACKETS := 1000000
+RATE := 100000
 FUZZ_SEED := 0
 UID := $(shell id -u)
 # The sources may be read-only, or belong to another user.
@@ -80,7 +84,7 @@ OLDER := tests/linux tests/namespace tests/daemon/targets/test_resolve.py tests/
 ON_OLDER := for linux in $(if $(PYTEST_ARGS),,6.4 6.8 6.10 6.12); do echo "as on Linux $$linux:"; \
     tests/as-linux $$linux $(HOST) $(PYTEST) $(OLDER) || code=1; done
 # The fast tests: what a change breaks first.
-CHECKED := tests/conduit tests/inside tests/linux tests/model tests/namespace tests/protocol tests/varlink tests/cli/drawing \
+CHECKED := tests/capture tests/conduit tests/inside tests/linux tests/model tests/namespace tests/protocol tests/varlink tests/cli/drawing \
     $(addprefix tests/client/,test_asyncio.py test_blocking.py test_every_client.py test_trio.py) \
     tests/daemon/configuration tests/daemon/policy tests/daemon/targets $(addprefix tests/daemon/,test_audit.py test_dispatcher.py) \
     $(addprefix tests/daemon/methods/,test_explain.py test_held.py test_open.py test_open_socket.py test_service_info.py) \
@@ -89,7 +93,8 @@ LINT = $(VENV)/bin/ruff check --quiet && $(VENV)/bin/ruff format --check --quiet
 MINOR := import sys; print(sys.version_info[:2])
 KERNELS ?= bullseye/5.10 bookworm/6.1 trixie/6.12 newest
 
-NEED_ROOT := demo test-kernels test-forward test-incus test-replacements test-browser test-image test-debian test-deb test-places map bench soak \
+NEED_ROOT := demo test-kernels test-forward test-capture test-incus test-replacements test-browser test-image test-debian test-deb \
+    test-places map bench soak \
     soak-calls soak-via attack-table fuzz
 # This is said before anything is installed.
 ifneq ($(UID),0)
@@ -155,6 +160,11 @@ test-incus: $(INCUS)/.installed
 
 test-replacements: $(VENV)/.engines
 	@$(HOST) tests/in-own-pids $(VENV)/bin/python -m tests.engines.replacements $(COUNT)
+
+test-capture: $(VENV)/.development
+	@.ci/install-packages tcpdump tshark
+	@$(HOST) $(VENV)/bin/python -m tests.capture.million $(PACKETS) $(RATE)
+	@$(HOST) $(PYTEST) tests/capture $(addprefix tests/cli/commands/test_,capture.py extcap.py install_extcap.py) $(PYTEST_ARGS)
 
 test-browser: $(VENV)/.development
 	@command -v chromium chromedriver >/dev/null || { echo "installing chromium ..." && apt-get update -qq && \

@@ -8,6 +8,7 @@ The packages and modules, lowest layer first.  Each imports only from those abov
     errors       all errors, in one tree
     linux/       the kernel interfaces, one file each; they raise plain OSError
     model/       plain data that all layers share: types and ids of namespaces, targets, kinds of sockets, descriptions
+    capture/     capturing packets into pcapng files through a packet socket
     names/       host names: the hosts file and the name servers of a target
     inside/      running a function inside namespaces: blocking, trio, asyncio
     namespace/   `Namespace`, the handle; opening, creating and finding namespaces without the broker

@@ -57,7 +57,9 @@ PATIENT = f"engine-deadline = {PATIENCE}"
 A process of a lower priority asks these engines.  On a busy machine it may wait for a processor longer than for anything else.
 """
 # These commands have no option --timeout.
-_WITHOUT_TIMEOUT = ("check-config", "completion", "grants", "install-units", "remove-units", "serve")
+_WITHOUT_TIMEOUT = (
+    *("check-config", "completion", "grants", "install-extcap", "install-units", "remove-extcap", "remove-units", "serve"),
+)
 _TRIES = 3
 _SERVE_BY_NUMBER = Path(__file__).parent / "serve_by_number.py"
 

@@ -18,6 +18,7 @@ _INTERRUPTED = 130
 GROUPS = {
     "use namespaces": ("show", "open", "exec"),
     "sockets, files and devices": ("via", "forward", "connect", "cat", "devices", "add-interface"),
+    "capture packets": ("capture", "extcap", "install-extcap", "remove-extcap"),
     "look around": ("ls", "tree", "watch", "map", "containers"),
     "hold namespaces": ("create", "hold", "release", "list-held"),
     "rights": ("whoami", "explain", "grant", "grants", "revoke"),
@@ -51,13 +52,14 @@ examples:
   nsbroker show container:web                   show a container's namespaces (write its name, or how its id begins)
   nsbroker via container:web -- curl http://127.0.0.1:8080/
   nsbroker forward container:web 8080:80        forward local port 8080 to port 80 on the container's loopback
+  nsbroker capture container:web | tcpdump -nr -
   nsbroker explain pid:4711                     show which rule allows what
 
 engines: {engines}
 
 -v, --verbose  say which broker is asked, what it is asked, and which rule allows it; --quiet: print only results and errors.
 The address of the broker is $NSBROKER_ADDRESS, or unix:/run/nsbroker/io.nsbroker.Broker.  No colour: set $NO_COLOR.
-Exit codes: 0 success; 1 refused or failed; 2 wrong usage; 130 interrupted (0 for serve, watch and forward);
+Exit codes: 0 success; 1 refused or failed; 2 wrong usage; 130 interrupted (0 for serve, watch, forward and capture);
 open, exec, via and add-interface --tap: the exit code of the command that they run (127: not found, 126: not executable)."""
 
 
@@ -183,7 +185,10 @@ def _run(given: list[str]) -> int:
     if name not in COMMANDS and not name.startswith("-"):
         top.error(_describe_unknown(name))
     options, unknown = top.parse_known_args([name, *(leading if name in COMMANDS else ()), *given[1:cut]])
-    if unknown:
+    if unknown and hasattr(options, "words") and not any(word.startswith("-") for word in unknown):
+        # Words behind an option: argparse has already given the last positional argument, which may be empty, no words at all.
+        options.words += unknown
+    elif unknown:
         options.fail(f"unrecognized arguments: {' '.join(unknown)[:200]}")
     terminal.set_verbosity(options.verbosity)
     options.command = given[cut + 1 :]

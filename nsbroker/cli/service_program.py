@@ -38,19 +38,23 @@ _NEEDS_NO_QUOTES = re.compile(r"[A-Za-z0-9/._+@:=,~-]+")
 _FOR_SHELL = frozenset("\"'\\$")
 
 
+def find() -> list[str]:
+    """Return the command that started this installation of nsbroker, with its full path.  Nothing is checked."""
+    called = Path(sys.argv[0])
+    if called.name != "__main__.py" and called.is_file() and os.access(called, os.X_OK):
+        # Keep the path by which it was called, with its symbolic links: an upgrade may point them to another place.
+        folder = called.parent.absolute()
+        return [str((folder.resolve() if ".." in folder.parts else folder) / called.name)]
+    return [sys.executable, "-m", "nsbroker"]
+
+
 def command() -> list[str]:
     """Return the command that starts this installation of nsbroker.
 
     It was checked that systemd can see the installation, that nobody but root can change it, and that no package is missing.
     Raises CommandFailed with what is wrong.
     """
-    called = Path(sys.argv[0])
-    if called.name != "__main__.py" and called.is_file() and os.access(called, os.X_OK):
-        # Keep the path by which it was called, with its symbolic links: an upgrade may point them to another place.
-        folder = called.parent.absolute()
-        found = [str((folder.resolve() if ".." in folder.parts else folder) / called.name)]
-    else:
-        found = [sys.executable, "-m", "nsbroker"]
+    found = find()
     for path in (Path(found[0]), Path(sys.executable), *_find_modules()):
         check_path(path)
     return found
@@ -105,12 +109,22 @@ def check_path(path: Path) -> None:
     for step in _walk(path):
         if step in _HIDDEN:
             raise CommandFailed(f"{path} is below {step}, which the service cannot see (PrivateTmp=): install nsbroker elsewhere")
-        facts = step.stat()
-        if facts.st_uid != 0:
-            raise CommandFailed(f"{step} belongs to uid {facts.st_uid}, who could make root run any program: {_ADVICE}")
-        if facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            who = "everyone" if facts.st_mode & stat.S_IWOTH else f"the group {facts.st_gid}"
-            raise CommandFailed(f"{step} can be written by {who}, who could make root run any program: {_ADVICE}")
+        _check_owner(step)
+
+
+def check_owners(path: Path) -> None:
+    """Raise CommandFailed when anybody but root could change or replace `path`."""
+    for step in _walk(path):
+        _check_owner(step)
+
+
+def _check_owner(step: Path) -> None:
+    facts = step.stat()
+    if facts.st_uid != 0:
+        raise CommandFailed(f"{step} belongs to uid {facts.st_uid}, who could make root run any program: {_ADVICE}")
+    if facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        who = "everyone" if facts.st_mode & stat.S_IWOTH else f"the group {facts.st_gid}"
+        raise CommandFailed(f"{step} can be written by {who}, who could make root run any program: {_ADVICE}")
 
 
 def _walk(path: Path) -> Iterator[Path]:

@@ -31,6 +31,10 @@ COMMANDS: dict[str, list[str]] = {
     "cat": ["self", "net/dev"],
     "devices": ["self"],
     "add-interface": ["self", "a/b", "--veth", "self:c"],
+    "capture": ["name:nobody-has-this", "-c", "1"],
+    "extcap": ["--extcap-interfaces"],
+    "install-extcap": ["--help"],
+    "remove-extcap": ["--help"],
     "ls": [],
     "tree": [],
     "watch": ["--type", "nonsense"],
@@ -280,7 +284,7 @@ COMMANDS_THAT_ASK = [
     *([name, *COMMANDS[name]] for name in (*WITH_JSON, "watch") if name != "check-config"),
     ["map", "x.svg"], ["map", "x.html"], ["create", "x"], ["hold", "self", "x"], ["release", "x"], ["watch"],
     ["open", "self", "--", "true"], ["exec", "self", "--", "true"], ["connect", "self", "127.0.0.1", "1"],
-    ["forward", "self", "0:1"], ["cat", "self", "net/dev"],
+    ["forward", "self", "0:1"], ["cat", "self", "net/dev"], ["capture", "self"], ["extcap", "--extcap-interfaces"],
     *([name, *COMMANDS[name], "--json"] for name in WITH_JSON if name != "check-config"), ["watch", "--json"],
 ]  # fmt: skip
 

@@ -48,3 +48,9 @@ def test_show_loads_the_blocking_client_alone(daemon: Daemon) -> None:
     assert not rooms & {"daemon", "via", "conduit"}
     assert not modules & {"nsbroker.client.async_broker", "nsbroker.client.async_calls", "nsbroker.client.async_methods"}
     assert {name for name in modules if name.startswith("nsbroker.cli.commands.")} == {"nsbroker.cli.commands.show"}
+
+
+def test_what_wireshark_asks_for_each_interface_loads_no_client() -> None:
+    for question in ("--extcap-dlts", "--extcap-config"):
+        modules = loaded("extcap", question, "--extcap-interface", "docker:web")
+        assert not modules & (_HEAVY | {"nsbroker.client", "mmap", "ctypes"})

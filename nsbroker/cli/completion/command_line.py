@@ -23,7 +23,7 @@ class Source(enum.Enum):
 _SOURCES = {"TARGET": Source.TARGETS, "PEER:NAME": Source.TARGETS, "PATH": Source.FILES, "FILE": Source.FILES}
 # What only the user knows.  A test compares both with the metavars of all parsers.
 _FREE = (
-    *("SECONDS", "NAME", "WHO", "WORD", "TIME", "GRANT", "HOST", "PORT", "N", "A", "PREFIX"),
+    *("SECONDS", "NAME", "WHO", "WORD", "TIME", "GRANT", "HOST", "PORT", "N", "A", "PREFIX", "IF", "FILTER", "VERSION", "OPTION"),
     *(
         "[[ADDRESS:]LISTEN:][HOST:]PORT[/udp]",
         "[ADDRESS:]PORT",

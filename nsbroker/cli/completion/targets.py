@@ -2,10 +2,9 @@
 
 import contextlib
 import re
-import signal
 from collections.abc import Callable, Iterable, Iterator
-from types import FrameType
 
+from nsbroker.cli.time_limit import TimeIsUp, time_limit
 from nsbroker.client import blocking
 from nsbroker.errors import NsbrokerError
 from nsbroker.model.identity import NamespaceType, format_id
@@ -18,10 +17,6 @@ _NETNS = "/run/netns/"
 _PLAIN = re.compile(r"[A-Za-z0-9_.:@/+\[\]-]+")
 
 
-class _LateError(Exception):
-    """The time is over."""
-
-
 def find(prefix: str) -> Iterator[str]:
     """Yield targets that begin with `prefix`, and kinds of targets such as `pid:`.
 
@@ -30,7 +25,7 @@ def find(prefix: str) -> Iterator[str]:
     kind, colon, _ = prefix.partition(":")
     if not colon:
         yield from (word for word in ("self", *(f"{known}:" for known in KINDS)) if word.startswith(prefix))
-    with contextlib.suppress(NsbrokerError, OSError, _LateError), _limit(), blocking.connect(timeout=TIME) as broker:
+    with contextlib.suppress(NsbrokerError, OSError, TimeIsUp), time_limit(TIME), blocking.connect(timeout=TIME) as broker:
         offered: set[str] = set()
         for source in _sources(kind if colon else ""):
             found = {word for word in source(broker) if word.startswith(prefix) and _PLAIN.fullmatch(word)} - offered
@@ -69,19 +64,3 @@ def _listed(broker: blocking.Broker) -> Iterator[str]:
         # A path with a process is one that only this process sees, so it is no name for others.
         paths = [reference.path for reference in one.references or () if reference.pid is None and reference.path is not None]
         yield from (f"name:{path.removeprefix(_NETNS)}" for path in paths if path.startswith(_NETNS))
-
-
-@contextlib.contextmanager
-def _limit() -> Iterator[None]:
-    """Raise _LateError after TIME, wherever the block is then.  Use it in the main thread."""
-    before = signal.signal(signal.SIGALRM, _end)
-    signal.setitimer(signal.ITIMER_REAL, TIME)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def _end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of signal handlers
-    raise _LateError

@@ -1,0 +1,65 @@
+"""`nsbroker install-extcap` and `nsbroker remove-extcap`, in the home folder of a user."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from nsbroker.version import VERSION
+from tests.cli.conftest import one_line
+from tests.world import ALICE, run_command
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HOME", str(folder))
+    return folder
+
+
+def installed(home: Path) -> list[Path]:
+    return [path for path in home.rglob("*") if path.is_file()]
+
+
+def test_the_program_is_what_wireshark_starts(home: Path) -> None:
+    done = run_command("install-extcap", uid=ALICE)
+    assert (done.returncode, done.stderr) == (0, "")
+    [program] = installed(home)
+    assert done.stdout.splitlines()[0] == str(program)
+    assert program.name == "nsbroker"
+    assert program.parent.parts[-2:] == ("wireshark", "extcap")
+    assert program.stat().st_mode & 0o777 == 0o755
+    # Wireshark has another current folder.
+    asked = subprocess.run([program, "--extcap-interfaces"], cwd="/", env={}, capture_output=True, text=True, check=True)
+    assert (asked.stdout, asked.stderr) == (f"extcap {{version={VERSION}}}{{display=nsbroker}}\n", "")
+    # After an upgrade, it is written again.
+    assert run_command("install-extcap", "--user", uid=ALICE).returncode == 0
+    assert installed(home) == [program]
+    assert run_command("remove-extcap", uid=ALICE).stdout == f"removed {program}\n"
+    assert installed(home) == []
+    again = run_command("remove-extcap", uid=ALICE)
+    assert (again.returncode, again.stdout) == (0, "there was nothing to remove\n")
+
+
+def test_a_program_of_somebody_else_stays(home: Path) -> None:
+    run_command("install-extcap", uid=ALICE)
+    [program] = installed(home)
+    program.write_text("#!/bin/sh\necho another\n")
+    for command in ("install-extcap", "remove-extcap"):
+        assert f"{program} was not written by `nsbroker install-extcap`" in one_line(run_command(command, uid=ALICE), 1)
+    assert program.read_text() == "#!/bin/sh\necho another\n"
+
+
+def test_what_cannot_be_written_is_one_line(home: Path) -> None:
+    home.chmod(0o755)
+    assert os.stat(home).st_uid != ALICE
+    assert "Permission denied" in one_line(run_command("install-extcap", uid=ALICE), 1)
+
+
+def test_only_root_can_install_it_for_all_users(home: Path) -> None:
+    # Which step refuses depends on where this installation is, and on whether Wireshark is installed.
+    one_line(run_command("install-extcap", "--system", uid=ALICE), 1)
+    assert installed(home) == []
+    assert "not allowed with" in one_line(run_command("install-extcap", "--system", "--user"), 2)
