@@ -133,7 +133,10 @@ class EngineRegistry:
         names = [name] if name else ENGINES
         present = [instance for engine in names if query.may_name(engine) for instance in self._instances_of(engine)]
         if name and not present and not (query.with_rootless and may_run_rootless(query.uid)):
-            raise EngineUnavailable(name, self._explain_absence(name))
+            reason = (
+                self._explain_absence(name) if query.may_name(name) else "no rule names it for this user, who has no engine either"
+            )
+            raise EngineUnavailable(name, reason)
         async with self._limiter.of(query.user), trio.open_nursery() as nursery:
             for instance in present:
                 if name or not instance.is_silent:

@@ -33,9 +33,9 @@ _MEMORY_MAX = 512 * 1024 * 1024
 _CPU_SECONDS = 5
 _KILL_SECONDS = 1.0
 # What users make the helper process do must not delay other work, but it must come to an end.  With one busy process on each
-# processor, nice 5 leaves it a quarter of one (the kernel's weights are 335 and 1024, see sched(7)).  That is enough for half a
-# second of work within the default engine-deadline of two.  Nice 19 (weight 15) would leave it a seventieth, and every query would
-# fail.
+# processor, nice 5 leaves it a quarter of one (the kernel's weights are 335 and 1024, see sched(7)).  That is enough for the third
+# of a second that a query takes, within the default engine-deadline of two.  Nice 19 (weight 15) would leave it a seventieth, and
+# every query would fail.
 _NICE = 5
 # Each user who has logged in has a runtime directory below it.
 _SESSIONS = Path("/run/user")

@@ -138,6 +138,14 @@ async def test_an_engine_that_is_turned_off_is_named_as_turned_off() -> None:
         await find(EngineRegistry(OFF, 1.0, AbandonableThreads(8)), "container:web")
 
 
+async def test_an_engine_that_no_rule_names_is_not_said_to_be_missing(path: Path) -> None:
+    path.touch()
+    query = EngineQuery(1, 1, 1, with_rootless=False, may_name=lambda _: False, may_know=lambda _: False)
+    with pytest.raises(EngineUnavailable, match="no rule names it for this user"):
+        await docker(path, PATIENCE).find(Target.parse("docker:web"), query)
+    path.unlink()
+
+
 async def test_a_silent_engine_delays_only_one_query_and_those_that_name_it(path: Path) -> None:
     engines = docker(path, DEADLINE)
     with server(path, silent):
