@@ -82,7 +82,7 @@ class _TopParser(_Parser):
 
         groups = []
         for title, names in GROUPS.items():
-            lines = [f"  {name:<15}{_summary(_import_command(name))}" for name in names]
+            lines = [f"  {name:<16}{_summary(_import_command(name))}" for name in names]
             groups.append("\n".join([f"{title}:", *lines]))
         usage = "usage: nsbroker [-v | --quiet] COMMAND [ARGUMENT]...\n       nsbroker --version"
         commands = "\n\n".join(groups)

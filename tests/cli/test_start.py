@@ -53,4 +53,4 @@ def test_show_loads_the_blocking_client_alone(daemon: Daemon) -> None:
 def test_what_wireshark_asks_for_each_interface_loads_no_client() -> None:
     for question in ("--extcap-dlts", "--extcap-config"):
         modules = loaded("extcap", question, "--extcap-interface", "docker:web")
-        assert not modules & (_HEAVY | {"nsbroker.client", "mmap", "ctypes"})
+        assert not modules & (_HEAVY | {"nsbroker.client", "mmap"})

@@ -7,6 +7,8 @@ that name.
 import contextlib
 import os
 import shutil
+import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -16,9 +18,10 @@ import pytest
 
 from nsbroker.errors import NoSuchTarget
 from nsbroker.linux.process import Process
+from tests.capture import reader
 from tests.engines.conftest import started
 from tests.engines.real import Crun, end_process
-from tests.world import ALICE, BOB, SLOWNESS, Daemon, Sleeper, as_user, check_below, run_command
+from tests.world import ALICE, BOB, SLOWNESS, Daemon, Sleeper, as_user, check_below, run_command, start_command
 
 pytestmark = pytest.mark.root
 MANY = 100
@@ -141,3 +144,22 @@ def test_five_thousand_containers_delay_no_other_user(daemon: Daemon, sleeper: S
         return max(idle[50] / (0.02 * SLOWNESS), busy[198] / (20 * max(idle[50], 0.003)), loop[198] / (0.05 * SLOWNESS))
 
     check_below(1, attack, "the slow calls of others, of what is allowed")
+
+
+def test_a_user_captures_the_packets_of_a_container_until_it_is_removed(crun: Crun, daemon: Daemon) -> None:
+    daemon.allow("alice", who=[f"user:{ALICE}"], targets=["crun:captured"], sockets=["packet:raw", "inet:dgram"])
+    crun.make("captured")
+    with start_command("capture", "crun:captured", "-i", "lo", "udp", uid=ALICE, address=daemon.address) as process:
+        assert process.stdout is not None
+        text = process.stdout.read1()  # type: ignore[attr-defined] # the pipe is a BufferedReader
+        with daemon.connect() as broker, broker.socket("crun:captured", socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.bind(("127.0.0.1", 0))
+            sock.sendto(b"to itself", sock.getsockname())
+        # The network lives as long as the capture.
+        crun.remove("captured")
+        process.send_signal(signal.SIGINT)
+        text += process.stdout.read()
+    assert process.returncode == 0
+    [packet] = reader.read(text).packets
+    assert packet.data.endswith(b"to itself")
+    assert (packet.interface.name, packet.interface.description) == ("lo", "crun:captured")

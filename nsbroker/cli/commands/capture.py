@@ -28,19 +28,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("words", metavar="FILTER", nargs="*", help="capture only what fits, as in pcap-filter(7)")
     parser.add_argument(
         "-i",
-        "--interface",
+        dest="interface",
         metavar="IF",
         default=EVERY_INTERFACE,
         help="capture from this interface (default: any, which is all of them)",
     )
     parser.add_argument(
         "-w",
-        "--write",
+        dest="path",
         metavar="FILE",
         default=capturing.STANDARD_OUTPUT,
         help="write to this file (default: -, which is standard output)",
     )
-    parser.add_argument("-c", "--count", metavar="N", type=_parse_count, help="end after N packets")
+    parser.add_argument("-c", dest="count", metavar="N", type=_parse_count, help="end after N packets")
     connection.add_timeout(parser, "; the capture has no limit")
 
 
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
         target = arguments.target(options)
     except InvalidTarget as error:
         options.fail(str(error))
-    if options.write == capturing.STANDARD_OUTPUT and os.isatty(1):
+    if options.path == capturing.STANDARD_OUTPUT and os.isatty(1):
         raise CommandFailed(
             "standard output is a terminal, and a capture is binary: write it to a file with -w FILE, or read it with `nsbroker "
             "capture ... | tcpdump -nr -`",
@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         with connection.connect(options) as broker:
             captured, dropped, gone = capturing.capture(
-                broker, target, options.interface, " ".join(options.words), options.write, options.count
+                broker, target, options.interface, " ".join(options.words), options.path, options.count
             )
     except BrokenPipeError:
         return 0  # The reader of standard output has seen enough.  tcpdump ends like this, too.

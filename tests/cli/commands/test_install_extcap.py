@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,52 @@ def test_what_cannot_be_written_is_one_line(home: Path) -> None:
     home.chmod(0o755)
     assert os.stat(home).st_uid != ALICE
     assert "Permission denied" in one_line(run_command("install-extcap", uid=ALICE), 1)
+
+
+@pytest.fixture
+def tshark(home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Put a tshark into $PATH that answers `-G folders` with the given lines.
+
+    It is none, because there can be only one version of Wireshark here.
+    """
+    program = home / "bin/tshark"
+    program.parent.mkdir(mode=0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+
+    def answer(lines: str) -> None:
+        program.write_text(f"#!/bin/sh\ncat <<EOF\n{lines}\nEOF\n")
+        program.chmod(0o755)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("lines", "place"),
+    [
+        (
+            "Personal Extcap path:\t{home}/.local/lib/wireshark/extcap\nGlobal Extcap path: \t/nowhere",
+            ".local/lib/wireshark/extcap",
+        ),
+        ("Personal configuration:\t{home}/.config/wireshark\nExtcap path:         \t/nowhere", ".config/wireshark/extcap"),
+        ("no answer", ".local/lib/wireshark/extcap"),
+    ],
+    ids=["since 4.2", "before 4.2", "unknown"],
+)
+def test_it_is_where_this_version_of_wireshark_looks(tshark: Callable[[str], None], home: Path, lines: str, place: str) -> None:
+    tshark(lines.format(home=home))
+    assert run_command("install-extcap", uid=ALICE).stdout.splitlines()[0] == str(home / place / "nsbroker")
+    assert run_command("remove-extcap", uid=ALICE).stdout == f"removed {home / place / 'nsbroker'}\n"
+
+
+@pytest.mark.parametrize("title", ["Global Extcap path", "Extcap path"])
+def test_root_installs_it_for_all_users(tshark: Callable[[str], None], home: Path, title: str) -> None:
+    tshark(f"{title}:\t{home}/extcap")
+    done = run_command("install-extcap", "--system")
+    if "who could make root run any program" in done.stderr:
+        pytest.skip("others than root can change this installation: it was not installed for all users")
+    assert done.stdout.splitlines()[0] == f"{home}/extcap/nsbroker"
+    assert one_line(run_command("remove-extcap", "--system", uid=ALICE), 1).endswith("Permission denied: --system needs root")
+    assert run_command("remove-extcap", "--system").stdout == f"removed {home}/extcap/nsbroker\n"
 
 
 def test_only_root_can_install_it_for_all_users(home: Path) -> None:
