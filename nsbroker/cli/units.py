@@ -106,14 +106,17 @@ def _data() -> Path:
 def remove() -> list[Path]:
     """Stop the broker and remove the files that `install` wrote.  Returns those that were there.
 
-    It looks only for the installed files, so it also works when the unit files of this installation are gone.  Raises
-    CommandFailed, OSError.
+    It looks only for the installed files, so it also works when the unit files of this installation are gone.  Where a package has
+    brought units, these are in force afterwards: the socket stays as it is.  Raises CommandFailed, OSError.
     """
-    units = [place for place in (*(PREFIX / place for place in _PLACES.values()), _ENABLED) if os.path.lexists(place)]
+    is_packaged = PACKAGED.exists()
+    written = [PREFIX / place for place in _PLACES.values()]
+    units = [place for place in (*written, *(() if is_packaged else (_ENABLED,))) if os.path.lexists(place)]
     places = [*units, *sorted(PREFIX.glob(f"share/man/man*/{_PAGES}"))]
     if not places:
         return []
-    _run("systemctl", "disable", "--now", "nsbroker.socket", "nsbroker.service", must=False)
+    if not is_packaged:
+        _run("systemctl", "disable", "--now", "nsbroker.socket", "nsbroker.service", must=False)
     for place in places:
         place.unlink(missing_ok=True)
         for folder in place.parents:
@@ -121,12 +124,19 @@ def remove() -> list[Path]:
             if folder in _SHARED or PREFIX not in folder.parents or not folder.exists() or any(folder.iterdir()):
                 break
             folder.rmdir()
-    _run("groupdel", "nsbroker", must=False)
-    shutil.rmtree("/run/nsbroker", ignore_errors=True)
+    if not is_packaged:
+        _run("groupdel", "nsbroker", must=False)
+        shutil.rmtree("/run/nsbroker", ignore_errors=True)
     _run("journalctl", "--update-catalog")
     _run("systemctl", "daemon-reload")
-    # Otherwise `systemctl` would go on listing units that failed before they were removed.
-    _run("systemctl", "reset-failed", "nsbroker.socket", "nsbroker.service", must=False)
+    if is_packaged:
+        if os.path.lexists(_ENABLED):
+            # The link leads to the unit file that is gone.
+            _run("systemctl", "reenable", "nsbroker.socket", must=False)
+        _run("systemctl", "try-restart", "nsbroker.service", must=False)
+    else:
+        # Otherwise `systemctl` would go on listing units that failed before they were removed.
+        _run("systemctl", "reset-failed", "nsbroker.socket", "nsbroker.service", must=False)
     return places
 
 

@@ -17,7 +17,7 @@ def connect_failed(path: Path, error: OSError) -> ConnectionFailed:
     """Return the exception to raise if connecting to the broker at `path` failed."""
     match error:
         case FileNotFoundError() | ConnectionRefusedError():
-            hint = "is the daemon running? (`nsbroker serve`, as root)"
+            hint = "is the daemon running? (as root: `systemctl start nsbroker.socket`, or without systemd `nsbroker serve`)"
         case PermissionError():
             hint = "the socket or a folder above it is not open to you"
         case _:

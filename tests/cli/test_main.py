@@ -100,7 +100,7 @@ def test_a_program_that_cannot_be_run_has_the_exit_codes_of_shells(daemon: Daemo
 
 def test_no_daemon_is_one_line_that_says_what_to_do() -> None:
     line = one_line(run_command("whoami", address="unix:/run/nowhere/socket"), 1)
-    assert "is the daemon running?" in line
+    assert "is the daemon running? (as root: `systemctl start nsbroker.socket`" in line
 
 
 def test_a_reader_that_closes_the_pipe_is_no_error(daemon: Daemon) -> None:

@@ -217,6 +217,29 @@ def test_an_installation_by_a_package_says_that_its_units_are_there(opt: Path) -
         packaged.unlink()
 
 
+def test_removing_leaves_the_units_of_a_package_in_force(opt: Path) -> None:
+    run(str(SCRIPT), "install-units")
+    packaged = [Path("/usr/lib/systemd/system", name) for name in ("nsbroker.socket", "nsbroker.service")]
+    for path in packaged:
+        shutil.copy(SERVICE.with_name(path.name), path)
+    try:
+        run("systemctl", "enable", "--now", "nsbroker.socket")
+        assert f"removed {SERVICE}" in run(str(SCRIPT), "remove-units")
+        assert "there was nothing to remove" in run(str(SCRIPT), "remove-units")
+        shown = run("systemctl", "show", "--property=ActiveState,UnitFileState,FragmentPath", "nsbroker.socket")
+        found = dict(line.split("=", 1) for line in shown.splitlines())
+        assert Path(found.pop("FragmentPath")).samefile(packaged[0])
+        assert found == {"ActiveState": "active", "UnitFileState": "enabled"}
+        with connect(ADDRESS, timeout=10) as broker:
+            assert broker.who_am_i().uid == 0
+    finally:
+        run("systemctl", "disable", "--now", "nsbroker.socket", "nsbroker.service")
+        for path in packaged:
+            path.unlink()
+        run("systemctl", "daemon-reload")
+        run("groupdel", "nsbroker")
+
+
 def test_what_to_do_next_is_a_hint_that_can_be_left_out(opt: Path) -> None:
     quiet = run(str(SCRIPT), "install-units", "--quiet").splitlines()
     assert str(SERVICE) in quiet
