@@ -46,6 +46,7 @@ def _capture(daemon: Daemon, path: Path, count: int, rate: float) -> int:
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         used = _seconds(process.pid) - idle
         _, errors = process.communicate()
+    assert process.returncode == 0, errors.decode()
     text = path.read_bytes()
     found = reader.read(text)
     numbers = {generator.number_of(packet.data) for packet in found.packets}
@@ -57,8 +58,7 @@ def _capture(daemon: Daemon, path: Path, count: int, rate: float) -> int:
     print(f"tcpdump -r    {by_tcpdump} packets")
     print(f"CPU           {used:.2f} s: {used / taken:.0%} of a processor, {used / len(found.packets) * 1e6:.2f} µs a packet")
     right = (
-        process.returncode == 0
-        and said == [count, 0]
+        said == [count, 0]
         and received == len(found.packets) == by_tcpdump == count
         and numbers == set(range(count))
         and found.statistics == {0: (count, 0)}

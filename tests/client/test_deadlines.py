@@ -27,7 +27,9 @@ from tests.world import PATIENCE, SLOWNESS, Daemon, run_command
 pytestmark = pytest.mark.once
 
 DEFAULT_TIMEOUT = 0.3
-WITHOUT_BROKER = {"serve", "check-config", "grants", "install-units", "remove-units", "completion"}
+WITHOUT_BROKER = {
+    *("serve", "check-config", "grants", "install-extcap", "install-units", "remove-extcap", "remove-units", "completion"),
+}
 TESTED_APART = {
     "doctor": [],
     "grant": ["user:0", "self", "--namespaces", "net", "--for", "1h"],
@@ -222,7 +224,8 @@ COMMANDS = [
     ["connect", "self", "127.0.0.1", "80"], ["devices", "self"], ["ls"], ["tree"], ["watch"], ["map", "/tmp/x.svg"], ["ps"],
     ["containers"], ["create", "x"], ["hold", "self", "x"], ["release", "x"], ["list-held"], ["whoami"],
     ["explain", "self"], ["status"], ["via", "self", "--", "true"], ["cat", "self", "net/dev"],
-    ["add-interface", "self", "eth7", "--veth", "self:eth8"],
+    ["add-interface", "self", "eth7", "--veth", "self:eth8"], ["capture", "self"],
+    ["extcap", "--capture", "--extcap-interface", "self", "--fifo", "/tmp/x"],
 ]  # fmt: skip
 
 

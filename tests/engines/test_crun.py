@@ -151,7 +151,7 @@ def test_a_user_captures_the_packets_of_a_container_until_it_is_removed(crun: Cr
     crun.make("captured")
     with start_command("capture", "crun:captured", "-i", "lo", "udp", uid=ALICE, address=daemon.address) as process:
         assert process.stdout is not None
-        text = process.stdout.read1()  # type: ignore[attr-defined] # the pipe is a BufferedReader
+        text = process.stdout.read1()  # type: ignore[attr-defined]  # the pipe is a BufferedReader
         with daemon.connect() as broker, broker.socket("crun:captured", socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.bind(("127.0.0.1", 0))
             sock.sendto(b"to itself", sock.getsockname())
