@@ -41,7 +41,7 @@ FLOORS = {
         {"asyncio", "blocking", "trio"},
     ],
     "daemon": [
-        {"ownership", "systemd"},
+        {"histogram", "ownership", "systemd"},
         {"configuration"},
         {"limits"},
         {"peer"},
