@@ -36,6 +36,7 @@ COMMANDS: dict[str, list[str]] = {
     "watch": ["--type", "nonsense"],
     "map": ["x.svg"],
     "containers": [],
+    "exporter": ["--listen", "nonsense"],
     "create": ["a/b"],
     "hold": ["self", "a/b"],
     "release": ["nobody-has-this"],
@@ -280,7 +281,7 @@ COMMANDS_THAT_ASK = [
     *([name, *COMMANDS[name]] for name in (*WITH_JSON, "watch") if name != "check-config"),
     ["map", "x.svg"], ["map", "x.html"], ["create", "x"], ["hold", "self", "x"], ["release", "x"], ["watch"],
     ["open", "self", "--", "true"], ["exec", "self", "--", "true"], ["connect", "self", "127.0.0.1", "1"],
-    ["forward", "self", "0:1"], ["cat", "self", "net/dev"],
+    ["forward", "self", "0:1"], ["cat", "self", "net/dev"], ["status", "--prometheus"],
     *([name, *COMMANDS[name], "--json"] for name in WITH_JSON if name != "check-config"), ["watch", "--json"],
 ]  # fmt: skip
 

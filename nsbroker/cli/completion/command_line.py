@@ -25,6 +25,7 @@ _SOURCES = {"TARGET": Source.TARGETS, "PEER:NAME": Source.TARGETS, "PATH": Sourc
 _FREE = (
     *("SECONDS", "NAME", "WHO", "WORD", "TIME", "GRANT", "HOST", "PORT", "N", "A", "PREFIX"),
     *("[ADDRESS:][LOCAL:]PORT", "FAMILY:TYPE[:PORT]", "user:NAME[,group:NAME][,unit:NAME][,container:NAME]"),
+    "[ADDRESS:]PORT|unix:PATH",
 )
 KNOWN = frozenset((*_SOURCES, "T", *_FREE))
 """The metavars of arguments that this module knows.  Those with choices need no metavar."""
