@@ -19,6 +19,8 @@
 # make test-replacements  Replace containers of crun COUNT=1000 times, also with process numbers that come back, while processes in
 #                     them ask the broker: ten minutes.  Requires root.
 # make test-browser   Test the page of `nsbroker map` in Chromium.  Requires root.
+# make test-prometheus  Have a real Prometheus scrape `nsbroker exporter` beside containers of crun, compare each number with what
+#                     nsenter(1) reads inside, and measure the scrape of a hundred containers.  Requires root.
 # make test-image     Build the image, run it and call the broker in it; validate the Kubernetes examples.  Requires root.
 # make bench          Measure the speed, compared with other programs in the same run, in under three minutes.  RIVALS=all installs
 #                     these programs first (Go, socat).  BEFORE=COMMIT measures an older version in the same run.  Requires root.
@@ -88,7 +90,7 @@ LINT = $(VENV)/bin/ruff check --quiet && $(VENV)/bin/ruff format --check --quiet
 MINOR := import sys; print(sys.version_info[:2])
 KERNELS ?= bullseye/5.10 bookworm/6.1 trixie/6.12 newest
 
-NEED_ROOT := demo test-kernels test-incus test-replacements test-browser test-image test-debian test-deb test-places map bench soak \
+NEED_ROOT := demo test-kernels test-incus test-replacements test-browser test-prometheus test-image test-debian test-deb test-places map bench soak \
     soak-calls soak-via attack-table fuzz
 # This is said before anything is installed.
 ifneq ($(UID),0)
@@ -160,6 +162,10 @@ test-browser: $(VENV)/.development
 	    apt-get install -y -qq --no-install-recommends chromium chromium-driver fonts-dejavu-core; }
 	@NSBROKER_BROWSER=1 $(HOST) $(VENV)/bin/python -m pytest -q tests/browser $(PYTEST_ARGS)
 
+test-prometheus: $(VENV)/.development $(BUILD)/prometheus/.fetched
+	@.ci/install-packages crun busybox-static
+	@PROMETHEUS="$$(readlink -f $(BUILD)/prometheus)" $(HOST) $(VENV)/bin/python -m pytest -q -s tests/prometheus $(PYTEST_ARGS)
+
 test-image: $(DEBIAN)/trixie/.installed $(BUILD)/.validator
 	@$(BUILD)/validator/bin/kubernetes-validate --strict examples/kubernetes/*.yaml
 	@tests/try-image "$$(readlink -f $(DEBIAN)/trixie)" "$$(readlink -f $(VENV))/bin/nsbroker"
@@ -201,6 +207,12 @@ $(DEBIAN)/%/.installed:
 $(BUILD)/.validator: | $(VENV)/.engines
 	@$(PYTHON) -m venv $(BUILD)/validator
 	@$(BUILD)/validator/bin/pip install --quiet --disable-pip-version-check kubernetes-validate
+	@touch $@
+
+# Prometheus is only unpacked: installing it would start it.
+$(BUILD)/prometheus/.fetched:
+	@echo "fetching Prometheus into $(@D) ..."
+	@rm -rf $(@D) && mkdir -p $(@D) && apt-get update -qq && cd $(@D) && apt-get download -qq prometheus && dpkg-deb -x *.deb .
 	@touch $@
 
 $(BUILD)/.packager: | $(VENV)/.development
