@@ -22,6 +22,8 @@
 # make test-capture   Capture PACKETS=1000000 packets at RATE=100000 a second as a user without privilege, of which none may be
 #                     missing, and run the tests of capturing, also with tshark, which is installed first.  Requires root.
 # make test-browser   Test the page of `nsbroker map` in Chromium.  Requires root.
+# make test-prometheus  Have a real Prometheus scrape `nsbroker exporter` beside containers of crun, compare each number with what
+#                     nsenter(1) reads inside, and measure the scrape of a hundred containers.  Requires root.
 # make test-image     Build the image, run it and call the broker in it; validate the Kubernetes examples.  Requires root.
 # make bench          Measure the speed, compared with other programs in the same run, in under three minutes.  RIVALS=all installs
 #                     these programs first (Go, socat).  BEFORE=COMMIT measures an older version in the same run.  Requires root.
@@ -93,8 +95,8 @@ LINT = $(VENV)/bin/ruff check --quiet && $(VENV)/bin/ruff format --check --quiet
 MINOR := import sys; print(sys.version_info[:2])
 KERNELS ?= bullseye/5.10 bookworm/6.1 trixie/6.12 newest
 
-NEED_ROOT := demo test-kernels test-forward test-capture test-incus test-replacements test-browser test-image test-debian test-deb \
-    test-places map bench soak \
+NEED_ROOT := demo test-kernels test-forward test-capture test-incus test-replacements test-browser test-prometheus test-image \
+    test-debian test-deb test-places map bench soak \
     soak-calls soak-via attack-table fuzz
 # This is said before anything is installed.
 ifneq ($(UID),0)
@@ -171,6 +173,10 @@ test-browser: $(VENV)/.development
 	    apt-get install -y -qq --no-install-recommends chromium chromium-driver fonts-dejavu-core; }
 	@NSBROKER_BROWSER=1 $(HOST) $(VENV)/bin/python -m pytest -q tests/browser $(PYTEST_ARGS)
 
+test-prometheus: $(VENV)/.development $(BUILD)/prometheus/.fetched
+	@.ci/install-packages crun busybox-static
+	@PROMETHEUS="$$(readlink -f $(BUILD)/prometheus)" $(HOST) $(VENV)/bin/python -m pytest -q -s tests/prometheus $(PYTEST_ARGS)
+
 test-image: $(DEBIAN)/trixie/.installed $(BUILD)/.validator
 	@$(BUILD)/validator/bin/kubernetes-validate --strict examples/kubernetes/*.yaml
 	@tests/try-image "$$(readlink -f $(DEBIAN)/trixie)" "$$(readlink -f $(VENV))/bin/nsbroker"
@@ -212,6 +218,12 @@ $(DEBIAN)/%/.installed:
 $(BUILD)/.validator: | $(VENV)/.engines
 	@$(PYTHON) -m venv $(BUILD)/validator
 	@$(BUILD)/validator/bin/pip install --quiet --disable-pip-version-check kubernetes-validate
+	@touch $@
+
+# Prometheus is only unpacked: installing it would start it.
+$(BUILD)/prometheus/.fetched:
+	@echo "fetching Prometheus into $(@D) ..."
+	@rm -rf $(@D) && mkdir -p $(@D) && apt-get update -qq && cd $(@D) && apt-get download -qq prometheus && dpkg-deb -x *.deb .
 	@touch $@
 
 $(BUILD)/.packager: | $(VENV)/.development

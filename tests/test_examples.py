@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from nsbroker.cli.exporter.open_network import FILES, SOCKET
 from nsbroker.linux.process import Process
 from nsbroker.model.target import ENGINES
 from nsbroker.namespace import Namespace
@@ -316,6 +317,14 @@ def test_the_policy_for_monitoring_is_valid(tmp_path: Path) -> None:
     checked = run_command("check-config", "--config", str(copy))
     assert checked.returncode == 0, checked.stderr
     assert "cri:default/*/*" in checked.stdout
+
+
+def test_the_policy_for_the_exporter_allows_what_it_asks_for(tmp_path: Path) -> None:
+    copy = tmp_path / "exporter.toml"
+    copy.write_text((EXAMPLES / "exporter.toml").read_text())
+    checked = run_command("check-config", "--config", str(copy))
+    assert (checked.returncode, checked.stderr) == (0, "")
+    assert all(word in checked.stdout for word in (*FILES, SOCKET))
 
 
 @pytest.mark.root

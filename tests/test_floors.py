@@ -41,7 +41,7 @@ FLOORS = {
         {"asyncio", "blocking", "trio"},
     ],
     "daemon": [
-        {"ownership", "pace", "systemd"},
+        {"histogram", "ownership", "pace", "systemd"},
         {"configuration"},
         {"limits"},
         {"peer"},
@@ -59,7 +59,7 @@ FLOORS = {
     "cli": [
         {"terminal"},
         {"arguments", "formatting", "output", "reporting", "rule_text", "time_limit"},
-        {"capturing", "completion", "connection", "drawing", "execute", "forwarding", "service_program"},
+        {"capturing", "completion", "connection", "drawing", "execute", "exporter", "forwarding", "service_program"},
         {"capture_targets", "extcap_folder", "grant_files", "reloading", "units"},
         {"diagnosis"},
         {"commands"},
@@ -126,6 +126,10 @@ TESTED_ELSEWHERE: dict[str, tuple[str, str]] = {
     "cli/connection": ("client/test_deadlines.py", "what every command that asks the broker does first"),
     "cli/drawing/grouping": ("cli/drawing/test_chart.py", "makes the columns of a chart, and is seen in them"),
     "cli/execute": ("cli/commands/test_exec.py", "runs only as a part of a command"),
+    "cli/exporter/metrics_server": ("cli/commands/test_exporter.py", "whole scrapes go through it"),
+    "cli/exporter/network_metrics": ("cli/commands/test_exporter.py", "what whole scrapes contain"),
+    "cli/exporter/networks": ("cli/commands/test_exporter.py", "needs a broker, and networks that come and go"),
+    "cli/exporter/open_network": ("cli/commands/test_exporter.py", "what whole scrapes contain"),
     "cli/output": ("cli/test_terminal_safety.py", "prints what all commands print"),
     "cli/service_program": ("systemd/test_installing.py", "needs a booted systemd"),
     "cli/units": ("systemd/test_installing.py", "needs a booted systemd"),
@@ -177,8 +181,8 @@ TESTED_ELSEWHERE: dict[str, tuple[str, str]] = {
     "namespace/opening": ("namespace/test_handle.py", "the steps of every way to make a handle"),
 }
 """For each module without a file of tests of its own name: the file below tests/ that tests it, and why it is that one."""
-APART = {"attacks", "browser", "engines", "incus", "systemd"}
-"""The folders of tests that mirror nothing: they are attacks, or need a browser, real engines or a booted systemd."""
+APART = {"attacks", "browser", "engines", "incus", "prometheus", "systemd"}
+"""The folders of tests that mirror nothing: they are attacks, or need other programs, real engines or a booted systemd."""
 
 
 def imports(path: Path) -> Iterator[str]:

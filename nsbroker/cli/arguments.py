@@ -51,15 +51,20 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 
 @contextlib.contextmanager
-def daemon_installed() -> Iterator[None]:
-    """Import the daemon within this context.  Raises ConfigurationError, with what to install, when a package is missing.
+def installed(what: str, extra: str) -> Iterator[None]:
+    """Import within this context what `what` needs.  Raises ConfigurationError, with what to install, when a package is missing.
 
-    The daemon's dependencies are an extra: `pip install nsbroker` alone does not install them.
+    These dependencies are the extra `extra`: `pip install nsbroker` alone does not install them.
     """
     try:
         yield
     except ImportError as error:
-        raise ConfigurationError(f"the daemon needs the package {error.name}: pip install 'nsbroker[daemon]'") from error
+        raise ConfigurationError(f"{what} needs the package {error.name}: pip install 'nsbroker[{extra}]'") from error
+
+
+def daemon_installed() -> contextlib.AbstractContextManager[None]:
+    """Import the daemon within this context.  Raises as `installed` does."""
+    return installed("the daemon", "daemon")
 
 
 def seconds(text: str) -> float:

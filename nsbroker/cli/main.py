@@ -19,7 +19,7 @@ GROUPS = {
     "use namespaces": ("show", "open", "exec"),
     "sockets, files and devices": ("via", "forward", "connect", "cat", "devices", "add-interface"),
     "capture packets": ("capture", "extcap", "install-extcap", "remove-extcap"),
-    "look around": ("ls", "tree", "watch", "map", "containers"),
+    "look around": ("ls", "tree", "watch", "map", "containers", "exporter"),
     "hold namespaces": ("create", "hold", "release", "list-held"),
     "rights": ("whoami", "explain", "grant", "grants", "revoke"),
     "operate the broker": ("serve", "status", "check-config", "install-units", "remove-units"),
@@ -59,7 +59,7 @@ engines: {engines}
 
 -v, --verbose  say which broker is asked, what it is asked, and which rule allows it; --quiet: print only results and errors.
 The address of the broker is $NSBROKER_ADDRESS, or unix:/run/nsbroker/io.nsbroker.Broker.  No colour: set $NO_COLOR.
-Exit codes: 0 success; 1 refused or failed; 2 wrong usage; 130 interrupted (0 for serve, watch, forward and capture);
+Exit codes: 0 success; 1 refused or failed; 2 wrong usage; 130 interrupted (0 for serve, watch, forward, capture, exporter);
 open, exec, via and add-interface --tap: the exit code of the command that they run (127: not found, 126: not executable)."""
 
 

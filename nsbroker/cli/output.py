@@ -13,7 +13,7 @@ from nsbroker.namespace import Namespace
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
-def add_json(parser: argparse.ArgumentParser) -> None:
+def add_json(parser: argparse._ActionsContainer) -> None:
     """Add --json."""
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
 

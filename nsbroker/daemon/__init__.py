@@ -3,6 +3,7 @@
 How it is laid out.  Each floor imports only from those above it in this list:
 
     pace            much work on a thread, beside the event loop
+    histogram       how long calls took
     ownership       who else could change a file or a folder
     systemd/        the service manager (readiness, the fd store) and the journal
     configuration/  the files with rules and settings

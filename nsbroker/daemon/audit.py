@@ -8,6 +8,7 @@ have chosen are escaped, so that nobody can forge a record by giving something a
 import contextlib
 import os
 import time
+from collections import defaultdict
 from collections.abc import Iterable
 
 import trio
@@ -50,6 +51,8 @@ class Audit:
         self._is_flushing = False
         self._waiting: dict[Peer, trio.Event] = {}
         self._in_trouble = False
+        self.verdicts: dict[str, int] = defaultdict(int)
+        """How many decisions had each verdict, also those that are only counted in the records."""
 
     def configure(self, settings: AuditSettings, limits: Limits) -> None:
         """Replace the settings and limits, after a reload."""
@@ -75,6 +78,7 @@ class Audit:
         and the other arguments are those of `Record`; `namespaces` are handles (borrowed) or ids.  Raises RecordFailed when the
         record of an allowed call cannot be written at all.
         """
+        self.verdicts[verdict] += 1
         allowed = verdict == "allowed"
         if allowed:
             if peer.user != 0:

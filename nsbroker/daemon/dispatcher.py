@@ -7,7 +7,7 @@ import contextlib
 import math
 import time
 from collections.abc import AsyncGenerator, Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import trio
@@ -16,6 +16,7 @@ from msgspec import Struct
 from nsbroker.daemon.context import Context
 from nsbroker.daemon.discovery.scanner import Scanner
 from nsbroker.daemon.discovery.views import Views
+from nsbroker.daemon.histogram import Histogram
 from nsbroker.daemon.methods.add_interface import AddInterfaceMethod
 from nsbroker.daemon.methods.call import Caller, PendingReply, Reply, ReplyStream
 from nsbroker.daemon.methods.devices import DeviceMethods
@@ -38,6 +39,7 @@ from nsbroker.errors import (
     MethodNotFound,
     MethodNotImplemented,
     PermissionDenied,
+    QuotaExceeded,
     RecordFailed,
 )
 from nsbroker.protocol import file_messages, messages
@@ -66,9 +68,15 @@ _REFUSAL_TICK = 0.01
 _Handler = Callable[[Caller, IncomingCall, Any], Reply | PendingReply | ReplyStream]
 
 
-class _Method(NamedTuple):
-    decoder: msgspec.json.Decoder[Any]
-    handler: _Handler
+class _Method:
+    """A method: what decodes its parameters, what answers its calls, and how many calls there were."""
+
+    __slots__ = ("calls", "decoder", "handler")
+
+    def __init__(self, decoder: msgspec.json.Decoder[Any], handler: _Handler) -> None:
+        self.decoder = decoder
+        self.handler = handler
+        self.calls = 0
 
 
 class Dispatcher:
@@ -79,12 +87,15 @@ class Dispatcher:
         self._identification = Identification(context)
         self.must_identify = self._identification.is_due
         """Returns whether `identify` must be awaited before the peer's next call is dispatched."""
-        self._calls = 0
+        self._unknown_calls = 0
         self._descriptors = 0
+        # How long calls took that were not answered at once, without the time until the tick of a refusal.
+        self._durations = Histogram()
+        self._limits_reached: dict[str, int] = {}
         devices, held = DeviceMethods(context), HeldMethods(context)
         scanner = Scanner(context.locations)
         views = Views(context, scanner)
-        service_methods = ServiceMethods(context, lambda: Counts(self._calls, self._descriptors))
+        service_methods = ServiceMethods(context, self._counts)
         self._all_methods = {
             messages.OPEN: _method(OpenRequest, OpenMethod(context).open),
             messages.OPEN_SOCKET: _method(OpenSocketRequest, OpenSocketMethod(context).open_socket),
@@ -118,6 +129,15 @@ class Dispatcher:
             ours = {name for name in self._all_methods if name.startswith(f"{messages.NAME}.")} - {messages.GET_STATUS}
             self._methods = self._all_methods | dict.fromkeys(ours, self._refusal)
 
+    def count_limit(self, error: QuotaExceeded) -> None:
+        """Count a refusal because of a limit.  The dispatcher itself counts those of its calls."""
+        self._limits_reached[error.limit] = self._limits_reached.get(error.limit, 0) + 1
+
+    def _counts(self) -> Counts:
+        by_method = {name: method.calls for name, method in self._all_methods.items() if method.calls}
+        calls = sum(by_method.values()) + self._refusal.calls + self._unknown_calls
+        return Counts(calls, self._descriptors, by_method, self._durations, self._limits_reached)
+
     async def identify(self, peer: Peer) -> None:
         """Find out in which container the peer is."""
         await self._identification.identify(peer)
@@ -127,12 +147,13 @@ class Dispatcher:
 
         Nothing that a peer does makes this raise.  Fds of the call that no method has taken are closed.
         """
-        self._calls += 1
         began = time.monotonic()
         try:
             method = self._methods.get(call.method)
             if method is None or call.upgrade:
+                self._unknown_calls += 1
                 raise self._unknown_method_error(call)
+            method.calls += 1
             result = method.handler(caller, call, _decode(method.decoder, call))
         except Exception as error:
             result = self._refuse(error)
@@ -164,6 +185,7 @@ class Dispatcher:
         try:
             if self._context.audit.is_pending(peer):
                 await self._context.audit.settle(peer)
+            self._durations.observe(time.monotonic() - began)
             if reply.is_refusal and not caller.is_root:
                 await _wait_for_tick(began)
         except BaseException as error:
@@ -187,8 +209,10 @@ class Dispatcher:
                             raise
                     self._descriptors += len(reply.fds)
                     yield reply
+            self._durations.observe(time.monotonic() - began)
         except Exception as error:
             reply = self._refuse(error)
+            self._durations.observe(time.monotonic() - began)
             if reply.is_refusal and not caller.is_root:
                 await _wait_for_tick(began)
             yield reply
@@ -203,6 +227,8 @@ class Dispatcher:
         if not isinstance(error, BrokerError):
             self._context.audit.say(f"internal error: {type(error).__name__}: {error}")
             error = PermissionDenied()
+        if isinstance(error, QuotaExceeded):
+            self.count_limit(error)
         return Reply(error.parameters(), error=error.wire_name, is_refusal=isinstance(error, PermissionDenied))
 
 

@@ -134,6 +134,7 @@ class Server:
         try:
             charge = self._users.admit(peer.user, sock)
         except QuotaExceeded as error:
+            self._dispatcher.count_limit(error)
             peer.close()
             _send_refusal(sock, error)
             self._closer.hang_up(sock, peer.user)

@@ -314,6 +314,14 @@ class RestrictRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
     interfaces: list[InterfaceKind] | None = None
 
 
+class CallDurations(Struct):
+    """How long calls took, as a histogram, in a reply of GetStatus."""
+
+    bounds: list[float]
+    counts: list[int]
+    sum: float
+
+
 class Status(Struct, rename="camel", omit_defaults=True):
     """The reply of GetStatus."""
 
@@ -328,3 +336,7 @@ class Status(Struct, rename="camel", omit_defaults=True):
     file_descriptors: int | None = None
     held: int | None = None
     reload_fault: str | None = None
+    calls_by_method: dict[str, int] | None = None
+    verdicts: dict[str, int] | None = None
+    waiting_calls: CallDurations | None = None
+    limits_reached: dict[str, int] | None = None

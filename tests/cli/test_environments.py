@@ -40,6 +40,7 @@ COMMANDS: dict[str, list[str]] = {
     "watch": ["--type", "nonsense"],
     "map": ["x.svg"],
     "containers": [],
+    "exporter": ["--listen", "nonsense"],
     "create": ["a/b"],
     "hold": ["self", "a/b"],
     "release": ["nobody-has-this"],
@@ -285,6 +286,7 @@ COMMANDS_THAT_ASK = [
     ["map", "x.svg"], ["map", "x.html"], ["create", "x"], ["hold", "self", "x"], ["release", "x"], ["watch"],
     ["open", "self", "--", "true"], ["exec", "self", "--", "true"], ["connect", "self", "127.0.0.1", "1"],
     ["forward", "self", "0:1"], ["cat", "self", "net/dev"], ["capture", "self"], ["extcap", "--extcap-interfaces"],
+    ["status", "--prometheus"],
     *([name, *COMMANDS[name], "--json"] for name in WITH_JSON if name != "check-config"), ["watch", "--json"],
 ]  # fmt: skip
 

@@ -130,7 +130,7 @@ class Console:
             self._start(line)
             return
         words = split(line)
-        if words[:2] == ["nsbroker", "forward"]:
+        if words[:2] in (["nsbroker", "forward"], ["nsbroker", "exporter"]):
             first = self._run_until_it_prints(words[1:], uid)
             assert not command.output or self.replace(command.output[0]) == first
             return

@@ -46,6 +46,7 @@ STRUCTS: dict[str, Struct] = {
     "InterfacePeer": interface_messages.InterfacePeer,
     "PermissionVerdict": messages.PermissionVerdict,
     "RuleVerdict": messages.RuleVerdict,
+    "CallDurations": messages.CallDurations,
 }
 ENUMERATIONS = {
     "NamespaceType": NamespaceType,

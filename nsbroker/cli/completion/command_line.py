@@ -27,6 +27,7 @@ _FREE = (
     *(
         "[[ADDRESS:]LISTEN:][HOST:]PORT[/udp]",
         "[ADDRESS:]PORT",
+        "[ADDRESS:]PORT|unix:PATH",
         "FD",
         "FAMILY:TYPE[:PORT]",
         "user:NAME[,group:NAME][,unit:NAME][,container:NAME]",

@@ -3,16 +3,17 @@
 While the configuration is broken, `refuse` takes the place of every other method of the broker.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from nsbroker.daemon.context import Context
+from nsbroker.daemon.histogram import BOUNDS, Histogram
 from nsbroker.daemon.methods.call import Caller, Reply
 from nsbroker.daemon.methods.identification import why_unidentified
 from nsbroker.errors import Misconfigured
 from nsbroker.linux.features import features
 from nsbroker.protocol import messages
-from nsbroker.protocol.messages import PeerDescription, Status, WhoAmIReply
+from nsbroker.protocol.messages import CallDurations, PeerDescription, Status, WhoAmIReply
 from nsbroker.varlink import service
 from nsbroker.varlink.connection import IncomingCall
 from nsbroker.version import VERSION
@@ -21,10 +22,17 @@ _ONLY_ROOT = "only root is told what is wrong"
 
 
 class Counts(NamedTuple):
-    """Numbers of calls, and of file descriptors handed over, since the start."""
+    """What the dispatcher has counted since the start.
+
+    `calls` are all calls, and `by_method` those of known methods, by their full names.  `durations` are those of the calls that
+    were not answered at once.  `limits_reached` are refusals, by the name of the limit.
+    """
 
     calls: int
     file_descriptors: int
+    by_method: Mapping[str, int]
+    durations: Histogram
+    limits_reached: Mapping[str, int]
 
 
 class ServiceMethods:
@@ -62,23 +70,27 @@ class ServiceMethods:
         Only root, unless restricted, gets the numbers that show what others do, and what is wrong with the configuration.
         """
         call.take_fds()
-        context, known, counts = self._context, features(), self._counts()
-        is_root = caller.is_root
-        return Reply(
-            Status(
-                version=VERSION,
-                features=known._asdict(),
-                rules=len(context.policy.rules),
-                loaded=context.policy.loaded,
-                held_durable=context.held_store.durable,
-                configuration_fault=self._shown_fault(caller) or None,
-                connections=context.users.connections if is_root else None,
-                calls=counts.calls if is_root else None,
-                file_descriptors=counts.file_descriptors if is_root else None,
-                held=len(context.held_store) if is_root else None,
-                reload_fault=(context.reload_fault or None) if is_root else None,
-            )
+        context = self._context
+        status = Status(
+            version=VERSION,
+            features=features()._asdict(),
+            rules=len(context.policy.rules),
+            loaded=context.policy.loaded,
+            held_durable=context.held_store.durable,
+            configuration_fault=self._shown_fault(caller) or None,
         )
+        if caller.is_root:
+            counts = self._counts()
+            status.connections = context.users.connections
+            status.calls = counts.calls
+            status.file_descriptors = counts.file_descriptors
+            status.held = len(context.held_store)
+            status.reload_fault = context.reload_fault or None
+            status.calls_by_method = {name.rpartition(".")[2]: calls for name, calls in counts.by_method.items()}
+            status.verdicts = dict(context.audit.verdicts)
+            status.waiting_calls = CallDurations(list(BOUNDS), counts.durations.counts, counts.durations.sum)
+            status.limits_reached = dict(counts.limits_reached)
+        return Reply(status)
 
     def get_info(self, caller: Caller, call: IncomingCall, request: service.Nothing) -> Reply:
         """Answer org.varlink.service.GetInfo."""
