@@ -9,6 +9,7 @@ import socket
 import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 from typing import Self
@@ -257,6 +258,21 @@ def test_a_reader_that_leaves_ends_it_quietly(daemon: Daemon, feed: None) -> Non
         running.process.stdout.close()
         assert running.process.stderr.read() == b""
         assert running.process.wait(PATIENCE) == 0
+
+
+def test_the_second_signal_ends_it_when_the_reader_does_not_read(daemon: Daemon, feed: None) -> None:
+    with Running(daemon) as running:
+        pipe = running.process.stdout
+        assert pipe is not None
+        send(*map(generator.frame, range(2000)))
+        eventually(lambda: int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder) > 60000, "the pipe is full")
+
+        def ends() -> bool:
+            running.process.send_signal(signal.SIGINT)
+            return running.process.poll() is not None
+
+        eventually(ends, "it ends")
+        assert running.process.returncode == -signal.SIGINT
 
 
 def test_what_no_rule_allows_is_refused_with_the_rule_that_is_missing(daemon: Daemon, feed: None, folder: Path) -> None:
