@@ -13,6 +13,7 @@ from nsbroker.capture.link_types import BY_HARDWARE, ETHERNET, RAW_IP
 from nsbroker.errors import CommandFailed
 from nsbroker.linux import socket_filter
 from nsbroker.linux.socket_filter import Instruction
+from tests.capture.wire import needs_libpcap
 
 pytestmark = pytest.mark.once
 
@@ -20,8 +21,6 @@ ETHER, LOOPBACK, NONE, UNKNOWN = 1, 772, 0xFFFE, 824
 INCOMING, OUTGOING = 0, 4
 IP = bytes.fromhex("4500001d 0001 0000 4011 0000 0a000001 0a000002 0007 0009 0009 0000 78")
 FRAME = bytes(12) + b"\x08\0" + IP
-
-needs_libpcap = pytest.mark.skipif(libpcap._load() is None, reason="libpcap is not installed: no filter was compiled")
 
 
 def accepted(program: Sequence[Instruction], data: bytes, hardware_type: int, packet_type: int = INCOMING) -> int:

@@ -6,8 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from nsbroker.capture import libpcap
 from tests.world import eventually
 
+needs_libpcap = pytest.mark.skipif(
+    libpcap._load() is None, reason="libpcap is not installed, which tcpdump brings: nothing was captured with a filter"
+)
 FEED = "feed"
 """The end of the wire in the network of the tests."""
 INSIDE = "eth0"

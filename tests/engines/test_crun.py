@@ -19,6 +19,7 @@ import pytest
 from nsbroker.errors import NoSuchTarget
 from nsbroker.linux.process import Process
 from tests.capture import reader
+from tests.capture.wire import needs_libpcap
 from tests.engines.conftest import started
 from tests.engines.real import Crun, end_process
 from tests.world import ALICE, BOB, SLOWNESS, Daemon, Sleeper, as_user, check_below, run_command, start_command
@@ -146,6 +147,7 @@ def test_five_thousand_containers_delay_no_other_user(daemon: Daemon, sleeper: S
     check_below(1, attack, "the slow calls of others, of what is allowed")
 
 
+@needs_libpcap
 def test_a_user_captures_the_packets_of_a_container_until_it_is_removed(crun: Crun, daemon: Daemon) -> None:
     daemon.allow("alice", who=[f"user:{ALICE}"], targets=["crun:captured"], sockets=["packet:raw", "inet:dgram"])
     crun.make("captured")

@@ -9,6 +9,7 @@ import socket
 import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 from typing import Self
@@ -18,7 +19,7 @@ import pytest
 from nsbroker.namespace import Namespace
 from nsbroker.version import VERSION
 from tests.capture import generator, reader
-from tests.capture.wire import FEED, INSIDE, ip
+from tests.capture.wire import FEED, INSIDE, ip, needs_libpcap
 from tests.cli.conftest import one_line
 from tests.world import ALICE, BOB, PATIENCE, Daemon, eventually, run_command, start_command
 
@@ -27,6 +28,19 @@ pytestmark = pytest.mark.root
 _TUNSETIFF = 0x400454CA
 _IFF_TUN_NO_PI = 0x1001
 IP_PACKET = bytes.fromhex("4500001d 00010000 4011 0000 0a000001 0a000002 0007 0009 0009 0000 78")
+
+WRONG: list[tuple[list[str], int, str]] = [
+    (["name:blue", "-c", "0"], 2, "'0' is not a number of packets"),
+    (["name:blue", "-c", "-1"], 2, "'-1' is not a number of packets"),
+    (["name:blue", "-c", "9" * 5000], 2, "is not a number of packets"),
+    (["name:blue", "-c"], 2, "expected one argument"),
+    (["bleu"], 2, "bleu"),
+    (["name:blue", "vlan", "5"], 2, "filter when you read the file"),
+    (["name:blue", "-w", "/nowhere/file"], 1, "cannot write to /nowhere/file: No such file or directory"),
+    (["name:blue", "-w", "/dev/full"], 1, "cannot write to /dev/full: No space left on device"),
+    (["name:green"], 1, "permission denied"),
+]
+"""Command lines, the exit code, and what the error says."""
 
 
 class Running:
@@ -121,6 +135,7 @@ def test_tcpdump_reads_it_while_it_is_written(daemon: Daemon, feed: None) -> Non
         assert running.process.poll() is None
 
 
+@needs_libpcap
 def test_a_filter_chooses_what_is_written(daemon: Daemon, feed: None) -> None:
     frame = bytes(12) + b"\x08\0" + IP_PACKET
     with Running(daemon, "udp", "-i", INSIDE, "port", "7") as running:
@@ -140,6 +155,7 @@ def test_what_came_before_the_signal_is_written(daemon: Daemon, feed: None) -> N
         assert numbers(running.output) == [7]
 
 
+@needs_libpcap
 def test_each_interface_has_its_own_name_and_kind(daemon: Daemon, feed: None) -> None:
     if not Path("/dev/net/tun").exists():
         pytest.skip("there is no /dev/net/tun: no interface without an Ethernet header was captured")
@@ -199,6 +215,7 @@ def test_an_interface_that_does_not_exist_is_named_with_those_that_do(daemon: Da
     assert f"name:blue has no interface 'eth9': choose one of lo, {INSIDE}" in one_line(done, 1)
 
 
+@needs_libpcap
 @pytest.mark.parametrize("options", [["-i", INSIDE], []], ids=["one", "all"])
 def test_it_ends_when_the_interface_goes_away(daemon: Daemon, feed: None, options: list[str]) -> None:
     ip("-n", "blue", "address", "add", "10.9.8.7/24", "dev", INSIDE)
@@ -215,6 +232,7 @@ def test_it_ends_when_the_interface_goes_away(daemon: Daemon, feed: None, option
     assert 1 in [received for received, _ in reader.read(running.output).statistics.values()]
 
 
+@needs_libpcap
 def test_an_interface_that_is_set_down_and_up_again_is_still_captured(daemon: Daemon, feed: None) -> None:
     with Running(daemon, "-i", INSIDE, "ether proto 0x88b5") as running:
         for number in range(1, 4):
@@ -259,6 +277,21 @@ def test_a_reader_that_leaves_ends_it_quietly(daemon: Daemon, feed: None) -> Non
         assert running.process.wait(PATIENCE) == 0
 
 
+def test_the_second_signal_ends_it_when_the_reader_does_not_read(daemon: Daemon, feed: None) -> None:
+    with Running(daemon) as running:
+        pipe = running.process.stdout
+        assert pipe is not None
+        send(*map(generator.frame, range(2000)))
+        eventually(lambda: int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder) > 60000, "the pipe is full")
+
+        def ends() -> bool:
+            running.process.send_signal(signal.SIGINT)
+            return running.process.poll() is not None
+
+        eventually(ends, "it ends")
+        assert running.process.returncode == -signal.SIGINT
+
+
 def test_what_no_rule_allows_is_refused_with_the_rule_that_is_missing(daemon: Daemon, feed: None, folder: Path) -> None:
     path = folder / "file"
     path.write_text("another capture")
@@ -268,24 +301,15 @@ def test_what_no_rule_allows_is_refused_with_the_rule_that_is_missing(daemon: Da
     assert path.read_text() == "another capture"
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "words"),
-    [
-        (["name:blue", "-c", "0"], 2, "'0' is not a number of packets"),
-        (["name:blue", "-c", "-1"], 2, "'-1' is not a number of packets"),
-        (["name:blue", "-c", "9" * 5000], 2, "is not a number of packets"),
-        (["name:blue", "-c"], 2, "expected one argument"),
-        (["bleu"], 2, "bleu"),
-        (["name:blue", "tcp", "prot", "80"], 2, "the filter 'tcp prot 80' cannot be used"),
-        (["name:blue", "vlan", "5"], 2, "filter when you read the file"),
-        (["name:blue", "-w", "/nowhere/file"], 1, "cannot write to /nowhere/file: No such file or directory"),
-        (["name:blue", "-w", "/dev/full"], 1, "cannot write to /dev/full: No space left on device"),
-        (["name:green"], 1, "permission denied"),
-    ],
-    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
-)
-def test_what_cannot_be_done_is_one_line(daemon: Daemon, feed: None, arguments: list[str], code: int, words: str) -> None:
-    assert words in one_line(run_command("capture", *arguments, uid=ALICE, address=daemon.address), code)
+def test_what_cannot_be_done_is_one_line(daemon: Daemon, feed: None) -> None:
+    for arguments, code, words in WRONG:
+        assert words in one_line(run_command("capture", *arguments, uid=ALICE, address=daemon.address), code)
+
+
+@needs_libpcap
+def test_a_wrong_filter_is_wrong_usage(daemon: Daemon, feed: None) -> None:
+    done = run_command("capture", "name:blue", "tcp", "prot", "80", uid=ALICE, address=daemon.address)
+    assert "the filter 'tcp prot 80' cannot be used" in one_line(done, 2)
 
 
 def test_a_terminal_gets_no_binary_data(daemon: Daemon, feed: None) -> None:
