@@ -39,7 +39,7 @@ def read(pid: int) -> dict[Key, float]:
                 found[_COUNTERS[key], ""] = float(number)
     for file in ("sockstat", "sockstat6"):
         for protocol, number in re.findall(r"^(\w+): inuse (\d+)", files[file], re.MULTILINE):
-            if not protocol.startswith("FRAG"):
+            if not protocol.startswith(("FRAG", "UDPLITE")):
                 found["sockets_in_use", protocol] = float(number)
     used = re.search(r"sockets: used (\d+)", files["sockstat"])
     assert used is not None

@@ -25,7 +25,7 @@ _TCP_COUNTERS = {
     "ListenOverflows": ("tcp_listen_overflows", "Connections for which the queue of a listening socket had no room."),
     "ListenDrops": ("tcp_listen_drops", "Connections that a listening socket dropped, for this or any other reason."),
 }
-_PROTOCOLS = ("TCP", "UDP", "UDPLITE", "RAW", "TCP6", "UDP6", "UDPLITE6", "RAW6")
+_PROTOCOLS = ("TCP", "UDP", "RAW", "TCP6", "UDP6", "RAW6")
 
 
 class NetworkCollector(Collector):

@@ -16,14 +16,24 @@ from nsbroker.cli.exporter.open_network import OpenNetwork, Statistics
 from nsbroker.cli.exporter.targets import Target, find_targets, keep_silent
 from nsbroker.client import blocking
 from nsbroker.client.blocking import Broker
-from nsbroker.errors import ConnectionFailed, ConnectionLost, NoSuchTarget, NsbrokerError, PermissionDenied, TargetChanged, Timeout
+from nsbroker.errors import (
+    ConnectionFailed,
+    ConnectionLost,
+    NoSuchTarget,
+    NotANamespace,
+    NsbrokerError,
+    PermissionDenied,
+    TargetChanged,
+    Timeout,
+)
 from nsbroker.model.description import WatchEvent
 
 # Seconds between two lists after a change, until the next change.  A new network can have no container yet.
 _PAUSES = (0.2, 1.0, 3.0, 10.0)
 _PAUSE_MAX = 30.0
-# After a list that took some time, wait for this many times longer: the broker has other work.
+# After a list that took some time, wait for this many times longer, up to a few seconds: the broker has other work.
 _SHARE = 2.0
+_REST_MAX = 3.0
 _RETRY = 2.0
 # While the broker or an engine is away, nobody says which networks are gone, and open files keep them alive.
 _AWAY_MAX = 60.0
@@ -114,7 +124,7 @@ class Networks:
             self._changed.clear()
             began = time.monotonic()
             self._refresh()
-            rest = _SHARE * (time.monotonic() - began)
+            rest = min(_SHARE * (time.monotonic() - began), _REST_MAX)
 
     def _refresh(self) -> None:
         try:
@@ -163,8 +173,8 @@ class Networks:
                 continue
             try:
                 network = OpenNetwork.open(broker, target.text)
-            except (NoSuchTarget, TargetChanged):
-                continue  # It has ended meanwhile.
+            except (NoSuchTarget, NotANamespace, TargetChanged):
+                continue  # It has ended meanwhile.  A name can outlive its mount for a moment.
             except (ConnectionFailed, ConnectionLost) as error:
                 if not isinstance(error, Timeout):
                     raise
