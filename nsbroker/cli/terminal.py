@@ -17,6 +17,8 @@ BOLD = "1"
 RED = "31"
 GREEN = "32"
 YELLOW = "33"
+ERASE_LINE = "\r\x1b[K"
+"""Goes back to the beginning of the line, and erases it."""
 
 
 class Verbosity(enum.IntEnum):

@@ -225,6 +225,7 @@ COMMANDS = [
     ["containers"], ["create", "x"], ["hold", "self", "x"], ["release", "x"], ["list-held"], ["whoami"],
     ["explain", "self"], ["status"], ["via", "self", "--", "true"], ["cat", "self", "net/dev"],
     ["add-interface", "self", "eth7", "--veth", "self:eth8"], ["capture", "self"],
+    ["exporter", "--listen", "0"],
     ["extcap", "--capture", "--extcap-interface", "self", "--fifo", "/tmp/x"],
 ]  # fmt: skip
 

@@ -14,7 +14,6 @@ from nsbroker.cli.output import print_json
 
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 _KILO = 1000
-_ERASE = "\r\x1b[K"
 
 
 class Progress:
@@ -93,7 +92,7 @@ class Progress:
 
     def _erase(self) -> None:
         if self._shown:
-            print(_ERASE, end="", flush=True)
+            print(terminal.ERASE_LINE, end="", flush=True)
             self._shown = ""
 
     def _print(self, line: str) -> None:

@@ -44,10 +44,11 @@ def web(daemon: Daemon, blue: Path) -> Iterator[int]:
     subprocess.run(["ip", "-n", "blue", "link", "set", "lo", "up"], check=True)
     subprocess.run(["ip", "-n", "blue", "address", "add", "192.0.2.7/32", "dev", "lo"], check=True)
     folder = Path("/etc/netns/blue")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True)
     (folder / "hosts").write_text("192.0.2.7 web.test\n")
     (folder / "resolv.conf").write_text("nameserver 192.0.2.7\n")
     with contextlib.ExitStack() as stack:
+        stack.callback(folder.rmdir)
         for name in ("hosts", "resolv.conf"):
             stack.callback((folder / name).unlink)
         network = stack.enter_context(Namespace.from_name("blue", "net"))

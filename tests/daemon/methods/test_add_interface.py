@@ -350,7 +350,7 @@ def test_targets_that_end_meanwhile_cost_nothing(daemon: Daemon, ends: tuple[str
     before = daemon.snapshot()
     for number in range(15):
         with Sleeper(unshare="--net") as process, daemon.connect() as broker:
-            killer = subprocess.Popen(["kill", "-9", str(process.pid)])
+            killer = subprocess.Popen(["sh", "-c", f"kill -9 {process.pid}"])
             with contextlib.suppress(NoSuchTarget, InterfaceFailed):
                 broker.add_veth(ends[0], f"eth{number}", f"pid:{process.pid}", "lab0")
                 with broker.add_tap(f"pid:{process.pid}", "tap0") as tap:
