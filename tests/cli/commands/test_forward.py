@@ -242,7 +242,8 @@ def test_without_free_descriptors_it_resets_connections_and_serves_later_ones(da
             with contextlib.suppress(TimeoutError):
                 while True:
                     accepted(server).close()
-            return forward.files("socket:") == before
+            # It also drops its connection to the broker when a descriptor is lost, and connects again with the next call.
+            return forward.files("socket:") <= before
 
         eventually(all_closed, "no socket is left")
         server.settimeout(PATIENCE)
