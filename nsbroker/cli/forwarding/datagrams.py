@@ -58,7 +58,7 @@ class Datagrams:
         self._tasks = asyncio.TaskGroup()
 
     async def run(self) -> None:
-        """Forward until this is cancelled.  Raises OSError when nobody can be told of an association any longer."""
+        """Forward until this is cancelled.  Raises a group with an OSError when nobody can be told of an association any longer."""
         loop = asyncio.get_running_loop()
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
         if self._listener.getsockname()[0] in ("0.0.0.0", "::"):  # noqa: S104 - it asks whether the user chose that
@@ -67,17 +67,14 @@ class Datagrams:
                 self._listener.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
             else:
                 self._listener.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
-        try:
-            async with self._tasks:
-                loop.add_reader(self._listener.fileno(), self._on_readable)
-                try:
-                    while True:
-                        await asyncio.sleep(self._timeout / 10)
-                        self._end_unused(loop.time())
-                finally:
-                    loop.remove_reader(self._listener.fileno())
-        except ExceptionGroup as failed:
-            raise failed.exceptions[0] from None
+        async with self._tasks:
+            loop.add_reader(self._listener.fileno(), self._on_readable)
+            try:
+                while True:
+                    await asyncio.sleep(self._timeout / 10)
+                    self._end_unused(loop.time())
+            finally:
+                loop.remove_reader(self._listener.fileno())
 
     def reply(self, data: bytes, client: _Client) -> None:
         """Send a datagram to a client."""

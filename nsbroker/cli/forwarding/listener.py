@@ -70,17 +70,15 @@ class Listener:
         return cls(forward, await forward.listening.listen(forward.listen, forward.kind), relay, progress)
 
     async def run(self) -> None:
-        """Forward until this is cancelled."""
+        """Forward until this is cancelled.  Raises a group with an OSError when nobody can be told what happens any longer."""
         if not self._forward.listening.moves:
             await self._serve()
         while True:
-            serving = asyncio.create_task(self._serve())
-            try:
+            async with asyncio.TaskGroup() as group:
+                serving = group.create_task(self._serve())
                 moved = await self._wait_for_another_network()
-            finally:
                 # What is open in the old network leads nowhere any longer.
                 serving.cancel()
-                await asyncio.gather(serving, return_exceptions=True)
             self._sock.close()
             self._sock = moved
             self._tell()

@@ -68,4 +68,14 @@ async def _run_until_one_ends(functions: Sequence[Coroutine[None, None, object]]
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     for task in done:
-        task.result()
+        try:
+            task.result()
+        except ExceptionGroup as group:
+            raise _first(group) from None
+
+
+def _first(error: Exception) -> Exception:
+    """Return the first error in a group, which may have groups in it."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -28,22 +28,19 @@ class Way(NamedTuple):
 async def forward_connections(listener: socket.socket, way: Way, relay: Relay, progress: Progress) -> None:
     """Forward each connection to `listener` (borrowed), until this is cancelled.  Connections that are open then are reset.
 
-    Raises OSError when nobody can be told of a connection any longer.
+    Raises a group with an OSError when nobody can be told of a connection any longer.
     """
     loop = asyncio.get_running_loop()
-    try:
-        async with asyncio.TaskGroup() as group:
-            while True:
-                try:
-                    accepted, _ = await loop.sock_accept(listener)
-                except OSError as error:
-                    # No descriptors are left.  New connections wait in the kernel's queue until others end.
-                    progress.complain(f"cannot accept a connection: {error.strerror}")
-                    await asyncio.sleep(_PAUSE)
-                    continue
-                group.create_task(_serve(accepted, way, relay, progress))
-    except ExceptionGroup as failed:
-        raise failed.exceptions[0] from None
+    async with asyncio.TaskGroup() as group:
+        while True:
+            try:
+                accepted, _ = await loop.sock_accept(listener)
+            except OSError as error:
+                # No descriptors are left.  New connections wait in the kernel's queue until others end.
+                progress.complain(f"cannot accept a connection: {error.strerror}")
+                await asyncio.sleep(_PAUSE)
+                continue
+            group.create_task(_serve(accepted, way, relay, progress))
 
 
 async def _serve(accepted: socket.socket, way: Way, relay: Relay, progress: Progress) -> None:

@@ -1,6 +1,7 @@
 """`nsbroker forward --reverse`: it listens inside a real network, for a user, and leads to servers here."""
 
 import contextlib
+import json
 import os
 import socket
 import subprocess
@@ -131,6 +132,13 @@ def test_it_listens_again_when_the_target_was_restarted(daemon: Daemon, rule: No
         with connect_inside(forward.port()) as client, accepted(here) as server:
             ask(client, server)
         assert forward.end()[0] == 0
+
+
+def test_it_ends_when_nobody_reads_its_events(daemon: Daemon, rule: None, here: socket.socket) -> None:
+    with Forward(daemon, f"--reverse=0:{port_of(here)}", "--json", lines=1) as forward:
+        forward.leave()
+        with connect_inside(int(json.loads(forward.printed[0])["listen"].rpartition(":")[2])):
+            assert forward.wait() == (1, [])
 
 
 def test_without_a_rule_it_fails_at_once(daemon: Daemon, blue: Path) -> None:
