@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import itertools
 import os
 import pickle
 import platform
@@ -61,6 +62,8 @@ _WITHOUT_TIMEOUT = (
     *("check-config", "completion", "grants", "install-extcap", "install-units", "remove-extcap", "remove-units", "serve"),
 )
 _TRIES = 3
+# Each daemon has a folder of its own.  The address of an object can be that of an earlier one.
+_numbers = itertools.count()
 _SERVE_BY_NUMBER = Path(__file__).parent / "serve_by_number.py"
 
 
@@ -100,7 +103,7 @@ class Daemon:
         """
         self.folder = folder
         # The folder of a test can have a path that is too long for the address of a socket.
-        self.socket = Path(f"/run/nsbroker-{os.getpid()}-{id(self)}/socket")
+        self.socket = Path(f"/run/nsbroker-{os.getpid()}-{next(_numbers)}/socket")
         self.address = f"unix:{self.socket}"
         self.config = folder / "config"
         self.config.mkdir()
