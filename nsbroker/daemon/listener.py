@@ -1,12 +1,14 @@
 """The socket that the broker listens on: one that the service manager passes, or one that the broker makes itself."""
 
 import contextlib
+import errno
 import os
 import socket
 import stat
 from pathlib import Path
 
 from nsbroker.errors import ConfigurationError
+from nsbroker.linux.stale_socket import remove_stale
 
 _BACKLOG = 128
 
@@ -85,21 +87,15 @@ def _check_parent(parent: Path) -> None:
 
 def _remove_stale(path: Path) -> None:
     try:
-        facts = path.lstat()
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(facts.st_mode):
-        raise ConfigurationError(f"{path}: something else than a socket is there: move it away, or choose another --address")
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(1)
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink()
-            return
-        except TimeoutError:
-            pass
-    raise ConfigurationError(f"{path}: a broker is already running there: stop it, or choose another --address")
+        remove_stale(path)
+    except FileExistsError as error:
+        raise ConfigurationError(
+            f"{path}: something else than a socket is there: move it away, or choose another --address"
+        ) from error
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise ConfigurationError(f"{path}: a broker is already running there: stop it, or choose another --address") from error
 
 
 def _bind(path: Path) -> socket.socket:

@@ -2,15 +2,16 @@
 
 import argparse
 import contextlib
+import errno
 import os
 import re
 import socket
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from nsbroker.errors import CommandFailed
+from nsbroker.linux.stale_socket import remove_stale
 
 _BACKLOG = 128
 _PORT_MAX = 65535
@@ -101,18 +102,11 @@ def _listen_unix(path: Path) -> socket.socket:
 
 def _remove_stale(path: Path) -> None:
     try:
-        facts = path.lstat()
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(facts.st_mode):
-        raise CommandFailed(f"cannot listen on {path}: something else than a socket is there: choose another --listen")
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(os.fspath(path))
-        except ConnectionRefusedError:
-            path.unlink()
-            return
-        except BlockingIOError:
-            pass  # Somebody listens, and is busy.
-    raise CommandFailed(f"cannot listen on {path}: another program listens there: stop it, or choose another --listen")
+        remove_stale(path)
+    except FileExistsError as error:
+        raise CommandFailed(f"cannot listen on {path}: something else than a socket is there: choose another --listen") from error
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        text = f"cannot listen on {path}: another program listens there: stop it, or choose another --listen"
+        raise CommandFailed(text) from error

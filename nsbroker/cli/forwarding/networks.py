@@ -8,7 +8,6 @@ import contextlib
 import errno
 import os
 import socket
-import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,6 +16,7 @@ from nsbroker.cli.forwarding.spec import End
 from nsbroker.client.addresses import RETRY, concerns_one_address, most_informative
 from nsbroker.client.asyncio import Broker
 from nsbroker.errors import CommandFailed, NsbrokerError, PermissionDenied
+from nsbroker.linux.stale_socket import remove_stale
 from nsbroker.model.target import Target
 
 _BACKLOG = 1024
@@ -128,8 +128,10 @@ class Here(Network):
 
     async def listen(self, end: End, kind: int = socket.SOCK_STREAM) -> socket.socket:
         """Listen on `end`, as any network does, in place of a Unix socket that nobody listens on any longer."""
-        if end.path:
-            remove_dead(end)
+        if end.path and not end.path.startswith("@"):
+            # If it is something else, bind(2) says so.
+            with contextlib.suppress(OSError):
+                remove_stale(end.path)
         return await super().listen(end, kind)
 
     async def _look_up(self, host: str, port: int) -> Sequence[Address]:
@@ -205,16 +207,6 @@ def reason(error: BaseException) -> str:
         return str(error)
     # An error of looking up a host has a number of its own, which is negative.
     return os.strerror(error.errno) if error.errno > 0 else str(error.strerror)
-
-
-def remove_dead(end: End) -> None:
-    """Remove the file of a Unix socket that nobody listens on.  Any other file, which also refuses connections, is left alone."""
-    if end.path.startswith("@"):
-        return
-    with socket.socket(socket.AF_UNIX) as sock, contextlib.suppress(OSError):
-        sock.setblocking(False)
-        if stat.S_ISSOCK(os.lstat(end.path).st_mode) and sock.connect_ex(end.unix_address) == errno.ECONNREFUSED:
-            os.unlink(end.path)
 
 
 @contextlib.contextmanager
