@@ -27,8 +27,8 @@ from nsbroker.varlink.framing import END, MESSAGE_MAX
 
 # At most this many new connections are accepted in one pass of the event loop, for at most _ACCEPTING seconds.  The others wait
 # in the kernel's queue.
-_ACCEPTED_IN_A_ROW = 16
-_ACCEPTING = 0.0005
+_ACCEPTED_IN_A_ROW = 32
+_ACCEPTING = 0.001
 _STOP_DEADLINE = 5.0
 # When the broker stops, streams go on for this many seconds, and peers have this many seconds to read what they are sent.
 _GRACE = 0.5
@@ -114,20 +114,21 @@ class Server:
                 if error.errno in _TRANSIENT:
                     raise
                 continue
-            if _has_left(sock):
+            events = _poll(sock)
+            if events & select.POLLHUP and not unreceived_bytes(sock):
                 # It sent no call: reading the peer's credentials would cost more than everything else.
                 sock.close()
                 continue
             sock.setblocking(False)
             try:
-                self._admit(sock, nursery)
+                self._admit(sock, bool(events & select.POLLIN), nursery)
             except Exception as error:
                 if not isinstance(error, OSError):
                     self._audit.say(f"internal error: {type(error).__name__}: {error}")
                 self._closer.hang_up(sock, ANONYMOUS)
         return True
 
-    def _admit(self, sock: socket.socket, nursery: trio.Nursery) -> None:
+    def _admit(self, sock: socket.socket, is_readable: bool, nursery: trio.Nursery) -> None:
         """Serve `sock`, or send QuotaExceeded and hang up when there is no room.  Takes `sock` unless this raises."""
         began = time.monotonic()
         peer = Peer(sock)
@@ -140,17 +141,17 @@ class Server:
             self._closer.hang_up(sock, peer.user)
         else:
             charge.scope.deadline = self._stop_deadline
-            nursery.start_soon(self._serve_connection, Caller(peer, charge))
+            nursery.start_soon(self._serve_connection, Caller(peer, charge), is_readable)
         self._queue.spend(peer.user, time.monotonic() - began)
 
-    async def _serve_connection(self, caller: Caller) -> None:
-        """Serve one connection to its end.  Takes the caller's peer and charge."""
+    async def _serve_connection(self, caller: Caller, is_readable: bool) -> None:
+        """Serve one connection to its end.  Takes the caller's peer and charge.  `is_readable`: data has arrived already."""
         connection, turn = ServerConnection(), Turn(self._queue, caller.charge.user.number)
         fault = ""
         try:
             try:
                 with caller.charge.scope:
-                    await self._serve_calls(caller, connection, turn)
+                    await self._serve_calls(caller, connection, turn, is_readable)
                 if self._was_too_late(caller.charge, connection):
                     seconds = self._users.limits.message_deadline
                     fault = f"the message was not complete, with a NUL byte at its end, within {seconds:g} s"
@@ -175,11 +176,12 @@ class Server:
         was_cut = charge.scope.cancelled_caught and connection.started
         return was_cut and not charge.evicted and self._stop_deadline == math.inf
 
-    async def _serve_calls(self, caller: Caller, connection: ServerConnection, turn: Turn) -> None:
+    async def _serve_calls(self, caller: Caller, connection: ServerConnection, turn: Turn, is_readable: bool) -> None:
         charge = caller.charge
         scope = charge.scope
         timed = False
-        while await self._receive(charge, connection, turn):
+        while await self._receive(charge, connection, turn, is_readable):
+            is_readable = False
             while (call := connection.next_call()) is not None:
                 if timed:
                     # The message is complete: stop its receive deadline.
@@ -201,13 +203,15 @@ class Server:
                 scope.deadline = min(self._stop_deadline, trio.current_time() + self._users.limits.message_deadline)
                 timed = True
 
-    async def _receive(self, charge: ConnectionCharge, connection: ServerConnection, turn: Turn) -> bool:
+    async def _receive(self, charge: ConnectionCharge, connection: ServerConnection, turn: Turn, is_readable: bool) -> bool:
         """Wait for data and for the user's turn, and receive.  Return False at the end of file, or if no data is found.
 
-        The turn has begun, and goes on, when this returns.
+        The turn has begun, and goes on, when this returns.  With `is_readable`, do not wait for data: that would take a whole
+        pass of the event loop, even when the data is there.
         """
         sock, user = charge.sock, charge.user.number
-        await trio.lowlevel.wait_readable(sock)
+        if not is_readable:
+            await trio.lowlevel.wait_readable(sock)
         if self._closer.is_full(user):
             await self._wait_for_closing(user)
         if not turn.take_at_once():
@@ -370,14 +374,15 @@ class Server:
 
 def _has_hung_up(sock: socket.socket) -> bool:
     """Return whether the peer has closed the connection, and not only shut down its sending half."""
+    return bool(_poll(sock) & select.POLLHUP)
+
+
+def _poll(sock: socket.socket) -> int:
+    """Return which of POLLIN and POLLHUP hold for the socket now (poll(2))."""
     poll = select.poll()
-    poll.register(sock, select.POLLHUP)
-    return bool(poll.poll(0))
-
-
-def _has_left(sock: socket.socket) -> bool:
-    """Return whether the peer has closed the connection without having sent anything."""
-    return _has_hung_up(sock) and not unreceived_bytes(sock)
+    poll.register(sock, select.POLLIN)
+    found = poll.poll(0)
+    return found[0][1] if found else 0
 
 
 def _send_refusal(sock: socket.socket, error: QuotaExceeded) -> None:

@@ -5,6 +5,7 @@ import ctypes
 from nsbroker.linux.libc import check, libc
 
 PROC = 0x9FA0
+TMPFS = 0x01021994
 
 # struct statfs begins with the type, a long, on every 64-bit architecture.  It has 120 bytes there.
 _SIZE = 256

@@ -137,12 +137,19 @@ class EngineRegistry:
                 self._explain_absence(name) if query.may_name(name) else "no rule names it for this user, who has no engine either"
             )
             raise EngineUnavailable(name, reason)
-        async with self._limiter.of(query.user), trio.open_nursery() as nursery:
-            for instance in present:
-                if name or not instance.is_silent:
-                    nursery.start_soon(self._query_one, ask, instance, result)
-                else:
-                    result.failures.append(EngineUnavailable(instance.engine.name, "did not answer in time a moment ago"))
+        asked = [instance for instance in present if name or not instance.is_silent]
+        result.failures.extend(
+            EngineUnavailable(instance.engine.name, "did not answer in time a moment ago")
+            for instance in present
+            if instance not in asked
+        )
+        async with self._limiter.of(query.user):
+            if len(asked) == 1:
+                await self._query_one(ask, asked[0], result)
+            else:
+                async with trio.open_nursery() as nursery:
+                    for instance in asked:
+                        nursery.start_soon(self._query_one, ask, instance, result)
         return result
 
     async def _query_one(self, ask: Ask, instance: _Instance, result: QueryResult) -> None:

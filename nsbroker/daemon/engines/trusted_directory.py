@@ -1,5 +1,6 @@
 """The state files of an engine, read only where nobody but the user who runs the engine can write them."""
 
+import errno
 import os
 import stat
 import time
@@ -12,12 +13,15 @@ import trio
 
 from nsbroker.daemon.ownership import find_fault
 from nsbroker.errors import EngineUnavailable
+from nsbroker.linux import file_system
 from nsbroker.linux.openat2 import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
 
 T = TypeVar("T")
 A = TypeVar("A")
 
 _FILE_MAX = 4 * 1024 * 1024
+_QUICK_MAX = 128 * 1024
+_MEMORY = "/run"
 _BELOW = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV
 _TRIES = 5
 _PAUSE = 0.01
@@ -27,12 +31,17 @@ _threads = trio.CapacityLimiter(8)
 class TrustedDirectory:
     """A directory of `engine`, which the uid `user` runs.  No link below it is followed.  A context manager that closes it."""
 
-    def __init__(self, path: Path, user: int, engine: str) -> None:
-        """Open `path`.  Raises OSError, and EngineUnavailable when others than `user` could have written there."""
+    def __init__(self, path: Path, user: int, engine: str, *, quick: bool = False) -> None:
+        """Open `path`.  Raises OSError, and EngineUnavailable when others than `user` could have written there.
+
+        With `quick`, reading never blocks, so it may be done on the event loop.  Then it is also an error when `path` is not on
+        the tmpfs of /run, and when a file is larger than 128 KiB, or is only half written.
+        """
         self._path = path
         self._user = user
         self._engine = engine
-        self._fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._file_max, self._tries = (_QUICK_MAX, 1) if quick else (_FILE_MAX, _TRIES)
+        self._fd = _open_in_memory(path) if quick else os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             self._check(os.fstat(self._fd), path)
         except BaseException:
@@ -59,9 +68,9 @@ class TrustedDirectory:
         if fd is None:
             return None
         with open(fd, "rb") as file:
-            text = file.read(_FILE_MAX + 1)
-        if len(text) > _FILE_MAX:
-            raise EngineUnavailable(self._engine, f"{self._path / name} is larger than {_FILE_MAX} bytes")
+            text = file.read(self._file_max + 1)
+        if len(text) > self._file_max:
+            raise EngineUnavailable(self._engine, f"{self._path / name} is larger than {self._file_max} bytes")
         return text
 
     def load(self, name: str, decoder: msgspec.json.Decoder[T]) -> T | None:
@@ -70,7 +79,7 @@ class TrustedDirectory:
         A file that cannot be decoded may be half written, so it is read up to five times.  Raises like `read`, and
         EngineUnavailable when the contents make no sense.
         """
-        for left in reversed(range(_TRIES)):
+        for left in reversed(range(self._tries)):
             text = self.read(name)
             if text is None:
                 return None
@@ -123,6 +132,21 @@ class TrustedDirectory:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _open_in_memory(path: Path) -> int:
+    """Open the directory `path` and return an O_PATH fd (the caller's).  Raises EXDEV unless it is on the tmpfs of /run.
+
+    The kernel refuses before it asks any other file system, which could block.
+    """
+    memory = os.open(_MEMORY, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        below = os.path.relpath(path, _MEMORY)
+        if file_system.magic(memory) != file_system.TMPFS:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(path))
+        return openat2(below, os.O_PATH | os.O_DIRECTORY, resolve=_BELOW, dir_fd=memory)
+    finally:
+        os.close(memory)
 
 
 def beginning_with(names: list[str], word: str) -> Iterator[str]:

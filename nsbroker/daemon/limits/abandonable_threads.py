@@ -8,7 +8,7 @@ import contextlib
 import threading
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar, cast
 
 import trio
 from msgspec import Struct, field
@@ -31,6 +31,23 @@ _RUNNING_TIME = 0.1
 
 def _do_nothing() -> None:
     pass
+
+
+class _NoLimit:
+    """A limiter for trio, which requires one, that never waits: `AbandonableThreads` counts the threads itself.
+
+    A trio.CapacityLimiter has a checkpoint, for which a call would wait a whole pass of a busy event loop.
+    """
+
+    async def acquire_on_behalf_of(self, borrower: object) -> None:
+        pass
+
+    def release_on_behalf_of(self, borrower: object) -> None:
+        pass
+
+
+# Trio takes anything with these two methods, and its annotation does not say so.
+_no_limit = cast("trio.CapacityLimiter", _NoLimit())
 
 
 class _Key(NamedTuple):
@@ -74,8 +91,6 @@ class AbandonableThreads:
         self._waiting: dict[int, deque[_Waiting]] = {}
         self._places: set[_Place] = set()
         self._is_rechecking = False
-        # Trio requires a limiter.  It is large enough never to make anyone wait: this class counts the threads itself.
-        self._limiter = trio.CapacityLimiter(_THREADS)
 
     async def run(
         self,
@@ -101,7 +116,7 @@ class AbandonableThreads:
             notifier = _EndNotifier(self._release, place)
             try:
                 with trio.fail_after(deadline):
-                    await trio.to_thread.run_sync(task.run, notifier, abandon_on_cancel=True, limiter=self._limiter)
+                    await trio.to_thread.run_sync(task.run, notifier, abandon_on_cancel=True, limiter=_no_limit)
             except trio.TooSlowError:
                 self._mark_stuck(place)
                 raise

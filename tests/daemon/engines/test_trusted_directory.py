@@ -1,15 +1,18 @@
 """State files that are being written, that belong to somebody else, or that are no plain files."""
 
 import os
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import AsyncMock
 
 import msgspec
 import pytest
 from msgspec import Struct
 
-from nsbroker.daemon.engines import containerd, cri, crun, podman, runc, trusted_directory
+from nsbroker.daemon.engines import containerd, cri, crun, oci_runtime, podman, runc, trusted_directory
 from nsbroker.daemon.engines.container import Container, Engine
 from nsbroker.daemon.engines.trusted_directory import TrustedDirectory
 from nsbroker.errors import EngineUnavailable
@@ -52,6 +55,67 @@ def test_a_half_written_file_is_read_again(place: Path, directory: TrustedDirect
     monkeypatch.setattr(trusted_directory, "time", SimpleNamespace(sleep=lambda _: file.write_text(next(texts))))
     assert directory.load("web/status", _decoder) == Pair(7)
     assert not list(texts)
+
+
+@pytest.fixture
+def in_memory() -> Iterator[Path]:
+    """Yield a directory on the tmpfs of /run, with a directory web."""
+    with tempfile.TemporaryDirectory(dir="/run", prefix="nsbroker-test-") as path:
+        (Path(path) / "web").mkdir()
+        yield Path(path)
+
+
+@pytest.mark.root
+def test_quick_reading_gives_up_on_half_written_and_large_files(in_memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trusted_directory, "time", SimpleNamespace())
+    with TrustedDirectory(in_memory, 0, "crun", quick=True) as directory:
+        (in_memory / "web/status").write_text('{"a": 5}')
+        assert directory.load("web/status", _decoder) == Pair(5)
+        (in_memory / "web/status").write_text('{"a":')
+        with pytest.raises(EngineUnavailable, match="makes no sense"):
+            directory.load("web/status", _decoder)
+        (in_memory / "web/status").write_text('{"a": 5}' + " " * 128 * 1024)
+        with pytest.raises(EngineUnavailable, match="is larger than"):
+            directory.load("web/status", _decoder)
+
+
+@pytest.fixture
+def elsewhere(in_memory: Path) -> Iterator[Path]:
+    """Yield a directory on another file system, which is mounted below /run, with a directory web."""
+    place = in_memory / "elsewhere"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "elsewhere", place], check=True)
+    try:
+        (place / "web").mkdir()
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+@pytest.mark.root
+def test_quick_reading_touches_no_other_file_system_than_that_of_run(in_memory: Path, elsewhere: Path) -> None:
+    (in_memory / "link").symlink_to(elsewhere)
+    for path in (elsewhere, elsewhere / "web", in_memory / "link", Path("/"), Path("/proc"), Path("/run/../proc")):
+        with pytest.raises(OSError, match=r"Invalid cross-device link|Too many levels"):
+            TrustedDirectory(path, 0, "crun", quick=True)
+    (elsewhere / "status").write_text('{"a": 5}')
+    with TrustedDirectory(in_memory, 0, "crun", quick=True) as directory, pytest.raises(OSError, match="cross-device"):
+        directory.load("elsewhere/status", _decoder)
+
+
+@pytest.mark.root
+async def test_a_container_in_memory_is_found_by_its_name_without_a_thread(
+    in_memory: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(oci_runtime, "in_thread", on_thread := AsyncMock(return_value=[]))
+    for folder in (in_memory, elsewhere):
+        (folder / "web/status").write_text('{"pid": 12, "process-start-time": 34}')
+    (found,) = await crun.engine(in_memory, 0).find("web")
+    assert (found.target, found.pid, on_thread.await_count) == ("crun:web", 12, 0)
+    # The beginning of an id, and a state directory on a file system that could block, take one.
+    for folder, word in ((in_memory, "we"), (elsewhere, "web")):
+        assert await crun.engine(folder, 0).find(word) == []
+    assert [call.args[1] for call in on_thread.await_args_list] == ["we", "web"]
 
 
 def test_links_pipes_directories_and_huge_files_are_not_read(place: Path, directory: TrustedDirectory, tmp_path: Path) -> None:

@@ -71,3 +71,10 @@ async def test_a_user_is_forgotten_only_when_nothing_of_the_user_runs_or_waits()
             nursery.start_soon(work, name)
     assert [word for line in order for word in line.split()[1:]] == ["begins", "ends"] * 3
     assert limiter._users == {}
+
+
+async def test_a_free_place_is_taken_without_a_pass_of_the_event_loop() -> None:
+    limiter = UserCapacityLimiter(1)
+    with trio.testing.assert_no_checkpoints():
+        async with limiter.of(ALICE):
+            pass
