@@ -27,6 +27,8 @@
 # make test-image     Build the image, run it and call the broker in it; validate the Kubernetes examples.  Requires root.
 # make bench          Measure the speed, compared with other programs in the same run, in under three minutes.  RIVALS=all installs
 #                     these programs first (Go, socat).  BEFORE=COMMIT measures an older version in the same run.  Requires root.
+# make profile        Show in which functions the broker spends the time of an Open and of an OpenSocket, beside the bare server, in a
+#                     minute.  Requires root.
 # make attack-table   Run each attack of one hostile user alone, for SECONDS=20, and time the calls of an innocent user meanwhile.
 #                     ATTACK=connect,linger chooses the attacks.  Requires root.
 # make soak           Run all attacks in turn for MINUTES=10, by two users at a time, against the unit in a booted systemd, while
@@ -96,7 +98,7 @@ MINOR := import sys; print(sys.version_info[:2])
 KERNELS ?= bullseye/5.10 bookworm/6.1 trixie/6.12 newest
 
 NEED_ROOT := demo test-kernels test-forward test-capture test-incus test-replacements test-browser test-prometheus test-image \
-    test-debian test-deb test-places map bench soak \
+    test-debian test-deb test-places map bench profile soak \
     soak-calls soak-via attack-table fuzz
 # This is said before anything is installed.
 ifneq ($(UID),0)
@@ -186,6 +188,9 @@ map: $(VENV)/.engines
 
 bench: $(VENV)/$(if $(filter all,$(RIVALS)),.rivals,.development)
 	@BEFORE='$(BEFORE)' $(HOST) $(VENV)/bin/python -m tests.bench
+
+profile: $(VENV)/.development
+	@$(HOST) $(VENV)/bin/python -m tests.bench.profile
 
 lint: $(VENV)/.development
 	$(VENV)/bin/ruff check

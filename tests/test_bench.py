@@ -1,6 +1,7 @@
 """`make bench`: its parts work, and what is missing or fails costs one row of the table alone."""
 
 import itertools
+import json
 import os
 import shutil
 import subprocess
@@ -216,3 +217,16 @@ def test_the_bench_says_which_commit_it_does_not_know() -> None:
     )
     assert done.returncode == 1
     assert "BEFORE=nowhere is not a commit here" in done.stderr or "git is missing" in done.stderr
+
+
+@pytest.mark.once
+def test_the_profile_has_the_functions_that_a_program_spends_its_time_in(tmp_path: Path) -> None:
+    (tmp_path / "busy.py").write_text(
+        "import time\ndef work(start):\n    while time.process_time() < start + 0.5:\n        pass\nwork(time.process_time())\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{CHECKOUT}:{tmp_path}"}
+    subprocess.run(
+        [sys.executable, "-m", "tests.bench.sampling", str(tmp_path / "counts"), "busy"], cwd="/", env=environment, check=True
+    )
+    counts = {(Path(file).name, function): times for file, function, times in json.loads((tmp_path / "counts").read_text())}
+    assert counts["busy.py", "work"] > sum(counts.values()) / 2

@@ -60,7 +60,7 @@ def _open(client: Broker, target: str) -> list[float]:
 
 
 def _measure(clients: Mapping[str, Broker], target: str, times: Times) -> None:
-    for _ in turns(2):
+    for _ in turns(1):
         for name, client in clients.items():
             times.setdefault(name, []).extend(_open(client, target))
 
@@ -89,16 +89,17 @@ def of_crun(found: Mapping[str, Version], pid: int) -> list[Row]:
     alone: Times = {}
     beside: Times = {}
     among: Times = {}
-    with _running(Crun) as crun, tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as silent:
+    with _running(Crun) as crun, tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "silent")
         crun.make("c000")
         with _clients(found, f'[engines]\ndocker = ["{path}"]\n') as clients:
-            _measure(clients, "crun:c000", alone)
-            silent.bind(str(path))
-            silent.listen()
-            _measure(clients, "crun:c000", beside)
-            silent.close()
-            path.unlink()
+            for _ in range(3):
+                _measure(clients, "crun:c000", alone)
+                with socket.socket(socket.AF_UNIX) as silent:
+                    silent.bind(str(path))
+                    silent.listen()
+                    _measure(clients, "crun:c000", beside)
+                path.unlink()
             for number in range(1, _MANY):
                 crun.make(f"c{number:03}")
             _measure(clients, "crun:c000", among)

@@ -203,15 +203,25 @@ class Scene:
     def interruption(self) -> Iterator[None]:
         """Record the time of the block, in which all calls wait for root's work: a restart, or a stopped journal."""
         with open(self.folder / _INTERRUPTIONS, "a", buffering=1) as file:
-            print(time.monotonic(), file=file)
+            print(os.getpid(), time.monotonic(), file=file)
             yield
-            print(time.monotonic(), file=file)
+            print(os.getpid(), time.monotonic(), file=file)
 
     def interruptions(self) -> list[tuple[float, float]]:
-        """Return the seconds after the beginning and after the end of each interruption; one that was cut short has no end."""
+        """Return the beginning and the end of each interruption.
+
+        The process that caused it may have been killed before the end; then the end is two seconds after the beginning.
+        """
         path = self.folder / _INTERRUPTIONS
-        times = sorted(map(float, path.read_text().split())) if path.exists() else []
-        return [(moment, moment + _CUT_SHORT) for moment in times]
+        times: dict[str, list[float]] = {}
+        for line in path.read_text().splitlines() if path.exists() else ():
+            process, moment = line.split()
+            times.setdefault(process, []).append(float(moment))
+        return [
+            (one[number], one[number + 1] if number + 1 < len(one) else one[number] + _CUT_SHORT)
+            for one in times.values()
+            for number in range(0, len(one), 2)
+        ]
 
     @contextlib.contextmanager
     def policy_lock(self) -> Iterator[None]:

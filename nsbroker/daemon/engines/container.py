@@ -103,8 +103,16 @@ class Container(Struct, frozen=True, kw_only=True, eq=False):
         words = [word for word in self.names if not is_random(word)]
         return tuple(f"{kind}:{word}" for word in words for kind in (self.engine, "container"))
 
+    @property
+    def pinning_blocks(self) -> bool:
+        """Whether `pin` can block: /proc/PID/stat, which has the start time, does while the process is inside execve(2).
+
+        /proc/PID/cgroup and /proc/PID/status do not.
+        """
+        return self.start_time is not None
+
     def pin(self) -> Process:
-        """Pin its first process and prove that it is the container's.  The caller closes it.  Can block.
+        """Pin its first process and prove that it is the container's.  The caller closes it.  Can block: see `pinning_blocks`.
 
         Raises NoSuchTarget when the container has no process, or another one than its engine names; EngineUnavailable when
         what the engine says cannot be right.

@@ -29,25 +29,32 @@ async def get(place: Path, user: int, engine: str, path: str) -> Response:
 
     Raises EngineUnavailable, and FileNotFoundError or ConnectionRefusedError where nothing listens.
     """
-    with trio.socket.from_stdlib_socket(_connect(place, user, engine)) as sock:
+    with _connect(place, user, engine) as sock:
         try:
             return await _exchange(sock, path)
         except (OSError, h11.ProtocolError, ValueError) as error:
             raise EngineUnavailable(engine, f"{place}: {error or type(error).__name__}") from error
 
 
-async def _exchange(sock: trio.socket.SocketType, path: str) -> Response:
-    """Send the request, and return the response.  Raises OSError, h11.ProtocolError, and ValueError if the response is too long."""
+async def _exchange(sock: socket.socket, path: str) -> Response:
+    """Send the request, and return the response.  Raises OSError, h11.ProtocolError, and ValueError if the response is too long.
+
+    `sock` is non-blocking.  A method of trio.socket would let all other tasks run first, even if it need not wait.
+    """
     connection = h11.Connection(h11.CLIENT)
     request = connection.send(h11.Request(method="GET", target=path, headers=_HEADERS)) or b""
     connection.send(h11.EndOfMessage())
     while request:
-        request = request[await sock.send(request) :]
+        try:
+            request = request[sock.send(request) :]
+        except BlockingIOError:
+            await trio.lowlevel.wait_writable(sock)
     status, body = 0, bytearray()
     while True:
         event = connection.next_event()
         if event is h11.NEED_DATA:
-            piece = await sock.recv(_PIECE)
+            await trio.lowlevel.wait_readable(sock)
+            piece = sock.recv(_PIECE)
             if not piece and not status:
                 raise h11.RemoteProtocolError("the server hung up without an answer")
             connection.receive_data(piece)

@@ -72,8 +72,10 @@ class EngineRegistry:
     async def pin(self, container: Container, user: int) -> Process:
         """Pin the container's first process (the caller's to close), as `Container.pin` does.
 
-        Reading /proc can block, so it runs on a worker thread that counts for `user`.  Raises NoSuchTarget, EngineUnavailable.
+        What can block runs on a worker thread that counts for `user`.  Raises NoSuchTarget, EngineUnavailable.
         """
+        if not container.pinning_blocks:
+            return container.pin()
         try:
             return await self._threads.run(user, container.target, self.deadline, container.pin, Process.close)
         except trio.TooSlowError as error:
