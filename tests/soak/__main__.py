@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import math
 import os
+import statistics
 import sys
 import tempfile
 import time
@@ -212,7 +213,11 @@ def _all_right(tally: Tally) -> bool:
 
 
 class Memory:
-    """Measures by how much the peak of the daemon's memory grows in the last quarter of its life."""
+    """Measures by how much the daemon's memory grows in the last quarter of its life.
+
+    Medians are compared, because single peaks depend on what happens to come together.  The beginning does not count: until each
+    attack has run once, the allocator still gets memory that it keeps.
+    """
 
     def __init__(self) -> None:
         self.peak = 0
@@ -228,16 +233,16 @@ class Memory:
             self._pid, self._found = now.pid, []
         self._found.append((time.monotonic(), now.memory))
 
-    def growth(self) -> int | None:
+    def growth(self) -> float | None:
         """Return the growth in bytes; None if no daemon lived long enough for each attack to run once before."""
         if not self._found:
             return None
         (start, _), (end, _) = self._found[0], self._found[-1]
         quarter = end - (end - start) / 4
-        if quarter - start < _ROUND:
+        before = [memory for at, memory in self._found if start + _ROUND <= at < quarter]
+        if not before:
             return None
-        before = max(memory for at, memory in self._found if at < quarter)
-        return max(memory for at, memory in self._found if at >= quarter) - before
+        return statistics.median(memory for at, memory in self._found if at >= quarter) - statistics.median(before)
 
 
 def soak(plain: bool, chosen: Sequence[Attack], minutes: float, at_once: int) -> int:
