@@ -239,6 +239,28 @@ async def test_a_container_that_restarted_before_it_was_pinned_is_looked_up_once
     assert len(requests) == 2
 
 
+async def test_only_the_start_time_of_a_process_is_read_on_a_thread(sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading it can block, unlike the control group."""
+    threads: list[threading.Thread] = []
+    pin = Container.pin
+
+    def pin_and_note(container: Container) -> Process:
+        threads.append(threading.current_thread())
+        return pin(container)
+
+    monkeypatch.setattr(Container, "pin", pin_and_note)
+    engines = EngineRegistry(OFF, PATIENCE, AbandonableThreads(8))
+    with Process.open(sleeper.pid) as process:
+        started = process.start_time()
+    by_start = Container(engine="crun", id="a", names=("a",), state=State.RUNNING, pid=sleeper.pid, start_time=started)
+    (await engines.pin(by_start, 0)).close()
+    assert threads.pop() is not threading.main_thread()
+    by_group = Container(engine="docker", id="a", names=("a",), state=State.RUNNING, pid=sleeper.pid, groups=("no-such",))
+    with pytest.raises(NoSuchTarget, match="is not the container's"):
+        await engines.pin(by_group, 0)
+    assert threads.pop() is threading.main_thread()
+
+
 async def test_a_cancelled_query_leaves_nothing_behind(path: Path) -> None:
     with server(path, silent):
         with trio.move_on_after(0.1) as scope:
