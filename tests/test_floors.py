@@ -166,7 +166,6 @@ TESTED_ELSEWHERE: dict[str, tuple[str, str]] = {
     "daemon/systemd/service_manager": ("systemd/test_service.py", "needs a booted systemd"),
     "daemon/targets/pinned": ("attacks/test_faults.py", "its steps fail there one by one"),
     "daemon/targets/units": ("systemd/test_units_and_machines.py", "needs a booted systemd"),
-    "linux/capabilities": ("daemon/test_peer.py", "decides who counts as root"),
     "linux/credentials": ("attacks/test_neighbours.py", "needs real users"),
     "linux/device": ("daemon/methods/test_devices.py", "needs a container's /dev"),
     "linux/file_handle": ("namespace/test_handle.py", "a step of opening a namespace by its name"),

@@ -14,19 +14,12 @@ ALL = (1 << 64) - 1
 
 _VERSION_3 = 0x20080522
 
-
-class _Header(ctypes.Structure):
-    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
-
-
-class _Sets(ctypes.Structure):
-    """One half of the capability sets: the low or the high 32 bits of each."""
-
-    _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
-
-
-# ctypes would make this class anew for each use.
-_BothSets = _Sets * 2
+# The header says: the calling thread.  The kernel writes to it only if it does not know the version.
+_HEADER = (ctypes.c_uint32 * 2)(_VERSION_3, 0)
+# The effective, permitted and inheritable set: first the low 32 bits of each, and then the high ones.
+_Sets = ctypes.c_uint32 * 6
+_EFFECTIVE, _PERMITTED = 0, 1
+_HIGH = 3
 
 
 def use_only(wanted: int) -> None:
@@ -34,12 +27,11 @@ def use_only(wanted: int) -> None:
 
     The permitted set does not change, so the thread can make the capabilities effective again.
     """
-    header = _Header(_VERSION_3, 0)
-    sets = _BothSets()
-    check(libc.capget(ctypes.byref(header), sets))
-    for number, half in enumerate(sets):
-        half.effective = half.permitted & (wanted >> 32 * number) & 0xFFFFFFFF
-    check(libc.capset(ctypes.byref(header), sets))
+    sets = _Sets()
+    check(libc.capget(_HEADER, sets))
+    sets[_EFFECTIVE] = sets[_PERMITTED] & wanted
+    sets[_HIGH + _EFFECTIVE] = sets[_HIGH + _PERMITTED] & wanted >> 32
+    check(libc.capset(_HEADER, sets))
 
 
 @contextlib.contextmanager

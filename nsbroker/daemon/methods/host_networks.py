@@ -12,6 +12,8 @@ from nsbroker.namespace import Namespace
 
 # The initial user namespace always has this inode number (the kernel's include/linux/proc_ns.h).
 _FIRST_USER_NAMESPACE = 0xEFFFFFFD
+# At most this many other networks are remembered.
+_OTHERS_MAX = 1024
 
 
 class HostNetworks:
@@ -24,6 +26,8 @@ class HostNetworks:
     def __init__(self) -> None:
         self._own = os.stat("/proc/self/ns/net").st_ino
         self._first = _net_inode("/proc/1")
+        # Inodes of networks that are not the host's.  The host's network exists all the time, so it can never have one of them.
+        self._others: set[int] = set()
 
     def may_be(self, ns: Namespace) -> bool:
         """Return whether `ns` (borrowed) is the host's network, or could be.  The calling thread must be inside `ns`.
@@ -31,8 +35,16 @@ class HostNetworks:
         Where /proc does not show process 1 at all, a network namespace is certainly not the host's only if its owner is another
         user namespace than the initial one.
         """
-        if ns.inode == self._own:
+        if ns.inode in self._others:
+            return False
+        if ns.inode == self._own or self._may_be_first(ns):
             return True
+        if len(self._others) >= _OTHERS_MAX:
+            self._others.clear()
+        self._others.add(ns.inode)
+        return False
+
+    def _may_be_first(self, ns: Namespace) -> bool:
         here = _net_inode("/proc/thread-self")
         if here is not None and self._first is not None:
             return here == self._first

@@ -108,7 +108,9 @@ class SocketMaker:
 def _make_as(maker: Maker, wanted: WantedSocket) -> socket.socket:
     # Groups give rights too: ping sockets, for example, are for certain groups (net.ipv4.ping_group_range in icmp(7)).
     with acting_groups(maker.groups), maker.credentials:
-        use_only(_capabilities(wanted.kind))
+        # Acting as somebody else, the thread has no capability.
+        if needed := _capabilities(wanted.kind):
+            use_only(needed)
         sock = _create_socket(wanted.kind, wanted.protocol, wanted.address)
         try:
             if wanted.mark is not None:

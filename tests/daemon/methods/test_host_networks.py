@@ -26,6 +26,19 @@ def test_the_network_of_the_first_process_is_the_hosts_and_another_is_not(
         assert hosts.call(networks.may_be, hosts)
         with Namespace.from_pid(sleeper.pid, "net") as other:
             assert not other.call(networks.may_be, other)
+            # It is remembered, so nothing is read again.
+            monkeypatch.setattr(host_networks, "_net_inode", lambda _: None)
+            assert not other.call(networks.may_be, other)
+
+
+def test_of_many_networks_few_are_remembered(sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_networks, "_OTHERS_MAX", 1)
+    networks = HostNetworks()
+    with Sleeper("--net") as another:
+        for pid in (sleeper.pid, another.pid, sleeper.pid):
+            with Namespace.from_pid(pid, "net") as ns:
+                assert not ns.call(networks.may_be, ns)
+                assert networks._others == {ns.inode}
 
 
 @pytest.mark.root
