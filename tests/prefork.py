@@ -6,6 +6,7 @@ was executed: it has the same command line in `sys.argv`, only the standard desc
 
 import contextlib
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -21,7 +22,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-_PRELOADED = ("nsbroker.cli.main", "nsbroker.cli.commands.serve", "nsbroker.daemon.main")
 _PR_SET_DUMPABLE = 4
 _PR_SET_NAME = 15
 
@@ -205,10 +205,19 @@ def _serve(sock: socket.socket) -> None:
         sock.sendall(json.dumps(answer).encode() + b"\n")
 
 
+def _preload() -> None:
+    """Import what daemons and commands import."""
+    importlib.import_module("nsbroker.daemon.main")
+    for name in importlib.import_module("nsbroker.cli.main").COMMANDS:
+        importlib.import_module(f"nsbroker.cli.commands.{name.replace('-', '_')}")
+    # Collections of garbage in the children would otherwise copy the pages of all these objects.
+    gc.collect()
+    gc.freeze()
+
+
 if __name__ == "__main__":
     # Python puts the folder of a script first on the path.  In this one `systemd` is a package of tests, not the real one.
     sys.path[0] = str(Path(__file__).parent.parent)
-    for name in _PRELOADED:
-        importlib.import_module(name)
+    _preload()
     with socket.socket(fileno=int(sys.argv[1])) as connection:
         _serve(connection)
