@@ -145,9 +145,13 @@ class UnitHost:
         return self._unit.pid
 
     def reload(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            if pid := self.pid:
-                os.kill(pid, signal.SIGHUP)
+        # Like `systemctl reload`, this leaves out a process that is only starting: it does not handle the signal yet, which would
+        # end it.
+        shown = self._unit.run("systemctl", "show", "--property", "MainPID,ActiveState", "nsbroker.service")
+        now = dict(line.split("=", 1) for line in shown.splitlines())
+        if now["ActiveState"] == "active":
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(now["MainPID"]), signal.SIGHUP)
 
     def restart(self) -> None:
         subprocess.run(["systemctl", "restart", "nsbroker.service"], capture_output=True, timeout=60)
