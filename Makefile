@@ -6,7 +6,7 @@
 #                     ordinary user runs those that need no root.
 # make test-pythons   Run the tests of `make check` with each other Python from 3.11 to 3.13 that is installed.
 # make test-debian    Run the targets TARGETS="demo test" on a clean Debian, which is installed into build/.  RELEASE=trixie chooses
-#                     the release.  Requires root.
+#                     the release, PLACE=/checkout where in it the checkout is; ENGINES=all is as above.  Requires root.
 # make test-places    Run the demo and some tests in checkouts below /tmp, in a user's home folder, in a path with spaces, and in
 #                     sources that cannot be written.  Requires root.
 # make dist           Build the source distribution and the wheel into build/dist, and check them with twine.
@@ -56,6 +56,7 @@ INCUS := $(BUILD)/incus
 DEBIAN := $(BUILD)/debian
 RELEASE := trixie
 RELEASES := bookworm trixie
+PLACE := /checkout
 TARGETS := demo test
 MINUTES := 10
 SECONDS := 20
@@ -137,7 +138,7 @@ test-pythons:
 	done; exit $$code
 
 test-debian: $(DEBIAN)/$(RELEASE)/.installed
-	@tests/on-debian $(DEBIAN)/$(RELEASE) .ci/run-targets $(TARGETS)
+	@PLACE='$(PLACE)' tests/on-debian $(DEBIAN)/$(RELEASE) .ci/run-targets ENGINES=$(ENGINES) $(TARGETS)
 
 test-places:
 	@tests/try-places
