@@ -136,7 +136,12 @@ def _references_by_files(pid: int, paths: Mapping[str, str], budget: ScanBudget)
         if ns_type == "socket":
             sockets.append(number)
             continue
-        ns_id = text if ns_type in _PREFIXES else paths.get(text) or _ns_id_at(pid, number)
+        if ns_type in _PREFIXES:
+            ns_id: str | None = text
+        elif text in paths:
+            ns_id = paths[text] or _ns_id_at(pid, number)
+        else:
+            continue  # a pipe, an epoll(7) instance and the like
         if ns_id is not None:
             yield ns_id, Reference(ReferenceKind.DESCRIPTOR, pid, number)
     for number, inode in socket_owner.networks(pid, budget.limited(pid, _SOCKET_LOOKS, sockets)):

@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import pwd
+import select
 import socket
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from nsbroker.client.blocking import Broker
+from nsbroker.daemon.discovery import scan
+from nsbroker.daemon.discovery.stall_guard import Progress, StallGuard
 from nsbroker.errors import ConnectionLost, PermissionDenied
 from nsbroker.linux import setns
 from nsbroker.linux.features import features
@@ -63,6 +66,25 @@ def test_a_namespace_that_only_a_descriptor_keeps_alive(daemon: Daemon) -> None:
         assert [(reference.kind, reference.pid, reference.number) for reference in one.references or ()] == [
             (ReferenceKind.DESCRIPTOR, os.getpid(), ns.fileno())
         ]
+
+
+def test_only_files_whose_mount_is_gone_are_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every process has pipes, epoll(7) instances and the like, and opening each of them takes as long as all other facts."""
+    opened: list[tuple[int, int]] = []
+    monkeypatch.setattr(scan, "_ns_id_at", lambda pid, number: opened.append((pid, number)))
+    root = os.open("/", os.O_PATH)
+    ends = os.pipe()
+    try:
+        with select.epoll(), open("/dev/null", "rb"), open(os.memfd_create("memory")):
+            progress = Progress(StallGuard())
+            progress.begin()
+            scan.scan_host(progress)
+    finally:
+        for fd in (root, *ends):
+            os.close(fd)
+    # The link of a file whose mount is gone is the same as that of the root directory.
+    assert (os.getpid(), root) in opened
+    assert [number for pid, number in opened if pid == os.getpid()] == [root]
 
 
 def test_a_network_that_only_a_socket_keeps_alive(daemon: Daemon) -> None:
