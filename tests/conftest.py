@@ -24,7 +24,7 @@ hypothesis.settings.load_profile("nsbroker")
 
 _TESTS = Path(__file__).parent
 _CHECKOUT = _TESTS.parent
-_WITHOUT_RIGHTS = ("cli", "client", "conduit", "inside", "varlink")
+_WITHOUT_RIGHTS = ("cli", "client", "conduit", "inside", "model", "names", "protocol", "varlink")
 
 
 def pytest_configure() -> None:
