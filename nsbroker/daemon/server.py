@@ -114,6 +114,8 @@ class Server:
                 if error.errno in _TRANSIENT:
                     raise
                 continue
+            # Otherwise the kernel would drop an out-of-band byte, and close on this thread the descriptors that came with it.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
             events = _poll(sock)
             if events & select.POLLHUP and not unreceived_bytes(sock):
                 # It sent no call: reading the peer's credentials would cost more than everything else.
@@ -204,7 +206,7 @@ class Server:
                 timed = True
 
     async def _receive(self, charge: ConnectionCharge, connection: ServerConnection, turn: Turn, is_readable: bool) -> bool:
-        """Wait for data and for the user's turn, and receive.  Return False at the end of file, or if no data is found.
+        """Wait for data and for the user's turn, and receive.  Return False at the end of file.
 
         The turn has begun, and goes on, when this returns.  With `is_readable`, do not wait for data: that would take a whole
         pass of the event loop, even when the data is there.
@@ -216,11 +218,7 @@ class Server:
             await self._wait_for_closing(user)
         if not turn.take_at_once():
             await turn.take()
-        try:
-            data, fds = ancillary.receive_piece(sock, self._buffer, END)
-        except BlockingIOError:
-            # The socket is readable but has no data: the peer sent out-of-band data, which varlink does not use.
-            data, fds = b"", []
+        data, fds = ancillary.receive_piece(sock, self._buffer, END)
         if not data:
             turn.pause()
             return False

@@ -20,6 +20,7 @@ from tests.control_groups import remove_empty
 from tests.world import ALICE, PATIENCE, SLOWNESS, Daemon, as_user, eventually
 
 ASK = b'{"method":"io.nsbroker.Broker.WhoAmI"}\0'
+OPEN = b'{"method":"io.nsbroker.Broker.Open","parameters":{"target":{"pidFileDescriptor":0}}}\0'
 QUICK = 2.0 * SLOWNESS
 """Seconds.  Each of these attacks held the daemon up for longer before there was a defence against it."""
 
@@ -43,6 +44,32 @@ def test_an_out_of_band_byte_ends_the_connection_and_costs_nothing(tmp_path: Pat
             return
         eventually(lambda: hung_up(sock), "the daemon hangs up")
         other.who_am_i()
+
+
+@pytest.mark.parametrize("after", [ASK, OPEN, b""])
+def test_a_descriptor_that_comes_with_an_out_of_band_byte_is_closed_on_a_thread(daemon: Daemon, after: bytes) -> None:
+    """The kernel drops such a byte when what comes after it is received, and closes the descriptor wherever that happens."""
+    slow = lingering()
+    refused = b'{"method":"io.nsbroker.Broker.Open","parameters":{"target":{"pid":1},"types":["net"]}}\0'
+    with daemon.connect() as other, daemon.raw() as sock:
+        # While a refusal waits for its time, the broker does not read, so the rest arrives together.
+        sock.send(refused)
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", slow.fileno()))
+        try:
+            sock.sendmsg([b"x"], [rights], socket.MSG_OOB)
+        except OSError as error:
+            # As above.
+            assert error.errno == errno.EOPNOTSUPP
+            return
+        finally:
+            slow.close()
+        sock.send(after)
+        start = time.monotonic()
+        while time.monotonic() < start + 0.2:
+            other.who_am_i()
+        assert time.monotonic() - start < QUICK
+    while _PEERS:
+        _PEERS.pop().close()
 
 
 def hung_up(sock: socket.socket) -> bool:
@@ -71,9 +98,6 @@ def lingering() -> socket.socket:
 
 
 _PEERS: list[socket.socket] = []
-
-
-OPEN = b'{"method":"io.nsbroker.Broker.Open","parameters":{"target":{"pidFileDescriptor":0}}}\0'
 
 
 @pytest.mark.parametrize("message", [ASK, OPEN, b"garbage\0", ASK[:10]])

@@ -21,7 +21,7 @@ from nsbroker.daemon.methods.authorization import Authorization, Part, begin_par
 from nsbroker.daemon.methods.call import Caller, PendingReply, Reply, reason_of
 from nsbroker.daemon.methods.host_networks import HostNetworks
 from nsbroker.daemon.targets.pinned import Pinned
-from nsbroker.errors import InterfaceFailed, InvalidParameter, NoSuchTarget, ReturnFailed
+from nsbroker.errors import InterfaceFailed, InvalidParameter, ReturnFailed
 from nsbroker.linux import rtnetlink, tun
 from nsbroker.linux.capabilities import CAP_NET_ADMIN, limited_to
 from nsbroker.linux.rtnetlink import InterfaceError
@@ -109,15 +109,11 @@ class AddInterfaceMethod:
     async def _open_inside(self, pinned: Pinned, ns: Namespace, name: str, function: Callable[[], T]) -> T:
         """Run `function` inside `ns` (borrowed), if that may be used for `pinned`, and return what it opened.
 
-        Raises NoSuchTarget for a process in the host's network, and InterfaceFailed for the interface `name`.
+        Raises NoSuchTarget for the host's network if no rule names that, and InterfaceFailed for the interface `name`.
         """
 
         def work() -> T:
-            if pinned.is_process and self._host_networks.may_be(ns):
-                raise NoSuchTarget(
-                    pinned.target,
-                    "it has no network namespace of its own, but uses the host's: name that network itself if you mean it",
-                )
+            self._host_networks.check(pinned, ns, "name that network itself if you mean it")
             with limited_to(CAP_NET_ADMIN):
                 return function()
 

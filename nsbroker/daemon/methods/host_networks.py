@@ -1,12 +1,13 @@
-"""Find out whether a network namespace is the host's own.  The broker makes no sockets there on behalf of a process.
+"""Find out whether a network namespace is the host's own.  The broker makes nothing there unless a rule names that very network.
 
-A process without a network namespace of its own is in the host's.  A rule for that process, especially a rule for `own`, was not
-meant to allow raw sockets in the host's network.
+A process without a network namespace of its own is in the host's, and a user can hold the host's network under a name.  A rule for
+that process or name, especially a rule for `own`, was not meant to allow raw sockets in the host's network.
 """
 
 import os
 
-from nsbroker.errors import NsbrokerError
+from nsbroker.daemon.targets.pinned import Pinned
+from nsbroker.errors import NoSuchTarget, NsbrokerError
 from nsbroker.model.identity import NamespaceType
 from nsbroker.namespace import Namespace
 
@@ -28,6 +29,16 @@ class HostNetworks:
         self._first = _net_inode("/proc/1")
         # Inodes of networks that are not the host's.  The host's network exists all the time, so it can never have one of them.
         self._others: set[int] = set()
+
+    def check(self, pinned: Pinned, ns: Namespace, hint: str) -> None:
+        """Check that `ns` (borrowed), the network of `pinned`, is not the host's by chance.  The thread must be inside `ns`.
+
+        Raises NoSuchTarget, which ends with `hint`: what to do instead.
+        """
+        if not pinned.network_is_named and self.may_be(ns):
+            alone = "it is the host's network"
+            what = "it has no network namespace of its own, but uses the host's" if pinned.is_process else alone
+            raise NoSuchTarget(pinned.target, f"{what}: {hint}")
 
     def may_be(self, ns: Namespace) -> bool:
         """Return whether `ns` (borrowed) is the host's network, or could be.  The calling thread must be inside `ns`.

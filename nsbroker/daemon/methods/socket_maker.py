@@ -25,7 +25,7 @@ from nsbroker.daemon.methods.host_networks import HostNetworks
 from nsbroker.daemon.peer import Maker
 from nsbroker.daemon.policy.permission import Mark, Permission
 from nsbroker.daemon.targets.pinned import Pinned
-from nsbroker.errors import NoSuchTarget, ReturnFailed, SocketFailed
+from nsbroker.errors import ReturnFailed, SocketFailed
 from nsbroker.inside import in_place
 from nsbroker.linux.capabilities import CAP_NET_ADMIN, CAP_NET_BIND_SERVICE, CAP_NET_RAW, use_only
 from nsbroker.linux.credentials import acting_groups
@@ -100,8 +100,7 @@ class SocketMaker:
 
     def _make_inside(self, pinned: Pinned, ns: Namespace, maker: Maker, wanted: WantedSocket) -> socket.socket:
         """Make the socket as the user `maker`.  The calling thread must be inside `ns` (borrowed)."""
-        if pinned.is_process and self._host_networks.may_be(ns):
-            raise NoSuchTarget(pinned.target, "it has no network namespace of its own, but uses the host's: connect directly")
+        self._host_networks.check(pinned, ns, "connect directly")
         return _make_as(maker, wanted)
 
 

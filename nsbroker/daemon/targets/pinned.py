@@ -38,6 +38,10 @@ class Pinned(Protocol):
     is_process: bool
     """Whether it is a process.  Otherwise it is one or more namespaces alone."""
 
+    @property
+    def network_is_named(self) -> bool:
+        """Whether a rule for it means this very network.  A process may have none of its own, and a user chooses what to hold."""
+
     def types(self) -> tuple[NamespaceType, ...]:
         """Return the types of namespace that it has."""
 
@@ -67,6 +71,7 @@ class PinnedProcess:
     """A process or thread."""
 
     is_process = True
+    network_is_named = False
     __slots__ = ("_info", "_process", "names", "target")
 
     def __init__(self, process: Process, target: str, names: Names | None = None) -> None:
@@ -192,6 +197,7 @@ class PinnedNamespace:
     """A namespace found by a name, a path or its id.  Its descriptor pins it: a descriptor never changes its namespace."""
 
     is_process = False
+    network_is_named = True
     __slots__ = ("_namespace", "names", "target")
 
     def __init__(self, namespace: Namespace, target: str) -> None:
@@ -246,6 +252,11 @@ class PinnedHeld:
         self._uid = held.uid
         self.target = target
         self.names: Names = (target,)
+
+    @property
+    def network_is_named(self) -> bool:
+        """Return whether root chose it."""
+        return self._uid == 0
 
     def types(self) -> tuple[NamespaceType, ...]:
         """Return the types that are held."""

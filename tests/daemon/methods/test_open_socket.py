@@ -239,6 +239,29 @@ def test_a_target_in_the_hosts_network_is_refused_with_the_reason(daemon: Daemon
         broker.socket(f"pid:{other.pid}")
 
 
+@pytest.mark.root
+@pytest.mark.parametrize("sockets", ["own", "name:lab-*"])
+def test_who_holds_the_hosts_network_under_a_name_gets_no_socket_in_it(daemon: Daemon, sockets: str) -> None:
+    """A user decides what a name of theirs stands for, so no rule for such names was meant for the host's network."""
+    daemon.allow("names", who=[f"user:{ALICE}"], targets=["name:lab-*"], hold=["net"])
+    daemon.allow("sockets", who=[f"user:{ALICE}"], targets=[sockets], sockets=["packet:raw"])
+
+    def ask() -> str:
+        with connect(daemon.address) as broker:
+            broker.hold("self", "lab-host", ["net"])
+            try:
+                broker.socket("name:lab-host", socket.AF_PACKET, socket.SOCK_RAW).close()
+            except NoSuchTarget as error:
+                return str(error)
+            return "made"
+
+    assert "it is the host's network: connect directly" in as_user(ALICE, ask)
+    with daemon.connect() as broker:
+        # What root holds under a name, root means.
+        broker.hold("self", "uplink", ["net"])
+        broker.socket("name:uplink").close()
+
+
 def test_a_namespace_that_is_no_network_has_no_sockets(daemon: Daemon, sleeper: Sleeper) -> None:
     with daemon.connect() as broker, pytest.raises(NotANamespace, match="it has no net"):
         broker.socket(f"uts:[{sleeper.inode('uts')}]")
