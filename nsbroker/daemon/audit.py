@@ -221,17 +221,19 @@ class Audit:
         with contextlib.suppress(RecordFailed):
             while self._queue and self._write_first():
                 pass
-            for uid, count in self._refusals.end_windows(everyone=everyone):
-                record = Record("", "", "suppressed", "", uid, None, None, time=time.time(), count=count)
-                if self._queue or not self._write(record):
-                    self._enqueue(NOBODY, None, record)
+        for uid, count in self._refusals.end_windows(everyone=everyone):
+            self._write_or_enqueue(Record("", "", "suppressed", "", uid, None, None, time=time.time(), count=count))
 
     def record_expiry(self, rule: str) -> None:
         """Record that a rule has ended."""
-        record = Record("", "", "expired", rule, None, None, None, time=time.time())
+        self._write_or_enqueue(Record("", "", "expired", rule, None, None, None, time=time.time()))
+
+    def _write_or_enqueue(self, record: Record) -> None:
+        """Write a record that belongs to no call now or, if that fails, later."""
         with contextlib.suppress(RecordFailed):
-            if self._queue or not self._write(record):
-                self._enqueue(NOBODY, None, record)
+            if not self._queue and self._write(record):
+                return
+        self._enqueue(NOBODY, None, record)
 
     @staticmethod
     def say(text: str, *, is_error: bool = False) -> None:

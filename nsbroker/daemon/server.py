@@ -29,6 +29,8 @@ from nsbroker.varlink.framing import END, MESSAGE_MAX
 # in the kernel's queue.
 _ACCEPTED_IN_A_ROW = 32
 _ACCEPTING = 0.001
+# When the broker stops, it accepts what waits in the queue for this many seconds at most.
+_LAST_ACCEPTING = 0.2
 _STOP_DEADLINE = 5.0
 # When the broker stops, streams go on for this many seconds, and peers have this many seconds to read what they are sent.
 _GRACE = 0.5
@@ -77,8 +79,10 @@ class Server:
                     await stop.wait()
                     accepting.cancel_scope.cancel()
                 self._stop_deadline = trio.current_time() + _STOP_DEADLINE
+                # Whoever keeps connecting must not keep the others waiting for their replies.
+                last = time.monotonic() + _LAST_ACCEPTING
                 with contextlib.suppress(OSError):
-                    while self._accept_some(listener, nursery):
+                    while self._accept_some(listener, nursery) and time.monotonic() < last:
                         pass
                 for scope in self._reading:
                     scope.deadline = min(scope.deadline, trio.current_time() + _GRACE)

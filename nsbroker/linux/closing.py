@@ -101,10 +101,18 @@ class Closer:
             queue.unclosed += 1
             queue.waiting.put(closing)
             if queue.threads < min(queue.unclosed, _PER_USER) and self._threads < (_THREADS if queue.threads else _THREADS_MAX):
-                queue.threads += 1
-                self._threads += 1
-                start_thread("closing", self._run, user, queue)
+                self._start(user, queue)
         return closing
+
+    def _start(self, user: int, queue: _Queue) -> None:
+        queue.threads += 1
+        self._threads += 1
+        try:
+            start_thread("closing", self._run, user, queue)
+        except RuntimeError:
+            # There can be no more threads now: see pids.max in cgroups(7).  The descriptor waits for the next one of this user.
+            queue.threads -= 1
+            self._threads -= 1
 
     def _run(self, user: int, queue: _Queue) -> None:
         while (closing := self._next(user, queue)) is not None:

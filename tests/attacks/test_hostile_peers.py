@@ -59,7 +59,8 @@ def test_a_descriptor_that_comes_with_an_out_of_band_byte_is_closed_on_a_thread(
             sock.sendmsg([b"x"], [rights], socket.MSG_OOB)
         except OSError as error:
             # As above.
-            assert error.errno == errno.EOPNOTSUPP
+            if error.errno != errno.EOPNOTSUPP:
+                raise
             return
         finally:
             slow.close()

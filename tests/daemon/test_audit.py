@@ -1,6 +1,7 @@
 """The audit records: one for each verdict, as a journal entry or as a line on standard error, and a limit for each user."""
 
 import contextlib
+import errno
 import os
 import socket
 from pathlib import Path
@@ -14,6 +15,7 @@ from nsbroker.daemon import record_sink
 from nsbroker.daemon.audit import Audit
 from nsbroker.daemon.configuration import AuditSettings, Limits
 from nsbroker.daemon.limits import rate_limit
+from nsbroker.daemon.limits.rate_limit import MOST
 from nsbroker.daemon.record_sink import Record
 from nsbroker.errors import NoSuchTarget, PermissionDenied
 from tests.world import ALICE, BOB, Daemon, Sleeper, as_user
@@ -206,3 +208,28 @@ async def test_when_the_call_that_writes_is_cancelled_another_goes_on(slow: tupl
             nursery.start_soon(call, audit, Caller(BOB), f"b{number}")
         first.cancel_scope.cancel()
     assert {record.target for record in sink.written} >= {f"b{number}" for number in range(5)}
+
+
+def test_a_number_of_suppressed_refusals_that_cannot_be_written_is_written_later() -> None:
+    sink = BrokenSink()
+    audit = Audit(sink, AuditSettings(without_journal="refuse"), Limits())
+    caller: Any = Caller(ALICE)
+    for _ in range(MOST + 7):
+        audit.record(caller, "Open", "pid:1", "denied")
+    sink.is_broken = True
+    audit.write_suppressed(everyone=True)
+    assert len(sink.written) == MOST
+    sink.is_broken = False
+    audit.write_suppressed()
+    assert [(record.verdict, record.count) for record in sink.written[MOST:]] == [("suppressed", 7)]
+
+
+class BrokenSink(SlowSink):
+    """Takes every record, or none."""
+
+    is_broken = False
+
+    def write(self, record: Record) -> None:
+        if self.is_broken:
+            raise OSError(errno.ECONNREFUSED, "nobody reads")
+        self.written.append(record)

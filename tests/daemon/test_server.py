@@ -4,6 +4,8 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -287,3 +289,21 @@ def seconds_to_stop(daemon: Daemon) -> float:
     begun = time.monotonic()
     assert daemon.stop() == 0
     return time.monotonic() - begun
+
+
+def test_clients_that_keep_connecting_do_not_hold_up_the_end_of_the_broker(daemon: Daemon) -> None:
+    """The broker accepts what waits in the queue before it stops, and the queue need not become empty."""
+    code = "import socket, sys\nwhile True:\n    with socket.socket(socket.AF_UNIX) as sock:\n        sock.connect(sys.argv[1])"
+
+    def measure() -> float:
+        path = daemon.address.removeprefix("unix:")
+        with contextlib.ExitStack() as stack:
+            for _ in range(4):
+                process = stack.enter_context(subprocess.Popen([sys.executable, "-c", code, path], stderr=subprocess.DEVNULL))
+                stack.callback(process.kill)
+            time.sleep(0.3)
+            seconds = seconds_to_stop(daemon)
+        daemon.start()
+        return seconds
+
+    check_below(4, measure, "seconds until it ended")

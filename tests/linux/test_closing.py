@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from nsbroker.linux import closing
 from nsbroker.linux.closing import Closer
 from tests.snapshot import thread_names
 from tests.world import eventually, slow_to_close
@@ -22,10 +23,10 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def closes_at_once(ours: socket.socket) -> bool:
-    closing = Closer().hang_up(ours, USER)
-    if closing is not None:
-        eventually(lambda: closing.done, "the descriptor is closed")
-    return closing is None
+    hung_up = Closer().hang_up(ours, USER)
+    if hung_up is not None:
+        eventually(lambda: hung_up.done, "the descriptor is closed")
+    return hung_up is None
 
 
 def test_a_connection_that_received_all_is_closed_at_once(pair: tuple[socket.socket, socket.socket]) -> None:
@@ -60,10 +61,27 @@ def test_a_descriptor_that_lingers_is_closed_on_a_thread(pair: tuple[socket.sock
         socket.send_fds(theirs, [b"y"], [slow.fileno()])
         slow.setblocking(True)
         os.close(slow.detach())
-        closing = Closer().hang_up(ours, USER)
-        assert closing is not None
-        assert not closing.done
+        hung_up = Closer().hang_up(ours, USER)
+        assert hung_up is not None
+        assert not hung_up.done
         eventually(lambda: "closing" in thread_names(), "a thread closes it")
         accepted.close()
-        eventually(lambda: closing.done, "the descriptor is closed")
+        eventually(lambda: hung_up.done, "the descriptor is closed")
     eventually(lambda: "closing" not in thread_names(), "the thread has ended")
+
+
+def test_when_no_thread_can_be_started_the_descriptor_waits_for_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    closer = Closer()
+    first, second = os.open(os.devnull, os.O_RDONLY), os.open(os.devnull, os.O_RDONLY)
+    with monkeypatch.context() as patched:
+        patched.setattr(closing, "start_thread", refuse)
+        waiting = closer.close(first, USER)
+    assert not waiting.done
+    last = closer.close(second, USER)
+    eventually(lambda: waiting.done and last.done, "both are closed")
+    eventually(lambda: "closing" not in thread_names(), "the threads have ended")
+    assert closer._threads == 0
+
+
+def refuse(*_: object) -> None:
+    raise RuntimeError("can't start new thread")

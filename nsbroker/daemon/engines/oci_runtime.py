@@ -81,6 +81,9 @@ class OciRuntime(Generic[S]):
             return None
 
     def _load(self, directory: TrustedDirectory, id: str) -> FirstProcess | None:
+        if "/" in id:
+            # A folder below belongs to a container, and can be mounted into it: crun has one for sd_notify(3).
+            return None
         state = directory.load(f"{id}/{self._file}", self._decoder)
         return None if state is None else self._process(state)
 

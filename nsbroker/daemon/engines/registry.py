@@ -115,9 +115,8 @@ class EngineRegistry:
         """
         groups = process.cgroups()
         result = await self._query_root(lambda engine: engine.containers(), "", query)
-        pinned = await workload.pin_all(
-            workload.candidates(result.containers, groups), lambda container: self.pin(container, query.user)
-        )
+        candidates = await workload.candidates(result.containers, groups)
+        pinned = await workload.pin_all(candidates, lambda container: self.pin(container, query.user))
         found = workload.choose(pinned, groups)
         try:
             # The process may have moved, or the container may have ended, while we looked.

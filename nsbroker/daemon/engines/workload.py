@@ -8,10 +8,15 @@ the container, or below it.  A group with the same name elsewhere does not count
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
+import trio
+
 from nsbroker.daemon.engines.container import Container
 from nsbroker.errors import BrokerError
 from nsbroker.linux import process_table
 from nsbroker.linux.process import Process
+
+# At most this many processes are looked at in one pass of the event loop.
+_IN_A_ROW = 32
 
 
 class Workload:
@@ -42,13 +47,16 @@ def is_inside(groups: Mapping[str, str], own: Mapping[str, str]) -> bool:
     )
 
 
-def candidates(containers: Iterable[Container], groups: Mapping[str, str]) -> list[Container]:
+async def candidates(containers: Iterable[Container], groups: Mapping[str, str]) -> list[Container]:
     """Return the containers of which a process in `groups` seems to be inside, by a look at their first processes.
 
     Nothing is pinned for this look, so it only tells which containers to pin.
     """
     found = []
-    for container in containers:
+    for number, container in enumerate(containers):
+        if number % _IN_A_ROW == _IN_A_ROW - 1:
+            # A host can have thousands of containers.
+            await trio.lowlevel.checkpoint()
         if container.pid and not container.user:
             own = container.own_groups(_read_groups(container.pid))
             if is_inside(groups, own):
@@ -99,5 +107,6 @@ async def pin_all(
 
 
 def _read_groups(pid: int) -> dict[str, str]:
-    lines = [line.decode(errors="surrogateescape").split(":", 2) for line in process_table.control_groups(pid).split(b"\n") if line]
-    return {name: path for _, name, path in lines}
+    # Only the beginning of a long file is read, so the last line can be cut off.
+    lines = process_table.control_groups(pid).split(b"\n")[:-1]
+    return {name: path for _, name, path in (line.decode(errors="surrogateescape").split(":", 2) for line in lines)}

@@ -127,6 +127,8 @@ class AbandonableThreads:
 
     async def _acquire(self, key: _Key) -> _Place:
         """Wait until a thread may be started.  Raises the same errors as `run` when threads that are stuck leave no room."""
+        if error := self._error_for(key):
+            raise error
         waiting = _Waiting(key)
         self._waiting.setdefault(key.user, deque()).append(waiting)
         self._wake()
@@ -167,21 +169,27 @@ class AbandonableThreads:
 
     def _mark_stuck(self, place: _Place) -> None:
         """Note that the thread has missed its deadline, and fail the tasks that would wait for it to end."""
+        if place not in self._places:
+            return  # It has ended at the same moment.
         place.is_stuck = True
         self._stuck[place.key] += 1
-        self._wake()
+        for waiting in list(self._waiting.get(place.key.user, ())):
+            if error := self._error_for(waiting.key):
+                waiting.error = error
+                self._remove_waiting(waiting)
+                waiting.woken.set()
 
     def _wake(self) -> None:
-        """Wake the tasks that may start now, and those that must fail.  Each user's first task comes before any second one."""
+        """Wake the tasks that may start now.  Each user's first task comes before any second one."""
         for user in list(self._waiting):
             for waiting in list(self._waiting[user]):
-                waiting.error = self._error_for(waiting.key)
-                if waiting.error is None and self._has_room(waiting.key):
+                if not self._has_room(user):
+                    break
+                if self._busy[waiting.key] < _PER_TARGET:
                     waiting.place = self._add_place(waiting.key)
                     if len(self._waiting[user]) > 1:
                         # Move this user to the end, so that another user comes first next time.
                         self._waiting[user] = self._waiting.pop(user)
-                if waiting.place is not None or waiting.error is not None:
                     self._remove_waiting(waiting)
                     waiting.woken.set()
 
@@ -192,16 +200,12 @@ class AbandonableThreads:
             if not queue:
                 del self._waiting[waiting.key.user]
 
-    def _has_room(self, key: _Key) -> bool:
-        most, at_once = (_THREADS, _RUNNING + 1) if key.user == ROOT else (_THREADS - _FOR_ROOT, _RUNNING)
+    def _has_room(self, user: int) -> bool:
+        """Return whether the user may have one more thread now."""
+        most, at_once = (_THREADS, _RUNNING + 1) if user == ROOT else (_THREADS - _FOR_ROOT, _RUNNING)
         now = trio.current_time()
         running = sum(place.since > now - _RUNNING_TIME for place in self._places)
-        return (
-            running < at_once
-            and self._busy[key] < _PER_TARGET
-            and _count_of(self._busy, key.user) < self.per_user
-            and self._busy.total() < most
-        )
+        return running < at_once and _count_of(self._busy, user) < self.per_user and self._busy.total() < most
 
     def _error_for(self, key: _Key) -> Exception | None:
         """Return the error to raise when the task would wait for threads that may never end, else None."""

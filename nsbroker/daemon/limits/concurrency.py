@@ -17,9 +17,9 @@ class UserCapacityLimiter:
         self._users: dict[int, trio.CapacityLimiter] = {}
 
     @asynccontextmanager
-    async def of(self, uid: int) -> AsyncIterator[None]:
-        """Wait until the user `uid` may do one more thing, which is the body of the `async with` block."""
-        limiter = self._users.setdefault(uid, trio.CapacityLimiter(self._at_once))
+    async def of(self, user: int) -> AsyncIterator[None]:
+        """Wait until `user` may do one more thing, which is the body of the `async with` block."""
+        limiter = self._users.setdefault(user, trio.CapacityLimiter(self._at_once))
         try:
             try:
                 # Without a checkpoint: a pass of a busy event loop takes longer than most of what is limited here.
@@ -31,5 +31,7 @@ class UserCapacityLimiter:
             finally:
                 limiter.release()
         finally:
-            if not limiter.statistics().borrowed_tokens and not limiter.statistics().tasks_waiting:
-                self._users.pop(uid, None)
+            unused = not limiter.statistics().borrowed_tokens and not limiter.statistics().tasks_waiting
+            # When a task that waited is cancelled, there can be another limiter of this user by now.
+            if unused and self._users.get(user) is limiter:
+                del self._users[user]

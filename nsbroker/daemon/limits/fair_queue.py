@@ -101,10 +101,11 @@ class FairQueue(trio.abc.Instrument):
 class Turn:
     """One connection's turns, and the time that they take.
 
-    Time is counted from `take` or `resume` until `pause`.  Call `pause` before everything that may have to wait.
+    Time is counted from `take` or `resume` until `pause`.  Call `pause` before everything that may have to wait.  To pause
+    twice, and to resume what is not paused, changes nothing.
     """
 
-    __slots__ = ("_calls", "_queue", "_since", "_spent", "_user")
+    __slots__ = ("_calls", "_is_counting", "_queue", "_since", "_spent", "_user")
 
     # A turn is over after this many calls, or this many seconds.
     _CALLS = 8
@@ -116,6 +117,7 @@ class Turn:
         self._calls = 0
         self._spent = 0.0
         self._since = 0.0
+        self._is_counting = False
 
     def take_at_once(self) -> bool:
         """Begin the next turn if nobody comes before this task.  Return False, and begin nothing, if somebody does."""
@@ -132,17 +134,21 @@ class Turn:
     def _begin(self) -> None:
         self._calls = self._CALLS
         self._spent = 0.0
-        self._since = time.monotonic()
+        self.resume()
 
     def pause(self) -> None:
         """Count the time until now, and stop counting."""
-        seconds = time.monotonic() - self._since
-        self._spent += seconds
-        self._queue.spend(self._user, seconds)
+        if self._is_counting:
+            self._is_counting = False
+            seconds = time.monotonic() - self._since
+            self._spent += seconds
+            self._queue.spend(self._user, seconds)
 
     def resume(self) -> None:
         """Start counting time again, after `pause`."""
-        self._since = time.monotonic()
+        if not self._is_counting:
+            self._is_counting = True
+            self._since = time.monotonic()
 
     def is_over(self) -> bool:
         """Return whether the turn has lasted long enough.  Ask exactly once before each call: this counts the calls."""

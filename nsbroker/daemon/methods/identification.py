@@ -15,8 +15,11 @@ from nsbroker.linux.process import Process
 _RETRY = 1.0
 
 
-class _Failure(NamedTuple):
-    """No container was found for a peer that was in these control groups.  It is looked for again after `retry`."""
+class _Search(NamedTuple):
+    """The last search for the container of a peer that was in these control groups.  Without a result it is repeated after `retry`.
+
+    `reason` says why an engine could not be asked.
+    """
 
     groups: Mapping[str, str]
     engines: frozenset[str]
@@ -35,12 +38,12 @@ class Identification:
         engines = self._context.policy.workload_engines
         if not engines or peer.workload() is not None:
             return False
-        process, failure = peer.process(), peer.identification
+        process, last = peer.process(), peer.identification
         if process is None:
             return False
-        if not isinstance(failure, _Failure) or failure.engines != engines or time.monotonic() > failure.retry:
+        if not isinstance(last, _Search) or last.engines != engines or time.monotonic() > last.retry:
             return True
-        return _groups(process) != failure.groups
+        return _groups(process) != last.groups
 
     async def identify(self, peer: Peer) -> None:
         """Look for the container that the peer is in."""
@@ -66,13 +69,13 @@ class Identification:
                 retry = time.monotonic() + _RETRY
         except (BrokerError, OSError) as error:
             reason, retry = str(error), time.monotonic() + _RETRY
-        peer.identification = _Failure(groups, engines, retry, reason)
+        peer.identification = _Search(groups, engines, retry, reason)
 
 
 def why_unidentified(peer: Peer) -> str | None:
     """Return why it is not known in which container the peer is; None when everything could be asked."""
-    failure = peer.identification
-    return failure.reason or None if isinstance(failure, _Failure) and peer.workload() is None else None
+    last = peer.identification
+    return last.reason or None if isinstance(last, _Search) and peer.workload() is None else None
 
 
 def _groups(process: Process) -> dict[str, str]:

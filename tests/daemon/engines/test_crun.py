@@ -47,3 +47,14 @@ async def test_one_of_five_thousand_containers_is_found_by_its_name_without_read
         nursery.cancel_scope.cancel()
     assert each < 0.01
     assert held_up < 0.1
+
+
+async def test_what_is_below_the_folder_of_a_container_is_no_container(place: Path) -> None:
+    """crun mounts such a folder into the container for sd_notify(3), and its root can write files there."""
+    (place / "web/status").write_text('{"pid": 12, "process-start-time": 34}')
+    (place / "web/notify").mkdir()
+    (place / "web/notify/status").write_text('{"pid": 1, "process-start-time": 1}')
+    engine = crun.engine(place, 0)
+    assert [one.word for one in await engine.find("web")] == ["web"]
+    assert await engine.find("web/notify") == []
+    assert engine.first_process("web/notify") is None

@@ -3,9 +3,11 @@
 import os
 
 import pytest
+import trio
 
 from nsbroker.daemon.engines import workload
 from nsbroker.daemon.engines.container import Container, State
+from nsbroker.linux import process_table
 from nsbroker.linux.process import Process
 from tests.world import Sleeper
 
@@ -99,9 +101,9 @@ def test_two_containers_in_one_group_are_none_and_everything_is_closed() -> None
     assert other.closed
 
 
-def test_a_users_own_container_and_one_without_a_process_are_no_candidates() -> None:
+async def test_a_users_own_container_and_one_without_a_process_are_no_candidates() -> None:
     groups = {"": "/docker/web"}
-    assert workload.candidates([container("web", "web"), container("web", "web", pid=os.getpid(), user=7)], groups) == []
+    assert await workload.candidates([container("web", "web"), container("web", "web", pid=os.getpid(), user=7)], groups) == []
 
 
 def test_a_container_contains_a_process_only_as_long_as_its_first_one_lives() -> None:
@@ -115,3 +117,28 @@ def test_a_container_contains_a_process_only_as_long_as_its_first_one_lives() ->
             assert not found.contains(me)
         finally:
             found.close()
+
+
+async def test_among_many_containers_other_tasks_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process_table, "control_groups", lambda _: b"0::/docker/web\n")
+    passes = 0
+
+    async def count() -> None:
+        nonlocal passes
+        while True:
+            await trio.lowlevel.checkpoint()
+            passes += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(count)
+        many = [container("web", "web", pid=1)] * 1000
+        assert len(await workload.candidates(many, {"": "/docker/web"})) == 1000
+        nursery.cancel_scope.cancel()
+    assert passes >= 20
+
+
+async def test_a_list_of_groups_that_is_cut_off_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only its beginning is read.  A container can be in a control group whose path is as long as it likes."""
+    monkeypatch.setattr(process_table, "control_groups", lambda _: b"9:cpu:/docker/web\n8:pid")
+    found = await workload.candidates([container("web", "web", pid=1)], {"cpu": "/docker/web/below"})
+    assert [one.target for one in found] == ["docker:web"]

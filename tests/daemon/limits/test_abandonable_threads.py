@@ -3,14 +3,16 @@
 The threads are real, but the clock moves only when a test moves it.
 """
 
+import contextlib
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from nsbroker.daemon.limits.abandonable_threads import AbandonableThreads
+from nsbroker.daemon.limits.abandonable_threads import AbandonableThreads, _Key
 from nsbroker.errors import QuotaExceeded
 from tests.world import eventually
 
@@ -149,3 +151,34 @@ async def test_a_result_that_comes_too_late_is_undone(mock_clock: MockClock) -> 
     stuck.end()
     await trio.to_thread.run_sync(is_undone.wait)
     assert undone == ["late"]
+
+
+async def test_a_thread_that_ends_at_its_deadline_does_not_count_as_stuck_for_ever() -> None:
+    threads = AbandonableThreads(2)
+    for _ in range(3):
+        place = await threads._acquire(_Key(1, "a"))
+        threads._release(place)
+        threads._mark_stuck(place)
+    assert not threads._stuck
+    assert await threads.run(1, "a", 5, lambda: 1, nothing) == 1
+
+
+async def test_a_call_for_another_target_goes_on_before_those_that_wait_for_a_stuck_one(mock_clock: MockClock) -> None:
+    threads, stuck = AbandonableThreads(8), Stuck()
+    done: list[str] = []
+
+    async def ask(target: str, function: Callable[[], object]) -> None:
+        with contextlib.suppress(trio.TooSlowError):
+            await threads.run(1, target, 10, function, nothing)
+            done.append(target)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(ask, "a", stuck)
+        await stuck.begun(2)
+        mock_clock.jump(0.2)
+        nursery.start_soon(ask, "b", int)
+        while done != ["b"]:
+            await trio.lowlevel.checkpoint()
+        stuck.end()
+    assert done == ["b", *"aaaaa"]

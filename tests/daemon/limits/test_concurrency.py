@@ -78,3 +78,32 @@ async def test_a_free_place_is_taken_without_a_pass_of_the_event_loop() -> None:
     with trio.testing.assert_no_checkpoints():
         async with limiter.of(ALICE):
             pass
+
+
+async def test_a_task_that_is_cancelled_does_not_make_the_limit_of_its_user_forgotten() -> None:
+    limiter = UserCapacityLimiter(1)
+    scope = trio.CancelScope()
+    done: list[str] = []
+
+    async def wait() -> None:
+        with scope:
+            async with limiter.of(ALICE):
+                done.append("cancelled")
+
+    async def come_later() -> None:
+        async with limiter.of(ALICE):
+            done.append("later")
+
+    async with trio.open_nursery() as nursery:
+        async with limiter.of(ALICE):
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
+        async with limiter.of(ALICE):
+            # Only now does the task run that was cancelled.
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(come_later)
+            await trio.testing.wait_all_tasks_blocked()
+            assert done == []
+    assert done == ["later"]
+    assert limiter._users == {}

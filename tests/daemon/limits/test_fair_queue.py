@@ -1,5 +1,6 @@
 """Fair queueing: the user who has used the least time comes first."""
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -133,3 +134,19 @@ async def test_users_of_long_ago_are_forgotten() -> None:
         queue.after_io_wait(0)
         await queue.take(user)
     assert len(queue._used) <= 1025
+
+
+async def test_the_time_of_a_turn_counts_once_however_it_ends() -> None:
+    queue = FairQueue()
+    turn = Turn(queue, 1)
+    assert turn.take_at_once()
+    begun = time.monotonic()
+    while time.monotonic() < begun + 0.01:
+        pass
+    # As after an error in the middle of a turn: nothing has paused it.
+    turn.resume()
+    turn.pause()
+    spent = queue._used[1]
+    assert spent >= 0.01
+    turn.pause()
+    assert queue._used[1] == spent
