@@ -2,7 +2,7 @@
 
 python3 examples/check_dns.py example.org.
 
-This takes dnspython (install nsbroker[dns]), and a rule with namespaces = ["net"], which shows the containers,
+This takes dnspython (the extra `dns` of nsbroker), and a rule with namespaces = ["net"], which shows the containers,
 files = ["resolv.conf"] and sockets = ["inet:dgram", "inet6:dgram"].  The exit code is 1 if a server did not know the name.
 """
 
@@ -23,7 +23,7 @@ try:
     import dns.rdatatype
     import dns.resolver
 except ImportError:
-    sys.exit("dnspython is not installed, which asks the name servers: install nsbroker[dns]")
+    sys.exit("dnspython, which asks the name servers, is not installed: run pip install '.[dns]' in a checkout of nsbroker")
 
 PORT = 53
 TIMEOUT = 2.0

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,12 +55,19 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 def installed(what: str, extra: str) -> Iterator[None]:
     """Import within this context what `what` needs.  Raises ConfigurationError, with what to install, when a package is missing.
 
-    These dependencies are the extra `extra`: `pip install nsbroker` alone does not install them.
+    These dependencies are the extra `extra` of this package.  Without the extra, pip does not install them.
     """
     try:
         yield
     except ImportError as error:
-        raise ConfigurationError(f"{what} needs the package {error.name}: pip install 'nsbroker[{extra}]'") from error
+        raise ConfigurationError(f"{what} needs the package {error.name}: {how_to_install(extra)}") from error
+
+
+def how_to_install(extra: str) -> str:
+    """Return the advice to install the extra `extra` for the Python that runs this.  A checkout is the only source of nsbroker."""
+    import shlex  # imported only here, because commands rarely need it
+
+    return f"run in a checkout of nsbroker: {shlex.quote(sys.executable)} -m pip install '.[{extra}]'"
 
 
 def daemon_installed() -> contextlib.AbstractContextManager[None]:

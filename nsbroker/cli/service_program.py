@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from nsbroker.cli import arguments
 from nsbroker.errors import CommandFailed
 
 _LINKS_MAX = 40
@@ -92,12 +93,10 @@ def _find_modules() -> list[Path]:
         )
     files = dict(line.split("=", 1) for line in done.stdout.splitlines())
     if not files["nsbroker"]:
-        raise CommandFailed(
-            f"{sys.executable} finds nsbroker only in the current folder: install it with pip install 'nsbroker[daemon]'"
-        )
+        raise CommandFailed(f"{sys.executable} finds nsbroker only in the current folder: {arguments.how_to_install('daemon')}")
     missing = dict.fromkeys(_MODULES[name] or name for name, file in files.items() if not file)
     if missing:
-        raise CommandFailed(f"this installation lacks {', '.join(missing)}: pip install 'nsbroker[daemon]'")
+        raise CommandFailed(f"this installation lacks {', '.join(missing)}: {arguments.how_to_install('daemon')}")
     return [Path(file) for file in files.values()]
 
 

@@ -159,7 +159,7 @@ class Broker(BlockingMethods, Forked):
 
         A host name is looked up in this process or, with resolve="inside", as the target does: in its hosts file, then by the
         servers of its resolv.conf, which are asked from inside.  That takes the permissions to open both files and the sockets,
-        and dnspython (`nsbroker[dns]`).  For a namespace without a process, the files are those in /etc/netns/NAME, or else
+        and dnspython (the extra `dns`).  For a namespace without a process, the files are those in /etc/netns/NAME, or else
         the host's, as with `ip netns exec`.
 
         Each address of the name is tried.  `timeout` is in seconds.  It limits looking the name up inside and connecting to each

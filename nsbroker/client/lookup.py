@@ -17,7 +17,7 @@ Resolve = Literal["here", "inside"]
 """Where host names are looked up: as this process does, or as the target does."""
 
 _HOSTS, _CONFIGURATION = "hosts", "resolv.conf"
-_MISSING = "dnspython is not installed, which asks name servers: install `nsbroker[dns]`"
+_MISSING = "dnspython, which asks name servers, is not installed: run pip install '.[dns]' in a checkout of nsbroker"
 
 
 def is_inside(resolve: Resolve) -> bool:

@@ -43,6 +43,6 @@ def test_a_name_that_could_be_a_path_or_several_words_is_refused(name: str) -> N
 
 
 def test_a_missing_package_of_the_daemon_is_named_with_what_to_install() -> None:
-    expected = r"needs the package nothing_of_that_name: pip install 'nsbroker\[daemon\]'"
+    expected = r"needs the package nothing_of_that_name: run in a checkout of nsbroker: .* -m pip install '\.\[daemon\]'"
     with pytest.raises(ConfigurationError, match=expected), arguments.daemon_installed():
         import nothing_of_that_name  # type: ignore[import-not-found]  # noqa: F401 - it is missing

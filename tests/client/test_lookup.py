@@ -182,6 +182,6 @@ with nsbroker.connect(sys.argv[1]) as broker:
     command = [sys.executable, "-c", code, daemon.address, place.target, str(place.port)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == (
-        f"cannot look up 'web.test' as {place.target} does: dnspython is not installed, which asks name servers: "
-        "install `nsbroker[dns]`\n"
+        f"cannot look up 'web.test' as {place.target} does: dnspython, which asks name servers, is not installed: "
+        "run pip install '.[dns]' in a checkout of nsbroker\n"
     )
