@@ -106,7 +106,7 @@ def test_the_commands_and_programs_of_a_page_run(scene: tuple[Daemon, dict[str, 
 @pytest.mark.root
 @via_works
 def test_the_first_steps_lead_where_they_say(daemon: Daemon, folder: Path) -> None:
-    with user_alice(), Console(daemon, folder, {}) as console:
+    with user_alice(), Console(daemon, folder, {"1000 (alice)": f"{ALICE} (alice)"}) as console:
         for block in blocks_of(TUTORIAL):
             if block.language == "toml":
                 console.install(block)
