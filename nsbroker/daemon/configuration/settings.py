@@ -76,7 +76,7 @@ class Limits(Struct, rename="kebab", frozen=True):
     records_per_user: int = 10_000
     """Calls of one user that are recorded as allowed within 30 seconds; a user who makes more is slowed down to that."""
     sockets_per_user: int = 5_000
-    """Sockets that one user may have made within 30 seconds.  Each takes a thread that enters a namespace; more are delayed."""
+    """Sockets that one user may have made within 30 seconds; more are delayed."""
     record_deadline: float = 2.0
     longest_grant: float = 604_800.0
     """The longest time, in seconds, for which `nsbroker grant` gives rights.  The default is a week."""
