@@ -149,7 +149,7 @@ class Console:
         assert (done.returncode != 0) == expects_refusal, f"{command.line}: exit code {done.returncode}: {said}"
         for shown in command.output:
             beginning, dots, _ = self.replace(shown).partition("...")
-            found = beginning in said if dots else shown.split() in map(str.split, said.splitlines())
+            found = beginning in said if dots else beginning.split() in map(str.split, said.splitlines())
             assert found, f"{command.line}: {shown!r} is not in: {said}"
 
     def _run_in_shell(self, line: str, uid: int) -> "subprocess.CompletedProcess[str]":
