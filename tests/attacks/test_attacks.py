@@ -359,7 +359,10 @@ TABLE: dict[str, list[tuple[str, str]]] = {
         (FILES, "test_a_link_of_another_user_to_a_file_of_root_becomes_no_policy"),
         ("daemon/configuration/test_trusted_path.py", "test_each_folder_on_the_way_is_checked"),
     ],
-    "24 connecting and closing in a loop": [(NEIGHBOURS, "test_connecting_and_closing_in_a_loop_keeps_nobody_waiting")],
+    "24 connecting and closing in a loop": [
+        (NEIGHBOURS, "test_connecting_and_closing_in_a_loop_keeps_nobody_waiting"),
+        ("daemon/test_server.py", "test_clients_that_keep_connecting_do_not_hold_up_the_end_of_the_broker"),
+    ],
     "25 sockets in root's name": [(NEIGHBOURS, "test_a_socket_made_inside_is_the_users_and_shares_no_port_of_roots")],
     "26 netlink sockets with root's credentials (CVE-2014-0181)": [
         (NEIGHBOURS, "test_what_a_setuid_program_writes_to_a_netlink_socket_changes_nothing"),
@@ -380,6 +383,7 @@ TABLE: dict[str, list[tuple[str, str]]] = {
     ],
     "31 descriptors that are slow to close": [
         (NEIGHBOURS, "test_descriptors_that_are_slow_to_close_wait_for_their_own_user_alone"),
+        ("attacks/test_hostile_peers.py", "test_a_descriptor_that_comes_with_an_out_of_band_byte_is_closed_on_a_thread"),
     ],
     "32 subordinate uids, and a full table": [
         (NEIGHBOURS, "test_subordinate_uids_count_for_their_user_and_a_full_table_makes_room"),
@@ -392,6 +396,7 @@ TABLE: dict[str, list[tuple[str, str]]] = {
     "34 ids that fit patterns for names": [
         ("engines/test_podman.py", "test_the_random_id_that_podman_gives_its_runtime_fits_no_pattern_for_names"),
         ("attacks/test_engines.py", "test_no_pattern_for_names_fits_an_id_or_a_label_of_an_image"),
+        ("daemon/engines/test_crun.py", "test_what_is_below_the_folder_of_a_container_is_no_container"),
     ],
     "35 hundreds of busy connections": [
         (NEIGHBOURS, "test_a_user_with_250_busy_connections_is_served_in_turn_with_others"),
@@ -402,6 +407,7 @@ TABLE: dict[str, list[tuple[str, str]]] = {
     "38 the host's network taken for a container's": [
         ("daemon/methods/test_open_socket.py", "test_a_target_in_the_hosts_network_is_refused_with_the_reason"),
         ("daemon/methods/test_host_networks.py", "test_a_network_that_could_be_the_hosts_counts_as_the_hosts"),
+        ("daemon/methods/test_open_socket.py", "test_who_holds_the_hosts_network_under_a_name_gets_no_socket_in_it"),
     ],
     "39 patterns that take long": [(NEIGHBOURS, "test_the_time_for_a_pattern_grows_only_with_the_length_of_the_name")],
     "40 helpers for users' own engines": [

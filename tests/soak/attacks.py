@@ -341,6 +341,23 @@ def oob(scene: Scene) -> Iterator[int]:
                 yield 1
 
 
+def urgent(scene: Scene) -> Iterator[int]:
+    """Send sockets that take eight seconds to close, each with an out-of-band byte that the next call makes the kernel drop."""
+    taken: deque[socket.socket] = deque()
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        while True:
+            slow = lingering(listener, taken)
+            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", slow.fileno()))
+            with contextlib.suppress(OSError), connection(scene) as sock:
+                # While a refusal waits for its time, the broker does not read, so the rest arrives together.
+                sock.send(open_call(pid=1))
+                sock.sendmsg([b"x"], [rights], socket.MSG_OOB)
+                sock.send(WHO)
+            slow.close()
+            yield 1
+
+
 def explain(scene: Scene, number: int) -> bytes:
     """Return a call of Explain about a thousand kinds of sockets."""
     kinds = [f"inet{'6' * (port % 2)}:{kind}:{port}" for port in range(1, 500) for kind in ("stream", "dgram")]
@@ -565,6 +582,7 @@ ATTACKS = (
     Attack("garbage", "rubbish: too long, too deep, no JSON", garbage),
     Attack("oob", "out-of-band bytes", oob),
     Attack("linger", "sockets that take 8 s to close are sent", linger),
+    Attack("urgent", "the same with out-of-band bytes", urgent),
     Attack("strangers", "up to 253 descriptors that are no pidfds", strangers),
     Attack("pidfds", "pidfds of the dead and of others", pidfds),
     Attack("denied", "256 pipelines of what no rule allows", same(open_call(pid=1), open_call(name="no-such"))),
