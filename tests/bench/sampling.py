@@ -1,4 +1,4 @@
-"""Run a module as a program, and write at its end, on SIGTERM too, where its main thread spent the CPU time.
+"""Run a module as a program, and write at its end, on SIGTERM too, where its main thread spent the CPU time in its event loop.
 
 usage: python -m tests.bench.sampling OUTPUT MODULE [ARGUMENT...]
 
@@ -14,6 +14,9 @@ import sys
 from collections import Counter
 from pathlib import Path
 from types import FrameType
+from typing import Any
+
+import trio
 
 _INTERVAL = 0.001
 
@@ -31,11 +34,18 @@ def main() -> None:
         signal.setitimer(signal.ITIMER_PROF, 0)
         Path(output).write_text(json.dumps([(*place, times) for place, times in counts.items()]))
 
+    run = trio.run
+
+    def run_sampled(*arguments: Any, **options: Any) -> Any:
+        # From here on: what a server does only once, when it starts, is not counted.
+        signal.setitimer(signal.ITIMER_PROF, _INTERVAL, _INTERVAL)
+        return run(*arguments, **options)
+
+    vars(trio)["run"] = run_sampled
     signal.signal(signal.SIGPROF, count)
     # A program with its own handler of SIGTERM replaces this one, and ends by itself.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     atexit.register(write)
-    signal.setitimer(signal.ITIMER_PROF, _INTERVAL, _INTERVAL)
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
