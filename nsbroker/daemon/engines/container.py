@@ -188,6 +188,9 @@ class Engine(Protocol):
     def place(self) -> str:
         """The path of its socket or state directory, for messages."""
 
+    group_has_id: bool
+    """Whether the control group of each of its containers has the container's random id in its name."""
+
     async def find(self, word: str) -> list[Container]:
         """Return the containers whose name or id is `word`, or whose id begins with it, with or without a process."""
 

@@ -52,6 +52,8 @@ class Api:
     `groups` are the names of the control groups that the engine makes for a container, with `{id}` for the container's id.
     """
 
+    group_has_id = True
+
     def __init__(self, name: str, place: Path, user: int, groups: tuple[str, ...]) -> None:
         self.name = name
         self.place = str(place)

@@ -37,6 +37,7 @@ class Storage:
     """The containers in podman's storage.  The runtimes' state files tell which of them run; the API service tells more."""
 
     name = "podman"
+    group_has_id = True
 
     def __init__(self, place: Path, user: int) -> None:
         self.place = str(place)

@@ -111,10 +111,18 @@ class EngineRegistry:
     async def find_workload(self, process: Process, query: EngineQuery) -> tuple[Workload | None, Sequence[EngineUnavailable]]:
         """Find the container of root's engines that `process` (borrowed) is in; the workload is the caller's to close.
 
-        Only engines that `query.may_name` are asked.  Also returns an error for each engine that could not be.  Raises OSError.
+        Only engines that `query.may_name` are asked, about as few containers as possible.  Also returns an error for each engine
+        that could not be asked.  Raises OSError.
         """
         groups = process.cgroups()
-        result = await self._query_root(lambda engine: engine.containers(), "", query)
+        ids = workload.ids_in(groups)
+
+        async def ask(engine: Engine) -> list[Container]:
+            if engine.group_has_id:
+                return [container for identifier in ids for container in await engine.find(identifier)]
+            return await engine.containers()
+
+        result = await self._query_root(ask, "", query)
         candidates = await workload.candidates(result.containers, groups)
         pinned = await workload.pin_all(candidates, lambda container: self.pin(container, query.user))
         found = workload.choose(pinned, groups)

@@ -6,6 +6,7 @@ the container, or below it.  A group with the same name elsewhere does not count
 """
 
 import contextlib
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 import trio
@@ -14,7 +15,11 @@ from nsbroker.daemon.engines.container import Container
 from nsbroker.errors import BrokerError
 from nsbroker.linux import process_table
 from nsbroker.linux.process import Process
+from nsbroker.model.control_group import RANDOM_ID
 
+_RANDOM_ID = re.compile(RANDOM_ID)
+# A container can be in a group of a pod with an id of its own, in that of another container.
+_IDS_MAX = 4
 # At most this many processes are looked at in one pass of the event loop.
 _IN_A_ROW = 32
 
@@ -45,6 +50,15 @@ def is_inside(groups: Mapping[str, str], own: Mapping[str, str]) -> bool:
     return bool(own) and all(
         groups.get(hierarchy, "/") == path or groups.get(hierarchy, "/").startswith(f"{path}/") for hierarchy, path in own.items()
     )
+
+
+def ids_in(groups: Mapping[str, str]) -> list[str]:
+    """Return the random ids in the paths of `groups`: the process can only be in containers with these ids, or without random ids.
+
+    The first ones of each path count, because the container itself chooses the names of the groups below its own.
+    """
+    found = [identifier for path in groups.values() for identifier in _RANDOM_ID.findall(path)[:_IDS_MAX]]
+    return list(dict.fromkeys(found))
 
 
 async def candidates(containers: Iterable[Container], groups: Mapping[str, str]) -> list[Container]:

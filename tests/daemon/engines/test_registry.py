@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -259,6 +260,42 @@ async def test_only_the_start_time_of_a_process_is_read_on_a_thread(sleeper: Sle
     with pytest.raises(NoSuchTarget, match="is not the container's"):
         await engines.pin(by_group, 0)
     assert threads.pop() is threading.main_thread()
+
+
+class Caller:
+    """A pinned process in made-up control groups: no test may create groups of these names on every machine."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def cgroups(self) -> dict[str, str]:
+        return {"": self._path}
+
+
+@pytest.mark.parametrize(
+    ("group", "asked"),
+    [
+        ("/system.slice/cron.service", []),
+        (f"/docker/{ID}", [ID]),
+        (f"/system.slice/docker-{ID}.scope/below", [ID]),
+        (f"/docker/{ID}/docker/{OTHER_ID}", [ID, OTHER_ID]),
+        ("".join(f"/{number:064x}" for number in range(9)), [f"{number:064x}" for number in range(4)]),
+    ],
+)
+async def test_who_looks_for_a_callers_container_asks_only_about_those_that_it_can_be_in(
+    path: Path, group: str, asked: list[str]
+) -> None:
+    """Otherwise, each caller would cost as many questions as the host has containers."""
+    questions: list[str] = []
+
+    def answer(sock: socket.socket, request: bytes) -> None:
+        questions.append(request.split(b"/")[2].decode())
+        says(b"", b"404 Not Found")(sock, request)
+
+    with server(path, answer):
+        caller: Any = Caller(group)
+        assert await docker(path).find_workload(caller, query()) == (None, [])
+    assert questions == asked
 
 
 async def test_a_cancelled_query_leaves_nothing_behind(path: Path) -> None:
