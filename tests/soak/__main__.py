@@ -18,7 +18,7 @@ from typing import NamedTuple
 from nsbroker.cli.output import print_table
 from tests.soak import attacks, crew
 from tests.soak.attacks import ATTACKS, Attack
-from tests.soak.clients import Clients, Sample, percentile
+from tests.soak.clients import Clients, Sample, delayed, percentile
 from tests.soak.crew import Worker
 from tests.soak.report import TIMES_HEAD, WHOS, Criterion, Tally, describe, late, milli, print_result, times
 from tests.soak.scene import Host, Measure, PlainHost, Scene, UnitHost, measure_least, scene
@@ -268,8 +268,7 @@ def soak(plain: bool, chosen: Sequence[Attack], minutes: float, at_once: int) ->
         after = settle(made, before)
         # Calls that were made during the attacks may have got their replies only now.
         samples += [one for one in clients.samples() if one.at <= end]
-        waits = made.interruptions()
-        interrupted = [one for one in samples if any(begun - _AFTER <= one.at <= over + _AFTER for begun, over in waits)]
+        interrupted = delayed(samples, [(begun - _AFTER, over + _AFTER) for begun, over in made.interruptions()])
         apart = set(map(id, interrupted))
         busy.add(one for one in samples if id(one) not in apart)
         meanwhile.add(interrupted)
@@ -283,7 +282,7 @@ def soak(plain: bool, chosen: Sequence[Attack], minutes: float, at_once: int) ->
     for line in [*words[:20], *faults[:10]]:
         say(f"error: {line[:220]}")
     say("")
-    say("calls during a restart or a stop of the journal are timed separately (interrupted), but they count for the verdict")
+    say("calls that wait for a restart or a stop of the journal are timed separately (interrupted), but they count for the verdict")
     for name, tally in (("idle", idle), ("attacked", busy), ("interrupted", meanwhile)):
         for who in WHOS:
             say(f"{name}: {describe(tally, who)}; {tally.count(who, 'right')} right, not right: {tally.bad(who)}")

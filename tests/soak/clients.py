@@ -213,6 +213,21 @@ def _check_socket(broker: Broker, scene: Scene) -> None:
             raise Wrong(f"the socket {sock} is in the network {socket_network(sock)}, and should be in {scene.cookie}")
 
 
+def delayed(samples: Iterable[Sample], spans: Sequence[tuple[float, float]]) -> list[Sample]:
+    """Return the calls that were due within one of the spans of time, and those that had to wait for such a call.
+
+    A client makes one call after the other.  After a span in which a call took long, the client has many calls to make up for.
+    """
+    found = []
+    busy_until: dict[tuple[str, str], float] = {}
+    for one in sorted(samples, key=lambda one: one.at):
+        client = one.who, one.kind
+        if one.at < busy_until.get(client, 0.0) or any(begun <= one.at <= over for begun, over in spans):
+            busy_until[client] = max(busy_until.get(client, 0.0), one.at + one.taken)
+            found.append(one)
+    return found
+
+
 def percentile(values: Iterable[float], share: float) -> float:
     """Return the value below which the given share of the values lies; NaN if there are no values."""
     ordered = sorted(values)
