@@ -15,6 +15,7 @@ from nsbroker.daemon.audit import Audit
 from nsbroker.daemon.dispatcher import Dispatcher
 from nsbroker.daemon.limits.connections import ConnectionCharge, UserRegistry
 from nsbroker.daemon.limits.fair_queue import FairQueue, Turn
+from nsbroker.daemon.limits.shared_poll import SharedPoll
 from nsbroker.daemon.limits.users import ANONYMOUS
 from nsbroker.daemon.methods.call import Caller, PendingReply, Reply, ReplyStream
 from nsbroker.daemon.peer import Peer
@@ -35,6 +36,7 @@ _STOP_DEADLINE = 5.0
 # When the broker stops, streams go on for this many seconds, and peers have this many seconds to read what they are sent.
 _GRACE = 0.5
 _PAUSE = 0.002
+_PAUSE_MAX = 0.05
 _HANG_UP_INTERVAL = 0.2
 _TRANSIENT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -62,6 +64,7 @@ class Server:
         # One scope for each peer that has to read before its connection goes on.
         self._reading: set[trio.CancelScope] = set()
         self._closer = users.closer
+        self._closing = SharedPoll(users.closer.is_full)
         # All connections share one buffer: nothing is awaited between filling and emptying it.
         self._buffer = bytearray(MESSAGE_MAX + len(END))
 
@@ -219,7 +222,8 @@ class Server:
         if not is_readable:
             await trio.lowlevel.wait_readable(sock)
         if self._closer.is_full(user):
-            await self._wait_for_closing(user)
+            with trio.fail_after(self._users.limits.message_deadline):
+                await self._closing.wait(user)
         if not turn.take_at_once():
             await turn.take()
         data, fds = ancillary.receive_piece(sock, self._buffer, END)
@@ -229,12 +233,6 @@ class Server:
         connection.receive(data, self._closer.sort_out(fds, user) if fds else fds)
         charge.last_used = time.monotonic()
         return True
-
-    async def _wait_for_closing(self, user: int) -> None:
-        """Wait until the queue of descriptors to close for this user has room.  Raises TooSlowError after the message deadline."""
-        with trio.fail_after(self._users.limits.message_deadline):
-            while self._closer.is_full(user):
-                await trio.sleep(_PAUSE)
 
     async def _prepare(self, caller: Caller, turn: Turn) -> None:
         """Do what must come before the next call: wait until the peer has read, and find out in which container it is."""
@@ -358,9 +356,12 @@ class Server:
     async def _wait_until_read(self, charge: ConnectionCharge) -> None:
         """Wait until the peer has read everything it was sent.  Raises TooSlowError as `_time_to_read` does."""
         # The kernel reports no event for this: a socket becomes writable long before everything has been read.
+        pause = _PAUSE
         with self._time_to_read():
             while not charge.is_read():
-                await trio.sleep(_PAUSE)
+                await trio.sleep(pause)
+                # A user can have hundreds of connections that never read.
+                pause = min(2 * pause, _PAUSE_MAX)
 
     @contextlib.contextmanager
     def _time_to_read(self) -> Iterator[None]:
