@@ -172,7 +172,6 @@ TESTED_ELSEWHERE: dict[str, tuple[str, str]] = {
     "linux/libc": ("linux/test_setns.py", "every call of the C library goes through it"),
     "linux/mounts": ("namespace/test_creation.py", "a step of naming a namespace"),
     "linux/pidfd": ("linux/test_process.py", "a process is read with it or with procfs"),
-    "linux/process_table": ("daemon/discovery/test_earlier_scan.py", "a part of a scan"),
     "linux/procfs": ("linux/test_process.py", "a process is read with it or with pidfd"),
     "linux/socket_owner": ("namespace/test_search.py", "a step of a search"),
     "linux/statx": ("linux/test_nsfs.py", "a step of recognizing a namespace"),

@@ -173,8 +173,13 @@ def _unescape(point: bytes) -> bytes:
 
 
 def control_groups(pid: int) -> bytes:
-    """Return the content of /proc/PID/cgroup; empty when the process is gone."""
+    """Return the whole lines among the first 4096 bytes of /proc/PID/cgroup; empty when the process is gone.
+
+    Each line is `hierarchy:controllers:path`.  Paths can be long, and version 1 has a line for each hierarchy, so the last line can
+    be cut off.  Such a line is left out: it would name another control group.
+    """
     try:
-        return _read(f"/proc/{pid}/cgroup")
+        text = _read(f"/proc/{pid}/cgroup")
     except OSError:
         return b""
+    return text[: text.rfind(b"\n") + 1]

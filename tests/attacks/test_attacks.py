@@ -433,6 +433,9 @@ TABLE: dict[str, list[tuple[str, str]]] = {
         ("daemon/methods/test_restrict.py", "test_a_refusal_is_the_same_for_what_exists_and_what_does_not"),
         ("client/test_restricted.py", "test_a_connection_that_cannot_be_restricted_again_is_not_used"),
     ],
+    "47 control groups with long paths": [
+        ("linux/test_process_table.py", "test_a_line_of_a_control_group_that_is_cut_off_is_left_out"),
+    ],
 }
 
 

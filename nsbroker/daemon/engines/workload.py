@@ -121,6 +121,5 @@ async def pin_all(
 
 
 def _read_groups(pid: int) -> dict[str, str]:
-    # Only the beginning of a long file is read, so the last line can be cut off.
     lines = process_table.control_groups(pid).split(b"\n")[:-1]
     return {name: path for _, name, path in (line.decode(errors="surrogateescape").split(":", 2) for line in lines)}

@@ -135,10 +135,3 @@ async def test_among_many_containers_other_tasks_run(monkeypatch: pytest.MonkeyP
         assert len(await workload.candidates(many, {"": "/docker/web"})) == 1000
         nursery.cancel_scope.cancel()
     assert passes >= 20
-
-
-async def test_a_list_of_groups_that_is_cut_off_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only its beginning is read.  A container can be in a control group whose path is as long as it likes."""
-    monkeypatch.setattr(process_table, "control_groups", lambda _: b"9:cpu:/docker/web\n8:pid")
-    found = await workload.candidates([container("web", "web", pid=1)], {"cpu": "/docker/web/below"})
-    assert [one.target for one in found] == ["docker:web"]
