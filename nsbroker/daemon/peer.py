@@ -9,7 +9,7 @@ import os
 import socket
 from typing import NamedTuple, Protocol
 
-from nsbroker.daemon.limits.users import ANONYMOUS, SubordinateUids
+from nsbroker.daemon.limits.users import ANONYMOUS, user_of
 from nsbroker.errors import NoSuchTarget, NsbrokerError
 from nsbroker.linux import nsfs, socket_options
 from nsbroker.linux.capabilities import CAP_SYS_ADMIN
@@ -21,8 +21,6 @@ from nsbroker.linux.user_namespace import maps_every_uid, overflow_uid
 from nsbroker.model.identity import NamespaceType
 from nsbroker.model.target import UNIT_SUFFIXES
 from nsbroker.namespace import Namespace
-
-_subordinates = SubordinateUids()
 
 NO_PEER_PIDFD = "before Linux 6.5 the kernel does not show the broker which process connected, only its user and groups"
 """Why some things are impossible without SO_PEERPIDFD: no peer has a unit, none is proved to be root, none can be `self`."""
@@ -102,7 +100,7 @@ class Peer:
         self.identification: object = None
         """What `methods.identification` remembers of its last search for the container."""
         self.anonymous = self._is_anonymous()
-        self.user = ANONYMOUS if self.anonymous else _subordinates.user_of(self.uid)
+        self.user = ANONYMOUS if self.anonymous else user_of(self.uid)
 
     def _is_anonymous(self) -> bool:
         if self.uid == 2**32 - 1 or (self.uid == overflow_uid() and not maps_every_uid()):

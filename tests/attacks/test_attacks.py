@@ -388,6 +388,8 @@ TABLE: dict[str, list[tuple[str, str]]] = {
     "32 subordinate uids, and a full table": [
         (NEIGHBOURS, "test_subordinate_uids_count_for_their_user_and_a_full_table_makes_room"),
         ("daemon/limits/test_users.py", "test_a_subordinate_uid_is_counted_to_its_user"),
+        ("daemon/discovery/test_stall_guard.py", "test_processes_with_subordinate_uids_are_skipped_with_those_of_their_user"),
+        ("daemon/discovery/test_command_lines.py", "test_subordinate_uids_block_one_thread_for_their_user"),
     ],
     "33 holding under another's name": [
         (NEIGHBOURS, "test_a_pattern_leads_nobody_to_what_another_user_holds"),

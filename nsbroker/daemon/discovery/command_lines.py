@@ -3,7 +3,7 @@
 A command line lies in the process's own memory.  Reading it blocks until that memory is loaded, which never happens for a
 page of a file system that does not answer (ps(1) hangs on such a process).  So command lines are read on abandonable threads,
 with a deadline.  When a process has blocked a thread, only the names that the kernel keeps are reported for the processes of
-its user, until that thread is free again.
+its user, until that thread is free again.  Processes with subordinate uids are processes of the user to whom these are counted.
 """
 
 import threading
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import trio
 
 from nsbroker.daemon.discovery.scan_result import ScannedProcess
+from nsbroker.daemon.limits.users import ROOT, user_of
 from nsbroker.linux import process_table
 from nsbroker.linux.process import real_user
 from nsbroker.model.description import LeadingProcess
@@ -44,17 +45,17 @@ class CommandLines:
             found |= reading.found
         return found
 
-    def _may_read(self, uid: int) -> bool:
+    def _may_read(self, user: int) -> bool:
         with self._lock:
-            return not self._blocked[uid] and (uid == 0 or self._blocked.total() < _THREADS_MAX)
+            return not self._blocked[user] and (user == ROOT or self._blocked.total() < _THREADS_MAX)
 
-    def _block(self, uid: int) -> None:
+    def _block(self, user: int) -> None:
         with self._lock:
-            self._blocked[uid] += 1
+            self._blocked[user] += 1
 
-    def _unblock(self, uid: int) -> None:
+    def _unblock(self, user: int) -> None:
         with self._lock:
-            self._blocked[uid] -= 1
+            self._blocked[user] -= 1
 
 
 def read_process(process: ScannedProcess) -> LeadingProcess:
@@ -84,21 +85,23 @@ class _Reading:
         self._unblock = unblock
         self._lock = threading.Lock()
         self._at = -1
-        self._uid = -1
+        # The user of the process that is being read right now; None in between.
+        self._reading: int | None = None
         self._abandoned = False
         self.found: dict[int, LeadingProcess] = {}
 
     def run(self) -> None:
         for place, process in enumerate(self._processes):
-            uid = real_user(process.facts.pid)
+            user = user_of(real_user(process.facts.pid))
             with self._lock:
                 if self._abandoned:
                     return
-                self._at, self._uid = place, uid
-            leading = read_process(process) if self._may_read(uid) else name_of(process)
+                self._at, self._reading = place, user
+            leading = read_process(process) if self._may_read(user) else name_of(process)
             with self._lock:
+                self._reading = None
                 if self._abandoned:
-                    self._unblock(uid)
+                    self._unblock(user)
                     return
                 self.found[process.facts.pid] = leading
         with self._lock:
@@ -107,7 +110,7 @@ class _Reading:
     def abandon(self, block: Callable[[int], None]) -> list[ScannedProcess]:
         """Abandon the thread; return the processes that are still to be read, without the one that blocked it.
 
-        `block` is called with the real uid of the process that blocked the thread.
+        `block` is called with the user of that process, if there is one: the deadline can also expire between two processes.
         """
         with self._lock:
             if self._at == len(self._processes):
@@ -116,5 +119,6 @@ class _Reading:
             if self._at < 0:
                 # No thread was free, so nothing was read.
                 return []
-            block(self._uid)
+            if self._reading is not None:
+                block(self._reading)
             return list(self._processes[self._at + 1 :])

@@ -2,12 +2,14 @@
 
 Reading almost anything about a process in /proc blocks while that process is inside execve(2), and execve(2) can wait for a
 file system that the process's user made.  A scan records which process it is looking at.  When it makes no progress, its
-thread is abandoned.  Until that thread is free again, scans skip all processes of that user (of root, only that process).
+thread is abandoned.  Until that thread is free again, scans skip all processes of that user, also those with one of the user's
+subordinate uids (of root, only that process).
 """
 
 import threading
 from collections import Counter
 
+from nsbroker.daemon.limits.users import ROOT, user_of
 from nsbroker.linux.process import real_user
 
 
@@ -67,13 +69,14 @@ class StallGuard:
         """Return whether scans must skip the process."""
         if not self._blamed:
             return False
+        user = user_of(real_user(pid))
         with self._lock:
-            return ("pid", pid) in self._blamed or ("uid", real_user(pid)) in self._blamed
+            return ("pid", pid) in self._blamed or ("user", user) in self._blamed
 
     def blame(self, pid: int) -> tuple[str, int]:
         """Skip the processes of its user, or only this process if the user is root or unknown.  Returns what `forgive` takes."""
-        uid = real_user(pid)
-        whom = ("uid", uid) if uid > 0 else ("pid", pid)
+        user = user_of(real_user(pid))
+        whom = ("user", user) if user > ROOT else ("pid", pid)
         with self._lock:
             self._blamed[whom] += 1
         return whom

@@ -24,13 +24,23 @@ class _Range(NamedTuple):
     """The highest end of this range and of all ranges that start before it."""
 
 
+class _Content(NamedTuple):
+    """What was read from the file, and when it was changed last; `version` is None without the file."""
+
+    version: tuple[int, int, int] | None
+    ranges: list[_Range]
+
+
 class SubordinateUids:
-    """The ranges in a file such as /etc/subuid.  The file is read again when it has changed; without it there are no ranges."""
+    """The ranges in a file such as /etc/subuid.  The file is read again when it has changed; without it there are no ranges.
+
+    Any thread can use it.
+    """
 
     def __init__(self, path: Path = Path("/etc/subuid")) -> None:
         self._path = path
-        self._version: tuple[int, int, int] | None = None
-        self._ranges: list[_Range] = []
+        # It is replaced as a whole, so that no thread sees one half of a change.  Two threads may read the same change.
+        self._content = _Content(None, [])
 
     def user_of(self, uid: int) -> int:
         """Return the user to whom `uid` is subordinate, or `uid` itself when it is in no range.
@@ -38,25 +48,35 @@ class SubordinateUids:
         A range of uids that is subordinate to root is a user of its own, with the first uid of the range as its number: they do
         not get root's privileges in limits.
         """
-        self._refresh()
-        place = bisect.bisect_right(self._ranges, uid, key=lambda known: known.start)
+        ranges = self._refresh().ranges
+        place = bisect.bisect_right(ranges, uid, key=lambda known: known.start)
         # Ranges may lie within other ranges: the innermost one counts.
-        for found in reversed(self._ranges[:place]):
+        for found in reversed(ranges[:place]):
             if uid < found.end:
                 return found.user if found.user != ROOT else found.start
             if uid >= found.latest:
                 break
         return uid
 
-    def _refresh(self) -> None:
+    def _refresh(self) -> _Content:
+        content = self._content
         try:
             facts = self._path.stat()
             version = (facts.st_ino, facts.st_size, facts.st_mtime_ns)
-            if version != self._version:
-                self._ranges = _parse(self._path.read_text(encoding="utf-8", errors="replace"))
-                self._version = version
+            if version != content.version:
+                content = _Content(version, _parse(self._path.read_text(encoding="utf-8", errors="replace")))
         except OSError:
-            self._version, self._ranges = None, []
+            content = _Content(None, [])
+        self._content = content
+        return content
+
+
+_subordinates = SubordinateUids()
+
+
+def user_of(uid: int) -> int:
+    """Return the user to whom `uid` is counted by /etc/subuid, as `SubordinateUids.user_of` does.  Any thread can call it."""
+    return _subordinates.user_of(uid)
 
 
 def _parse(text: str) -> list[_Range]:

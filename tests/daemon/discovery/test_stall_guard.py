@@ -7,6 +7,7 @@ from nsbroker.daemon.discovery.stall_guard import Progress, Stalled, StallGuard
 from tests.world import ALICE, BOB
 
 USERS = {10: ALICE, 11: ALICE, 20: BOB, 30: 0, 31: 0}
+SUBORDINATE = 200_000
 GONE = 40
 
 
@@ -26,6 +27,17 @@ def test_all_processes_of_a_user_are_skipped_but_of_root_only_the_one(blamed: in
     whom = guard.blame(blamed)
     assert skipped(guard) == left_out
     guard.forgive(whom)
+    assert skipped(guard) == []
+
+
+def test_processes_with_subordinate_uids_are_skipped_with_those_of_their_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stall_guard, "user_of", lambda uid: ALICE if uid >= SUBORDINATE else uid)
+    monkeypatch.setattr(stall_guard, "real_user", lambda pid: {50: SUBORDINATE, 51: SUBORDINATE + 1, **USERS}.get(pid, -1))
+    guard = StallGuard()
+    for blamed in (50, 10):
+        whom = guard.blame(blamed)
+        assert [pid for pid in (50, 51, *USERS) if guard.skips(pid)] == [50, 51, 10, 11]
+        guard.forgive(whom)
     assert skipped(guard) == []
 
 

@@ -1,7 +1,9 @@
 """The user to whom a uid is counted, from files in the format of /etc/subuid."""
 
+import bisect
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,3 +63,21 @@ def test_a_changed_file_is_read_again_and_a_missing_one_gives_no_ranges(users: S
     assert users.user_of(200_000) == 4003
     (tmp_path / "subuid").unlink()
     assert users.user_of(200_000) == 200_000
+
+
+def test_while_another_thread_reads_a_change_a_thread_goes_on_with_what_it_has(
+    users: SubordinateUids, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other thread's step is made in the middle of the search, because no test can make two threads meet there."""
+    search: Any = bisect.bisect_right
+
+    def change_and_search(*args: Any, **options: Any) -> int:
+        place: int = search(*args, **options)
+        monkeypatch.setattr(bisect, "bisect_right", search)
+        (tmp_path / "subuid").write_text("4003:100000:400000\n")
+        assert users.user_of(200_000) == 4003
+        return place
+
+    monkeypatch.setattr(bisect, "bisect_right", change_and_search)
+    assert users.user_of(200_000) == 4001
+    assert users.user_of(200_000) == 4003
