@@ -147,7 +147,6 @@ TESTED_ELSEWHERE: dict[str, tuple[str, str]] = {
     "daemon/discovery/relations": ("daemon/discovery/test_scan.py", "a part of a scan"),
     "daemon/discovery/scan_result": ("daemon/discovery/test_scan.py", "data alone"),
     "daemon/discovery/view": ("daemon/discovery/test_visibility.py", "one subject: what a user sees of a scan"),
-    "daemon/discovery/views": ("daemon/discovery/test_visibility.py", "one subject: what a user sees of a scan"),
     "daemon/engines/cri": ("daemon/engines/test_trusted_directory.py", "one test covers all engines with state files"),
     "daemon/engines/dbus": ("systemd/test_bus.py", "needs a booted systemd"),
     "daemon/engines/dbus_connection": ("systemd/test_bus.py", "needs a booted systemd"),

@@ -21,7 +21,7 @@ _opener = TimedOpener()
 class Process:
     """A process or thread, pinned by a pidfd, and by a directory fd of /proc/PID where one was needed; it owns both.
 
-    All methods raise ESRCH once the process has ended.
+    Methods raise ESRCH once the process has ended, unless they say otherwise.
     """
 
     __slots__ = ("_directory", "_features", "_has_leaders_pidfd", "pid", "pidfd", "tid")
@@ -164,6 +164,13 @@ class Process:
         effective = int(procfs.status(self._open_directory())["CapEff"], 16)
         self._check_alive()
         return effective
+
+    def inode(self) -> int:
+        """Return the inode number of its pidfd, which no other process ever has until the host restarts (pidfs, Linux 6.9).
+
+        Before Linux 6.9 all pidfds have the same inode number.  Works also after the process has ended.
+        """
+        return os.fstat(self.pidfd).st_ino
 
     def has_ended(self) -> bool:
         """Return whether it has ended, reaped or not."""

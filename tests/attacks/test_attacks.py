@@ -269,6 +269,8 @@ TABLE: dict[str, list[tuple[str, str]]] = {
         (HERE, "test_a_process_that_becomes_setuid_is_never_opened_for_its_former_user"),
         ("attacks/test_faults.py", "test_a_target_that_changes_between_look_and_open_is_refused"),
         ("model/test_identity.py", "test_a_number_that_is_used_again_is_not_the_same_process"),
+        ("daemon/discovery/test_views.py", "test_a_stranger_with_the_number_of_a_container_is_not_seen"),
+        ("daemon/discovery/test_views.py", "test_a_stranger_with_the_number_of_a_unit_is_not_seen"),
     ],
     "3 a number of another PID namespace": [
         (HERE, "test_numbers_of_a_foreign_pid_namespace_mean_its_own_processes"),

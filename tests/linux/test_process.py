@@ -64,6 +64,15 @@ def test_info_has_the_number_and_the_uids() -> None:
         assert process.info() == (sleeper.pid, sleeper.pid, (ALICE,) * 4)
 
 
+def test_every_pidfd_of_a_process_has_the_inode_of_that_process_alone() -> None:
+    with Sleeper() as sleeper, Process.open(sleeper.pid) as one, Process.open(sleeper.pid) as same, Process.open(os.getpid()) as me:
+        assert one.inode() == same.inode()
+        # Before Linux 6.9, which also brought PIDFD_THREAD, there is one inode for all.
+        assert (one.inode() != me.inode()) is features().pidfd_thread
+        sleeper.end()
+        assert one.inode() == same.inode()
+
+
 def test_a_process_that_is_gone_is_not_found(sleeper: Sleeper) -> None:
     sleeper.end()
     with pytest.raises(ProcessLookupError):

@@ -1,8 +1,10 @@
 """Make views, each of what one peer may see of the host now, and describe the namespaces in a view."""
 
 import contextlib
+import errno
 import math
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import NamedTuple
 
 import trio
 
@@ -19,6 +21,7 @@ from nsbroker.daemon.policy.grants import Grants
 from nsbroker.daemon.targets.pinned import PinnedContainer
 from nsbroker.daemon.targets.resolve import engine_query
 from nsbroker.errors import BrokerError, EngineUnavailable, TimedOut
+from nsbroker.linux.process import Process
 from nsbroker.model.description import LeadingProcess, NamespaceDescription
 from nsbroker.model.identity import NamespaceType
 from nsbroker.model.target import Target
@@ -31,6 +34,15 @@ _UNITS_MAX = 64
 _PER_USER = 2
 _THREADS_MAX = 2
 _DEADLINE = 10.0
+# At most this many containers are looked at in one pass of the event loop.
+_IN_A_ROW = 8
+
+
+class _Openable(NamedTuple):
+    """What the peer may open of a container, and the inode number of the pidfd of its first process when that was proved."""
+
+    types: frozenset[NamespaceType]
+    inode: int
 
 
 class Views:
@@ -50,11 +62,14 @@ class Views:
         asked = trio.current_time()
         async with self._limiter.of(peer.user):
             containers = await self._find_openable_containers(grants, peer)
-            units = await self._find_named_units(grants, peer.user) if grants.has_kind("unit") else []
+            units = await self._find_named_units(grants, peer.user) if grants.has_kind("unit") else {}
             scan = await (self._scanner.quick() if quick else self._scanner.fresh(patient=not peer.owns(ROOT)))
 
             def make() -> View:
-                return View(scan, visibility_for(grants, peer, containers, units, self._context.held_store), ns_types)
+                # A scan knows processes only by their numbers.  It saw these if they have kept them until now.
+                openable = {container: one.types for container, one in containers.items() if _has_number(one.inode, container.pid)}
+                named = [unit for unit, inode in units.items() if _has_number(inode, unit.pid)]
+                return View(scan, visibility_for(grants, peer, openable, named, self._context.held_store), ns_types)
 
             try:
                 view = await self._context.threads.run(peer.user, "list", _DEADLINE, make, lambda _: None)
@@ -74,25 +89,29 @@ class Views:
             for description in await trio.to_thread.run_sync(_describe, view, batch, commands, limiter=self._threads):
                 yield description
 
-    async def _find_openable_containers(self, grants: Grants, peer: Peer) -> dict[Container, frozenset[NamespaceType]]:
-        """Return the containers of which the peer may open something, with the types that it may open."""
+    async def _find_openable_containers(self, grants: Grants, peer: Peer) -> dict[Container, _Openable]:
+        """Return the containers of which the peer may open something."""
         engines = self._context.engines
         found = {}
-        for container in (await engines.list(engine_query(grants, peer))).containers:
+        for number, container in enumerate((await engines.list(engine_query(grants, peer))).containers):
+            if number % _IN_A_ROW == _IN_A_ROW - 1:
+                # Only what can block runs on a thread, and a host can have thousands of containers.
+                await trio.lowlevel.checkpoint()
             with contextlib.suppress(BrokerError, OSError):
-                with contextlib.closing(PinnedContainer(container, await engines.pin(container, peer.user))) as pinned:
-                    ns_types = openable_types(pinned, grants, peer)
-                if ns_types:
-                    found[container] = ns_types
+                process = await engines.pin(container, peer.user)
+                with contextlib.closing(PinnedContainer(container, process)) as pinned:
+                    openable = _Openable(openable_types(pinned, grants, peer), process.inode())
+                if openable.types:
+                    found[container] = openable
         return found
 
-    async def _find_named_units(self, grants: Grants, user: int) -> Sequence[NamedProcess]:
-        """Return the main processes of the units that a rule names, of at most _UNITS_MAX units."""
+    async def _find_named_units(self, grants: Grants, user: int) -> dict[NamedProcess, int]:
+        """Return the main processes of the units that a rule names, and the inodes of their pidfds; at most _UNITS_MAX."""
         from nsbroker.daemon.targets import units  # only on this path: D-Bus takes a while to load
 
         deadline = self._context.engines.deadline
         latest = trio.current_time() + _DEADLINE
-        found: list[NamedProcess] = []
+        found: dict[NamedProcess, int] = {}
         # Without systemd there are no units.
         with contextlib.suppress(EngineUnavailable):
             for name in await units.running(deadline, user):
@@ -102,9 +121,23 @@ class Views:
                     continue
                 with contextlib.suppress(BrokerError):
                     process = await units.find(Target.unit(name), deadline, user, self._context.threads)
-                    found.append(NamedProcess(process.pid, f"unit:{name}"))
+                    found[NamedProcess(process.pid, f"unit:{name}")] = process.inode()
                     process.close()
         return found
+
+
+def _has_number(inode: int, pid: int) -> bool:
+    """Return whether the process whose pidfds have this inode number has the number `pid` now.
+
+    Before Linux 6.9, where all pidfds have the same: whether some process has it.
+    """
+    try:
+        with Process.open(pid) as process:
+            return process.inode() == inode
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise
+        return False
 
 
 def _describe(view: View, ns_ids: Sequence[str], commands: Mapping[int, LeadingProcess]) -> list[NamespaceDescription]:
