@@ -51,10 +51,15 @@ class InterfaceError(OSError):
 
 
 def connect() -> socket.socket:
-    """Return a netlink socket (the caller's, close-on-exec) in the network namespace of the calling thread.  Raises OSError."""
+    """Return a netlink socket (the caller's, close-on-exec) in the network namespace of the calling thread.  Raises OSError.
+
+    It is connected to the kernel, so the kernel refuses messages of other senders with ECONNREFUSED (netlink(7)).
+    """
     sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_ROUTE)
     try:
         sock.settimeout(_ANSWER_SECONDS)
+        # From now on the socket receives from the kernel alone.  Otherwise root of the network could send false answers to it.
+        sock.connect((0, 0))
         # The kernel shall explain its errors (Linux 4.12), and not repeat the request in them (4.3).
         sock.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
         sock.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)

@@ -45,7 +45,8 @@ _READ_SIZE = 1 << 16
 def tcp_states(sock: socket) -> dict[str, int]:
     """Return the number of TCP sockets in each of STATES, for IPv4 and IPv6 together, in the network of `sock` (borrowed).
 
-    `sock` must have no timeout of Python's; SO_RCVTIMEO is one that works here (EAGAIN).  Raises OSError: ENOENT when the kernel
+    `sock` must have no timeout of Python's; SO_RCVTIMEO is one that works here (EAGAIN).  Connect it to the kernel, which has the
+    address (0, 0), because otherwise it also receives what root of the network sends to it.  Raises OSError: ENOENT when the kernel
     has no tcp_diag; ValueError for an answer that makes no sense.
     """
     # The kernel refuses a request (EBUSY) while somebody has not waited for the end of the last answer.

@@ -440,6 +440,10 @@ TABLE: dict[str, list[tuple[str, str]]] = {
     "47 control groups with long paths": [
         ("linux/test_process_table.py", "test_a_line_of_a_control_group_that_is_cut_off_is_left_out"),
     ],
+    "48 answers on netlink sockets that are not the kernel's": [
+        ("linux/test_rtnetlink.py", "test_another_process_in_the_network_cannot_send_an_answer"),
+        ("cli/commands/test_exporter.py", "test_root_of_a_network_cannot_answer_in_the_place_of_the_kernel"),
+    ],
 }
 
 

@@ -130,3 +130,14 @@ def test_a_socket_is_close_on_exec_and_never_waits_for_ever(networks: tuple[Netw
     near, _ = networks
     assert not near.sock.get_inheritable()
     assert near.sock.gettimeout()
+
+
+def test_another_process_in_the_network_cannot_send_an_answer(networks: tuple[Network, Network]) -> None:
+    """The sender has every right over the network, as root of a container has."""
+    network = networks[0]
+    assert rtnetlink.exists(network.sock, "lo")
+    port, _ = network.sock.getsockname()
+    kind = (socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+    with network.ns.call(socket.socket, *kind) as sender, pytest.raises(ConnectionRefusedError):
+        sender.sendto(b"a false answer", (port, 0))
+    assert rtnetlink.exists(network.sock, "lo")

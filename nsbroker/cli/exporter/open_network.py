@@ -74,6 +74,8 @@ class OpenNetwork:
             # A kernel can lack what is asked here.
             with contextlib.suppress(SocketFailed):
                 self._socket = broker.socket(target, socket.AF_NETLINK, socket.SOCK_DGRAM, sock_diag.PROTOCOL)
+                # To the kernel alone: root of a container must not be able to answer in its place, or to flood the socket.
+                self._socket.connect((0, 0))
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _ANSWER_TIME)
 
     def read(self) -> Statistics:

@@ -6,18 +6,19 @@ import socket
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from nsbroker.cli.exporter.open_network import OpenNetwork
 from nsbroker.linux import sock_diag
 from nsbroker.model.target import ENGINES
 from nsbroker.namespace import Namespace
 from tests.cli.conftest import one_line
 from tests.exporter_process import PERMISSIONS, Exporter, Sample, Scrape
 from tests.test_examples import add_container
-from tests.world import ALICE, PATIENCE, Daemon, Sleeper, eventually, named_network, run_command
+from tests.world import ALICE, PATIENCE, Daemon, Sleeper, eventually, listen_inside, named_network, run_command
 
 pytestmark = pytest.mark.root
 
@@ -96,6 +97,18 @@ def equal(scrape: Scrape, network: Namespace) -> bool:
     except AssertionError:
         return False
     return True
+
+
+def test_root_of_a_network_cannot_answer_in_the_place_of_the_kernel(daemon: Daemon, blue: Path) -> None:
+    daemon.allow("exporter", who=["user:root"], targets=["name:blue"], **PERMISSIONS)
+    with daemon.connect() as broker, listen_inside("blue"), closing(OpenNetwork.open(broker, "name:blue")) as network:
+        assert network.read().tcp_states["listen"] == 1
+        assert network._socket is not None
+        port, _ = network._socket.getsockname()
+        kind = (socket.AF_NETLINK, socket.SOCK_DGRAM, sock_diag.PROTOCOL)
+        with Namespace.from_path(blue, "net") as ns, ns.call(socket.socket, *kind) as sender, pytest.raises(ConnectionRefusedError):
+            sender.sendto(b"a false answer", (port, 0))
+        assert network.read().tcp_states["listen"] == 1
 
 
 def files_of_networks(pid: int) -> list[str]:
