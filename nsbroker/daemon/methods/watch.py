@@ -98,6 +98,7 @@ class WatchMethod:
             # and nothing that comes after a Watch is answered.
             view = await self._views.view(caller.peer, caller.grants(self._context.policy), types, quick=True)
             now = _ids_by_key(view, known)
+            _complete_keys(known, now)
             # A scan can miss a namespace that is passed from one short-lived process to the next.  It counts as gone only when
             # two scans in a row did not find it.
             unseen = known.keys() - now.keys()
@@ -149,3 +150,11 @@ def _ids_by_key(view: View, known: Iterable[_Key]) -> dict[_Key, str]:
     """
     before = {ns_id: (ns_id, number) for ns_id, number in known}
     return {key if key[1] is not None else before.get(ns_id, key): ns_id for ns_id in view.ids() for key in [view.key(ns_id)]}
+
+
+def _complete_keys(known: dict[_Key, NamespaceDescription], now: Iterable[_Key]) -> None:
+    """Complete the keys of known namespaces whose number could not be read before, and can be by now: they are not new."""
+    for key in now:
+        ns_id, number = key
+        if number is not None and key not in known and (ns_id, None) in known:
+            known[key] = known.pop((ns_id, None))

@@ -1,24 +1,36 @@
 """Watch: namespaces that come and go, none of which is missed, and what watching costs."""
 
 import contextlib
+import math
 import os
 import queue
 import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+import trio
 
 import nsbroker.client.asyncio
 import nsbroker.client.trio
 from nsbroker.client.blocking import connect
 from nsbroker.client.blocking_methods import Watch
 from nsbroker.client.events import Event
+from nsbroker.daemon.context import Context
+from nsbroker.daemon.discovery.scanner import Scanner
+from nsbroker.daemon.discovery.view import View
+from nsbroker.daemon.discovery.views import Views
+from nsbroker.daemon.methods.call import Caller
+from nsbroker.daemon.methods.watch import WatchMethod
 from nsbroker.errors import ConnectionLost, NsbrokerError, QuotaExceeded
+from nsbroker.model.description import NamespaceDescription
+from nsbroker.model.identity import NamespaceType
 from nsbroker.namespace import Namespace
 from tests.engines.real import WORK, Crun
 from tests.world import ALICE, PATIENCE, SLOWNESS, Daemon, Sleeper, as_user, check_below, eventually, named_network
@@ -269,3 +281,39 @@ async def test_the_trio_and_asyncio_clients_can_watch_too(daemon: Daemon, sleepe
 
     # pytest-trio runs the tests, so asyncio runs on a thread.
     assert await trio.to_thread.run_sync(asyncio.run, on_asyncio())
+
+
+class MadeUpViews:
+    """Views of one network, each with the number that the kernel gave it, or None where it could not be read."""
+
+    def __init__(self, numbers: list[int | None]) -> None:
+        self._numbers = iter(numbers)
+
+    async def view(self, *_: object, quick: bool) -> View:
+        assert quick
+        number = next(self._numbers)
+        # After the last one, there is no network any more.
+        ids = ["net:[17]"] if number != 0 else []
+        return cast(View, SimpleNamespace(ids=lambda: ids, key=lambda ns_id: (ns_id, number)))
+
+    async def descriptions(self, _: object, ns_ids: list[str]) -> AsyncGenerator[NamespaceDescription, None]:
+        for _ in ns_ids:
+            yield NamespaceDescription(NamespaceType.NET, 17, 4, 1)
+
+
+async def test_a_number_that_can_be_read_only_later_makes_no_other_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the number of a namespace can be read in a scan depends on when its processes end, so the scans are made up."""
+
+    async def wait(*_: object) -> None:
+        await trio.lowlevel.checkpoint()
+
+    policy = SimpleNamespace(seconds_to_next_end=lambda: math.inf)
+    scanner = SimpleNamespace(took=0.0)
+    views = MadeUpViews([None, 77, 77, None, 0, 0])
+    method = WatchMethod(cast(Context, SimpleNamespace(policy=policy)), cast(Scanner, scanner), cast(Views, views))
+    monkeypatch.setattr(method._detector, "wait", wait)
+    with socket.socket(socket.AF_UNIX) as sock:
+        caller = SimpleNamespace(peer=None, grants=lambda _: None, charge=SimpleNamespace(sock=sock))
+        async with contextlib.aclosing(method._events(cast(Caller, caller), [NamespaceType.NET], hands_over=False)) as events:
+            seen = [str(event) for _ in range(3) for event, _ in [await anext(events)]]
+    assert seen == ["present", "ready", "gone"]
