@@ -143,7 +143,6 @@ TESTED_ELSEWHERE: dict[str, tuple[str, str]] = {
     "client/results": ("client/test_hostile.py", "what all clients do with a reply"),
     "client/transport": ("client/test_hostile.py", "what all clients do with a connection"),
     "daemon/context": ("attacks/test_faults.py", "data alone"),
-    "daemon/discovery/change_detector": ("daemon/methods/test_watch.py", "runs only while somebody watches"),
     "daemon/discovery/relations": ("daemon/discovery/test_scan.py", "a part of a scan"),
     "daemon/discovery/scan_result": ("daemon/discovery/test_scan.py", "data alone"),
     "daemon/discovery/view": ("daemon/discovery/test_visibility.py", "one subject: what a user sees of a scan"),

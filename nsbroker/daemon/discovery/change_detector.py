@@ -8,6 +8,7 @@ us for every fork.  What begins without any of these signs (unshare(2) in a proc
 descriptor) is found by a full scan, which comes within ten seconds.
 """
 
+import contextlib
 import os
 import select
 from typing import NamedTuple
@@ -45,12 +46,16 @@ class ChangeDetector:
         self._mounts_changed = False
 
     def __enter__(self) -> "ChangeDetector":
-        """Add a watcher.  The first one opens the files."""
+        """Add a watcher.  The first one opens the files.  Raises OSError, and then nothing stays open."""
         if not self._watchers:
-            self._load = os.open("/proc/loadavg", os.O_RDONLY | os.O_CLOEXEC)
-            self._mounts = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
-            self._poll.register(self._mounts, select.POLLPRI)
-            self._signs = self._read_signs()
+            with contextlib.ExitStack() as opened:
+                self._load = os.open("/proc/loadavg", os.O_RDONLY | os.O_CLOEXEC)
+                opened.callback(os.close, self._load)
+                self._mounts = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+                opened.callback(os.close, self._mounts)
+                self._signs = self._read_signs()
+                self._poll.register(self._mounts, select.POLLPRI)
+                opened.pop_all()
         self._watchers += 1
         return self
 
@@ -69,6 +74,10 @@ class ChangeDetector:
 
     async def wait(self, seen: int, took: float) -> None:
         """Wait for a change after the one numbered `seen`.  `took`: the seconds that a scan takes."""
+        if self._number > seen:
+            # The task that has the lock may wait for a later change.
+            await trio.lowlevel.checkpoint()
+            return
         # The task that has the lock checks for all others, too.
         async with self._lock:
             while self._number <= seen:
