@@ -74,7 +74,6 @@ TESTED_ELSEWHERE: dict[str, tuple[str, str]] = {
     "cli/forwarding/listener": ("cli/commands/test_forward_reverse.py", "whole forwards run"),
     "cli/forwarding/running": ("cli/commands/test_forward.py", "whole forwards run"),
     "cli/forwarding/streams": ("cli/commands/test_forward.py", "whole forwards run"),
-    "capture/capturing": ("cli/commands/test_capture.py", "the command captures in real networks"),
     "capture/libpcap": ("capture/test_filters.py", "compiles what the filters are made of"),
     "capture/link_types": ("capture/test_filters.py", "data alone"),
     "cli/capture_targets": ("cli/commands/test_extcap.py", "what `extcap` lists"),

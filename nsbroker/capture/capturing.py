@@ -22,6 +22,8 @@ from nsbroker.version import VERSION
 _LOOPBACK_INDEX = 1
 # How often it is checked whether the interfaces are still there while no packet comes.
 _IDLE_MILLISECONDS = 500
+# At most so many blocks are written before it is checked again whether to stop: packets can come faster than they are written.
+_BLOCKS_IN_A_ROW = 8
 
 
 class Statistics(NamedTuple):
@@ -132,9 +134,13 @@ class Capture:
         return b"".join(described)
 
     def _write_blocks(self, output: Output, limit: int) -> bool:
-        """Write what the kernel has handed over, and return whether there was anything."""
+        """Write some of the blocks that the kernel has handed over, and return whether there were any."""
         found = False
-        while (left := limit - self._converter.packets) > 0 and (block := self._ring.take()) is not None:
+        for _ in range(_BLOCKS_IN_A_ROW):
+            left = limit - self._converter.packets
+            block = self._ring.take() if left > 0 else None
+            if block is None:
+                break
             blocks = self._converter.convert(self._ring.memory, block, left)
             self._ring.give_back()
             output.write(blocks)
