@@ -9,7 +9,6 @@ import os
 import stat
 from collections.abc import Iterator
 
-from nsbroker.linux.ancillary import close_all
 from nsbroker.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, openat2
 
 _WALK = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS
@@ -53,39 +52,43 @@ def open_found(found: int, access: int, *, non_blocking: bool = False) -> int:
 def walk(root: int) -> Iterator[tuple[str, os.stat_result]]:
     """Yield every name below the /dev of `root` (borrowed), up to four levels deep, with the facts about the file (lstat(2)).
 
-    No file but directories is opened, and no link is followed.  Files that vanish meanwhile are left out.  Raises EFBIG when there
-    are more than 10 000 names, OSError without a /dev.
+    No file but directories is opened, one at a time, and no link is followed.  Files that vanish meanwhile are left out.  Raises
+    EFBIG when there are more than 10 000 names, OSError without a /dev.
     """
     left = _ENTRIES_MAX
-    folders = [("", openat2("dev", os.O_RDONLY | os.O_DIRECTORY, resolve=_WALK, dir_fd=root))]
-    try:
-        while folders:
-            prefix, folder = folders.pop()
-            try:
-                with os.scandir(folder) as entries:
-                    for entry in entries:
-                        left -= 1
-                        if left < 0:
-                            raise OSError(errno.EFBIG, "there are too many names below /dev")
-                        name = f"{prefix}{entry.name}"
-                        facts = _read_facts(folder, entry.name)
-                        if facts is None:
-                            continue
-                        yield name, facts
-                        if stat.S_ISDIR(facts.st_mode) and name.count("/") + 1 < _DEPTH_MAX:
-                            below = _open_folder(root, name)
-                            folders += [] if below is None else [(f"{name}/", below)]
-            finally:
-                os.close(folder)
-    finally:
-        close_all(folder for _, folder in folders)
+    # Names, not descriptors: whoever made this /dev decides how many folders it has.
+    prefixes = [""]
+    while prefixes:
+        prefix = prefixes.pop()
+        folder = _open_folder(root, prefix)
+        if folder is None:
+            continue
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    left -= 1
+                    if left < 0:
+                        raise OSError(errno.EFBIG, "there are too many names below /dev")
+                    name = f"{prefix}{entry.name}"
+                    facts = _read_facts(folder, entry.name)
+                    if facts is None:
+                        continue
+                    yield name, facts
+                    if stat.S_ISDIR(facts.st_mode) and name.count("/") + 1 < _DEPTH_MAX:
+                        prefixes.append(f"{name}/")
+        finally:
+            os.close(folder)
 
 
-def _open_folder(root: int, name: str) -> int | None:
+def _open_folder(root: int, prefix: str) -> int | None:
+    """Return an fd (the caller's) of a folder below /dev, or None when it is no folder any more.
+
+    `prefix` is its name with a slash at the end, or "" for /dev itself, without which OSError is raised.
+    """
     try:
-        return openat2(f"dev/{name}", os.O_RDONLY | os.O_DIRECTORY, resolve=_WALK, dir_fd=root)
+        return openat2(f"dev/{prefix}", os.O_RDONLY | os.O_DIRECTORY, resolve=_WALK, dir_fd=root)
     except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE):
+        if not prefix or error.errno in (errno.EMFILE, errno.ENFILE):
             raise
         return None
 

@@ -305,6 +305,7 @@ TABLE: dict[str, list[tuple[str, str]]] = {
         ("daemon/methods/test_devices.py", "test_a_file_that_is_not_the_device_of_that_name_is_never_opened"),
         ("daemon/methods/test_devices.py", "test_a_terminal_never_becomes_the_daemons_controlling_terminal"),
         ("daemon/methods/test_devices.py", "test_a_file_system_that_never_answers_delays_only_its_own_user"),
+        ("linux/test_device.py", "test_a_walk_has_one_folder_open_at_a_time_however_many_there_are"),
     ],
     "12 a descriptor too many goes out (CVE-2024-21626)": [
         (HERE, "test_what_is_handed_over_is_the_one_descriptor_and_nothing_else"),
