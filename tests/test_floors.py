@@ -125,7 +125,6 @@ TESTED_ELSEWHERE: dict[str, tuple[str, str]] = {
     "cli/connection": ("client/test_deadlines.py", "what every command that asks the broker does first"),
     "cli/drawing/grouping": ("cli/drawing/test_chart.py", "makes the columns of a chart, and is seen in them"),
     "cli/execute": ("cli/commands/test_exec.py", "runs only as a part of a command"),
-    "cli/exporter/metrics_server": ("cli/commands/test_exporter.py", "whole scrapes go through it"),
     "cli/exporter/network_metrics": ("cli/commands/test_exporter.py", "what whole scrapes contain"),
     "cli/exporter/networks": ("cli/commands/test_exporter.py", "needs a broker, and networks that come and go"),
     "cli/exporter/open_network": ("cli/commands/test_exporter.py", "what whole scrapes contain"),

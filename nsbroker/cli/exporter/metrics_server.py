@@ -1,5 +1,6 @@
 """The HTTP server of the exporter."""
 
+import contextlib
 import selectors
 import signal
 import socket
@@ -12,7 +13,7 @@ from prometheus_client import CollectorRegistry, MetricsHandler
 
 from nsbroker.cli import terminal
 
-# At most so many requests are answered at the same time, and a client may take so many seconds to send one or to read the answer.
+# At most so many requests are answered at the same time, and a client may take so many seconds to send one and to read the answer.
 _REQUESTS = 8
 _SECONDS = 10.0
 
@@ -26,7 +27,6 @@ class MetricsServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
 
     def __init__(self, sock: socket.socket, registry: CollectorRegistry) -> None:
         handler: Any = MetricsHandler.factory(registry)
-        handler.timeout = _SECONDS
         # The initializer of TCPServer would make another socket.
         socketserver.BaseServer.__init__(self, sock.getsockname(), handler)
         self.socket = sock
@@ -66,8 +66,27 @@ class MetricsServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
         finally:
             self._free.release()
 
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Answer a request, and hang up when that takes too long."""
+        # A timeout of the socket would begin anew with every byte that the client sends or reads.
+        deadline = threading.Timer(_SECONDS, _hang_up, (request,))
+        deadline.daemon = True
+        deadline.start()
+        try:
+            super().finish_request(request, client_address)
+        finally:
+            deadline.cancel()
+            # The socket is closed next.  The timer must not use its descriptor after that.
+            deadline.join()
+
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - the signature of socketserver
         """Say in one line what went wrong with a request, unless the client went away or was too slow."""
         error = sys.exception()
         if not isinstance(error, OSError):
             terminal.print_message(f"a request failed: {type(error).__name__}: {error} (please report it)")
+
+
+def _hang_up(sock: socket.socket) -> None:
+    """Shut down a connection (borrowed).  Whoever is sending or receiving on it then finds that it has ended."""
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
