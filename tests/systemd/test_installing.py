@@ -132,7 +132,8 @@ def make_venv(place: Path, *packages: str) -> Path:
     """Make a virtual environment with nsbroker and some of the packages that it needs, and return its interpreter."""
     run(sys.executable, "-m", "venv", "--without-pip", str(place))
     here, there = (Path(sysconfig.get_path("purelib")), next((place / "lib").glob("python*/site-packages")))
-    shutil.copytree(Path(__file__).parents[2] / "nsbroker", there / "nsbroker")
+    # Other tests compile modules at the same time, in the folder below this system's, where it may not see that.
+    shutil.copytree(Path(__file__).parents[2] / "nsbroker", there / "nsbroker", ignore=shutil.ignore_patterns("__pycache__"))
     for package in packages:
         for found in here.glob(package):
             (shutil.copytree if found.is_dir() else shutil.copy)(found, there / found.name)
