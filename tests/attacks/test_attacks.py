@@ -388,6 +388,8 @@ TABLE: dict[str, list[tuple[str, str]]] = {
     "31 descriptors that are slow to close": [
         (NEIGHBOURS, "test_descriptors_that_are_slow_to_close_wait_for_their_own_user_alone"),
         ("attacks/test_hostile_peers.py", "test_a_descriptor_that_comes_with_an_out_of_band_byte_is_closed_on_a_thread"),
+        ("daemon/limits/test_namespace_closing.py", "test_the_last_handle_of_a_namespace_with_ten_thousand_files"),
+        ("daemon/limits/test_namespace_closing.py", "test_an_open_that_fails_after_opening"),
     ],
     "32 subordinate uids, and a full table": [
         (NEIGHBOURS, "test_subordinate_uids_count_for_their_user_and_a_full_table_makes_room"),

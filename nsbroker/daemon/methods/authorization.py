@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from nsbroker.daemon.context import Context
+from nsbroker.daemon.limits.namespace_closing import close_namespaces
 from nsbroker.daemon.methods.call import Caller
 from nsbroker.daemon.policy.grants import Grants, Verdict, names_of
 from nsbroker.daemon.policy.permission import Mark, Permission
@@ -195,14 +196,16 @@ class Authorization:
             if not takes_time(self._target):
                 return self._admit(self._resolve())
             context, peer = self._context, self._caller.peer
-            query = engine_query(self.grants, peer)
-            return self._admit(await resolve_slowly(self._target, context.engines, query, context.locations, context.threads))
+            query, closer = engine_query(self.grants, peer), context.users.closer
+            pinned = await resolve_slowly(self._target, context.engines, query, context.locations, context.threads, closer)
+            return self._admit(pinned)
         except Exception as error:
             # An error that was its own cause would stay in memory, with everything on its way, until a full garbage collection.
             raise self._fail(error) from None
 
     def _resolve(self) -> Pinned:
-        return resolve(self._target, self.target_text, self._caller.peer, self.grants, self._pidfd, self._context.held_store)
+        context, peer = self._context, self._caller.peer
+        return resolve(self._target, self.target_text, peer, self.grants, self._pidfd, context.held_store, context.users.closer)
 
     def _admit(self, pinned: Pinned) -> Pinned:
         """Decide on facts about the pinned target (taken), and check the quota.  Raises PermissionDenied, QuotaExceeded."""
@@ -266,8 +269,7 @@ class Authorization:
             self._open(zip(ns_types, self.verdict.by_name, strict=True), opened)
             return [str(ns) for ns in opened]
         finally:
-            for ns in opened:
-                ns.close()
+            self._close(opened)
 
     def _open(self, ns_types: Iterable[tuple[NamespaceType, bool]], opened: list[Namespace]) -> None:
         """Open namespaces, each with whether a rule that names the target allows it, and append them to `opened`.
@@ -284,6 +286,9 @@ class Authorization:
                 opened.append(pinned.open(ns_type))
             else:
                 opened.append(pinned.open_as(self._caller.peer.credentials, ns_type))
+
+    def _close(self, namespaces: Iterable[Namespace]) -> None:
+        close_namespaces(namespaces, self._context.users.closer, self._caller.peer.user)
 
     def check_access(self) -> None:
         """Check that the kernel would let the peer look into its own process, for something that is not a namespace.
@@ -334,8 +339,7 @@ class Authorization:
             failure = late
         finally:
             self._pinned.close()
-        for ns in self._opened:
-            ns.close()
+        self._close(self._opened)
         for undo in self._undo:
             undo()
         if isinstance(failure, Exception):

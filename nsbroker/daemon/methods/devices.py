@@ -111,9 +111,9 @@ class DeviceMethods:
 
     async def _open_allowed(self, caller: Caller, authorization: Authorization, pinned: Pinned, request: OpenDeviceRequest) -> int:
         """Check the file with that name, and return an fd of the device (the caller's to close).  Raises NoSuchDevice."""
-        name = request.name
+        name, user = request.name, caller.peer.user
         found, numbers = await self._on_thread(
-            caller, pinned, name, pinned.directory(), lambda process: _find(process, name), lambda late: os.close(late[0])
+            caller, pinned, name, pinned.directory(), lambda process: _find(process, name), lambda late: self._close(late[0], user)
         )
         try:
             if numbers is None:
@@ -125,9 +125,8 @@ class DeviceMethods:
                     pinned.target, name, f"the file with that name is the device {number}, not the one that the rules mean by it"
                 )
         except BaseException:
-            os.close(found)
+            self._close(found, user)
             raise
-        user = caller.peer.user
 
         def open_found(node: int) -> int:
             return device.open_found(node, request.access.flags, non_blocking=bool(request.non_blocking))
@@ -148,9 +147,12 @@ class DeviceMethods:
             finally:
                 os.close(fd)
 
+        def skip() -> None:
+            self._close(fd, caller.peer.user)
+
         try:
             deadline = self._context.users.limits.device_deadline
-            return await self._context.threads.run(caller.peer.user, pinned.target, deadline, work, undo, lambda: os.close(fd))
+            return await self._context.threads.run(caller.peer.user, pinned.target, deadline, work, undo, skip)
         except trio.TooSlowError as error:
             raise NoSuchDevice(pinned.target, name, "it did not answer in time") from error
         except ProcessLookupError as error:
@@ -163,7 +165,7 @@ class DeviceMethods:
             raise NoSuchDevice(pinned.target, name, reason_of(error, _REASONS)) from error
 
     def _close(self, fd: int, user: int) -> None:
-        # Closing a device can block, too, so it happens on a thread.
+        # Closing a device can block, and so can closing any file that is the last one of a file system: that unmounts it.
         self._context.users.closer.close(fd, user)
 
 

@@ -87,11 +87,11 @@ class ExplainAs:
 
     async def _pin(self, subject: Subject) -> Pinned:
         """Pin the target (the caller closes it) as root knows it, with the rootless containers of the subject."""
-        context = self._context
+        context, closer = self._context, self._context.users.closer
         if not takes_time(self._target):
-            return resolve(self._target, self._text, self._caller.peer, None, [], context.held_store)
+            return resolve(self._target, self._text, self._caller.peer, None, [], context.held_store, closer)
         query = EngineQuery(subject.uid, subject.uid, subject.gid, subject.uid != 0, lambda _: True, lambda _: True)
-        return await resolve_slowly(self._target, context.engines, query, context.locations, context.threads)
+        return await resolve_slowly(self._target, context.engines, query, context.locations, context.threads, closer)
 
     def _reply(self, target: str, question: Question) -> ExplainReply:
         fits = fit_rules(self._context.policy, question)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import trio
 
 from nsbroker.daemon.context import Context
+from nsbroker.daemon.limits.namespace_closing import close_namespaces, closing_can_block
 from nsbroker.daemon.methods.authorization import Authorization, begin
 from nsbroker.daemon.methods.call import Caller, PendingReply, Reply, ReplyStream, check_more, validate_types
 from nsbroker.daemon.peer import Peer
@@ -42,6 +43,7 @@ class HeldMethods:
         self._held_store = context.held_store
         self._audit = context.audit
         self._created = context.created
+        self._closer = context.users.closer
 
     def create(self, caller: Caller, call: IncomingCall, request: CreateRequest) -> PendingReply:
         """Create namespaces.  With a name, the broker holds them; without one, they exist only as long as the caller uses them."""
@@ -78,10 +80,9 @@ class HeldMethods:
             self._audit.record(peer, "Create", target, "allowed", rule=verdict.rule, namespaces=made)
             await self._audit.settle(peer)
             if name is not None:
-                await self._held_store.hold(name, peer.uid, made)
+                await self._held_store.hold(name, peer.uid, made, self._closer, peer.user)
         except BaseException as error:
-            for ns in made:
-                ns.close()
+            close_namespaces(made, self._closer, peer.user)
             if isinstance(error, Exception) and not isinstance(error, PermissionDenied):
                 self._audit.record(
                     peer,
@@ -94,7 +95,8 @@ class HeldMethods:
                 )
             raise
         opened = [OpenedNamespace(ns.type, ns.device, ns.inode, index) for index, ns in enumerate(made)]
-        return Reply(CreateReply(opened, name is not None and self._held_store.durable), [ns.detach() for ns in made])
+        created = CreateReply(opened, name is not None and self._held_store.durable)
+        return Reply(created, [ns.detach() for ns in made], closing_waits=closing_can_block(ns_types))
 
     @staticmethod
     def _check_name(name: str, namespaces: Iterable[Namespace] = ()) -> None:
@@ -115,20 +117,20 @@ class HeldMethods:
         return self._hold(caller, authorization, types, request.name)
 
     async def _hold(self, caller: Caller, authorization: Authorization, types: NamespaceTypes, name: str) -> Reply:
+        peer = caller.peer
         async with authorization as pinned:
             wanted = pinned.types() if types is None else types
             held_name = (f"name:{_validate_name(name)}",)
             if not authorization.grants.verdict(held_name, tuple(map(Holding, wanted)), own=False).allowed:
                 raise PermissionDenied
-            self._held_store.check(name, caller.peer.uid, len(wanted))
+            self._held_store.check(name, peer.uid, len(wanted))
             opened = authorization.open(wanted)
             self._check_name(name, opened)
             # To hold a namespace is to hand it over, so the record must be written first.
             authorization.finish()
-            await self._audit.settle(caller.peer)
-            await self._held_store.hold(name, caller.peer.uid, opened)
-        for ns in opened:
-            ns.close()
+            await self._audit.settle(peer)
+            await self._held_store.hold(name, peer.uid, opened, self._closer, peer.user)
+        close_namespaces(opened, self._closer, peer.user)
         return Reply(HoldReply(self._held_store.durable))
 
     def release(self, caller: Caller, call: IncomingCall, request: ReleaseRequest) -> Reply:
@@ -143,7 +145,8 @@ class HeldMethods:
         may_release = held is not None and grants.may_release(target, held.namespaces)
         if held is not None and may_release and (peer.owns(held.uid) or peer.owns(0)):
             self._audit.record(peer, "Release", target, "allowed", namespaces=held.namespaces.values())
-            self._held_store.release(request.name)
+            # When root releases what another user holds, that user's mounts must not delay what root closes.
+            self._held_store.release(request.name, self._closer, peer.user if peer.owns(held.uid) else held.uid)
             return Reply(service.Nothing())
         if held is None and grants.is_named((target,)):
             error = NoSuchTarget(target, "nothing is held under that name (`nsbroker list-held` lists what is held)")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import trio
 
 from nsbroker.daemon.context import Context
+from nsbroker.daemon.limits.namespace_closing import closing_can_block
 from nsbroker.daemon.methods.authorization import Authorization, begin
 from nsbroker.daemon.methods.call import Caller, PendingReply, Reply, validate_types
 from nsbroker.daemon.methods.plain_open import PlainOpen
@@ -85,7 +86,8 @@ class OpenMethod:
 def _reply(opened: Sequence[Namespace]) -> Reply:
     """Return the reply that hands over these handles (taken)."""
     found = [OpenedNamespace(ns.type, ns.device, ns.inode, index) for index, ns in enumerate(opened)]
-    return Reply(OpenReply(found), [ns.detach() for ns in opened])
+    closing_waits = closing_can_block(ns.type for ns in opened)
+    return Reply(OpenReply(found), [ns.detach() for ns in opened], closing_waits=closing_waits)
 
 
 def _check_expected(expect: Expectation, target: str, started: int | None, opened: Sequence[Namespace]) -> None:

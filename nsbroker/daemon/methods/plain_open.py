@@ -9,6 +9,7 @@ import os
 from typing import NamedTuple
 
 from nsbroker.daemon.context import Context
+from nsbroker.daemon.limits.namespace_closing import closing_can_block
 from nsbroker.daemon.methods.call import Caller, Reply
 from nsbroker.daemon.policy.grants import Grants
 from nsbroker.errors import NoSuchTarget
@@ -30,6 +31,7 @@ class _Plan(NamedTuple):
     target: str
     types: tuple[NamespaceType, ...]
     rule: str
+    closing_waits: bool
 
 
 class PlainOpen:
@@ -71,11 +73,14 @@ class PlainOpen:
             ids = [format_id(one.type, one.inode) for one in found]
             context.audit.record(peer, "Open", plan.target, "allowed", rule=plan.rule, namespaces=ids)
         except BaseException as error:
-            close_and_clear(opened)
+            if plan.closing_waits:
+                Reply(None, opened, closing_waits=True).close(context.users.closer, peer.user)
+            else:
+                close_and_clear(opened)
             if isinstance(error, Exception):
                 return None
             raise
-        return Reply(OpenReply(found), opened)
+        return Reply(OpenReply(found), opened, closing_waits=plan.closing_waits)
 
 
 def _make_plan(grants: Grants, wanted: tuple[int, tuple[NamespaceType, ...]]) -> _Plan | None:
@@ -85,4 +90,4 @@ def _make_plan(grants: Grants, wanted: tuple[int, tuple[NamespaceType, ...]]) ->
         return None
     target = f"pid:{pid}"
     verdict = grants.verdict((target,), types, own=False)
-    return _Plan(pid, target, types, verdict.rule) if verdict.allowed else None
+    return _Plan(pid, target, types, verdict.rule, closing_can_block(types)) if verdict.allowed else None

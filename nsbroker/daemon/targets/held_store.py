@@ -9,8 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from msgspec import Struct
 
+from nsbroker.daemon.limits.namespace_closing import close_namespaces
 from nsbroker.daemon.systemd.service_manager import FdStore, PassedFd
 from nsbroker.errors import NameTaken, NsbrokerError, QuotaExceeded
+from nsbroker.linux.closing import Closer
 from nsbroker.model.identity import NamespaceType, is_name
 from nsbroker.namespace import Namespace
 
@@ -85,10 +87,11 @@ class HeldStore:
         if len(self) + count > self._store.size:
             raise QuotaExceeded("file descriptor store of the service manager")
 
-    async def hold(self, name: str, uid: int, namespaces: Iterable[Namespace]) -> None:
+    async def hold(self, name: str, uid: int, namespaces: Iterable[Namespace], closer: Closer, user: int) -> None:
         """Hold the namespaces of the handles (borrowed).  Raises like `check`, and OSError, TimedOut.
 
-        When it returns, they are also in the fd store, if there is one.
+        When it returns, they are also in the fd store, if there is one.  On an error, the store's own handles of them are closed
+        for `user` as in `close_namespaces`.
         """
         wanted = list(namespaces)
         self.check(name, uid, len(wanted))
@@ -98,23 +101,22 @@ class HeldStore:
                 copies[ns.type] = _copy(ns)
             self._keep(name, uid, copies)
         except BaseException:
-            for copy in copies.values():
-                copy.close()
+            close_namespaces(copies.values(), closer, user)
             raise
         try:
             for ns_type, ns in copies.items():
                 self._store.keep(_format(uid, ns_type, name), ns.fileno())
             await self._store.settle()
         except BaseException:
-            self.release(name)
+            self.release(name, closer, user)
             raise
 
-    def release(self, name: str) -> None:
-        """Close what is held under `name`, and remove it from the fd store."""
+    def release(self, name: str, closer: Closer, user: int) -> None:
+        """Remove what is held under `name` from the fd store, and close it for `user` as in `close_namespaces`."""
         held = self._held.pop(name)
-        for ns_type, ns in held.namespaces.items():
+        for ns_type in held.namespaces:
             self._store.forget(_format(held.uid, ns_type, name))
-            ns.close()
+        close_namespaces(held.namespaces.values(), closer, user)
 
     def close(self) -> None:
         """Close the handles.  The copies in the fd store stay there."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Callable
 from typing import Protocol
 
 from nsbroker.daemon.engines.container import Container
@@ -198,10 +199,11 @@ class PinnedNamespace:
 
     is_process = False
     network_is_named = True
-    __slots__ = ("_namespace", "names", "target")
+    __slots__ = ("_close", "_namespace", "names", "target")
 
-    def __init__(self, namespace: Namespace, target: str) -> None:
-        """Takes `namespace`."""
+    def __init__(self, namespace: Namespace, target: str, close: Callable[[Namespace], object]) -> None:
+        """Takes `namespace`, and calls `close` with it in the end."""
+        self._close = close
         self._namespace = namespace
         self.target = target
         self.names: Names = (target,)
@@ -237,7 +239,7 @@ class PinnedNamespace:
 
     def close(self) -> None:
         """Release the namespace."""
-        self._namespace.close()
+        self._close(self._namespace)
 
 
 class PinnedHeld:

@@ -13,6 +13,7 @@ import trio
 from nsbroker.daemon.engines.query import EngineQuery
 from nsbroker.daemon.engines.registry import EngineRegistry
 from nsbroker.daemon.limits.abandonable_threads import AbandonableThreads
+from nsbroker.daemon.limits.namespace_closing import close_namespaces
 from nsbroker.daemon.peer import Peer, why_without_process
 from nsbroker.daemon.policy.grants import Grants
 from nsbroker.daemon.targets.held_store import HeldStore
@@ -22,6 +23,7 @@ from nsbroker.errors import (
     InvalidParameter,
     NoSuchTarget,
 )
+from nsbroker.linux.closing import Closer
 from nsbroker.linux.openat2 import RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, openat2
 from nsbroker.linux.process import Process
 from nsbroker.model.identity import NamespaceId
@@ -46,11 +48,19 @@ def takes_time(target: Target) -> bool:
     return target.kind in _SLOW
 
 
-def resolve(target: Target, target_text: str, peer: Peer, grants: Grants | None, fds: list[int], held_store: HeldStore) -> Pinned:
+def resolve(
+    target: Target,
+    target_text: str,
+    peer: Peer,
+    grants: Grants | None,
+    fds: list[int],
+    held_store: HeldStore,
+    closer: Closer,
+) -> Pinned:
     """Pin what `target` means for `peer`, who has `grants` (None: it may know everything).  Only for targets that take no time.
 
-    `target_text` is the target as messages name it.  Takes `fds`, which came with the target: a pidfd, or none.  Raises the
-    errors of the interface.
+    `target_text` is the target as messages name it.  Takes `fds`, which came with the target: a pidfd, or none.  What is pinned
+    is closed with `closer`.  Raises the errors of the interface.
     """
     match target.kind:
         case TargetKind.PID:
@@ -62,16 +72,21 @@ def resolve(target: Target, target_text: str, peer: Peer, grants: Grants | None,
         case TargetKind.SELF:
             return _pin_peer(peer)
         case TargetKind.NAME:
-            return _pin_name(target.value, target_text, peer, grants, held_store)
+            return _pin_name(target.value, target_text, peer, grants, held_store, partial(_close, closer, peer.user))
     raise InvalidParameter("target")
 
 
 async def resolve_slowly(
-    target: Target, engines: EngineRegistry, query: EngineQuery, locations: LocationCache, threads: AbandonableThreads
+    target: Target,
+    engines: EngineRegistry,
+    query: EngineQuery,
+    locations: LocationCache,
+    threads: AbandonableThreads,
+    closer: Closer,
 ) -> Pinned:
     """Pin what `target` means for the peer behind `query`.  Only for targets that take time.
 
-    `locations` as in `search.find_by_id`.  Raises the errors of the interface.
+    `locations` as in `search.find_by_id`.  What is pinned is closed with `closer`.  Raises the errors of the interface.
     """
     match target.kind:
         case TargetKind.CONTAINER:
@@ -81,20 +96,26 @@ async def resolve_slowly(
 
             return PinnedProcess(await units.find(target, engines.deadline, query.user, threads), str(target))
         case TargetKind.PATH:
-            return PinnedNamespace(
-                await _run_on_thread(threads, partial(_open_path, target, str(target)), query.user, target), str(target)
-            )
-    find = partial(search.find_by_id, NamespaceId.parse(target.value), locations)
-    return PinnedNamespace(await _run_on_thread(threads, find, query.user, target), target.value)
+            find = partial(_open_path, target, str(target))
+        case _:
+            find = partial(search.find_by_id, NamespaceId.parse(target.value), locations)
+    close = partial(_close, closer, query.user)
+    return PinnedNamespace(await _run_on_thread(threads, find, query.user, target, close), str(target), close)
 
 
-async def _run_on_thread(threads: AbandonableThreads, function: Callable[[], Namespace], user: int, target: Target) -> Namespace:
-    """Run `function` on a thread that can be abandoned.
+def _close(closer: Closer, user: int, ns: Namespace) -> None:
+    close_namespaces((ns,), closer, user)
+
+
+async def _run_on_thread(
+    threads: AbandonableThreads, function: Callable[[], Namespace], user: int, target: Target, close: Callable[[Namespace], object]
+) -> Namespace:
+    """Run `function` on a thread that can be abandoned, and close what comes too late.
 
     Raises NoSuchTarget when it takes too long: it may wait for a file system that never answers.
     """
     try:
-        return await threads.run(user, str(target), _DEADLINE, function, Namespace.close)
+        return await threads.run(user, str(target), _DEADLINE, function, close)
     except trio.TooSlowError as error:
         raise NoSuchTarget(str(target), f"a file system on the way to it did not answer within {_DEADLINE:g} s") from error
 
@@ -138,14 +159,16 @@ def _pin_peer(peer: Peer) -> Pinned:
     return PinnedPeer(Process(os.dup(process.pidfd), process.pid, process.tid), "self")
 
 
-def _pin_name(name: str, target_text: str, peer: Peer, grants: Grants | None, held_store: HeldStore) -> Pinned:
+def _pin_name(
+    name: str, target_text: str, peer: Peer, grants: Grants | None, held_store: HeldStore, close: Callable[[Namespace], object]
+) -> Pinned:
     """Pin the namespace that `ip netns` knows as `name`, or else what the broker holds under that name.
 
     What the broker holds for another user has a name that this user chose.  A rule's pattern was not meant for such a name: only
     a rule with this exact name, or for anything, gives access to it.
     """
     try:
-        return PinnedNamespace(Namespace.from_name(name), target_text)
+        return PinnedNamespace(Namespace.from_name(name), target_text, close)
     except NoSuchTarget:
         held = held_store.find(name)
         if held is None or not (peer.owns(held.uid) or grants is None or grants.is_named_exactly(target_text)):

@@ -5,15 +5,19 @@ import os
 import socket
 import stat
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 
 import pytest
 
 from nsbroker.client.blocking import connect
 from nsbroker.errors import InvalidParameter, NoSuchDevice, NoSuchTarget, NsbrokerError, PermissionDenied
+from nsbroker.varlink.connection import IncomingCall
+from nsbroker.varlink.message import decode_call
 from tests.daemon.methods.hung import hung_file_system
+from tests.daemon.one_caller import OneCaller
 from tests.daemon.test_dispatcher import call
 from tests.world import ALICE, BOB, SLOWNESS, Daemon, Sleeper, as_user, eventually, named_network
 
@@ -253,3 +257,30 @@ def test_one_connection_serves_any_container_and_closing_it_leaves_nothing_behin
         assert file.read(1) == b""
         file.close()
     daemon.settles_at(before)
+
+
+async def test_a_file_that_is_refused_is_closed_on_a_thread(
+    room: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It can be the last one of a file system that was unmounted with MNT_DETACH (umount2(2)), which then ends with it."""
+    target, dev = room
+    (dev / "zero").touch()
+    one = OneCaller(tmp_path, '[[allow]]\nname = "a"\nwho = "everyone"\ntargets = ["pid:*"]\ndevices = ["zero"]\n')
+    threads = []
+    close = os.close
+
+    def note(fd: int) -> None:
+        path = os.readlink(f"/proc/self/fd/{fd}")
+        close(fd)
+        if path.endswith("/zero"):
+            threads.append(threading.get_native_id())
+
+    monkeypatch.setattr(os, "close", note)
+    parameters = b'{"target":{"pid":%d},"name":"zero","access":"readWrite"}' % int(target.removeprefix("pid:"))
+    data = b'{"method":"io.nsbroker.Broker.OpenDevice","parameters":%b}' % parameters
+    reply = one.dispatcher.dispatch(one.caller, IncomingCall(decode_call(data), []))
+    assert isinstance(reply, Coroutine)
+    assert (await reply).error == "io.nsbroker.Broker.NoSuchDevice"
+    eventually(lambda: len(threads) == 1, "it is closed")
+    assert threads != [threading.get_native_id()]
+    one.close()

@@ -57,7 +57,7 @@ def net() -> Iterator[Namespace]:
 
 
 def pinned(ns: Namespace) -> PinnedNamespace:
-    return PinnedNamespace(ns, "name:web")
+    return PinnedNamespace(ns, "name:web", Namespace.close)
 
 
 async def test_the_first_socket_of_a_kind_and_a_marked_one_take_time(net: Namespace) -> None:
