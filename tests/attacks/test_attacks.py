@@ -352,6 +352,7 @@ TABLE: dict[str, list[tuple[str, str]]] = {
     "22 forged and flooded records": [
         (HERE, "test_names_with_newlines_forge_no_record"),
         (HERE, "test_nothing_is_handed_over_while_records_cannot_be_written"),
+        ("daemon/methods/test_held_steps.py", "test_what_is_released_stays_held_when_that_cannot_be_recorded"),
         ("daemon/test_record_sink.py", "test_calls_fail_while_the_journal_takes_no_records_and_that_is_logged_once"),
         ("daemon/test_audit.py", "test_refusals_above_the_limit_of_a_user_are_only_counted"),
         (SERVER, "test_malformed_messages_above_the_limit_of_a_user_are_only_counted"),
@@ -400,6 +401,8 @@ TABLE: dict[str, list[tuple[str, str]]] = {
     "33 holding under another's name": [
         (NEIGHBOURS, "test_a_pattern_leads_nobody_to_what_another_user_holds"),
         ("daemon/methods/test_held.py", "test_a_name_of_ip_netns_comes_before_a_held_one"),
+        ("daemon/methods/test_held_steps.py", "test_a_release_that_waited_for_its_record_leaves_what_has_the_name_by_then"),
+        ("daemon/targets/test_held_store.py", "test_a_hold_that_fails_leaves_what_is_held_under_its_name_by_then"),
     ],
     "34 ids that fit patterns for names": [
         ("engines/test_podman.py", "test_the_random_id_that_podman_gives_its_runtime_fits_no_pattern_for_names"),
@@ -411,7 +414,10 @@ TABLE: dict[str, list[tuple[str, str]]] = {
         ("daemon/limits/test_fair_queue.py", "test_a_user_who_asks_little_goes_before_many_who_ask_much"),
     ],
     "36 a flood of questions to systemd": [("systemd/test_bus.py", "test_250_calls_of_one_user_in_flight_delay_no_other_user")],
-    "37 new namespaces without end": [(NEIGHBOURS, "test_new_namespaces_need_a_rule_and_are_counted_to_the_caller")],
+    "37 new namespaces without end": [
+        (NEIGHBOURS, "test_new_namespaces_need_a_rule_and_are_counted_to_the_caller"),
+        ("daemon/methods/test_held_steps.py", "test_calls_that_create_together_keep_to_the_limit_of_their_user"),
+    ],
     "38 the host's network taken for a container's": [
         ("daemon/methods/test_open_socket.py", "test_a_target_in_the_hosts_network_is_refused_with_the_reason"),
         ("daemon/methods/test_host_networks.py", "test_a_network_that_could_be_the_hosts_counts_as_the_hosts"),

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import trio
 
 from nsbroker.daemon.context import Context
+from nsbroker.daemon.limits.concurrency import UserCapacityLimiter
 from nsbroker.daemon.limits.namespace_closing import close_namespaces, closing_can_block
 from nsbroker.daemon.methods.authorization import Authorization, begin
 from nsbroker.daemon.methods.call import Caller, PendingReply, Reply, ReplyStream, check_more, validate_types
@@ -43,6 +44,7 @@ class HeldMethods:
         self._held_store = context.held_store
         self._audit = context.audit
         self._created = context.created
+        self._creating = UserCapacityLimiter(1)
         self._closer = context.users.closer
 
     def create(self, caller: Caller, call: IncomingCall, request: CreateRequest) -> PendingReply:
@@ -70,13 +72,15 @@ class HeldMethods:
             if name is not None:
                 self._check_name(name)
                 self._held_store.check(name, peer.uid, len(ns_types))
-            self._created.check(peer.user, len(ns_types))
-            for ns_type in ns_types:
-                up = bool(request.up) and ns_type is NamespaceType.NET
-                ns = await trio.to_thread.run_sync(_create_namespace, ns_type, peer.maker.credentials, up)
-                # Append each one at once: if a later one fails, those made so far must be closed.
-                made.append(ns)
-            self._created.add(peer.user, made)
+            # One at a time for each user: calls that are under way together must not all pass the check.
+            async with self._creating.of(peer.user):
+                self._created.check(peer.user, len(ns_types))
+                for ns_type in ns_types:
+                    up = bool(request.up) and ns_type is NamespaceType.NET
+                    ns = await trio.to_thread.run_sync(_create_namespace, ns_type, peer.maker.credentials, up)
+                    # Append each one at once: if a later one fails, those made so far must be closed.
+                    made.append(ns)
+                self._created.add(peer.user, made)
             self._audit.record(peer, "Create", target, "allowed", rule=verdict.rule, namespaces=made)
             await self._audit.settle(peer)
             if name is not None:
@@ -133,22 +137,27 @@ class HeldMethods:
         close_namespaces(opened, self._closer, peer.user)
         return Reply(HoldReply(self._held_store.durable))
 
-    def release(self, caller: Caller, call: IncomingCall, request: ReleaseRequest) -> Reply:
+    def release(self, caller: Caller, call: IncomingCall, request: ReleaseRequest) -> PendingReply:
         """Release what is held under a name.  Only the user for whom it is held, and root, may do so.
 
         A restricted connection may release only what it may hold.
         """
         call.take_fds()
-        grants = caller.grants(self._context.policy)
-        peer, target = caller.peer, f"name:{_validate_name(request.name)}"
-        held = self._held_store.find(request.name)
+        return self._release(caller, caller.grants(self._context.policy), _validate_name(request.name))
+
+    async def _release(self, caller: Caller, grants: Grants, name: str) -> Reply:
+        peer, target = caller.peer, f"name:{name}"
+        held = self._held_store.find(name)
         may_release = held is not None and grants.may_release(target, held.namespaces)
         if held is not None and may_release and (peer.owns(held.uid) or peer.owns(0)):
             self._audit.record(peer, "Release", target, "allowed", namespaces=held.namespaces.values())
+            # What cannot be recorded does not happen.
+            await self._audit.settle(peer)
             # When root releases what another user holds, that user's mounts must not delay what root closes.
-            self._held_store.release(request.name, self._closer, peer.user if peer.owns(held.uid) else held.uid)
-            return Reply(service.Nothing())
-        if held is None and grants.is_named((target,)):
+            if self._held_store.release(held, self._closer, peer.user if peer.owns(held.uid) else held.uid):
+                return Reply(service.Nothing())
+            held = None
+        if held is None and (may_release or grants.is_named((target,))):
             error = NoSuchTarget(target, "nothing is held under that name (`nsbroker list-held` lists what is held)")
             self._audit.record(peer, "Release", target, "failed", error=str(error))
             raise error

@@ -99,7 +99,7 @@ class HeldStore:
         try:
             for ns in wanted:
                 copies[ns.type] = _copy(ns)
-            self._keep(name, uid, copies)
+            held = self._keep(name, uid, copies)
         except BaseException:
             close_namespaces(copies.values(), closer, user)
             raise
@@ -108,15 +108,21 @@ class HeldStore:
                 self._store.keep(_format(uid, ns_type, name), ns.fileno())
             await self._store.settle()
         except BaseException:
-            self.release(name, closer, user)
+            self.release(held, closer, user)
             raise
 
-    def release(self, name: str, closer: Closer, user: int) -> None:
-        """Remove what is held under `name` from the fd store, and close it for `user` as in `close_namespaces`."""
-        held = self._held.pop(name)
+    def release(self, held: HeldEntry, closer: Closer, user: int) -> bool:
+        """Remove what is held from the fd store, and close it for `user` as in `close_namespaces`.
+
+        Returns False, and does nothing, when it was released before.  Its name may stand for something else by then.
+        """
+        if self._held.get(held.name) is not held:
+            return False
+        del self._held[held.name]
         for ns_type in held.namespaces:
-            self._store.forget(_format(held.uid, ns_type, name))
+            self._store.forget(_format(held.uid, ns_type, held.name))
         close_namespaces(held.namespaces.values(), closer, user)
+        return True
 
     def close(self) -> None:
         """Close the handles.  The copies in the fd store stay there."""
@@ -125,11 +131,12 @@ class HeldStore:
                 ns.close()
         self._held.clear()
 
-    def _keep(self, name: str, uid: int, namespaces: Mapping[NamespaceType, Namespace]) -> None:
+    def _keep(self, name: str, uid: int, namespaces: Mapping[NamespaceType, Namespace]) -> HeldEntry:
         held = self._held.setdefault(name, HeldEntry(name, uid))
         if held.uid != uid or not held.namespaces.keys().isdisjoint(namespaces):
             raise NameTaken(name)
         held.namespaces.update(namespaces)
+        return held
 
 
 def is_held_name(text: str) -> bool:

@@ -1,11 +1,14 @@
 """The store of held namespaces, filled from the fd store of the service manager."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
 
 from nsbroker.daemon.systemd.service_manager import FdStore, PassedFd
 from nsbroker.daemon.targets.held_store import HeldStore
+from nsbroker.errors import TimedOut
+from nsbroker.linux.closing import Closer
 from nsbroker.model.identity import NamespaceType
 from nsbroker.namespace import Namespace
 
@@ -32,3 +35,50 @@ def test_namespaces_from_the_fd_store_are_held_again_and_other_fds_are_dropped()
         assert (held.name, held.uid, set(held.namespaces)) == ("a-b", 7, {NamespaceType.NET, NamespaceType.UTS})
         assert len(problems) == 4
         held_store.close()
+
+
+@pytest.fixture
+def held_store() -> Iterator[HeldStore]:
+    held_store = HeldStore(FdStore(), 4)
+    yield held_store
+    held_store.close()
+
+
+async def test_a_hold_that_fails_leaves_what_is_held_under_its_name_by_then(
+    held_store: HeldStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the service manager is asked to confirm, the name can be released and taken by somebody else."""
+    closer = Closer()
+
+    async def settle() -> None:
+        entry = held_store.find("lab")
+        assert entry is not None
+        held_store.release(entry, closer, 7)
+        monkeypatch.undo()
+        await held_store.hold("lab", 8, [uts], closer, 8)
+        raise TimedOut("the service manager did not confirm it")
+
+    monkeypatch.setattr(held_store._store, "settle", settle)
+    with Namespace.current("net") as net, Namespace.current("uts") as uts:
+        with pytest.raises(TimedOut):
+            await held_store.hold("lab", 7, [net], closer, 7)
+        (held,) = held_store
+        assert (held.uid, held.namespaces) == (8, {NamespaceType.UTS: uts})
+
+
+async def test_a_hold_that_fails_after_its_name_was_released_raises_its_own_error(
+    held_store: HeldStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closer = Closer()
+
+    async def settle() -> None:
+        entry = held_store.find("lab")
+        assert entry is not None
+        assert held_store.release(entry, closer, 7)
+        assert not held_store.release(entry, closer, 7)
+        raise TimedOut("the service manager did not confirm it")
+
+    monkeypatch.setattr(held_store._store, "settle", settle)
+    with Namespace.current("net") as net, pytest.raises(TimedOut):
+        await held_store.hold("lab", 7, [net], closer, 7)
+    assert len(held_store) == 0

@@ -1,0 +1,105 @@
+"""Create, Hold and Release, with a step of them replaced: what happens in between, and what is recorded."""
+
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+
+from nsbroker.daemon.methods.call import Reply
+from nsbroker.errors import RecordFailed
+from nsbroker.linux import ancillary
+from nsbroker.model.identity import NamespaceType
+from nsbroker.namespace import Namespace
+from nsbroker.varlink.connection import IncomingCall
+from nsbroker.varlink.message import decode_call
+from tests.daemon.one_caller import OneCaller
+from tests.world import ALICE
+
+pytestmark = pytest.mark.root
+
+RULES = """
+[[allow]]
+name = "open"
+who = "everyone"
+targets = ["self"]
+namespaces = ["*"]
+
+[[allow]]
+name = "lab"
+who = "everyone"
+targets = ["name:lab*"]
+create = ["*"]
+hold = ["net", "uts"]
+"""
+
+
+@pytest.fixture
+def one(tmp_path: Path) -> Iterator[OneCaller]:
+    one = OneCaller(tmp_path, RULES)
+    yield one
+    one.context.held_store.close()
+    one.close()
+
+
+async def ask(one: OneCaller, method: str, **parameters: object) -> Reply:
+    data = msgspec.json.encode({"method": f"io.nsbroker.Broker.{method}", "parameters": parameters})
+    result = one.dispatcher.dispatch(one.caller, IncomingCall(decode_call(data), []))
+    reply = await result if isinstance(result, Coroutine) else result
+    assert isinstance(reply, Reply)
+    ancillary.close_all(reply.fds)
+    return reply
+
+
+async def hold(one: OneCaller, name: str = "lab") -> None:
+    assert (await ask(one, "Hold", target={"self": True}, types=["net"], name=name)).error is None
+
+
+async def test_what_is_released_stays_held_when_that_cannot_be_recorded(one: OneCaller, monkeypatch: pytest.MonkeyPatch) -> None:
+    await hold(one)
+
+    async def settle(_: object) -> None:
+        raise RecordFailed("the journal took no record")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(one.context.audit, "settle", settle)
+        assert (await ask(one, "Release", name="lab")).error == "io.nsbroker.Broker.RecordFailed"
+    assert len(one.context.held_store) == 1
+    assert (await ask(one, "Release", name="lab")).error is None
+    assert len(one.context.held_store) == 0
+
+
+async def test_a_release_that_waited_for_its_record_leaves_what_has_the_name_by_then(
+    one: OneCaller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await hold(one)
+    held_store, closer = one.context.held_store, one.context.users.closer
+    before = held_store.find("lab")
+    assert before is not None
+
+    async def settle(_: object) -> None:
+        monkeypatch.undo()
+        held_store.release(before, closer, 0)
+        with Namespace.current(NamespaceType.NET) as ns:
+            await held_store.hold("lab", 7, [ns], closer, 7)
+
+    monkeypatch.setattr(one.context.audit, "settle", settle)
+    assert (await ask(one, "Release", name="lab")).error == "io.nsbroker.Broker.NoSuchTarget"
+    assert [held.uid for held in held_store] == [7]
+    assert [record.verdict for record in one.records if record.method == "Release"] == ["allowed", "failed"]
+
+
+async def test_calls_that_create_together_keep_to_the_limit_of_their_user(one: OneCaller) -> None:
+    """Each waits for the thread that makes its namespace, so all of them are under way before the first one has ended."""
+    one.context.created.most = 2
+    one.peer.user = ALICE  # Root has no limit.
+    errors: list[str] = []
+
+    async def create(name: str) -> None:
+        errors.append((await ask(one, "Create", types=["net"], name=name)).error or "created")
+
+    async with trio.open_nursery() as nursery:
+        for number in range(4):
+            nursery.start_soon(create, f"lab{number}")
+    assert sorted(errors) == ["created", "created", *["io.nsbroker.Broker.QuotaExceeded"] * 2]
