@@ -92,6 +92,7 @@ TESTED_ELSEWHERE: dict[str, tuple[str, str]] = {
     "model/target_file": ("daemon/methods/test_files.py", "data alone"),
     "protocol/file_messages": ("protocol/test_messages.py", "data, which is compared with the interface"),
     "daemon/configuration/problems": ("daemon/configuration/test_loading.py", "what every error of a file is made of"),
+    "daemon/methods/parts": ("daemon/methods/test_add_interface.py", "a veth has two targets"),
     "daemon/methods/verdicts": ("daemon/methods/test_explain.py", "what is asked and replied with and without `as`"),
     "daemon/configuration/settings": ("daemon/configuration/test_loading.py", "data alone"),
     "model/device_access": ("daemon/methods/test_devices.py", "flags that the method honours or refuses"),

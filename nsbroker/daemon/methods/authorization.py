@@ -13,7 +13,6 @@ sent unchanged to a peer whose rules name the target.  Any other peer gets Permi
 import contextlib
 import errno
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
 
 from nsbroker.daemon.context import Context
 from nsbroker.daemon.limits.namespace_closing import close_namespaces
@@ -66,46 +65,6 @@ def begin(
     return authorization
 
 
-class Part(NamedTuple):
-    """One target of a call that has several: the parameter that names it, the target, and `details` as in `begin`."""
-
-    parameter: str
-    spec: TargetSpec
-    details: str
-
-
-def begin_parts(
-    context: Context,
-    method: str,
-    caller: Caller,
-    call: IncomingCall,
-    wanted: tuple[Permission, ...],
-    parts: Sequence[Part],
-    *,
-    hands_over: bool,
-) -> "list[Authorization]":
-    """Begin to authorize a call that wants `wanted` of each of several targets.  Takes the call's fds.
-
-    Enter all of them, one within the other, and call `release_pidfd` for those that were not entered.  Raises as `begin` does.
-    """
-    begun: list[Authorization] = []
-    indices: dict[str, int] = {}
-    for parameter, spec, details in parts:
-        try:
-            one = Authorization(context, method, caller, spec, wanted, partly=False, hands_over=hands_over, details=details)
-        except InvalidParameter as error:
-            raise InvalidParameter(parameter) from error
-        one.check_possible()
-        begun.append(one)
-        if spec.pid_file_descriptor is not None:
-            indices[f"{parameter}.pidFileDescriptor"] = spec.pid_file_descriptor
-    fds = dict(zip(indices, call.take_fds(indices or None), strict=True))
-    for one, part in zip(begun, parts, strict=True):
-        fd = fds.get(f"{part.parameter}.pidFileDescriptor")
-        one.take_pidfd([] if fd is None else [fd])
-    return begun
-
-
 class Authorization:
     """The authorization of one call, from the first check to the audit record.  Use `begin` to make one.
 
@@ -115,6 +74,7 @@ class Authorization:
     # What most calls never set stands here, because a call is authorized thousands of times a second.
     verdict = _NO_VERDICT
     _finished = False
+    _is_refused = False
 
     def __init__(
         self,
@@ -239,6 +199,17 @@ class Authorization:
     def verdict_on(self, wanted: tuple[Permission, ...]) -> Verdict:
         """Return the verdict on other things that are wanted of the pinned target."""
         return self._decide(self._pinned, wanted)
+
+    def require(self, names: Names, wanted: tuple[Permission, ...]) -> None:
+        """Check that the rules also allow `wanted` of what has these names, and record them with the others.
+
+        Raises PermissionDenied.
+        """
+        verdict = self.grants.verdict(names, wanted, own=False)
+        if not verdict.allowed:
+            self._is_refused = True
+            raise PermissionDenied
+        self.verdict = self.verdict._replace(rule=" ".join(dict.fromkeys(f"{self.verdict.rule} {verdict.rule}".split())))
 
     def narrow(self) -> None:
         """Reduce `wanted` to what is allowed.  Raises PermissionDenied when nothing is."""
@@ -367,7 +338,7 @@ class Authorization:
             # failure or as a refusal.
             self.verdict = self.grants.verdict(self._names, tuple(self.wanted), own=False)
         allowed = self.verdict.allowed or (self.wanted is None and self.grants.is_named(self._names))
-        if isinstance(error, PermissionDenied) and not allowed:
+        if isinstance(error, PermissionDenied) and (self._is_refused or not allowed):
             self._record("denied")
         else:
             self._record("failed" if allowed else "denied", error=f"{type(error).__name__}: {error}")

@@ -63,7 +63,7 @@ class HeldMethods:
             wanted += map(Holding, ns_types)
         verdict = grants.verdict((target,), tuple(wanted), own=name is None and not peer.anonymous)
         wanted_text = " ".join(map(str, wanted))
-        if not verdict.allowed:
+        if not verdict.allowed or (name is not None and peer.anonymous):
             self._audit.record(peer, "Create", target, "denied", wanted=wanted_text)
             raise PermissionDenied
         made: list[Namespace] = []
@@ -117,16 +117,19 @@ class HeldMethods:
     def hold(self, caller: Caller, call: IncomingCall, request: HoldRequest) -> PendingReply:
         """Hold namespaces of a target under a name."""
         types = validate_types(request.types)
-        authorization = begin(self._context, "Hold", caller, call, request.target, types)
+        details = f"{' '.join(types) if types else 'every type'} as name:{_validate_name(request.name)}"
+        if caller.peer.anonymous:
+            # What is held belongs to a uid, and this one proves nothing.
+            self._audit.record(caller.peer, "Hold", str(request.target.to_target()), "denied", wanted=details)
+            raise PermissionDenied
+        authorization = begin(self._context, "Hold", caller, call, request.target, types, details=details)
         return self._hold(caller, authorization, types, request.name)
 
     async def _hold(self, caller: Caller, authorization: Authorization, types: NamespaceTypes, name: str) -> Reply:
         peer = caller.peer
         async with authorization as pinned:
             wanted = pinned.types() if types is None else types
-            held_name = (f"name:{_validate_name(name)}",)
-            if not authorization.grants.verdict(held_name, tuple(map(Holding, wanted)), own=False).allowed:
-                raise PermissionDenied
+            authorization.require((f"name:{name}",), tuple(map(Holding, wanted)))
             self._held_store.check(name, peer.uid, len(wanted))
             opened = authorization.open(wanted)
             self._check_name(name, opened)

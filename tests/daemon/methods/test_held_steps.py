@@ -7,6 +7,7 @@ import msgspec
 import pytest
 import trio
 
+from nsbroker.daemon.limits.users import ANONYMOUS
 from nsbroker.daemon.methods.call import Reply
 from nsbroker.errors import RecordFailed
 from nsbroker.linux import ancillary
@@ -33,6 +34,9 @@ targets = ["name:lab*"]
 create = ["*"]
 hold = ["net", "uts"]
 """
+
+
+DENIED, INVALID = "org.varlink.service.PermissionDenied", "org.varlink.service.InvalidParameter"
 
 
 @pytest.fixture
@@ -103,3 +107,32 @@ async def test_calls_that_create_together_keep_to_the_limit_of_their_user(one: O
         for number in range(4):
             nursery.start_soon(create, f"lab{number}")
     assert sorted(errors) == ["created", "created", *["io.nsbroker.Broker.QuotaExceeded"] * 2]
+
+
+async def test_a_record_of_hold_has_the_name_and_the_rules_for_both(one: OneCaller) -> None:
+    await hold(one)
+    (record,) = one.records
+    assert (record.verdict, record.target, record.wanted, record.rule) == ("allowed", "self", "net as name:lab", "open lab")
+    assert record.namespaces.startswith("net:[")
+    for types, name in ((["uts", "ipc"], "lab-2"), (None, "lab-2"), (["net"], "other")):
+        assert (await ask(one, "Hold", target={"self": True}, types=types, name=name)).error == DENIED
+        record = one.records[-1]
+        wanted = " ".join(types or ("every type",))
+        assert (record.verdict, record.wanted, record.error) == ("denied", f"{wanted} as name:{name}", "")
+    assert (await ask(one, "Hold", target={"self": True}, types=["net"], name="lab")).error == "io.nsbroker.Broker.NameTaken"
+    assert one.records[-1].verdict == "failed"
+    count = len(one.records)
+    assert (await ask(one, "Hold", target={"self": True}, types=["net"], name="a b")).error == INVALID
+    assert len(one.records) == count, "a name that cannot be in a rule is no call to decide about"
+
+
+async def test_nothing_is_held_for_a_peer_whose_uid_proves_nothing(one: OneCaller) -> None:
+    """It would belong to root, or to the overflow uid, and the peer could neither list nor release it."""
+    one.peer.anonymous, one.peer.user = True, ANONYMOUS
+    assert (await ask(one, "Hold", target={"self": True}, types=["net"], name="lab")).error == DENIED
+    assert (await ask(one, "Create", types=["net"], name="lab")).error == DENIED
+    assert [(record.method, record.verdict, record.peer_anonymous) for record in one.records] == [
+        ("Hold", "denied", True),
+        ("Create", "denied", True),
+    ]
+    assert len(one.context.held_store) == 0
