@@ -401,6 +401,7 @@ TABLE: dict[str, list[tuple[str, str]]] = {
     ],
     "33 holding under another's name": [
         (NEIGHBOURS, "test_a_pattern_leads_nobody_to_what_another_user_holds"),
+        ("daemon/methods/test_held_steps.py", "test_of_what_another_user_holds_only_rules_with_exactly_this_name_give_something"),
         ("daemon/methods/test_held.py", "test_a_name_of_ip_netns_comes_before_a_held_one"),
         ("daemon/methods/test_held_steps.py", "test_a_release_that_waited_for_its_record_leaves_what_has_the_name_by_then"),
         ("daemon/targets/test_held_store.py", "test_a_hold_that_fails_leaves_what_is_held_under_its_name_by_then"),

@@ -20,7 +20,7 @@ from nsbroker.daemon.methods.call import Caller
 from nsbroker.daemon.policy.grants import Grants, Verdict, names_of
 from nsbroker.daemon.policy.permission import Mark, Permission
 from nsbroker.daemon.policy.scope import Names
-from nsbroker.daemon.targets.pinned import Pinned
+from nsbroker.daemon.targets.pinned import Pinned, PinnedHeld
 from nsbroker.daemon.targets.resolve import engine_query, resolve, resolve_slowly, takes_time
 from nsbroker.errors import BrokerError, InvalidParameter, NoSuchTarget, PermissionDenied, QuotaExceeded, RecordFailed, TimedOut
 from nsbroker.linux.ancillary import close_and_clear
@@ -94,6 +94,7 @@ class Authorization:
         # Read once for the whole call: a reload in between must not mix two policies.
         self.grants: Grants = caller.grants(context.policy)
         """The rules that apply to the caller."""
+        self._target_grants = self.grants
         self._target = spec.to_target()
         self.wanted: Sequence[Permission] | None = wanted
         """What is wanted.  If it is None at first, it is set when the target is pinned."""
@@ -172,6 +173,9 @@ class Authorization:
         try:
             self._names = names = pinned.names
             self.target_text = names[0] if names else pinned.target
+            if isinstance(pinned, PinnedHeld) and not pinned.belongs_to(self._caller.peer):
+                # Another user chose this name, for which no pattern of a rule was meant.
+                self._target_grants = self.grants.exactly(self.target_text)
             wanted = pinned.types() if self.wanted is None else self.wanted
             self.wanted = wanted
             self.verdict = self._decide(pinned, tuple(wanted))
@@ -191,9 +195,9 @@ class Authorization:
 
         Whose it is is found out only if its names are not enough, because that takes system calls.
         """
-        verdict = self.grants.verdict(pinned.names, wanted, own=False)
+        verdict = self._target_grants.verdict(pinned.names, wanted, own=False)
         if not verdict.allowed and pinned.belongs_to(self._caller.peer):
-            return self.grants.verdict(pinned.names, wanted, own=True)
+            return self._target_grants.verdict(pinned.names, wanted, own=True)
         return verdict
 
     def verdict_on(self, wanted: tuple[Permission, ...]) -> Verdict:
@@ -279,7 +283,7 @@ class Authorization:
         if not all(verdict.by_name) and not pinned.is_open_to(self._caller.peer.credentials):
             rules = [rule if by_name else None for rule, by_name in zip(verdict.rules, verdict.by_name, strict=True)]
             self.verdict = Verdict(False, rules, " ".join(filter(None, dict.fromkeys(rules))), verdict.by_name)
-        if not any(self.verdict.rules) and not self.grants.is_named(self._names):
+        if not any(self.verdict.rules) and not self._target_grants.is_named(self._names):
             # If no rule allows the peer anything of this target, it must not learn what the target is.
             raise PermissionDenied
         return self.verdict
@@ -336,8 +340,8 @@ class Authorization:
         if not self.verdict.allowed and self.wanted is not None:
             # There is no verdict on facts about the target.  The rules for its name alone decide whether this is recorded as a
             # failure or as a refusal.
-            self.verdict = self.grants.verdict(self._names, tuple(self.wanted), own=False)
-        allowed = self.verdict.allowed or (self.wanted is None and self.grants.is_named(self._names))
+            self.verdict = self._target_grants.verdict(self._names, tuple(self.wanted), own=False)
+        allowed = self.verdict.allowed or (self.wanted is None and self._target_grants.is_named(self._names))
         if isinstance(error, PermissionDenied) and (self._is_refused or not allowed):
             self._record("denied")
         else:
@@ -348,7 +352,7 @@ class Authorization:
         if isinstance(error, _HARMLESS):
             return error
         # A peer may know anything about itself.
-        may_know = self._target.kind is TargetKind.SELF or self.verdict.allowed or self.grants.is_named(self._names)
+        may_know = self._target.kind is TargetKind.SELF or self.verdict.allowed or self._target_grants.is_named(self._names)
         if isinstance(error, BrokerError) and not isinstance(error, PermissionDenied) and may_know:
             return error
         return PermissionDenied()

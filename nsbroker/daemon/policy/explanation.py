@@ -14,7 +14,7 @@ class Question(NamedTuple):
     """What is asked: whether `subject` may have `wanted` of the target with these names.
 
     `own`: the target is the subject's own, and the kernel lets that user look into it.  `exactly`: another user chose the name,
-    so a rule for the subject must have exactly this name, or be for anything; no pattern is enough.
+    so only rules that have exactly this name, or that are for anything, name the target; no pattern is enough.
     """
 
     subject: Subject
@@ -50,9 +50,7 @@ class RuleFit(NamedTuple):
 
 def fit_rules(policy: Policy, question: Question) -> list[RuleFit]:
     """Return how each rule fits, in the order of the rules; those that had ended when they were loaded come last."""
-    rules = list(policy.all_rules())
-    is_hidden = question.exactly and not any(_has_exactly(rule, question) for rule, ended in rules if not ended)
-    return [_fit(rule, question, ended, is_hidden) for rule, ended in rules]
+    return [_fit(rule, question, ended) for rule, ended in policy.all_rules()]
 
 
 def allowing_rules(fits: Sequence[RuleFit], wanted: Sequence[Permission]) -> list[str | None]:
@@ -68,12 +66,9 @@ def allowing_rules(fits: Sequence[RuleFit], wanted: Sequence[Permission]) -> lis
     return [next((fit.rule.name for fit in by_any if one in fit.allows), None) for one in wanted]
 
 
-def _has_exactly(rule: Rule, question: Question) -> bool:
-    return question.subject.is_in(rule) and (rule.anything or not rule.exact.isdisjoint(question.names))
-
-
-def _fit(rule: Rule, question: Question, ended: bool, is_hidden: bool) -> RuleFit:
-    named = not is_hidden and rule.is_named(question.names)
-    allows = tuple(one for one in question.wanted if rule.allowance.allows(one))
-    lacks = tuple(one for one in question.wanted if one not in allows)
+def _fit(rule: Rule, question: Question, ended: bool) -> RuleFit:
+    named = rule.has_exactly(question.names) if question.exactly else rule.is_named(question.names)
+    pairs = [(one, rule.allowance.allows(one)) for one in question.wanted]
+    allows = tuple(one for one, is_allowed in pairs if is_allowed)
+    lacks = tuple(one for one, is_allowed in pairs if not is_allowed)
     return RuleFit(rule, question.subject.is_in(rule), named, rule.own and question.own, ended, allows, lacks)

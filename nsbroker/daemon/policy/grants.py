@@ -185,7 +185,7 @@ class Grants:
         `own`: it is held for the peer.  Of what is held for another user, only a rule with this exact name, or one for anything,
         allows something.
         """
-        return self.types((name,), own=own) if own or self.is_named_exactly(name) else frozenset()
+        return self.types((name,), own=own) if own else self.exactly(name).types((name,), own=False)
 
     def everywhere(self) -> frozenset[NamespaceType]:
         """Return the types that may be opened of any target."""
@@ -219,6 +219,11 @@ class Grants:
     def is_named_exactly(self, name: str) -> bool:
         """Return whether a rule has this exact name or is for anything.  A pattern that fits the name is not enough."""
         return (self._anything or name in self._exact) and self._restriction.is_named_exactly(name)
+
+    def exactly(self, name: str) -> "Grants":
+        """Return what is left of these grants without the rules that fit `name` only by a pattern."""
+        rules = [rule for rule in self._rules if rule.has_exactly((name,))] if self.is_named_exactly(name) else []
+        return Grants(rules).restricted(self._restriction) if self._restriction.scopes else Grants(rules)
 
     def _find_fits(self, names: Names) -> list[_Fit]:
         fits = self._fits.get(names)

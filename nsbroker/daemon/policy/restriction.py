@@ -52,7 +52,7 @@ class Restriction(Struct, frozen=True):
 
     def is_named_exactly(self, name: str) -> bool:
         """Return whether all scopes have this exact name, or are for anything."""
-        return all(scope.anything or name in scope.exact for scope in self.scopes)
+        return all(scope.has_exactly((name,)) for scope in self.scopes)
 
     def is_for_anything(self) -> bool:
         """Return whether all scopes are for any target."""

@@ -110,6 +110,10 @@ class Scope(Struct, frozen=True, kw_only=True):
         """Return whether it is for anything, or one of its names or patterns fits one of `names`."""
         return self.anything or any(map(self.fits_target, names))
 
+    def has_exactly(self, names: Names) -> bool:
+        """Return whether it is for anything, or has exactly one of `names`.  A pattern that fits is not enough."""
+        return self.anything or not self.exact.isdisjoint(names)
+
 
 def _check_kind(pattern: str) -> None:
     """Raise InvalidTarget for a pattern that is not for one kind of targets."""

@@ -1,6 +1,6 @@
 """Create, Hold and Release, with a step of them replaced: what happens in between, and what is recorded."""
 
-from collections.abc import Coroutine, Iterator
+from collections.abc import AsyncGenerator, Coroutine, Iterator
 from pathlib import Path
 
 import msgspec
@@ -13,10 +13,11 @@ from nsbroker.errors import RecordFailed
 from nsbroker.linux import ancillary
 from nsbroker.model.identity import NamespaceType
 from nsbroker.namespace import Namespace
+from nsbroker.protocol.messages import ExplainReply, ListHeldReply
 from nsbroker.varlink.connection import IncomingCall
 from nsbroker.varlink.message import decode_call
 from tests.daemon.one_caller import OneCaller
-from tests.world import ALICE
+from tests.world import ALICE, BOB
 
 pytestmark = pytest.mark.root
 
@@ -136,3 +137,31 @@ async def test_nothing_is_held_for_a_peer_whose_uid_proves_nothing(one: OneCalle
         ("Create", "denied", True),
     ]
     assert len(one.context.held_store) == 0
+
+
+async def test_of_what_another_user_holds_only_rules_with_exactly_this_name_give_something(tmp_path: Path) -> None:
+    rule = '[[allow]]\nname = "{0}"\nwho = "everyone"\ntargets = ["name:{1}"]\nnamespaces = {2}\nhold = {2}\n'
+    one = OneCaller(tmp_path, rule.format("lab", "lab", '["net"]') + rule.format("any", "l*", '["*"]'))
+    one.peer.uid = one.peer.user = ALICE
+    held_store, closer = one.context.held_store, one.context.users.closer
+    for name in ("lab", "left"):
+        with Namespace.current(NamespaceType.NET) as net, Namespace.current(NamespaceType.UTS) as uts:
+            await held_store.hold(name, BOB, [net, uts], closer, BOB)
+    lab = {"name": "lab"}
+    errors = [(await ask(one, "Open", target=lab, types=types)).error for types in (["net"], ["uts"], ["net", "uts"])]
+    assert errors == [None, DENIED, DENIED]
+    assert (await ask(one, "Open", target={"name": "left"}, types=["uts"])).error == "io.nsbroker.Broker.NoSuchTarget"
+    explained = (await ask(one, "Explain", target=lab, types=["net", "uts"])).parameters
+    assert isinstance(explained, ExplainReply)
+    assert [(verdict.type, verdict.rule) for verdict in explained.verdicts] == [("net", "lab"), ("uts", None)]
+    # The rules for the name under which it is held again are those for any name.
+    assert (await ask(one, "Hold", target=lab, types=["net"], name="last")).error is None
+    assert one.records[-1].rule == "lab any"
+    data = b'{"method":"io.nsbroker.Broker.ListHeld","parameters":{},"more":true}'
+    stream = one.dispatcher.dispatch(one.caller, IncomingCall(decode_call(data), []))
+    assert isinstance(stream, AsyncGenerator)
+    replies = [reply.parameters async for reply in stream]
+    listed = [reply.held for reply in replies if isinstance(reply, ListHeldReply) and reply.held is not None]
+    assert [(found.name, found.type) for found in listed] == [("lab", "net"), ("last", "net")]
+    held_store.close()
+    one.close()

@@ -5,6 +5,9 @@ from pathlib import Path
 import pytest
 
 from nsbroker.daemon.policy.grants import Grants
+from nsbroker.daemon.policy.permission import Allowance
+from nsbroker.daemon.policy.restriction import UNRESTRICTED
+from nsbroker.daemon.policy.scope import Scope
 from nsbroker.model.identity import NamespaceType
 from nsbroker.model.target import Target
 from tests.daemon.policy.test_rules import NET, allows, peer, policy, rule
@@ -82,3 +85,29 @@ def test_what_is_derived_is_remembered_as_long_as_the_grants_exist(tmp_path: Pat
     assert grants.derive("pid:2", make)
     assert grants.derive("pid:1", make)
     assert made == ["pid:1", "name:x", "pid:2", "pid:1"]
+
+
+def test_for_a_name_that_another_user_chose_a_pattern_adds_nothing_to_a_rule_with_this_name(tmp_path: Path) -> None:
+    rules = policy(
+        tmp_path,
+        rule(targets=["name:lab"], namespaces=["net"]),
+        rule(targets=["name:*"], namespaces=["uts"]),
+        rule(targets=["*"], namespaces=["ipc"]),
+    )
+    grants = rules.grants(peer(ALICE))
+    names, wanted = ("name:lab",), (NamespaceType.NET, NamespaceType.UTS, NamespaceType.IPC)
+    assert grants.verdict(names, wanted, own=False).rules == ["r0", "r1", "r2"]
+    assert grants.exactly("name:lab").verdict(names, wanted, own=False).rules == ["r0", None, "r2"]
+    assert grants.exactly("name:lab-2").verdict(("name:lab-2",), wanted, own=False).rules == [None, None, "r2"]
+    assert grants.types_of_held("name:lab", own=False) == {NamespaceType.NET, NamespaceType.IPC}
+    assert grants.types_of_held("name:lab", own=True) == set(wanted)
+    # A restriction counts in the same way.
+    allowance = Allowance.parse(["net", "ipc"], (), ())
+    for targets, types in ((["name:lab"], {NamespaceType.NET, NamespaceType.IPC}), (["name:*"], set())):
+        left = grants.restricted(UNRESTRICTED.narrow(Scope.parse(targets, allowance), ""))
+        assert left.types_of_held("name:lab", own=False) == types
+        assert left.exactly("name:lab").verdict(names, wanted, own=False).rules == [
+            "r0" if types else None,
+            None,
+            "r2" if types else None,
+        ]
