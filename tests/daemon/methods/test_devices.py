@@ -11,9 +11,14 @@ from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 
 import pytest
+import trio
 
 from nsbroker.client.blocking import connect
+from nsbroker.daemon.methods.authorization import Authorization
+from nsbroker.daemon.policy.grants import Verdict
+from nsbroker.daemon.policy.permission import Permission
 from nsbroker.errors import InvalidParameter, NoSuchDevice, NoSuchTarget, NsbrokerError, PermissionDenied
+from nsbroker.protocol.messages import ListDevicesReply
 from nsbroker.varlink.connection import IncomingCall
 from nsbroker.varlink.message import decode_call
 from tests.daemon.methods.hung import hung_file_system
@@ -257,6 +262,46 @@ def test_one_connection_serves_any_container_and_closing_it_leaves_nothing_behin
         assert file.read(1) == b""
         file.close()
     daemon.settles_at(before)
+
+
+async def test_others_are_served_while_many_devices_are_decided_on(
+    room: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, dev = room
+    for number in range(300):
+        make(dev / f"tty{number}", 4, number)
+    one = OneCaller(tmp_path, '[[allow]]\nname = "a"\nwho = "everyone"\ntargets = ["pid:*"]\ndevices = ["*"]\n')
+    in_a_row, longest, decided = 0, 0, 0
+    verdict_on = Authorization.verdict_on
+
+    def count(authorization: Authorization, wanted: tuple[Permission, ...]) -> Verdict:
+        nonlocal in_a_row, longest, decided
+        decided += 1
+        in_a_row += 1
+        longest = max(longest, in_a_row)
+        return verdict_on(authorization, wanted)
+
+    async def watch() -> None:
+        """Take a turn whenever there is one."""
+        nonlocal in_a_row
+        while True:
+            await trio.lowlevel.checkpoint()
+            in_a_row = 0
+
+    monkeypatch.setattr(Authorization, "verdict_on", count)
+    data = b'{"method":"io.nsbroker.Broker.ListDevices","parameters":{"target":{"pid":%d}}}' % int(target.removeprefix("pid:"))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch)
+        pending = one.dispatcher.dispatch(one.caller, IncomingCall(decode_call(data), []))
+        assert isinstance(pending, Coroutine)
+        reply = (await pending).parameters
+        nursery.cancel_scope.cancel()
+    assert isinstance(reply, ListDevicesReply)
+    assert len(reply.devices) == 301
+    assert decided > 300
+    one.close()
+    # Trio lets the tasks that are ready take their turns in any order, so one can have two in a row.
+    assert longest <= 130
 
 
 async def test_a_file_that_is_refused_is_closed_on_a_thread(
