@@ -3,7 +3,7 @@
 import datetime
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,28 +44,55 @@ def write_grant(grant: Grant) -> str:
     if grant.seconds > longest:
         raise CommandFailed(f"{grant.seconds:g} seconds is longer than the limit longest-grant of the configuration ({longest:g})")
     taken = {rule.text.name for rule in settings.rules}
-    user = "".join(c if c.isalnum() and c.isascii() else "-" for c in grant.who.partition(":")[2] or grant.who)
-    name = next(name for number in range(1, len(taken) + 2) if (name := f"{PREFIX}{user}-{number}") not in taken)
     _make_directory()
+    name, fd = _reserve_name(grant.who, taken)
     new = DIRECTORY / f"{name}.new"
     try:
-        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         with open(fd, "w", encoding="utf-8") as file:
             os.fchmod(fd, 0o644)
             file.write(_format(name, grant))
         _, policy = rules.load(new)
         for warning in policy.warnings:
             raise CommandFailed(f"this grants nothing: {warning}")
-        new.rename(DIRECTORY / f"{name}.toml")
+        new.rename(file_of(name))
     except BaseException:
         new.unlink(missing_ok=True)
         raise
     return name
 
 
+def _reserve_name(who: str, taken: Collection[str]) -> tuple[str, int]:
+    """Create the file NAME.new for a name that no other grant has.  Return the name and the fd, which is the caller's to close.
+
+    Whoever created NAME.new alone may rename it to NAME.toml.
+    """
+    user = "".join(c if c.isalnum() and c.isascii() else "-" for c in who.partition(":")[2] or who)
+    number = 0
+    while True:
+        number += 1
+        name = f"{PREFIX}{user}-{number}"
+        new = DIRECTORY / f"{name}.new"
+        if name in taken:
+            continue
+        try:
+            fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        except FileExistsError:
+            continue
+        if not file_of(name).exists():
+            return name, fd
+        # It was written since the names were read.
+        os.close(fd)
+        new.unlink()
+
+
+def file_of(name: str) -> Path:
+    """Return the file of the grant `name`."""
+    return DIRECTORY / f"{name}.toml"
+
+
 def remove_grant(name: str) -> None:
     """Remove the file of a grant.  Raises CommandFailed when there is none of that name."""
-    path = DIRECTORY / f"{name}.toml"
+    path = file_of(name)
     if not name.startswith(PREFIX) or "/" in name or not path.exists():
         raise CommandFailed(f"there is no grant {name!r} (`nsbroker grants` lists them)")
     path.unlink()
@@ -79,7 +106,8 @@ def remove_ended() -> None:
             written = configuration.load(path).rules
         except ConfigurationError:
             continue
-        if all(_end(rule) <= now for rule in written):
+        # A file without rules, such as a link to /dev/null, is no grant that has ended.
+        if written and all(_end(rule) <= now for rule in written):
             path.unlink(missing_ok=True)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nsbroker.client import blocking
 from nsbroker.daemon.policy import rules
-from nsbroker.errors import CommandFailed, ConfigurationError, ConnectionFailed
+from nsbroker.errors import CommandFailed, ConfigurationError, ConnectionFailed, NsbrokerError
 from nsbroker.linux import socket_options
 from nsbroker.linux.features import features
 from nsbroker.protocol.address import socket_path
@@ -47,6 +47,23 @@ def reload_broker(timeout: float) -> bool:
             raise CommandFailed(f"the broker did not load its configuration within {timeout:g} s: see `nsbroker check-config`")
         time.sleep(_PAUSE)
     return True
+
+
+def is_in_force(rule: str, file: Path, timeout: float) -> bool | None:
+    """Return whether the broker has the rule `rule` of `file` in force; None when that cannot be found out.
+
+    `timeout` is in seconds, for each call to the broker.
+    """
+    try:
+        with blocking.connect(timeout=timeout) as broker:
+            reply = broker.explain("self", ["net"], who=["user:0"])
+    except ConnectionFailed:
+        return False
+    except (NsbrokerError, OSError):
+        return None
+    if any((one.rule, one.file, one.ended) == (rule, str(file), False) for one in reply.rules or ()):
+        return True
+    return None if reply.rules_left_out else False
 
 
 def _check_configuration() -> None:

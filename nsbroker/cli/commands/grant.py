@@ -1,11 +1,12 @@
 """`nsbroker grant`."""
 
 import argparse
+import contextlib
 import os
 import re
 
 from nsbroker.cli import arguments, connection, terminal
-from nsbroker.errors import CommandFailed
+from nsbroker.errors import CommandFailed, NsbrokerError
 from nsbroker.model.target import Target
 
 HELP = """\
@@ -55,7 +56,10 @@ def run(options: argparse.Namespace) -> int:
     try:
         runs = reloading.reload_broker(options.timeout)
     except BaseException:
-        grant_files.remove_grant(name)
+        # The broker may have loaded the grant all the same.  The first error is the one to report.
+        with contextlib.suppress(NsbrokerError, OSError):
+            grant_files.remove_grant(name)
+            reloading.reload_broker(options.timeout)
         raise
     later = "" if runs else "; the broker does not run now, and loads it when it starts"
     print(terminal.printable(f"{name}: granted to {options.who} for {options.seconds:g} seconds{later}"))

@@ -3,15 +3,17 @@
 import argparse
 import json
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from nsbroker.cli import grant_files
+from nsbroker.cli import grant_files, reloading
+from nsbroker.cli.commands import grant, revoke
 from nsbroker.cli.commands.grant import duration
-from nsbroker.errors import PermissionDenied
+from nsbroker.errors import CommandFailed, PermissionDenied, Timeout
 from tests.world import ALICE, SLOWNESS, Daemon, Sleeper, as_user, eventually, run_command
 
 
@@ -182,3 +184,91 @@ def test_files_of_grants_that_have_ended_are_removed_by_the_next_one(system: Dae
     run_command("grant", f"user:{ALICE}", "name:b", "--namespaces", "net", "--for", "1h", address=system.address)
     [path] = grant_files.DIRECTORY.glob("*.toml")
     assert "name:b" in path.read_text()
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """The folder of grants, which is removed afterwards."""
+    grant_files.DIRECTORY.mkdir(parents=True)
+    yield grant_files.DIRECTORY
+    shutil.rmtree(grant_files.DIRECTORY)
+
+
+def options(**more: object) -> argparse.Namespace:
+    keys = ("sockets", "marks", "devices", "files", "interfaces", "create", "hold")
+    permissions: dict[str, list[str]] = {"namespaces": ["net"], **{key: [] for key in keys}}
+    return argparse.Namespace(**permissions, who=f"user:{ALICE}", targets=["name:a"], seconds=60.0, timeout=1.0, **more)
+
+
+@pytest.mark.root
+def test_a_grant_whose_reload_fails_is_taken_back_from_the_broker_too(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The broker can have loaded it when the command gives up waiting, which no test can time: so the reload is replaced."""
+    files: list[list[Path]] = []
+
+    def reload(timeout: float) -> bool:
+        files.append(list(directory.glob("*")))
+        raise Timeout(f"reload {len(files)}", timeout)
+
+    monkeypatch.setattr(reloading, "reload_broker", reload)
+    with pytest.raises(Timeout, match="reload 1"):
+        grant.run(options())
+    assert files == [[directory / f"grant-{ALICE}-1.toml"], []]
+
+
+@pytest.mark.root
+def test_a_grant_without_a_file_that_is_still_in_force_can_be_ended(system: Daemon, sleeper: Sleeper) -> None:
+    target = f"pid:{sleeper.pid}"
+    run_command("grant", f"user:{ALICE}", target, "--namespaces", "net", "--for", "1h", address=system.address)
+    [path] = grant_files.DIRECTORY.glob("*.toml")
+    path.unlink()
+    assert opens(system, target)
+    done = run_command("revoke", path.stem, address=system.address)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    assert not opens(system, target)
+    again = run_command("revoke", path.stem, address=system.address)
+    assert again.returncode == 1
+    assert "there is no grant" in again.stderr
+
+
+@pytest.mark.root
+def test_when_it_cannot_be_known_whether_a_grant_is_in_force_the_broker_reloads(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reloads: list[float] = []
+    monkeypatch.setattr(reloading, "reload_broker", reloads.append)
+    for is_in_force, count in ((None, 1), (False, 0)):
+        reloads.clear()
+        monkeypatch.setattr(reloading, "is_in_force", lambda *_, found=is_in_force: found)
+        with pytest.raises(CommandFailed, match="there is no grant 'grant-x-1'"):
+            revoke.run(options(grant="grant-x-1"))
+        assert len(reloads) == count
+
+
+@pytest.mark.root
+def test_files_without_rules_are_no_grants_that_have_ended(directory: Path) -> None:
+    (directory / "grant-mask.toml").symlink_to("/dev/null")
+    (directory / "grant-empty.toml").write_text("# nothing\n")
+    grant_files.remove_ended()
+    assert len(list(directory.iterdir())) == 2
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("step", ["nsbroker.cli.grant_files._make_directory", "nsbroker.daemon.policy.rules.load"])
+def test_two_grants_at_once_get_names_of_their_own(directory: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """The other command writes its grant after this one has read the names, and while this one writes its file."""
+    new = grant_files.Grant(f"user:{ALICE}", ["name:a"], {"namespaces": ["net"]}, 60.0)
+    module, _, name = step.rpartition(".")
+    real = getattr(sys.modules[module], name)
+    others: list[str] = []
+
+    def meanwhile(*arguments: Path) -> object:
+        monkeypatch.undo()
+        others.append(grant_files.write_grant(new))
+        return real(*arguments)
+
+    monkeypatch.setattr(step, meanwhile)
+    names = [grant_files.write_grant(new), *others]
+    assert sorted(names) == [f"grant-{ALICE}-1", f"grant-{ALICE}-2"]
+    for one in names:
+        assert f'name = "{one}"' in (directory / f"{one}.toml").read_text()
+    assert len(list(directory.iterdir())) == 2
