@@ -11,10 +11,12 @@ from nsbroker.linux.closing import Closer
 from nsbroker.model.identity import NamespaceType
 from nsbroker.namespace import Namespace
 
+SLOW_TYPES = frozenset((NamespaceType.MNT,))
 
-def closing_can_block(ns_types: Iterable[NamespaceType]) -> bool:
-    """Return whether closing a namespace of one of these types can block."""
-    return NamespaceType.MNT in ns_types
+
+def slow_fds(fds: Iterable[int], ns_types: Iterable[NamespaceType]) -> list[int]:
+    """Return those of `fds`, which are of namespaces of these types, one each, whose closing can block."""
+    return [fd for fd, ns_type in zip(fds, ns_types, strict=False) if ns_type in SLOW_TYPES]
 
 
 def close_namespaces(namespaces: Iterable[Namespace], closer: Closer, user: int) -> None:
@@ -23,7 +25,7 @@ def close_namespaces(namespaces: Iterable[Namespace], closer: Closer, user: int)
     Closing a handle twice does nothing.
     """
     for ns in namespaces:
-        if closing_can_block((ns.type,)) and not ns.closed:
+        if ns.type in SLOW_TYPES and not ns.closed:
             closer.close(ns.detach(), user)
         else:
             ns.close()

@@ -105,7 +105,7 @@ class AddInterfaceMethod:
                     authorization.on_failure(lambda: self._context.users.closer.close(fd, user))
                     await self._record(caller, authorization)
                     await self._make(ns, lambda: _make_tap(_End(pinned.target, name, sock), fd, owner))
-        return Reply(AddInterfaceReply(name, 0), [fd], closing_waits=True)
+        return Reply(AddInterfaceReply(name, 0), [fd], slow_fds=[fd])
 
     async def _open_inside(self, pinned: Pinned, ns: Namespace, name: str, function: Callable[[], T]) -> T:
         """Run `function` inside `ns` (borrowed), if that may be used for `pinned`, and return what it opened.

@@ -48,7 +48,7 @@ class Caller(Struct, eq=False):
 class Reply(Struct):
     """A reply to a call.  Whoever has the reply owns its `fds`.
 
-    `closing_waits` is True when closing the fds can block for as long as the peer likes.  `is_refusal` is True when the peer must
+    `slow_fds` are those of `fds` whose closing can block for as long as the peer likes.  `is_refusal` is True when the peer must
     not learn why it was refused, also not from the time that the reply takes.
     """
 
@@ -56,16 +56,15 @@ class Reply(Struct):
     fds: Sequence[int] = ()
     error: str | None = None
     continues: bool = False
-    closing_waits: bool = False
+    slow_fds: Sequence[int] = ()
     is_refusal: bool = False
 
     def close(self, closer: Closer, user: int) -> None:
         """Close the fds, after they were sent to `user` or because they will not be sent."""
-        if self.closing_waits:
-            for fd in self.fds:
+        for fd in self.fds:
+            if fd in self.slow_fds:
                 closer.close(fd, user)
-        else:
-            for fd in self.fds:
+            else:
                 os.close(fd)
 
 

@@ -115,7 +115,7 @@ class DeviceMethods:
             authorization.check_access()
             fd = await self._open_allowed(caller, authorization, pinned, request)
             authorization.on_failure(lambda: self._close(fd, caller.peer.user))
-        return Reply(OpenDeviceReply(0), [fd], closing_waits=True)
+        return Reply(OpenDeviceReply(0), [fd], slow_fds=[fd])
 
     async def _open_allowed(self, caller: Caller, authorization: Authorization, pinned: Pinned, request: OpenDeviceRequest) -> int:
         """Check the file with that name, and return an fd of the device (the caller's to close).  Raises NoSuchDevice."""

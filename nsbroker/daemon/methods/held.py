@@ -8,7 +8,7 @@ import trio
 
 from nsbroker.daemon.context import Context
 from nsbroker.daemon.limits.concurrency import UserCapacityLimiter
-from nsbroker.daemon.limits.namespace_closing import close_namespaces, closing_can_block
+from nsbroker.daemon.limits.namespace_closing import close_namespaces, slow_fds
 from nsbroker.daemon.methods.authorization import Authorization, begin
 from nsbroker.daemon.methods.call import Caller, PendingReply, Reply, ReplyStream, check_more, validate_types
 from nsbroker.daemon.peer import Peer
@@ -100,7 +100,8 @@ class HeldMethods:
             raise
         opened = [OpenedNamespace(ns.type, ns.device, ns.inode, index) for index, ns in enumerate(made)]
         created = CreateReply(opened, name is not None and self._held_store.durable)
-        return Reply(created, [ns.detach() for ns in made], closing_waits=closing_can_block(ns_types))
+        fds = [ns.detach() for ns in made]
+        return Reply(created, fds, slow_fds=slow_fds(fds, ns_types))
 
     @staticmethod
     def _check_name(name: str, namespaces: Iterable[Namespace] = ()) -> None:

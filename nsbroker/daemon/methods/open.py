@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import trio
 
 from nsbroker.daemon.context import Context
-from nsbroker.daemon.limits.namespace_closing import closing_can_block
+from nsbroker.daemon.limits.namespace_closing import slow_fds
 from nsbroker.daemon.methods.authorization import Authorization, begin
 from nsbroker.daemon.methods.call import Caller, PendingReply, Reply, validate_types
 from nsbroker.daemon.methods.plain_open import PlainOpen
@@ -86,8 +86,8 @@ class OpenMethod:
 def _reply(opened: Sequence[Namespace]) -> Reply:
     """Return the reply that hands over these handles (taken)."""
     found = [OpenedNamespace(ns.type, ns.device, ns.inode, index) for index, ns in enumerate(opened)]
-    closing_waits = closing_can_block(ns.type for ns in opened)
-    return Reply(OpenReply(found), [ns.detach() for ns in opened], closing_waits=closing_waits)
+    fds = [ns.detach() for ns in opened]
+    return Reply(OpenReply(found), fds, slow_fds=slow_fds(fds, (ns.type for ns in opened)))
 
 
 def _check_expected(expect: Expectation, target: str, started: int | None, opened: Sequence[Namespace]) -> None:

@@ -51,7 +51,8 @@ class OpenSocketMethod:
             with authorization.open_network() as ns:
                 sock = self._maker.make_at_once(pinned, ns, caller.peer.maker, wanted)
             authorization.on_failure(sock.close)
-        return Reply(OpenSocketReply(0), [sock.detach()], closing_waits=True)
+        fds = [sock.detach()]
+        return Reply(OpenSocketReply(0), fds, slow_fds=fds)
 
     async def _open(self, caller: Caller, authorization: Authorization, wanted: WantedSocket) -> Reply:
         async with authorization as pinned:
@@ -61,7 +62,8 @@ class OpenSocketMethod:
             with authorization.open_network() as ns:
                 sock = await self._maker.make(pinned, ns, caller.peer.maker, wanted)
             authorization.on_failure(sock.close)
-        return Reply(OpenSocketReply(0), [sock.detach()], closing_waits=True)
+        fds = [sock.detach()]
+        return Reply(OpenSocketReply(0), fds, slow_fds=fds)
 
     def _count(self, user: int) -> None:
         if user != ROOT:

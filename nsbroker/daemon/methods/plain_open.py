@@ -9,7 +9,7 @@ import os
 from typing import NamedTuple
 
 from nsbroker.daemon.context import Context
-from nsbroker.daemon.limits.namespace_closing import closing_can_block
+from nsbroker.daemon.limits.namespace_closing import SLOW_TYPES, slow_fds
 from nsbroker.daemon.methods.call import Caller, Reply
 from nsbroker.daemon.policy.grants import Grants
 from nsbroker.errors import NoSuchTarget
@@ -31,7 +31,7 @@ class _Plan(NamedTuple):
     target: str
     types: tuple[NamespaceType, ...]
     rule: str
-    closing_waits: bool
+    is_slow: bool
 
 
 class PlainOpen:
@@ -73,14 +73,14 @@ class PlainOpen:
             ids = [format_id(one.type, one.inode) for one in found]
             context.audit.record(peer, "Open", plan.target, "allowed", rule=plan.rule, namespaces=ids)
         except BaseException as error:
-            if plan.closing_waits:
-                Reply(None, opened, closing_waits=True).close(context.users.closer, peer.user)
+            if plan.is_slow:
+                Reply(None, opened, slow_fds=slow_fds(opened, plan.types)).close(context.users.closer, peer.user)
             else:
                 close_and_clear(opened)
             if isinstance(error, Exception):
                 return None
             raise
-        return Reply(OpenReply(found), opened, closing_waits=plan.closing_waits)
+        return Reply(OpenReply(found), opened, slow_fds=slow_fds(opened, plan.types) if plan.is_slow else ())
 
 
 def _make_plan(grants: Grants, wanted: tuple[int, tuple[NamespaceType, ...]]) -> _Plan | None:
@@ -90,4 +90,4 @@ def _make_plan(grants: Grants, wanted: tuple[int, tuple[NamespaceType, ...]]) ->
         return None
     target = f"pid:{pid}"
     verdict = grants.verdict((target,), types, own=False)
-    return _Plan(pid, target, types, verdict.rule, closing_can_block(types)) if verdict.allowed else None
+    return _Plan(pid, target, types, verdict.rule, not SLOW_TYPES.isdisjoint(types)) if verdict.allowed else None

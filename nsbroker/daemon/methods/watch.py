@@ -13,7 +13,7 @@ from nsbroker.daemon.discovery.scanner import Scanner
 from nsbroker.daemon.discovery.view import View
 from nsbroker.daemon.discovery.views import Views
 from nsbroker.daemon.limits.connections import ConnectionCharge
-from nsbroker.daemon.limits.namespace_closing import closing_can_block
+from nsbroker.daemon.limits.namespace_closing import slow_fds
 from nsbroker.daemon.methods.call import Caller, Reply, ReplyStream, check_more, validate_types
 from nsbroker.daemon.methods.watched_open import WatchedOpen
 from nsbroker.errors import InvalidParameter, QuotaExceeded
@@ -68,12 +68,11 @@ class WatchMethod:
                 async with contextlib.aclosing(self._events(caller, types, bool(opened))) as events:
                     async for event, description in events:
                         fds: list[int] = []
-                        closing_waits = False
                         if description is not None and description.type in opened and event is not WatchEvent.GONE:
                             fds = await self._open(caller, call, description)
-                            closing_waits = closing_can_block((description.type,))
+                        slow = slow_fds(fds, (description.type,)) if description is not None else ()
                         reply = WatchReply(event, description, 0 if fds else None)
-                        yield Reply(reply, fds, continues=True, closing_waits=closing_waits)
+                        yield Reply(reply, fds, continues=True, slow_fds=slow)
         finally:
             self._watches[uid] -= 1
             if not self._watches[uid]:

@@ -126,7 +126,7 @@ async def test_a_reply_of_open_that_is_not_sent(one: OneCaller, sleeper: Sleeper
     hang_up(one, reply)
     await closings.check(1)
     reply = await ask(one, "Open", target={"pid": sleeper.pid}, types=["net"])
-    assert not reply.closing_waits
+    assert not reply.slow_fds
     hang_up(one, reply)
 
 
@@ -171,7 +171,7 @@ async def test_what_a_watch_opens(one: OneCaller, sleeper: Sleeper, closings: Cl
     stream: ReplyStream = dispatch(one, "Watch", {"types": ["mnt"], "open": ["mnt"]}, more=True)
     async for reply in stream:
         if reply.fds:
-            assert reply.closing_waits
+            assert reply.slow_fds == reply.fds
             hang_up(one, reply)
             break
     await stream.aclose()
