@@ -66,6 +66,8 @@ def install() -> list[Path]:
     _run("systemd-tmpfiles", "--create", "nsbroker.conf")
     _run("journalctl", "--update-catalog")
     _run("systemctl", "daemon-reload")
+    # After a service has failed several times within a minute, newer versions of systemd start it only when that is forgotten.
+    _run("systemctl", "reset-failed", "nsbroker.service", must=False)
     return [place for place, _ in files]
 
 

@@ -72,7 +72,7 @@ class Console:
         }
         program = folder / "bin/nsbroker"
         program.parent.mkdir()
-        program.write_text(f'#!/bin/sh\nexec {sys.executable} -m nsbroker "$@"\n')
+        program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m nsbroker "$@"\n')
         program.chmod(0o755)
         program.with_name("python3").symlink_to(sys.executable)
         self._environment = {

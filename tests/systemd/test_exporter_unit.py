@@ -3,6 +3,7 @@
 import http.client
 from pathlib import Path
 
+from nsbroker.cli.service_program import format_exec_start
 from tests.exporter_process import Scrape
 from tests.systemd.unit import Unit
 from tests.world import eventually, named_network
@@ -30,7 +31,7 @@ def has_numbers() -> bool:
 
 def test_the_hardened_unit_serves_the_numbers_of_a_network_with_its_rule(unit: Unit) -> None:
     unit.configure((_EXAMPLES / "exporter.toml").read_text())
-    text = (_EXAMPLES / _UNIT.name).read_text().replace("/usr/local/bin/nsbroker", unit.program)
+    text = (_EXAMPLES / _UNIT.name).read_text().replace("/usr/local/bin/nsbroker", format_exec_start([unit.program]))
     # The checkout can be in a home folder.
     _UNIT.write_text(text.replace("ProtectHome=yes", "ProtectHome=read-only"))
     unit.run("systemctl", "daemon-reload")

@@ -272,6 +272,7 @@ def test_a_service_that_cannot_start_refuses_clients_soon_and_starts_when_repair
     assert int(unit.prop("NRestarts")) == started <= 10, "systemd does not try for ever"
     print(f"{program}: a client waited for {waited:.1f} s, {started} restarts")
     unit.clear()
+    unit.run("systemctl", "reset-failed", "nsbroker.service")
     unit.run("systemctl", "restart", "nsbroker.socket")
     with connect(ADDRESS, timeout=10) as broker:
         assert broker.who_am_i().uid == 0

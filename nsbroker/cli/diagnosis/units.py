@@ -72,7 +72,8 @@ def _check_states(socket: Mapping[str, str], service: Mapping[str, str]) -> list
         text = "systemd has not read the unit files as they are now"
         rows.append(Row(Verdict.WARN, _SUBJECT, text, "as root, run `systemctl daemon-reload`"))
     if "failed" in (socket.get("ActiveState"), service.get("ActiveState")):
-        advice = f"`journalctl -u {_SERVICE}` says why; mend it, then run `systemctl restart {_SOCKET}`"
+        again = f"systemctl reset-failed {_SERVICE}; systemctl restart {_SOCKET}"
+        advice = f"`journalctl -u {_SERVICE}` says why; mend it, then run `{again}`"
         rows.append(Row(Verdict.FAIL, _SUBJECT, "the broker could not be started by systemd", advice))
     elif socket.get("ActiveState") != "active":
         text = f"{_SOCKET} is {socket.get('ActiveState')}, so systemd does not start the broker"

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 
 from nsbroker.cli import main
 from nsbroker.cli.completion.command_line import Command, commands
@@ -26,7 +27,7 @@ def all_commands() -> list[Command]:
 def environment(folder: Path, address: str) -> dict[str, str]:
     """Make a command `nsbroker` in `folder`, and return environment variables with which shells find it."""
     program = folder / "nsbroker"
-    program.write_text(f'#!/bin/sh\nPYTHONPATH={_CHECKOUT} exec {sys.executable} -m nsbroker "$@"\n')
+    program.write_text(f'#!/bin/sh\nPYTHONPATH={quote(str(_CHECKOUT))} exec {quote(sys.executable)} -m nsbroker "$@"\n')
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     variables = {"PATH": f"{folder}:{os.environ['PATH']}", "NSBROKER_ADDRESS": address, "HOME": str(folder)}
     return {**variables, "TERM": "dumb", "LC_ALL": "C.UTF-8"}
