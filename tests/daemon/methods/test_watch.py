@@ -45,7 +45,7 @@ class EventReader:
 
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[Event | NsbrokerError] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._read)
         self._thread.start()
         while self.next().event != "ready":
@@ -55,11 +55,14 @@ class EventReader:
         try:
             for event in self._watch:
                 self._events.put(event)
-        except NsbrokerError:
-            return
+        except NsbrokerError as error:
+            self._events.put(error)
 
     def next(self) -> Event:
-        return self._events.get(timeout=PATIENCE)
+        event = self._events.get(timeout=PATIENCE)
+        if isinstance(event, NsbrokerError):
+            raise event
+        return event
 
     def wait_for(self, event: str, inode: int) -> None:
         """Read on until this event of this namespace."""
