@@ -11,7 +11,7 @@ import msgspec
 import pytest
 import trio
 
-from nsbroker.daemon.limits.namespace_closing import close_namespaces
+from nsbroker.daemon.limits.namespace_closing import close_namespaces, slow_fds
 from nsbroker.daemon.methods import plain_open
 from nsbroker.daemon.methods.call import Reply, ReplyStream
 from nsbroker.errors import TimedOut
@@ -107,9 +107,9 @@ def hang_up(one: OneCaller, reply: Reply) -> None:
     reply.close(one.context.users.closer, one.peer.user)
 
 
-async def test_only_handles_of_mount_namespaces_are_closed_on_a_thread(closings: Closings) -> None:
+async def test_only_handles_of_mount_namespaces_are_closed_on_a_thread(sleeper: Sleeper, closings: Closings) -> None:
     closer = Closer()
-    mounts, net = Namespace.current("mnt"), Namespace.current("net")
+    mounts, net = Namespace.from_pid(sleeper.pid, "mnt"), Namespace.current("net")
     fd = net.fileno()
     close_namespaces((mounts, net), closer, 7)
     assert mounts.closed
@@ -118,6 +118,14 @@ async def test_only_handles_of_mount_namespaces_are_closed_on_a_thread(closings:
         os.fstat(fd)
     close_namespaces((mounts, net), closer, 7)
     await closings.check(1)
+
+
+def test_a_handle_of_a_mount_namespace_that_outlives_it_is_closed_at_once(closings: Closings) -> None:
+    """The broker is in it, so this handle is never the last thing that keeps it alive."""
+    with Namespace.current("mnt") as mounts:
+        assert slow_fds([mounts.fileno()], [mounts.type]) == []
+    close_namespaces([Namespace.current("mnt")], Closer(), 7)
+    assert closings.threads == [threading.get_native_id()] * 2
 
 
 async def test_a_reply_of_open_that_is_not_sent(one: OneCaller, sleeper: Sleeper, closings: Closings, is_plain: bool) -> None:
