@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.bench import __main__ as bench
-from tests.bench import discovery, opening, pace, rivals, versions
+from tests.bench import discovery, opening, pace, profile, rivals, versions
 from tests.bench.pace import CpuTime
 from tests.bench.table import BEFORE, NOW, LeftOut, Measure, Row, at_least, at_most, left_out, plain, show
 from tests.bench.versions import CHECKOUT, Version, serve
@@ -243,3 +243,15 @@ def test_the_profile_has_the_functions_that_a_program_spends_its_time_in(tmp_pat
     assert counts["busy.py", "work"] > sum(counts.values()) / 2
     # Half a second at a tick of a millisecond or, in some kernels, of four: what it did before it served is left out.
     assert sum(counts.values()) < 800
+
+
+def test_the_profile_puts_functions_together_by_the_part_of_the_program() -> None:
+    parts = {
+        "nsbroker/daemon/limits/fair_queue.py: Turn.is_over": "nsbroker/daemon/limits",
+        "nsbroker/daemon/audit.py: Audit.record": "nsbroker/daemon",
+        "nsbroker/linux/pidfd.py: has_ended": "nsbroker/linux",
+        ".venv/lib/python3.13/site-packages/trio/_core/_run.py: unrolled_run": "trio",
+        "collections/__init__.py: UserDict.__contains__": "Python's standard library, others",
+        "<attrs generated methods outcome._impl.Value>: __init__": "Python's standard library, others",
+    }
+    assert {name: profile.part_of(name) for name in parts} == parts

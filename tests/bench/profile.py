@@ -1,4 +1,4 @@
-"""Show in which functions the server spends the time of a call, beside the bare server, which does only what cannot be left out.
+"""Show where the server spends the time of a call, beside the bare server, which does only what cannot be left out.
 
 usage: python -m tests.bench.profile
 """
@@ -22,7 +22,8 @@ from tests.world import Sleeper
 _SECONDS = 8.0
 _CALLS = 1600
 _LEAST = 1e-6
-"""Functions that take fewer seconds of a call than this have no row of their own."""
+"""What takes fewer seconds of a call than this has no row of its own."""
+_OTHERS = "Python's standard library, others"
 
 Work = Callable[[Line, bytes], list[float]]
 Profile = dict[str, float]
@@ -86,17 +87,42 @@ def _short(file: str) -> str:
     return file
 
 
+def part_of(name: str) -> str:
+    """Return the part of the program that a function of this name is in: a folder of ours, or a library."""
+    folders = name.partition(":")[0].split("/")[:-1]
+    if "site-packages" in folders:
+        # A library can have a file for a package, such as typing_extensions.py.
+        return folders[folders.index("site-packages") + 1] if folders[-1] != "site-packages" else _OTHERS
+    return "/".join(folders[:3]) if folders[:1] in (["nsbroker"], ["tests"]) else _OTHERS
+
+
+def _by_part(profile: Profile) -> Profile:
+    parts: Profile = defaultdict(float)
+    for name, seconds in profile.items():
+        parts[part_of(name)] += seconds
+    return parts
+
+
 def _show(work: str, bare: tuple[Tally, Profile] | None, ours: tuple[Tally, Profile]) -> None:
-    """Print the table of one work, the longest first."""
+    """Print the tables of one work: by parts of the program, and by functions."""
     columns = [ours[1], bare[1] if bare else defaultdict(float)]
+    head = ["microseconds of CPU a call", "nsbroker", BARE if bare else ""]
+    print(f"\n{work}")
+    _print(head, [_by_part(column) for column in columns])
+    print()
+    _print(head, columns)
+
+
+def _print(head: Sequence[str], columns: Sequence[Profile]) -> None:
+    """Print a table of the profiles, the longest first."""
     found = sorted({name for column in columns for name in column}, key=lambda name: -max(column[name] for column in columns))
     shown = [name for name in found if max(column[name] for column in columns) >= _LEAST]
     rows = [[name, *(_micro(column[name]) for column in columns)] for name in shown]
     rest = [sum(column.values()) - sum(column[name] for name in shown) for column in columns]
-    rows.append([f"{len(found) - len(shown)} others", *map(_micro, rest)])
+    if len(found) > len(shown):
+        rows.append([f"{len(found) - len(shown)} more", *map(_micro, rest)])
     rows.append(["all", *(_micro(sum(column.values())) for column in columns)])
-    print(f"\n{work}")
-    print_table(["microseconds of CPU a call", "nsbroker", BARE if bare else ""], rows)
+    print_table(head, rows)
 
 
 def _micro(seconds: float) -> str:
