@@ -247,7 +247,7 @@ def test_the_profile_has_the_functions_that_a_program_spends_its_time_in(tmp_pat
 
 def test_the_profile_puts_functions_together_by_the_part_of_the_program() -> None:
     parts = {
-        "nsbroker/daemon/limits/fair_queue.py: Turn.is_over": "nsbroker/daemon/limits",
+        "nsbroker/daemon/limits/fair_queue.py: Turn.count_call": "nsbroker/daemon/limits",
         "nsbroker/daemon/audit.py: Audit.record": "nsbroker/daemon",
         "nsbroker/linux/pidfd.py: has_ended": "nsbroker/linux",
         ".venv/lib/python3.13/site-packages/trio/_core/_run.py: unrolled_run": "trio",

@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 from nsbroker.client.pending import PendingCall
 from nsbroker.client.requests import Request
 from nsbroker.errors import ConnectionLost, InvalidTarget, NsbrokerError, ProtocolError, Timeout
-from nsbroker.linux import ancillary
+from nsbroker.linux import ancillary, descriptors
 from nsbroker.varlink import message
 from nsbroker.varlink.connection import ClientConnection
 from nsbroker.varlink.framing import END, MESSAGE_MAX
@@ -374,7 +374,7 @@ class Transport:
     def _release(self) -> None:
         self.sock.close()
         for fds in list(self._arrived):
-            ancillary.close_and_clear(fds)
+            descriptors.close_and_clear(fds)
 
 
 def _closed_meanwhile(call: PendingCall[Any]) -> ConnectionLost:

@@ -18,7 +18,7 @@ from nsbroker.errors import (
     UnusableTransport,
     WrongDescriptor,
 )
-from nsbroker.linux import ancillary
+from nsbroker.linux import ancillary, descriptors
 from nsbroker.model.has_fileno import HasFileno
 
 PAYLOAD = b"F"
@@ -160,7 +160,7 @@ def receive(sock: socket.socket, flags: int = 0) -> int:
     is_end = not data and not fds and _has_ended(sock)
     fault = _hung_up() if is_end else _find_fault(fds, foreign, got)
     if fault is not None:
-        ancillary.close_all(fds)
+        descriptors.close_all(fds)
         raise fault
     return fds[0]
 

@@ -4,10 +4,10 @@ How it is laid out.  Each floor imports only from those above it in this list:
 
     pace            much work on a thread, beside the event loop
     histogram       how long calls took
-    ownership       who else could change a file or a folder
+    ownership       whether anybody but trusted users could change a file or a folder
     systemd/        the service manager (readiness, the fd store) and the journal
     configuration/  the files with rules and settings
-    limits/         what one user may take: connections, turns, threads, new namespaces; who a uid is counted to
+    limits/         what one user may use: connections, event loop time, threads, records, new namespaces and interfaces
     peer            who is at the other end of a connection, as the kernel tells
     record_sink     where audit records are written
     record_queue    the records that wait for the journal, by user

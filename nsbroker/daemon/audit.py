@@ -14,7 +14,7 @@ from collections.abc import Iterable
 import trio
 
 from nsbroker.daemon.configuration import AuditSettings, Limits
-from nsbroker.daemon.limits.rate_limit import Pace, RateLimit
+from nsbroker.daemon.limits.rate_limit import RateLimit, TokenBucket
 from nsbroker.daemon.peer import Peer
 from nsbroker.daemon.record_queue import NOBODY, RecordQueue
 from nsbroker.daemon.record_sink import LINE_MAX, JournalSink, Record, RecordSink, StderrSink, can_write_stderr
@@ -44,10 +44,10 @@ class Audit:
         self._settings = settings
         self._deadline = limits.record_deadline
         self._refusals = RateLimit()
-        self._pace = Pace(limits.records_per_user)
+        self._bucket = TokenBucket(limits.records_per_user)
         self._queue = RecordQueue()
-        # One call writes what is queued, in its turn for everybody; the others wait here until it has written their records, or
-        # until it stops, and one of them goes on.
+        # One call at a time writes the queue.  The others wait here until it has written their records.  If it stops first, one of
+        # them continues.
         self._is_flushing = False
         self._waiting: dict[Peer, trio.Event] = {}
         self._in_trouble = False
@@ -58,7 +58,7 @@ class Audit:
         """Replace the settings and limits, after a reload."""
         self._settings = settings
         self._deadline = limits.record_deadline
-        self._pace.most = limits.records_per_user
+        self._bucket.most = limits.records_per_user
 
     def record(
         self,
@@ -81,8 +81,7 @@ class Audit:
         self.verdicts[verdict] += 1
         allowed = verdict == "allowed"
         if allowed:
-            if peer.user != 0:
-                self._pace.charge(peer.user)
+            self._bucket.charge(peer.user)
         elif not self._refusals.admits(peer.user):
             return
         opened = " ".join(map(str, namespaces))
@@ -114,7 +113,7 @@ class Audit:
 
     def is_pending(self, peer: Peer) -> bool:
         """Return whether the peer's call has to await `settle` before it may have an effect."""
-        return self._queue.has(peer) or (peer.user != 0 and self._pace.delay(peer.user) > 0)
+        return self._queue.has(peer) or self._bucket.delay(peer.user) > 0
 
     async def settle(self, peer: Peer) -> None:
         """Wait until the records of the peer's call are written, and until its user is within the limit again.
@@ -122,7 +121,7 @@ class Audit:
         Raises RecordFailed when the journal does not accept the records before the deadline.  They are dropped then, since the
         call fails and what they record does not happen.
         """
-        await trio.sleep(self._pace.delay(peer.user) if peer.user != 0 else 0)
+        await trio.sleep(self._bucket.delay(peer.user))
         try:
             with trio.move_on_after(self._deadline):
                 await self._flush(peer)
@@ -221,8 +220,8 @@ class Audit:
         with contextlib.suppress(RecordFailed):
             while self._queue and self._write_first():
                 pass
-        for uid, count in self._refusals.end_windows(everyone=everyone):
-            self._write_or_enqueue(Record("", "", "suppressed", "", uid, None, None, time=time.time(), count=count))
+        for user, count in self._refusals.end_windows(everyone=everyone):
+            self._write_or_enqueue(Record("", "", "suppressed", "", user, None, None, time=time.time(), count=count))
 
     def record_expiry(self, rule: str) -> None:
         """Record that a rule has ended."""

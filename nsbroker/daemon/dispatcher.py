@@ -21,12 +21,12 @@ from nsbroker.daemon.methods.add_interface import AddInterfaceMethod
 from nsbroker.daemon.methods.call import Caller, PendingReply, Reply, ReplyStream
 from nsbroker.daemon.methods.devices import DeviceMethods
 from nsbroker.daemon.methods.explain import ExplainMethod
-from nsbroker.daemon.methods.files import FileMethod
 from nsbroker.daemon.methods.held import HeldMethods
 from nsbroker.daemon.methods.identification import Identification
 from nsbroker.daemon.methods.list_containers import ListContainersMethod
 from nsbroker.daemon.methods.list_namespaces import ListMethod
 from nsbroker.daemon.methods.open import OpenMethod
+from nsbroker.daemon.methods.open_file import OpenFileMethod
 from nsbroker.daemon.methods.open_socket import OpenSocketMethod
 from nsbroker.daemon.methods.restrict import RestrictMethod
 from nsbroker.daemon.methods.service_info import Counts, ServiceMethods
@@ -102,7 +102,7 @@ class Dispatcher:
             messages.LIST_DEVICES: _method(ListDevicesRequest, devices.list),
             messages.OPEN_DEVICE: _method(OpenDeviceRequest, devices.open),
             messages.ADD_INTERFACE: _method(AddInterfaceRequest, AddInterfaceMethod(context).add_interface),
-            file_messages.OPEN_FILE: _method(OpenFileRequest, FileMethod(context).open),
+            file_messages.OPEN_FILE: _method(OpenFileRequest, OpenFileMethod(context).open),
             messages.EXPLAIN: _method(ExplainRequest, ExplainMethod(context).explain),
             messages.LIST: _method(ListRequest, ListMethod(context, views).list),
             messages.WATCH: _method(WatchRequest, WatchMethod(context, scanner, views).watch),

@@ -90,7 +90,7 @@ def _remove_stale(path: Path) -> None:
         remove_stale(path)
     except FileExistsError as error:
         raise ConfigurationError(
-            f"{path}: something else than a socket is there: move it away, or choose another --address"
+            f"{path}: a file that is not a socket is there: move it away, or choose another --address"
         ) from error
     except OSError as error:
         if error.errno != errno.EADDRINUSE:

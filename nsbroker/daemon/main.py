@@ -24,7 +24,7 @@ from nsbroker.daemon.limits.added_interfaces import AddedInterfaces
 from nsbroker.daemon.limits.connections import UserRegistry
 from nsbroker.daemon.limits.created import CreatedNamespaces
 from nsbroker.daemon.listener import Listener, own_socket, passed_socket
-from nsbroker.daemon.pace import Step, at_once, paced
+from nsbroker.daemon.pace import Step, no_pause, paced
 from nsbroker.daemon.policy.rules import Loader, Policy
 from nsbroker.daemon.server import Server
 from nsbroker.daemon.systemd.service_manager import FdStore, Manager, passed_fds
@@ -33,6 +33,7 @@ from nsbroker.errors import ConfigurationError
 from nsbroker.model.text import escaped
 
 _PR_SET_DUMPABLE = 4
+# Seconds between two signs of life for systemd, and between two looks at the clock for rules that end.
 _HEARTBEAT = 5.0
 _CLOCK_CHECK = 60.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -135,12 +136,12 @@ class Daemon:
         with trio.open_signal_receiver(*_SIGNALS) as signals:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._server.serve, listener.sock, stop)
-                async with trio.open_nursery() as life:
-                    life.start_soon(self._handle_signals, signals, life, listener)
-                    life.start_soon(self._run_heartbeat)
-                    life.start_soon(self._record_ended_rules)
+                async with trio.open_nursery() as running:
+                    running.start_soon(self._handle_signals, signals, running, listener)
+                    running.start_soon(self._run_heartbeat)
+                    running.start_soon(self._record_ended_rules)
                     if idle_timeout is not None:
-                        life.start_soon(self._exit_when_idle, idle_timeout, life.cancel_scope)
+                        running.start_soon(self._exit_when_idle, idle_timeout, running.cancel_scope)
                 self._manager.stopping()
                 self._manager.status("stopping: answering the calls that have arrived")
                 # First remove the socket's path, so that nobody new finds it; then answer those who have connected already.
@@ -149,10 +150,10 @@ class Daemon:
                 stop.set()
         self._audit.write_suppressed(everyone=True)
 
-    async def _handle_signals(self, signals: AsyncIterator[int], life: trio.Nursery, listener: Listener) -> None:
+    async def _handle_signals(self, signals: AsyncIterator[int], running: trio.Nursery, listener: Listener) -> None:
         # However many SIGHUPs arrive during a reload, they lead to one more reload.
         request_reload, reload_requests = trio.open_memory_channel[None](1)
-        life.start_soon(self._reload_on_request, reload_requests)
+        running.start_soon(self._reload_on_request, reload_requests)
         # Report that we are ready only here, where signals are received already: one may be sent at once.
         self._send_status()
         self._manager.ready()
@@ -163,7 +164,7 @@ class Daemon:
                 break
             with contextlib.suppress(trio.WouldBlock):
                 request_reload.send_nowait(None)
-        life.cancel_scope.cancel()
+        running.cancel_scope.cancel()
 
     async def _reload_on_request(self, reload_requests: trio.MemoryReceiveChannel[None]) -> None:
         async for _ in reload_requests:
@@ -188,11 +189,11 @@ class Daemon:
             with trio.move_on_after(min(_CLOCK_CHECK, self._context.policy.seconds_to_next_end())):
                 await self._new_policy.wait()
 
-    async def _exit_when_idle(self, timeout: float, life: trio.CancelScope) -> None:
+    async def _exit_when_idle(self, timeout: float, running: trio.CancelScope) -> None:
         while (left := self._users.last_left + timeout - time.monotonic()) > 0 or self._users.connections or self._held_store:
             await trio.sleep(max(left, timeout / 10))
         self._audit.say(f"nobody was connected for {timeout:g} seconds: exiting; the next connection starts the broker again")
-        life.cancel()
+        running.cancel()
 
     def _send_status(self) -> None:
         context = self._context
@@ -257,7 +258,7 @@ def _load_at_a_pace(loader: Loader) -> _Loaded:
         return _load_or_explain(loader, step)
 
 
-def _load_or_explain(loader: Loader, step: Step = at_once) -> _Loaded:
+def _load_or_explain(loader: Loader, step: Step = no_pause) -> _Loaded:
     """Load the configuration.  If that fails, return one that allows nothing, and why it failed."""
     try:
         return _Loaded(*loader.load(step))

@@ -1,4 +1,4 @@
-"""Who else could change a file or a folder: nobody who is not trusted may, where the broker goes by what is in it."""
+"""Find out whether anybody but trusted users could change a file or folder that the broker relies on."""
 
 import os
 import stat

@@ -21,7 +21,7 @@ Step = Callable[[], None]
 
 @contextlib.contextmanager
 def paced() -> Iterator[Step]:
-    """Let the block, which a thread runs, work at a pace: it calls the function that it gets after each bit of work.
+    """Yield a function that the block, on a thread, calls after each small piece of work.  It sleeps 4 ms after each 1 ms of work.
 
     Only one thread may do so at a time, because the switch interval is one for the process.
     """
@@ -42,5 +42,5 @@ def paced() -> Iterator[Step]:
         sys.setswitchinterval(before)
 
 
-def at_once() -> None:
+def no_pause() -> None:
     """The step of work that nobody else waits for."""

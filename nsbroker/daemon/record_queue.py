@@ -9,8 +9,8 @@ from typing import NamedTuple
 from nsbroker.daemon.peer import Peer
 from nsbroker.daemon.record_sink import Record
 
-NOBODY = -1
-"""The user of records about the broker itself."""
+NOBODY = -2
+"""The user of records about the broker itself.  It is no number that `limits.users` gives: see ANONYMOUS there."""
 
 
 class QueuedRecord(NamedTuple):

@@ -12,6 +12,7 @@ import msgspec
 import trio
 from msgspec import Struct
 
+from nsbroker.daemon.limits.users import ANONYMOUS
 from nsbroker.daemon.systemd.journal import Journal
 from nsbroker.model.text import escaped
 
@@ -40,6 +41,7 @@ _BY_VERDICT = {
 # The kernel writes up to this many bytes to a pipe whole or not at all (PIPE_BUF in pipe(7)).
 LINE_MAX = 4096
 _STDERR = 2
+# Seconds until the next try when a sink is busy.
 _PAUSE = 0.005
 _stderr = select.poll()
 _stderr.register(_STDERR, select.POLLOUT)
@@ -53,7 +55,8 @@ class Record(Struct, omit_defaults=True):
     denied, failed or malformed, and have no record of their own), "expired" (`rule` has ended, and there is no peer) or
     "malformed" (the peer sent something that is no call, as `error` says, and its connection was closed).  `namespaces` are the
     ids of the namespaces that were opened.  `wanted` describes what the call asked for where `namespaces` does not.  `time` is in
-    seconds since the epoch.  The uid of a peer with `peer_anonymous` proves nothing.
+    seconds since the epoch.  The uid of a peer with `peer_anonymous` proves nothing.  In a suppressed record, `peer_uid` is the
+    user to whom the calls are counted: ANONYMOUS for all anonymous peers together.
     """
 
     method: str
@@ -160,7 +163,8 @@ def _journal_fields(record: Record) -> list[tuple[str, str]]:
 def _summarize(record: Record) -> str:
     """Return the record as one sentence."""
     if record.verdict == "suppressed":
-        return f"{record.count} more refusals of uid {record.peer_uid} were not written to the journal"
+        whose = "anonymous peers" if record.peer_uid == ANONYMOUS else f"uid {record.peer_uid}"
+        return f"{record.count} more refusals of {whose} were not written to the journal"
     if record.verdict == "expired":
         return f"the rule {record.rule} has ended"
     if record.verdict == "malformed":

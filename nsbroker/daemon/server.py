@@ -32,11 +32,14 @@ _ACCEPTED_IN_A_ROW = 32
 _ACCEPTING = 0.001
 # When the broker stops, it accepts what waits in the queue for this many seconds at most.
 _LAST_ACCEPTING = 0.2
+# When the broker stops, calls that have begun have this many seconds to end.
 _STOP_DEADLINE = 5.0
 # When the broker stops, streams go on for this many seconds, and peers have this many seconds to read what they are sent.
 _GRACE = 0.5
+# Seconds between two looks whether a peer has read what it was sent: at first, and at most.
 _PAUSE = 0.002
 _PAUSE_MAX = 0.05
+# Seconds between two looks whether peers have read the last replies on connections that are over.
 _HANG_UP_INTERVAL = 0.2
 _TRANSIENT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -195,7 +198,7 @@ class Server:
                 if timed:
                     # The message is complete: stop its receive deadline.
                     timed, scope.deadline = False, self._stop_deadline
-                if turn.is_over():
+                if turn.count_call():
                     await turn.start_next()
                 charge.busy = True
                 if charge.is_full() or self._dispatcher.must_identify(caller.peer):
@@ -230,7 +233,7 @@ class Server:
         if not data:
             turn.pause()
             return False
-        connection.receive(data, self._closer.sort_out(fds, user) if fds else fds)
+        connection.receive(data, self._closer.replace_non_pidfds(fds, user) if fds else fds)
         charge.last_used = time.monotonic()
         return True
 
@@ -277,7 +280,7 @@ class Server:
                     turn.pause()
                     async for reply in replies:
                         turn.resume()
-                        if turn.is_over():
+                        if turn.count_call():
                             try:
                                 await turn.start_next()
                             except BaseException:
@@ -325,7 +328,7 @@ class Server:
             data = connection.reply(call, reply.parameters, reply.continues, reply.error)
             if data is None:
                 return None
-            charge.charge(len(fds))
+            charge.add_unread(len(fds))
             try:
                 sent = ancillary.send(charge.sock, data, fds)
             except BlockingIOError:
@@ -358,7 +361,7 @@ class Server:
         # The kernel reports no event for this: a socket becomes writable long before everything has been read.
         pause = _PAUSE
         with self._time_to_read():
-            while not charge.is_read():
+            while not charge.recount():
                 await trio.sleep(pause)
                 # A user can have hundreds of connections that never read.
                 pause = min(2 * pause, _PAUSE_MAX)

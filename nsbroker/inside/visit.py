@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Generic, Protocol, TypeVar
 
 from nsbroker.errors import EnterFailed, ReturnFailed
-from nsbroker.linux.ancillary import close_all
+from nsbroker.linux.descriptors import close_all
 from nsbroker.linux.setns import CLONE_FS, setns, unshare
 from nsbroker.model.identity import NamespaceType
 

@@ -6,10 +6,10 @@ therefore calls sendmsg and recvmsg itself, and everything that it receives is c
 
 import array
 import errno
-import os
 import socket
-from collections.abc import Iterable, Sequence
-from itertools import repeat
+from collections.abc import Sequence
+
+from nsbroker.linux.descriptors import close_all
 
 SCM_MAX_FD = 253
 """The largest number of descriptors that one message can carry (one more: EINVAL)."""
@@ -24,30 +24,6 @@ _INT = array.array("i").itemsize
 _CONTROL_SIZE = socket.CMSG_SPACE(SCM_MAX_FD * _INT)
 
 Ancillary = list[tuple[int, int, bytes]]
-
-
-def close_all(fds: Iterable[int]) -> None:
-    """Close each of `fds` (taken)."""
-    for fd in fds:
-        os.close(fd)
-
-
-def close_and_clear(fds: list[int]) -> None:
-    """Close each of `fds` and remove it from the list, in one step.
-
-    When a signal handler raises an exception meanwhile, every descriptor that is still open is still in the list, and
-    every number in the list is still open.  Errors of close(2) are ignored, because no caller can act on them, except
-    EBADF, which means that the descriptor was not ours.
-    """
-    while fds:
-        try:
-            # The interpreter runs signal handlers only between its own instructions, and this is a single instruction.
-            any(map(os.close, map(fds.pop, repeat(-1, len(fds)))))
-        except IndexError:
-            return  # Another thread closed the rest.
-        except OSError as error:
-            if error.errno == errno.EBADF:
-                raise
 
 
 def send(sock: socket.socket, data: bytes | memoryview, fds: Sequence[int] = (), flags: int = 0) -> int:

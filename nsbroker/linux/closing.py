@@ -67,7 +67,7 @@ class Closer:
         queue = self._queues.get(user)
         return queue is not None and queue.waiting.qsize() > _WAITING_MAX
 
-    def sort_out(self, fds: list[int], user: int) -> list[int]:
+    def replace_non_pidfds(self, fds: list[int], user: int) -> list[int]:
         """Replace each of `fds` (taken) that is not a pidfd with an O_PATH fd of /dev/null, and close the original on a thread.
 
         The returned fds are the caller's.

@@ -9,6 +9,7 @@ import os
 import stat
 from collections.abc import Iterator
 
+from nsbroker.linux.descriptors import is_out_of_files
 from nsbroker.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, openat2
 
 _WALK = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS
@@ -88,7 +89,7 @@ def _open_folder(root: int, prefix: str) -> int | None:
     try:
         return openat2(f"dev/{prefix}", os.O_RDONLY | os.O_DIRECTORY, resolve=_WALK, dir_fd=root)
     except OSError as error:
-        if not prefix or error.errno in (errno.EMFILE, errno.ENFILE):
+        if not prefix or is_out_of_files(error):
             raise
         return None
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from nsbroker.linux import nsfs, pidfd, socket_options
-from nsbroker.linux.ancillary import close_all
+from nsbroker.linux.descriptors import close_all
 
 
 class Features(NamedTuple):

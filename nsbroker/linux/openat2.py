@@ -19,8 +19,10 @@ class _OpenHow(ctypes.Structure):
     _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
 
 
-libc.syscall.restype = ctypes.c_long
-libc.syscall.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.POINTER(_OpenHow), ctypes.c_size_t)
+# A separate function object, so that the argument types are set for this call only.
+_syscall = libc["syscall"]
+_syscall.restype = ctypes.c_long
+_syscall.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.POINTER(_OpenHow), ctypes.c_size_t)
 
 
 def openat2(path: str, flags: int, *, resolve: int, dir_fd: int = AT_FDCWD) -> int:
@@ -29,4 +31,4 @@ def openat2(path: str, flags: int, *, resolve: int, dir_fd: int = AT_FDCWD) -> i
     Raises ELOOP for a link that `resolve` forbids, and the errors of open(2).
     """
     how = _OpenHow(flags=flags | os.O_CLOEXEC, mode=0, resolve=resolve)
-    return check(int(libc.syscall(_SYS_OPENAT2, dir_fd, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how))), path)
+    return check(int(_syscall(_SYS_OPENAT2, dir_fd, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how))), path)

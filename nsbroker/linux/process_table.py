@@ -18,14 +18,14 @@ _SOME = 4096
 
 
 class Facts(NamedTuple):
-    """Facts of a process from /proc/PID/stat; `start_time` is in clock ticks since boot, and `is_kernels` means a kernel thread."""
+    """Facts of a process from /proc/PID/stat; `start_time` is in clock ticks since boot."""
 
     pid: int
     parent: int
     threads: int
     start_time: int
     name: str
-    is_kernels: bool
+    is_kernel_thread: bool
 
 
 def process_ids() -> list[int]:

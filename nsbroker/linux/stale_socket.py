@@ -17,7 +17,7 @@ def remove_stale(path: str | os.PathLike[str]) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(facts.st_mode):
-        raise FileExistsError(errno.EEXIST, "something else than a socket is there", os.fspath(path))
+        raise FileExistsError(errno.EEXIST, "a file that is not a socket is there", os.fspath(path))
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)
         # EAGAIN: somebody listens, and the queue is full (unix(7)).

@@ -19,7 +19,7 @@ from collections import deque
 from msgspec import Raw
 
 from nsbroker.errors import InvalidParameter, ProtocolError
-from nsbroker.linux.ancillary import close_and_clear
+from nsbroker.linux.descriptors import close_and_clear
 from nsbroker.varlink import message
 from nsbroker.varlink.framing import END, Frame, Inbox
 

@@ -6,7 +6,7 @@ A message is JSON, followed by one NUL byte.  The fds that came with its first b
 from msgspec import Struct
 
 from nsbroker.errors import ProtocolError
-from nsbroker.linux.ancillary import close_and_clear
+from nsbroker.linux.descriptors import close_and_clear
 
 MESSAGE_MAX = 64 * 1024
 """The maximum length of a message in bytes, without its NUL."""

@@ -6,7 +6,7 @@ import socket
 from typing import Self
 
 from nsbroker.errors import CommandFailed
-from nsbroker.linux import ancillary, seccomp
+from nsbroker.linux import ancillary, descriptors, seccomp
 from nsbroker.via.core import Answers, report
 from nsbroker.via.names import Names
 from nsbroker.via.overlay import put_over_host
@@ -43,7 +43,7 @@ class Launch:
             ancillary.send(self._theirs, _explain(error).encode())
             raise
         finally:
-            ancillary.close_all(fds)
+            descriptors.close_all(fds)
 
     def take(self) -> Answers:
         """Return the answers (the caller's to close) for the command, which has started.

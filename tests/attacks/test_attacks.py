@@ -18,7 +18,7 @@ import pytest
 
 from nsbroker.client.blocking import connect
 from nsbroker.errors import NsbrokerError, PermissionDenied, RecordFailed
-from nsbroker.linux import ancillary
+from nsbroker.linux import ancillary, descriptors
 from nsbroker.linux.features import features
 from tests.snapshot import Snapshot
 from tests.world import ALICE, BOB, PATIENCE, Daemon, Sleeper, as_user, eventually, run_command
@@ -28,7 +28,7 @@ ASK = b'{"method":"io.nsbroker.Broker.WhoAmI"}\0'
 
 def read_reply(sock: socket.socket) -> dict[str, object]:
     data, fds = ancillary.receive_piece(sock, bytearray(70000), b"\0")
-    ancillary.close_all(fds)
+    descriptors.close_all(fds)
     reply: dict[str, object] = msgspec.json.decode(data.rstrip(b"\0"))
     return reply
 

@@ -17,7 +17,7 @@ import trio
 from nsbroker.daemon.methods import plain_open, socket_maker
 from nsbroker.daemon.methods.call import Reply
 from nsbroker.daemon.targets import pinned
-from nsbroker.linux import ancillary, setns, socket_options
+from nsbroker.linux import descriptors, setns, socket_options
 from nsbroker.linux import process as process_module
 from nsbroker.linux.features import Features, features
 from nsbroker.linux.pidfd import ProcessInfo
@@ -83,7 +83,7 @@ def test_an_error_at_any_step_refuses_the_call_and_leaks_nothing(
         pytest.skip(f"this kernel cannot do {step}")
     reply = bench.open(sleeper.pid)
     assert reply.error is None
-    ancillary.close_all(reply.fds)
+    descriptors.close_all(reply.fds)
 
     def fail(*_: Any, **__: Any) -> None:
         raise error
@@ -96,7 +96,7 @@ def test_an_error_at_any_step_refuses_the_call_and_leaks_nothing(
     # The next call succeeds like the first.
     reply = bench.open(sleeper.pid)
     assert reply.error is None
-    ancillary.close_all(reply.fds)
+    descriptors.close_all(reply.fds)
 
 
 @own
@@ -322,7 +322,7 @@ async def test_a_refused_call_leaves_nothing_for_the_garbage_collector(bench: On
         assert reply.error is not None
 
     # The first socket of a kind is made on a thread.
-    ancillary.close_all((await open_socket(bench, sleeper.pid)).fds)
+    descriptors.close_all((await open_socket(bench, sleeper.pid)).fds)
     await ask()
     gc.collect()
     gc.disable()

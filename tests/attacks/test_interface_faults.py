@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from nsbroker.daemon.methods.call import Reply
-from nsbroker.linux import ancillary
+from nsbroker.linux import descriptors
 from nsbroker.namespace import Namespace
 from nsbroker.varlink.connection import IncomingCall
 from nsbroker.varlink.message import decode_call
@@ -123,4 +123,4 @@ async def test_an_error_at_any_step_leaves_nothing_behind(
         reply = await add(bench, *networks)
         assert reply.error is None
     assert names(networks[0]) | names(networks[1]) == ({"tap0"} if add is add_tap else {"eth0", "lab0"})
-    ancillary.close_all(reply.fds)
+    descriptors.close_all(reply.fds)

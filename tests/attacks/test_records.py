@@ -124,16 +124,16 @@ def test_only_a_user_with_more_calls_than_the_limit_is_slowed_down(tmp_path: Pat
 def test_each_user_has_a_pace_and_unused_calls_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    pace = rate_limit.Pace(30)
+    pace = rate_limit.TokenBucket(30)
     for _ in range(30):
         assert pace.delay(1) == 0
         pace.charge(1)
     pace.charge(1)
-    assert pace.delay(1) == pytest.approx(rate_limit.PACE_WINDOW / 30)
+    assert pace.delay(1) == pytest.approx(rate_limit.REFILL_TIME / 30)
     assert pace.delay(2) == 0
-    now += rate_limit.PACE_WINDOW / 30
+    now += rate_limit.REFILL_TIME / 30
     assert pace.delay(1) == pytest.approx(0)
-    now += rate_limit.PACE_WINDOW
+    now += rate_limit.REFILL_TIME
     for _ in range(30):
         pace.charge(1)
     assert pace.delay(1) == pytest.approx(0)

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from nsbroker.errors import NsbrokerError
-from nsbroker.linux import ancillary
+from nsbroker.linux import ancillary, descriptors
 from nsbroker.linux.features import features
 from nsbroker.model.identity import NamespaceType
 from tests.world import ALICE, NOBODY, Daemon, Sleeper, as_user
@@ -25,7 +25,7 @@ pytestmark = [
 
 def read_reply(sock: socket.socket) -> dict[str, Any]:
     data, fds = ancillary.receive_piece(sock, bytearray(70000), b"\0")
-    ancillary.close_all(fds)
+    descriptors.close_all(fds)
     reply: dict[str, Any] = msgspec.json.decode(data.rstrip(b"\0"))
     return reply
 

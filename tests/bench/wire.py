@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import msgspec
 
-from nsbroker.linux import ancillary
+from nsbroker.linux import ancillary, descriptors
 from tests.bench.table import LeftOut
 
 TYPES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
@@ -67,7 +67,7 @@ class Line:
 
     def _receive(self) -> tuple[bytes, int]:
         size, fds = ancillary.receive_into(self.sock, memoryview(self._buffer))
-        ancillary.close_all(fds)
+        descriptors.close_all(fds)
         if not size:
             raise LeftOut("the server hung up")
         return bytes(memoryview(self._buffer)[:size]), len(fds)
@@ -87,7 +87,7 @@ class Line:
             start = time.perf_counter()
             sock.sendall(data)
             _, fds = ancillary.receive_into(sock, view)
-            ancillary.close_all(fds)
+            descriptors.close_all(fds)
             times.append(time.perf_counter() - start)
         return times
 
@@ -105,7 +105,7 @@ class Line:
                 sock.sendall(data * more)
                 sent += more
             size, fds = ancillary.receive_into(sock, view)
-            ancillary.close_all(fds)
+            descriptors.close_all(fds)
             if not size:
                 raise LeftOut("the server hung up")
             answered += self._buffer.count(0, 0, size)

@@ -14,7 +14,7 @@ import pytest
 import nsbroker
 from nsbroker.client import transport
 from nsbroker.errors import ConnectionLost, NsbrokerError, ProtocolError, Timeout
-from nsbroker.linux import ancillary
+from nsbroker.linux import ancillary, descriptors
 from tests.client.every_client import CLIENTS, Connect, impostor, read_call
 from tests.world import PATIENCE, SLOWNESS
 
@@ -74,7 +74,7 @@ def reply_with(data: bytes, *makers: Callable[[], int]) -> Callable[[socket.sock
             try:
                 ancillary.send(sock, data, fds)
             finally:
-                ancillary.close_all(fds)
+                descriptors.close_all(fds)
 
     return behave
 
@@ -100,7 +100,7 @@ def fds_again_and_again(sock: socket.socket) -> None:
     while True:
         with contextlib.ExitStack() as held:
             fds = [null() for _ in range(100)]
-            held.callback(ancillary.close_all, fds)
+            held.callback(descriptors.close_all, fds)
             ancillary.send(sock, b'{"continues":true}\0', fds)
 
 

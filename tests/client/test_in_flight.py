@@ -15,7 +15,7 @@ import nsbroker
 import nsbroker.client.asyncio
 import nsbroker.client.trio
 from nsbroker.errors import ConnectionLost, NsbrokerError, ProtocolError, Timeout
-from nsbroker.linux import ancillary
+from nsbroker.linux import ancillary, descriptors
 from tests.client.every_client import impostor
 from tests.client.test_hostile import OPENED, PEER, net, null
 from tests.snapshot import open_files
@@ -140,7 +140,7 @@ def send_net(sock: socket.socket, data: bytes = OPENED % 0, count: int = 1) -> N
     try:
         ancillary.send(sock, data, fds)
     finally:
-        ancillary.close_all(fds)
+        descriptors.close_all(fds)
 
 
 def test_calls_are_under_way_at_once_and_each_task_gets_its_own_reply(tasks: Any) -> None:

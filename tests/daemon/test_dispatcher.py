@@ -11,12 +11,12 @@ from tests.world import Daemon
 
 def call(daemon: Daemon, method: str, parameters: object, fds: tuple[int, ...] = (), **header: object) -> dict[str, Any]:
     """Send one raw call and return its reply.  Fds that come with the reply are closed."""
-    from nsbroker.linux import ancillary
+    from nsbroker.linux import ancillary, descriptors
 
     with daemon.raw() as sock:
         ancillary.send(sock, msgspec.json.encode({"method": method, "parameters": parameters, **header}) + b"\0", fds)
         data, got = ancillary.receive_piece(sock, bytearray(70000), b"\0")
-        ancillary.close_all(got)
+        descriptors.close_all(got)
     assert data, "the daemon hung up"
     reply: dict[str, Any] = msgspec.json.decode(data[:-1])
     return reply

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nsbroker.errors import ConnectionFailed
-from nsbroker.linux import ancillary
+from nsbroker.linux import descriptors
 from nsbroker.linux.socket_options import unread_bytes
 from tests.daemon.test_server import WHO, is_closed, open_call, replies, seconds_to_stop
 from tests.world import PATIENCE, Daemon, Sleeper, check_below, eventually
@@ -26,7 +26,7 @@ def test_after_sigterm_the_calls_that_were_sent_are_answered(daemon: Daemon, sle
         os.kill(daemon.pid, signal.SIGCONT)
         for reply, fds in replies(sock, 20):
             assert reply["parameters"]["namespaces"][0]["inode"] == sleeper.inode("net")
-            ancillary.close_all(fds)
+            descriptors.close_all(fds)
         assert "peer" in replies(late, 1)[0][0]["parameters"]
         assert is_closed(sock)
     assert daemon.process

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from nsbroker.linux import ancillary
+from nsbroker.linux import ancillary, descriptors
 from tests.world import PATIENCE
 
 Pair = tuple[socket.socket, socket.socket]
@@ -38,7 +38,7 @@ def pieces(sock: socket.socket, count: int) -> list[tuple[bytes, int]]:
     for _ in range(count):
         data, fds = ancillary.receive_piece(sock, bytearray(BUFFER), b"\0")
         found.append((data, len(fds)))
-        ancillary.close_all(fds)
+        descriptors.close_all(fds)
     return found
 
 
@@ -68,7 +68,7 @@ def test_the_kernel_still_joins_a_message_with_fds_to_the_bytes_before_it(pair: 
     ancillary.send(pair[0], b"one\0")
     ancillary.send(pair[0], b"two\0", [null])
     count, fds = ancillary.receive_into(pair[1], memoryview(bytearray(100)))
-    ancillary.close_all(fds)
+    descriptors.close_all(fds)
     assert (count, len(fds)) == (8, 1)
 
 
@@ -112,7 +112,7 @@ def test_a_foreign_control_message_is_returned_separately_and_a_pidfd_in_it_is_c
     ancillary.send(pair[0], b"x", [null])
     _, control, _, _ = pair[1].recvmsg(10, 1000, socket.MSG_CMSG_CLOEXEC)
     fds, others = ancillary.split(control)
-    ancillary.close_all(fds)
+    descriptors.close_all(fds)
     assert len(fds) == 1
     assert others == [(socket.SOL_SOCKET, socket.SCM_CREDENTIALS)]
     copy = os.dup(null)

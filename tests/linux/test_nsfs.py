@@ -5,7 +5,7 @@ import os
 import pytest
 
 from nsbroker.linux import nsfs, setns, statx
-from nsbroker.linux.ancillary import close_all
+from nsbroker.linux.descriptors import close_all
 from nsbroker.linux.features import features
 from tests.world import Sleeper
 

@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 
 from nsbroker.cli.output import print_table
-from nsbroker.linux import ancillary
+from nsbroker.linux import ancillary, descriptors
 from nsbroker.linux.socket_options import network_namespace
 from nsbroker.model.identity import NamespaceType
 from nsbroker.varlink.framing import END, Frame, Inbox
@@ -73,7 +73,7 @@ class Caller:
                 try:
                     self._check(method, target, frame)
                 finally:
-                    ancillary.close_all(frame.fds)
+                    descriptors.close_all(frame.fds)
         finally:
             inbox.close()
         if hangs_up:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nsbroker.errors import InvalidParameter, ProtocolError
-from nsbroker.linux import ancillary
+from nsbroker.linux import ancillary, descriptors
 from nsbroker.varlink.connection import ClientConnection, IncomingCall, ServerConnection
 from nsbroker.varlink.message import Call, encode_call
 
@@ -161,7 +161,7 @@ def test_a_client_finds_the_message_of_each_descriptor_in_glued_pieces(sizes: tu
         for number, size in enumerate(sizes):
             fds = nulls(size)
             ancillary.send(left, b'{"parameters":{"number":%d}}\0' % number, fds)
-            ancillary.close_all(fds)
+            descriptors.close_all(fds)
             client.expect()
         left.shutdown(socket.SHUT_WR)
         space = memoryview(bytearray(buffer))

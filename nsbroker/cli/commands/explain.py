@@ -48,7 +48,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--interface", choices=tuple(InterfaceKind), action="append", help="ask about adding an interface of this kind"
     )
     parser.add_argument(
-        "--file", metavar="NAME", choices=NAMES, action="append", help="ask about this file, as in `nsbroker cat`: net/dev, ..."
+        "--file",
+        metavar="NAME",
+        choices=NAMES,
+        action="append",
+        help="ask about this file, as in `nsbroker cat`: net/dev, ...",
     )
     parser.add_argument(
         "--as",

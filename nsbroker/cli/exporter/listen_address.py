@@ -104,7 +104,7 @@ def _remove_stale(path: Path) -> None:
     try:
         remove_stale(path)
     except FileExistsError as error:
-        raise CommandFailed(f"cannot listen on {path}: something else than a socket is there: choose another --listen") from error
+        raise CommandFailed(f"cannot listen on {path}: a file that is not a socket is there: choose another --listen") from error
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise

@@ -51,7 +51,7 @@ def load(place: Path | None = None) -> Configuration:
 
 
 def read(
-    place: Path | None = None, earlier: Mapping[Path, Parsed] = MappingProxyType({}), step: pace.Step = pace.at_once
+    place: Path | None = None, earlier: Mapping[Path, Parsed] = MappingProxyType({}), step: pace.Step = pace.no_pause
 ) -> Reading:
     """Read the same as `load`, and return the problems with it instead of raising an error.
 
@@ -90,7 +90,7 @@ def read(
         limits |= settings.limits
         engines |= settings.engines
         audit = settings.audit or audit
-    problems += _find_doubles(rules)
+    problems += _find_duplicates(rules)
     merged = Configuration(tuple(rules), Limits(**limits), engines, audit, tuple(paths), tuple(unread))  # type: ignore[arg-type]  # whole numbers were checked
     return Reading(merged, problems, broken, parsed)
 
@@ -101,7 +101,7 @@ def _parse(file: SourceFile, problems: list[Problem | str], step: pace.Step) -> 
     return Parsed(file, tables.parse(_parse_toml(file) if written is None else written, file, problems.append))
 
 
-def _find_doubles(rules: Iterable[SourcedRule]) -> list[Problem]:
+def _find_duplicates(rules: Iterable[SourcedRule]) -> list[Problem]:
     """Return a problem for each rule that has the name of an earlier one."""
     origins: dict[str, Path] = {}
     problems = []

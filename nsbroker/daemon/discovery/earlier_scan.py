@@ -68,10 +68,10 @@ class EarlierScan:
         """
         if not self._mounts.keys() <= self._taken_over.keys():
             return {}
-        place = TYPES.index(NamespaceType.MNT)
+        column = TYPES.index(NamespaceType.MNT)
         found: dict[str, list[ScannedReference]] = {}
         for process in self._scan.processes:
-            found.setdefault(process.ns_ids[place], []).extend(self._mounts.get(process.facts.pid, ()))
+            found.setdefault(process.ns_ids[column], []).extend(self._mounts.get(process.facts.pid, ()))
         return found
 
     def relations(self) -> dict[str, Relations]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from nsbroker.errors import InvalidType, NsbrokerError
 from nsbroker.linux import nsfs
-from nsbroker.linux.ancillary import close_all
+from nsbroker.linux.descriptors import close_all
 from nsbroker.linux.features import features
 from nsbroker.model.identity import NamespaceType, format_id
 from nsbroker.namespace.search import open_place

@@ -55,7 +55,7 @@ def scan_host(progress: Progress, known: ScanResult | None = None) -> ScanResult
     for process in scan.processes:
         if earlier.has(process):
             scan.references += earlier.references(process)
-        elif not process.facts.is_kernels and progress.may_look(process.facts.pid):
+        elif not process.facts.is_kernel_thread and progress.may_look(process.facts.pid):
             here = process.ns_ids[mounts] == scan.own_mounts
             scan.references += _process_references(process, paths if here else _DETACHED, budget)
     scan.references += bound
@@ -241,10 +241,10 @@ def _places(scan: ScanResult) -> dict[str, str]:
 def _more_places(scan: ScanResult, ns_id: str) -> Iterator[str]:
     """Yield other places of a namespace: of the last processes in it, since those are the most likely to be still there."""
     ns_type = ns_id.partition(":")[0]
-    place = TYPES.index(NamespaceType(ns_type))
+    column = TYPES.index(NamespaceType(ns_type))
     left = _MORE_PLACES
     for process in reversed(scan.processes):
-        if process.ns_ids[place] == ns_id:
+        if process.ns_ids[column] == ns_id:
             yield f"/proc/{process.facts.pid}/ns/{ns_type}"
             left -= 1
             if not left:

@@ -44,9 +44,9 @@ class View:
 
     def _add_processes(self, seen: Mapping[NamespaceType, Sequence[ScannedProcess]]) -> None:
         for ns_type, processes in seen.items():
-            place = TYPES.index(ns_type)
-            self._counts.update([process.ns_ids[place] for process in processes])
-            self._leaders.update({process.ns_ids[place]: process for process in reversed(processes)})
+            column = TYPES.index(ns_type)
+            self._counts.update([process.ns_ids[column] for process in processes])
+            self._leaders.update({process.ns_ids[column]: process for process in reversed(processes)})
 
     def _add_references(self, scan: ScanResult, visibility: Visibility, wanted: frozenset[NamespaceType]) -> None:
         for scanned in scan.references:
@@ -74,12 +74,12 @@ class View:
             names[named.pid].append(named.name)
         units = _Units()
         for ns_type, processes in seen.items():
-            place = TYPES.index(ns_type)
+            column = TYPES.index(ns_type)
             for process in processes:
-                pid, ns_id = process.facts.pid, process.ns_ids[place]
+                pid, ns_id = process.facts.pid, process.ns_ids[column]
                 if pid in names:
                     self._containers[ns_id] += names[pid]
-                if not process.facts.is_kernels and (unit := units.of(pid)) is not None:
+                if not process.facts.is_kernel_thread and (unit := units.of(pid)) is not None:
                     self._units[ns_id][unit] = None
 
     def ids(self) -> list[str]:

@@ -1,7 +1,6 @@
 """Make views, each of what one peer may see of the host now, and describe the namespaces in a view."""
 
 import contextlib
-import errno
 import math
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import NamedTuple
@@ -21,6 +20,7 @@ from nsbroker.daemon.policy.grants import Grants
 from nsbroker.daemon.targets.pinned import PinnedContainer
 from nsbroker.daemon.targets.resolve import engine_query
 from nsbroker.errors import BrokerError, EngineUnavailable, TimedOut
+from nsbroker.linux.descriptors import is_out_of_files
 from nsbroker.linux.process import Process
 from nsbroker.model.description import LeadingProcess, NamespaceDescription
 from nsbroker.model.identity import NamespaceType
@@ -135,7 +135,7 @@ def _has_number(inode: int, pid: int) -> bool:
         with Process.open(pid) as process:
             return process.inode() == inode
     except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE):
+        if is_out_of_files(error):
             raise
         return False
 

@@ -1,6 +1,5 @@
 """Decide which processes and references of a scan the rules let a peer see."""
 
-import errno
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -13,6 +12,7 @@ from nsbroker.daemon.policy.grants import Grants
 from nsbroker.daemon.targets.held_store import HeldStore
 from nsbroker.daemon.targets.pinned import PinnedContainer
 from nsbroker.linux.credentials import Credentials
+from nsbroker.linux.descriptors import is_out_of_files
 from nsbroker.linux.process import Process
 from nsbroker.model.description import Reference, ReferenceKind
 from nsbroker.model.identity import NamespaceType, format_id
@@ -128,7 +128,7 @@ def _is_own(scanned: ScannedProcess, user: Credentials, tid: int | None = None) 
     It is the user's own when all its uids are the user's and the kernel lets that user look into it.
     """
     facts = scanned.facts
-    if facts.is_kernels:
+    if facts.is_kernel_thread:
         return False
     try:
         with Process.open(facts.pid) if tid is None else Process.open_thread(facts.pid, tid) as process:
@@ -140,7 +140,7 @@ def _is_own(scanned: ScannedProcess, user: Credentials, tid: int | None = None) 
             with user:
                 return _is_in_same_namespaces(process, scanned, tid)
     except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE):
+        if is_out_of_files(error):
             raise
         return False
 

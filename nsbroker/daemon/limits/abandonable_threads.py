@@ -57,7 +57,7 @@ class _Key(NamedTuple):
     target: str
 
 
-class _Place(Struct, eq=False):
+class _Slot(Struct, eq=False):
     """One thread, as it counts towards its user's limit.
 
     `since` is when it started (trio.current_time()).  `is_stuck` is set when it has missed its deadline.
@@ -69,11 +69,11 @@ class _Place(Struct, eq=False):
 
 
 class _Waiting(Struct, eq=False):
-    """A task that waits for a thread.  `woken` is set once it has a place or an error."""
+    """A task that waits for a thread.  `woken` is set once it has a slot or an error."""
 
     key: _Key
     woken: trio.Event = field(default_factory=trio.Event)
-    place: _Place | None = None
+    slot: _Slot | None = None
     error: Exception | None = None
 
 
@@ -89,7 +89,7 @@ class AbandonableThreads:
         self._stuck: Counter[_Key] = Counter()
         # One queue for each user, so that no user has to wait for another user's many calls.
         self._waiting: dict[int, deque[_Waiting]] = {}
-        self._places: set[_Place] = set()
+        self._slots: set[_Slot] = set()
         self._is_rechecking = False
 
     async def run(
@@ -110,22 +110,22 @@ class AbandonableThreads:
         one target may have are stuck on the same target.  Raises QuotaExceeded while all of the user's threads are stuck.
         """
         task = _Task(function, undo, skip)
-        place = None
+        slot = None
         try:
-            place = await self._acquire(_Key(user, target))
-            notifier = _EndNotifier(self._release, place)
+            slot = await self._acquire(_Key(user, target))
+            notifier = _EndNotifier(self._release, slot)
             try:
                 with trio.fail_after(deadline):
                     await trio.to_thread.run_sync(task.run, notifier, abandon_on_cancel=True, limiter=_no_limit)
             except trio.TooSlowError:
-                self._mark_stuck(place)
+                self._mark_stuck(slot)
                 raise
             return task.take()
         finally:
-            if not task.abandon() and place is not None:
-                self._release(place)
+            if not task.abandon() and slot is not None:
+                self._release(slot)
 
-    async def _acquire(self, key: _Key) -> _Place:
+    async def _acquire(self, key: _Key) -> _Slot:
         """Wait until a thread may be started.  Raises the same errors as `run` when threads that are stuck leave no room."""
         if error := self._error_for(key):
             raise error
@@ -139,13 +139,13 @@ class AbandonableThreads:
                     trio.lowlevel.spawn_system_task(self._recheck)
                 await waiting.woken.wait()
         except BaseException:
-            if waiting.place is not None:
-                self._release(waiting.place)
+            if waiting.slot is not None:
+                self._release(waiting.slot)
             self._remove_waiting(waiting)
             raise
-        if waiting.place is None:
+        if waiting.slot is None:
             raise waiting.error or trio.TooSlowError
-        return waiting.place
+        return waiting.slot
 
     async def _recheck(self) -> None:
         """Check at intervals whether a waiting task may start: a slow thread stops counting as running without any event."""
@@ -154,26 +154,26 @@ class AbandonableThreads:
             self._wake()
         self._is_rechecking = False
 
-    def _add_place(self, key: _Key) -> _Place:
+    def _add_slot(self, key: _Key) -> _Slot:
         self._busy[key] += 1
-        place = _Place(key, trio.current_time())
-        self._places.add(place)
-        return place
+        slot = _Slot(key, trio.current_time())
+        self._slots.add(slot)
+        return slot
 
-    def _release(self, place: _Place) -> None:
-        self._places.discard(place)
-        self._subtract(self._busy, place.key)
-        if place.is_stuck:
-            self._subtract(self._stuck, place.key)
+    def _release(self, slot: _Slot) -> None:
+        self._slots.discard(slot)
+        self._subtract(self._busy, slot.key)
+        if slot.is_stuck:
+            self._subtract(self._stuck, slot.key)
         self._wake()
 
-    def _mark_stuck(self, place: _Place) -> None:
+    def _mark_stuck(self, slot: _Slot) -> None:
         """Note that the thread has missed its deadline, and fail the tasks that would wait for it to end."""
-        if place not in self._places:
+        if slot not in self._slots:
             return  # It has ended at the same moment.
-        place.is_stuck = True
-        self._stuck[place.key] += 1
-        for waiting in list(self._waiting.get(place.key.user, ())):
+        slot.is_stuck = True
+        self._stuck[slot.key] += 1
+        for waiting in list(self._waiting.get(slot.key.user, ())):
             if error := self._error_for(waiting.key):
                 waiting.error = error
                 self._remove_waiting(waiting)
@@ -186,7 +186,7 @@ class AbandonableThreads:
                 if not self._has_room(user):
                     break
                 if self._busy[waiting.key] < _PER_TARGET:
-                    waiting.place = self._add_place(waiting.key)
+                    waiting.slot = self._add_slot(waiting.key)
                     if len(self._waiting[user]) > 1:
                         # Move this user to the end, so that another user comes first next time.
                         self._waiting[user] = self._waiting.pop(user)
@@ -204,7 +204,7 @@ class AbandonableThreads:
         """Return whether the user may have one more thread now."""
         most, at_once = (_THREADS, _RUNNING + 1) if user == ROOT else (_THREADS - _FOR_ROOT, _RUNNING)
         now = trio.current_time()
-        running = sum(place.since > now - _RUNNING_TIME for place in self._places)
+        running = sum(slot.since > now - _RUNNING_TIME for slot in self._slots)
         return running < at_once and _count_of(self._busy, user) < self.per_user and self._busy.total() < most
 
     def _error_for(self, key: _Key) -> Exception | None:
@@ -225,17 +225,17 @@ def _count_of(counter: Counter[_Key], user: int) -> int:
 
 
 class _EndNotifier:
-    """Frees a thread's place, on the event loop, when the function has returned.  `notify` is called on the thread."""
+    """Frees a thread's slot, on the event loop, when the function has returned.  `notify` is called on the thread."""
 
-    def __init__(self, release: Callable[[_Place], object], place: _Place) -> None:
+    def __init__(self, release: Callable[[_Slot], object], slot: _Slot) -> None:
         self._release = release
-        self._place = place
+        self._slot = slot
         self._token = trio.lowlevel.current_trio_token()
 
     def notify(self) -> None:
         # The event loop may have ended before the thread.
         with contextlib.suppress(trio.RunFinishedError):
-            self._token.run_sync_soon(self._release, self._place)
+            self._token.run_sync_soon(self._release, self._slot)
 
 
 class _Task(Generic[T]):

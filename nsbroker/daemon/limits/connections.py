@@ -66,20 +66,20 @@ class ConnectionCharge(Struct, eq=False):
     state: _State = _State.SERVED
     evicted: bool = False
 
-    def charge(self, count: int) -> None:
+    def add_unread(self, count: int) -> None:
         """Count `count` descriptors that are about to be sent."""
         self.unread += count
         self.user.unread += count
 
-    def is_read(self) -> bool:
-        """Return whether the peer has read everything, and set the count to 0 if so."""
+    def recount(self) -> bool:
+        """Set the count to 0 if the peer has read everything by now, and return whether it is 0."""
         if self.unread and unread_bytes(self.sock) == 0:
-            self.charge(-self.unread)
+            self.add_unread(-self.unread)
         return self.unread == 0
 
     def is_full(self) -> bool:
         """Return whether so many descriptors are unread that the next call has to wait."""
-        return self.unread >= SCM_MAX_FD and not self.is_read()
+        return self.unread >= SCM_MAX_FD and not self.recount()
 
 
 class UserRegistry:
@@ -134,7 +134,7 @@ class UserRegistry:
             return
         for other in user.charges:
             if other.state is not _State.CLOSING:
-                other.is_read()
+                other.recount()
         if user.unread + count > most:
             raise QuotaExceeded("unread-descriptors-per-user")
 
@@ -143,7 +143,7 @@ class UserRegistry:
 
         As long as the peer has something unread, the socket stays open but shut down, and the connection still counts.
         """
-        if charge.is_read():
+        if charge.recount():
             self._hang_up(charge)
             return
         try:
@@ -183,7 +183,7 @@ class UserRegistry:
         return True
 
     def _sweep(self) -> None:
-        for charge in [charge for charge in self._lingering if charge.is_read()]:
+        for charge in [charge for charge in self._lingering if charge.recount()]:
             self._hang_up(charge)
         for charge in [charge for charge, closing in self._closing.items() if closing.done]:
             del self._closing[charge]
@@ -192,7 +192,7 @@ class UserRegistry:
     def _hang_up(self, charge: ConnectionCharge) -> None:
         self._lingering.discard(charge)
         closing = self.closer.hang_up(charge.sock, charge.user.number)
-        charge.charge(-charge.unread)
+        charge.add_unread(-charge.unread)
         if closing is None:
             self._forget(charge)
         else:

@@ -150,8 +150,8 @@ class Turn:
             self._is_counting = True
             self._since = time.monotonic()
 
-    def is_over(self) -> bool:
-        """Return whether the turn has lasted long enough.  Ask exactly once before each call: this counts the calls."""
+    def count_call(self) -> bool:
+        """Count one more call, and return whether the turn is over, so that others come before this call."""
         self._calls -= 1
         return self._calls < 0 or self._spent + time.monotonic() - self._since > self._SECONDS
 

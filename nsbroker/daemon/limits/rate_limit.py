@@ -1,9 +1,11 @@
-"""Rate limits for each user: RateLimit suppresses records above a limit, Pace delays calls that make records or sockets."""
+"""Rate limits for each user: RateLimit suppresses records above a limit, TokenBucket delays calls that make records or sockets."""
 
 import time
 from collections.abc import Iterator
 
 from msgspec import Struct
+
+from nsbroker.daemon.limits.users import ROOT
 
 WINDOW = 10.0
 """The length of a user's time window, in seconds."""
@@ -23,13 +25,13 @@ class RateLimit:
         self._windows: dict[int, _Window] = {}
         self._over: dict[int, int] = {}
 
-    def admits(self, uid: int) -> bool:
+    def admits(self, user: int) -> bool:
         """Count one record of the user, and return whether it is to be written."""
         now = time.monotonic()
-        window = self._windows.get(uid)
+        window = self._windows.get(user)
         if window is None or now - window.start >= WINDOW:
-            self._end(uid)
-            window = self._windows[uid] = _Window(now)
+            self._end(user)
+            window = self._windows[user] = _Window(now)
         window.count += 1
         return window.count <= MOST
 
@@ -39,24 +41,24 @@ class RateLimit:
         Users without suppressed records are left out, and each number is yielded once.
         """
         now = time.monotonic()
-        for uid in [uid for uid, window in self._windows.items() if everyone or now - window.start >= WINDOW]:
-            self._end(uid)
+        for user in [user for user, window in self._windows.items() if everyone or now - window.start >= WINDOW]:
+            self._end(user)
         while self._over:
             yield self._over.popitem()
 
-    def _end(self, uid: int) -> None:
-        window = self._windows.pop(uid, None)
+    def _end(self, user: int) -> None:
+        window = self._windows.pop(user, None)
         if window is not None and window.count > MOST:
-            self._over[uid] = self._over.get(uid, 0) + window.count - MOST
+            self._over[user] = self._over.get(user, 0) + window.count - MOST
 
 
-PACE_WINDOW = 30.0
-"""The number of seconds in which a user may have `Pace.most` records or sockets.  journald's own rate limit uses the same."""
+REFILL_TIME = 30.0
+"""The number of seconds in which a user may have `TokenBucket.most` records or sockets, as in journald's own rate limit."""
 _SWEEP_AT = 1024
 
 
-class Pace:
-    """Slows users down (a token bucket): each may have `most` at once, and then `most` in each `PACE_WINDOW` seconds."""
+class TokenBucket:
+    """Slows users down: each but root may have `most` at once, and then `most` in each `REFILL_TIME` seconds."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -65,12 +67,14 @@ class Pace:
 
     def charge(self, user: int) -> None:
         """Count one record or socket of the user."""
+        if user == ROOT:
+            return
         now = time.monotonic()
         if len(self._full) >= _SWEEP_AT and user not in self._full:
             self._full = {other: full for other, full in self._full.items() if full > now}
-        self._full[user] = max(self._full.get(user, now), now) + PACE_WINDOW / self.most
+        self._full[user] = max(self._full.get(user, now), now) + REFILL_TIME / self.most
 
     def delay(self, user: int) -> float:
         """Return the number of seconds until the user is within the limit again."""
         full = self._full.get(user)
-        return 0.0 if full is None else max(0.0, full - PACE_WINDOW - time.monotonic())
+        return 0.0 if full is None else max(0.0, full - REFILL_TIME - time.monotonic())

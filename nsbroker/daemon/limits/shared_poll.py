@@ -1,9 +1,10 @@
-"""Waiting for the end of a state that tells nobody when it ends, so that somebody has to look again and again."""
+"""Polling for the end of a state for which there is no event."""
 
 from collections.abc import Callable
 
 import trio
 
+# In seconds.
 _PAUSE = 0.002
 
 

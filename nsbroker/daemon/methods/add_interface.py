@@ -20,7 +20,7 @@ from nsbroker.daemon.context import Context
 from nsbroker.daemon.methods.authorization import Authorization
 from nsbroker.daemon.methods.call import Caller, PendingReply, Reply, reason_of
 from nsbroker.daemon.methods.host_networks import HostNetworks
-from nsbroker.daemon.methods.parts import Part, begin_parts
+from nsbroker.daemon.methods.several_targets import Part, begin_parts
 from nsbroker.daemon.targets.pinned import Pinned
 from nsbroker.errors import InterfaceFailed, InvalidParameter, ReturnFailed
 from nsbroker.linux import rtnetlink, tun

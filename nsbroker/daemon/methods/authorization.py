@@ -11,7 +11,6 @@ sent unchanged to a peer whose rules name the target.  Any other peer gets Permi
 """
 
 import contextlib
-import errno
 from collections.abc import Callable, Iterable, Sequence
 
 from nsbroker.daemon.context import Context
@@ -23,7 +22,7 @@ from nsbroker.daemon.policy.scope import Names
 from nsbroker.daemon.targets.pinned import Pinned, PinnedHeld
 from nsbroker.daemon.targets.resolve import engine_query, resolve, resolve_slowly, takes_time
 from nsbroker.errors import BrokerError, InvalidParameter, NoSuchTarget, PermissionDenied, QuotaExceeded, RecordFailed, TimedOut
-from nsbroker.linux.ancillary import close_and_clear
+from nsbroker.linux.descriptors import close_and_clear, is_out_of_files
 from nsbroker.model.identity import NamespaceType
 from nsbroker.model.target import TargetKind
 from nsbroker.namespace import Namespace
@@ -193,7 +192,7 @@ class Authorization:
     def _decide(self, pinned: Pinned, wanted: tuple[Permission, ...]) -> Verdict:
         """Return the verdict on things that are wanted of `pinned`.
 
-        Whose it is is found out only if its names are not enough, because that takes system calls.
+        The owner is read only if the names do not suffice, because that takes system calls.
         """
         verdict = self._target_grants.verdict(pinned.names, wanted, own=False)
         if not verdict.allowed and pinned.belongs_to(self._caller.peer):
@@ -223,16 +222,20 @@ class Authorization:
             raise PermissionDenied
         self.verdict = self.verdict_on(tuple(self.wanted))
 
-    def open(self, ns_types: Iterable[NamespaceType]) -> list[Namespace]:
-        """Open namespaces of the pinned target, one for each thing that the verdict is about.  The audit record will name them.
+    def wanted_types(self) -> list[NamespaceType]:
+        """Return the types of namespace that are wanted, once the target is pinned."""
+        return [permission for permission in self.wanted or () if isinstance(permission, NamespaceType)]
+
+    def open(self) -> list[Namespace]:
+        """Open the wanted namespaces of the pinned target.  The audit record will name them.
 
         They are the caller's to close, once the authorization has been left without an error.
         """
-        self._open(zip(ns_types, self.verdict.by_name, strict=True), self._opened)
+        self._open(zip(self.wanted_types(), self.verdict.by_name, strict=True), self._opened)
         return self._opened
 
     def open_network(self) -> Namespace:
-        """Open the network namespace of the pinned target, for something that is made inside.  It is as with `open`."""
+        """Open the network namespace of the pinned target, for something that is made inside.  Ownership is as in `open`."""
         self._open([(NamespaceType.NET, all(self.verdict.by_name))], self._opened)
         return self._opened[0]
 
@@ -240,8 +243,7 @@ class Authorization:
         """Return the ids of the wanted namespaces, such as net:[4026531840].  They are read with the same rights as in `open`."""
         opened: list[Namespace] = []
         try:
-            ns_types = [ns_type for ns_type in self.wanted or () if isinstance(ns_type, NamespaceType)]
-            self._open(zip(ns_types, self.verdict.by_name, strict=True), opened)
+            self._open(zip(self.wanted_types(), self.verdict.by_name, strict=True), opened)
             return [str(ns) for ns in opened]
         finally:
             self._close(opened)
@@ -335,7 +337,7 @@ class Authorization:
 
     def _fail(self, error: Exception) -> BrokerError:
         """Record a failure, and return the error for the peer."""
-        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        if is_out_of_files(error):
             error = QuotaExceeded("open files of the broker")
         if not self.verdict.allowed and self.wanted is not None:
             # There is no verdict on facts about the target.  The rules for its name alone decide whether this is recorded as a

@@ -20,6 +20,7 @@ from nsbroker.daemon.policy.permission import EVERY_DEVICE, SOME_DEVICE, Device,
 from nsbroker.daemon.targets.pinned import Pinned
 from nsbroker.errors import InvalidParameter, NoSuchDevice, NoSuchTarget
 from nsbroker.linux import device, procfs
+from nsbroker.linux.descriptors import is_out_of_files
 from nsbroker.model.file_description import FileDescription, FileKind
 from nsbroker.protocol.messages import (
     DeviceDescription,
@@ -166,7 +167,7 @@ class DeviceMethods:
         except ProcessLookupError as error:
             raise NoSuchTarget(pinned.target, "the process has ended") from error
         except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE):
+            if is_out_of_files(error):
                 raise
             # The error may only mean that the process has ended meanwhile: then this raises NoSuchTarget.
             pinned.check_unchanged()

@@ -6,8 +6,8 @@ from typing import Any
 from nsbroker.daemon.context import Context
 from nsbroker.daemon.methods.authorization import Authorization, begin
 from nsbroker.daemon.methods.call import Caller, PendingReply, Reply
+from nsbroker.daemon.methods.explain_messages import make_reply, parse_wanted
 from nsbroker.daemon.methods.identification import why_unidentified
-from nsbroker.daemon.methods.verdicts import make_reply, parse_wanted
 from nsbroker.daemon.targets.pinned import Pinned
 from nsbroker.errors import PermissionDenied
 from nsbroker.model.identity import NamespaceType

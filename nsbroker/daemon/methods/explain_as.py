@@ -8,7 +8,7 @@ import trio
 from nsbroker.daemon.context import Context
 from nsbroker.daemon.engines.query import EngineQuery
 from nsbroker.daemon.methods.call import Caller, Reply
-from nsbroker.daemon.methods.verdicts import make_reply
+from nsbroker.daemon.methods.explain_messages import make_reply
 from nsbroker.daemon.policy.explanation import Question, RuleFit, allowing_rules, fit_rules
 from nsbroker.daemon.policy.grants import names_of
 from nsbroker.daemon.policy.permission import Permission

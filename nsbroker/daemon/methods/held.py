@@ -33,8 +33,6 @@ from nsbroker.protocol.messages import (
 from nsbroker.varlink import service
 from nsbroker.varlink.connection import IncomingCall
 
-NamespaceTypes = tuple[NamespaceType, ...] | None
-
 
 class HeldMethods:
     """Answers calls to Create, Hold, Release and ListHeld."""
@@ -124,15 +122,15 @@ class HeldMethods:
             self._audit.record(caller.peer, "Hold", str(request.target.to_target()), "denied", wanted=details)
             raise PermissionDenied
         authorization = begin(self._context, "Hold", caller, call, request.target, types, details=details)
-        return self._hold(caller, authorization, types, request.name)
+        return self._hold(caller, authorization, request.name)
 
-    async def _hold(self, caller: Caller, authorization: Authorization, types: NamespaceTypes, name: str) -> Reply:
+    async def _hold(self, caller: Caller, authorization: Authorization, name: str) -> Reply:
         peer = caller.peer
-        async with authorization as pinned:
-            wanted = pinned.types() if types is None else types
+        async with authorization:
+            wanted = authorization.wanted_types()
             authorization.require((f"name:{name}",), tuple(map(Holding, wanted)))
             self._held_store.check(name, peer.uid, len(wanted))
-            opened = authorization.open(wanted)
+            opened = authorization.open()
             self._check_name(name, opened)
             # To hold a namespace is to hand it over, so the record must be written first.
             authorization.finish()

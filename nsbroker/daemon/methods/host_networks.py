@@ -31,7 +31,9 @@ class HostNetworks:
         self._others: set[int] = set()
 
     def check(self, pinned: Pinned, ns: Namespace, hint: str) -> None:
-        """Check that `ns` (borrowed), the network of `pinned`, is not the host's by chance.  The thread must be inside `ns`.
+        """Check that `ns` (borrowed), the network of `pinned`, is not the host's, unless a rule names that network itself.
+
+        The calling thread must be inside `ns`.
 
         Raises NoSuchTarget, which ends with `hint`: what to do instead.
         """
@@ -59,7 +61,7 @@ class HostNetworks:
         here = _net_inode("/proc/thread-self")
         if here is not None and self._first is not None:
             return here == self._first
-        return not _is_certainly_not_host(ns)
+        return not _has_other_owner(ns)
 
 
 def _net_inode(process: str) -> int | None:
@@ -70,7 +72,7 @@ def _net_inode(process: str) -> int | None:
         return None
 
 
-def _is_certainly_not_host(ns: Namespace) -> bool:
+def _has_other_owner(ns: Namespace) -> bool:
     """Return whether `ns` is owned by a user namespace that we can see, and that is not the initial one.
 
     The host's network namespace is owned by the initial user namespace, or by one that cannot be seen from here.

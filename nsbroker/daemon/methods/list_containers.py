@@ -67,10 +67,7 @@ def _describe(container: Container, process: Process, grants: Grants, peer: Peer
 
     Return None when the peer may not open any of its namespaces, or when it has ended by now.
     """
-    try:
-        pinned = PinnedContainer(container, process)
-    except (BrokerError, OSError):
-        return None
+    pinned = PinnedContainer(container, process)
     try:
         frozen = container.state is State.RUNNING and is_frozen(process.cgroups())
         types = openable_types(pinned, grants, peer)

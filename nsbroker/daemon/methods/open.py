@@ -13,14 +13,14 @@ from nsbroker.daemon.methods.plain_open import PlainOpen
 from nsbroker.daemon.targets.pinned import Pinned
 from nsbroker.errors import InvalidParameter, NoSuchTarget, TargetChanged
 from nsbroker.linux import procfs
-from nsbroker.model.identity import Expectation, NamespaceType
+from nsbroker.model.identity import Expectation
 from nsbroker.namespace import Namespace
 from nsbroker.protocol.messages import OpenedNamespace, OpenReply, OpenRequest
 from nsbroker.protocol.target_spec import ExpectationSpec
 from nsbroker.varlink.connection import IncomingCall
 
+# Seconds for reading the start time of a process.
 _DEADLINE = 2.0
-NamespaceTypes = tuple[NamespaceType, ...] | None
 
 
 class OpenMethod:
@@ -37,21 +37,19 @@ class OpenMethod:
         types, expect = validate_types(request.types), request.expect
         authorization = begin(self._context, "Open", caller, call, request.target, types, hands_over=True)
         if authorization.takes_time() or (expect is not None and expect.start_time is not None):
-            return self._open_slowly(authorization, caller, types, expect)
+            return self._open_slowly(authorization, caller, expect)
         with authorization as pinned:
-            opened = authorization.open(pinned.types() if types is None else types)
+            opened = authorization.open()
             if expect is not None:
                 _check_expected(expect.to_expectation(), pinned.target, None, opened)
         return _reply(opened)
 
-    async def _open_slowly(
-        self, authorization: Authorization, caller: Caller, types: NamespaceTypes, expect: ExpectationSpec | None
-    ) -> Reply:
+    async def _open_slowly(self, authorization: Authorization, caller: Caller, expect: ExpectationSpec | None) -> Reply:
         async with authorization as pinned:
             # The start time is read only here, after the verdict: nobody may have the broker examine a process without permission.
             needs_start_time = expect is not None and expect.start_time is not None
             started = await self._read_start_time(caller, pinned) if needs_start_time else None
-            opened = authorization.open(pinned.types() if types is None else types)
+            opened = authorization.open()
             if expect is not None:
                 _check_expected(expect.to_expectation(), pinned.target, started, opened)
         return _reply(opened)

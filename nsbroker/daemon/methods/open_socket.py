@@ -5,8 +5,7 @@ import ipaddress
 import trio
 
 from nsbroker.daemon.context import Context
-from nsbroker.daemon.limits.rate_limit import Pace
-from nsbroker.daemon.limits.users import ROOT
+from nsbroker.daemon.limits.rate_limit import TokenBucket
 from nsbroker.daemon.methods.authorization import Authorization, begin
 from nsbroker.daemon.methods.call import Caller, PendingReply, Reply
 from nsbroker.daemon.methods.socket_maker import SocketMaker, WantedSocket
@@ -26,7 +25,7 @@ class OpenSocketMethod:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._maker = SocketMaker()
-        self._pace = Pace(context.users.limits.sockets_per_user)
+        self._bucket = TokenBucket(context.users.limits.sockets_per_user)
 
     def open_socket(self, caller: Caller, call: IncomingCall, request: OpenSocketRequest) -> Reply | PendingReply:
         """Make a socket inside the target's network namespace."""
@@ -47,7 +46,7 @@ class OpenSocketMethod:
         if authorization.takes_time() or self._maker.takes_time(wanted) or self._delay(user):
             return self._open(caller, authorization, wanted)
         with authorization as pinned:
-            self._count(user)
+            self._bucket.charge(user)
             with authorization.open_network() as ns:
                 sock = self._maker.make_at_once(pinned, ns, caller.peer.maker, wanted)
             authorization.on_failure(sock.close)
@@ -56,7 +55,7 @@ class OpenSocketMethod:
 
     async def _open(self, caller: Caller, authorization: Authorization, wanted: WantedSocket) -> Reply:
         async with authorization as pinned:
-            self._count(caller.peer.user)
+            self._bucket.charge(caller.peer.user)
             if delay := self._delay(caller.peer.user):
                 await trio.sleep(delay)
             with authorization.open_network() as ns:
@@ -65,17 +64,13 @@ class OpenSocketMethod:
         fds = [sock.detach()]
         return Reply(OpenSocketReply(0), fds, slow_fds=fds)
 
-    def _count(self, user: int) -> None:
-        if user != ROOT:
-            self._pace.charge(user)
-
     def _delay(self, user: int) -> float:
         """Return the seconds until the user is within the limit on sockets.
 
         A program that may have no more sockets for a moment would fail.  One that waits does not even notice.
         """
-        self._pace.most = self._context.users.limits.sockets_per_user
-        return self._pace.delay(user) if user != ROOT else 0.0
+        self._bucket.most = self._context.users.limits.sockets_per_user
+        return self._bucket.delay(user)
 
 
 def _parse_bind_address(request: OpenSocketRequest) -> tuple[str, int] | None:

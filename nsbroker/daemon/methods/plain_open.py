@@ -1,8 +1,8 @@
 """The plain case of Open: namespaces of a process that is named by its number, all of them allowed by rules for that number.
 
-Programs that monitor make this call thousands of times.  It takes the steps of `authorization`, at half the price, with numbers in
-the place of objects.  What is not plain, and whatever goes wrong, is left to the general way, which begins anew: so nothing is
-refused here, and no failure is explained or recorded.
+Programs that monitor make this call thousands of times.  It takes the steps of `Authorization` at half the cost, with bare fds
+instead of handles.  Any other call, and any error, is left to `Authorization`, which starts from the beginning.  So nothing is
+refused or recorded as a failure here.
 """
 
 import os
@@ -14,7 +14,7 @@ from nsbroker.daemon.methods.call import Caller, Reply
 from nsbroker.daemon.policy.grants import Grants
 from nsbroker.errors import NoSuchTarget
 from nsbroker.linux import nsfs, pidfd
-from nsbroker.linux.ancillary import close_and_clear
+from nsbroker.linux.descriptors import close_and_clear
 from nsbroker.linux.features import features
 from nsbroker.model.identity import NamespaceType, format_id
 from nsbroker.protocol.messages import OpenedNamespace, OpenReply, OpenRequest

@@ -1,9 +1,9 @@
 """Making a socket inside a network namespace, in the name of the peer.
 
 The socket is the same as if the peer had made it inside.  It belongs to the peer's uid, which firewalls, SO_REUSEPORT and
-/proc/net/tcp look at.  It has none of the broker's capabilities, by which the kernel decides what may be changed through a netlink
-socket; also when the broker marks it, for which a right is used only after it was made.  It is given to nobody before the kernel
-has confirmed, for the socket itself, its network namespace and its owner.
+/proc/net/tcp look at.  It is made without capabilities, because by those of its maker the kernel decides what may be changed
+through a netlink socket.  The capability for a mark is used only after the socket was made.  It is given to nobody before the
+kernel has confirmed, for the socket itself, its network namespace and its owner.
 
 The event loop's own thread makes it: it enters the namespace, takes the peer's credentials, makes the socket and goes back, and
 nothing is awaited in between.  If it cannot go back, the process ends.  A new thread does the same, and ends afterwards, for what

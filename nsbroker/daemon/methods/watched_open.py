@@ -49,7 +49,7 @@ class WatchedOpen:
         spec = TargetSpec.of(target)
         authorization = begin(self._context, "Watch", caller, call, spec, (ns_type,), hands_over=True)
         async with authorization:
-            (ns,) = authorization.open((ns_type,))
+            (ns,) = authorization.open()
             if (ns.inode, ns.id.unique) != (description.inode, description.id):
                 raise TargetChanged(str(target), f"it has another {ns_type} namespace by now")
         return ns

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import NamedTuple, Self
 
 from nsbroker.daemon.configuration import Configuration, Parsed, Problem, SourcedRule, error_of, problems, read
-from nsbroker.daemon.pace import Step, at_once
+from nsbroker.daemon.pace import Step, no_pause
 from nsbroker.daemon.peer import NO_PEER_PIDFD, Peer
 from nsbroker.daemon.policy.grants import Grants, Rule, index
 from nsbroker.daemon.policy.permission import Allowance
@@ -28,7 +28,7 @@ _WHO_FORMS = "user:NAME, group:NAME, unit:NAME.service, everyone, or a container
 # How many peers' grants, and the grants of how many sets of rules, are kept in caches.
 _CACHE_MAX = 1024
 _SHARED_MAX = 256
-_REFUSED = (ConfigurationError, InvalidTarget, InvalidType)
+_RULE_ERRORS = (ConfigurationError, InvalidTarget, InvalidType)
 PERMISSIONS = ("namespaces", "sockets", "marks", "devices", "files", "interfaces", "create", "hold")
 """The keys of a rule that say what it allows."""
 
@@ -53,7 +53,7 @@ class Loader:
         self._parsed: dict[Path, Parsed] = {}
         self._compiled: dict[int, _Compiled] = {}
 
-    def load(self, step: Step = at_once) -> "tuple[Configuration, Policy]":
+    def load(self, step: Step = no_pause) -> "tuple[Configuration, Policy]":
         """Load it, and call `step` again and again meanwhile.  Raises ConfigurationError."""
         settings, found, broken, self._parsed = read(self._place, self._parsed, step)
         if found:
@@ -71,7 +71,7 @@ class Policy:
     """All rules in force.  Raises ConfigurationError with all rules that cannot be understood."""
 
     def __init__(
-        self, configuration: Configuration, earlier: "Mapping[int, _Compiled]" = MappingProxyType({}), step: Step = at_once
+        self, configuration: Configuration, earlier: "Mapping[int, _Compiled]" = MappingProxyType({}), step: Step = no_pause
     ) -> None:
         self.loaded = time.time()
         self.ended: list[Rule] = []
@@ -188,7 +188,7 @@ def _compile_all(sourced: Iterable[SourcedRule], earlier: "Mapping[int, _Compile
             if known is None or known.who != who:
                 known = _Compiled(source, who, _compile(source, who), list(_find_doubts(source, who)))
             found.append(known)
-        except _REFUSED:
+        except _RULE_ERRORS:
             mistakes += _find_mistakes(source, is_whole=True)
     if mistakes:
         raise error_of(mistakes)
@@ -231,7 +231,7 @@ class _Who(NamedTuple):
 
 
 def _compile(source: SourcedRule, who: Sequence[_Who]) -> Rule:
-    """Compile a rule.  Raises what is in `_REFUSED`."""
+    """Compile a rule.  Raises the errors in `_RULE_ERRORS`."""
     text = source.text
     if not who or not text.targets:
         raise ConfigurationError("it fits nothing: give `who` and `targets` at least one entry each")
@@ -261,18 +261,18 @@ def _find_mistakes(source: SourcedRule, *, is_whole: bool) -> list[Problem]:
         for number, word in enumerate(getattr(text, key)):
             try:
                 _check_word(key, word)
-            except _REFUSED as error:
+            except _RULE_ERRORS as error:
                 found.append(problems.of_rule(source, str(error), key, number))
     if is_whole and not found:
         try:
             _compile(source, [_Who.parse(word) for word in text.who])
-        except _REFUSED as error:
+        except _RULE_ERRORS as error:
             found.append(problems.of_rule(source, str(error)))
     return found
 
 
 def _check_word(key: str, word: str) -> None:
-    """Check one entry of a list in a rule.  Raises what is in `_REFUSED`."""
+    """Check one entry of a list in a rule.  Raises the errors in `_RULE_ERRORS`."""
     if key == "who":
         if _Who.parse(word).is_container:
             NamePatterns.parse([word])

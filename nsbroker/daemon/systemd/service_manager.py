@@ -13,6 +13,7 @@ import trio
 
 from nsbroker.errors import TimedOut
 
+# Seconds that systemd has to take what was sent to it.
 _BARRIER = 5.0
 
 

@@ -32,6 +32,7 @@ from nsbroker.namespace import Namespace, search
 from nsbroker.namespace.opening import file_error, pin
 
 _SLOW = frozenset((TargetKind.CONTAINER, TargetKind.NAMESPACE, TargetKind.PATH, TargetKind.UNIT))
+# Seconds for the search for a namespace by its path or id.
 _DEADLINE = 5.0
 
 

@@ -70,7 +70,7 @@ def test_a_unix_socket_on_which_nobody_listens_is_replaced_and_nothing_else(tmp_
             listen.listen().__enter__()
         assert path.is_socket()
     path.write_text("precious")
-    with pytest.raises(CommandFailed, match="something else than a socket is there"):
+    with pytest.raises(CommandFailed, match="a file that is not a socket is there"):
         listen.listen().__enter__()
     assert path.read_text() == "precious"
     with pytest.raises(CommandFailed, match="cannot listen on /nowhere/socket: No such file or directory"):

@@ -16,7 +16,7 @@ SUBORDINATE = 200_000
 
 
 def scanned(pid: int) -> ScannedProcess:
-    return ScannedProcess(Facts(pid, 1, 1, pid, f"name of {pid}", is_kernels=False), ())
+    return ScannedProcess(Facts(pid, 1, 1, pid, f"name of {pid}", is_kernel_thread=False), ())
 
 
 async def test_subordinate_uids_block_one_thread_for_their_user(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from nsbroker.client.blocking import connect
 from nsbroker.errors import QuotaExceeded
-from nsbroker.linux import ancillary
+from nsbroker.linux import descriptors
 from tests.daemon.test_server import limited, one_connection, open_call, replies
 from tests.world import ALICE, as_user, eventually
 
@@ -25,7 +25,7 @@ def test_unread_descriptors_are_counted_over_all_connections_of_a_user(tmp_path:
             broker.open("self", "net")
         assert daemon.records()[-1]["verdict"] == "failed"
         for _, fds in replies(sock, 1):
-            ancillary.close_all(fds)
+            descriptors.close_all(fds)
         broker.open("self", "net").close()
 
 

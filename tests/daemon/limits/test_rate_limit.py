@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from nsbroker.daemon.limits import rate_limit
-from nsbroker.daemon.limits.rate_limit import MOST, PACE_WINDOW, WINDOW, Pace, RateLimit
+from nsbroker.daemon.limits.rate_limit import MOST, REFILL_TIME, WINDOW, RateLimit, TokenBucket
+from nsbroker.daemon.limits.users import ROOT
 from tests.world import ALICE, BOB
 
 
@@ -63,23 +64,30 @@ def test_at_the_end_of_the_broker_windows_that_are_not_over_are_reported_too(clo
     assert list(limit.end_windows(everyone=True)) == [(ALICE, 7)]
 
 
-def test_a_user_above_the_pace_waits_until_the_bucket_has_room_again(clock: Clock) -> None:
-    pace = Pace(10)
+def test_a_user_above_the_limit_waits_until_the_bucket_has_room_again(clock: Clock) -> None:
+    bucket = TokenBucket(10)
     for _ in range(10):
-        pace.charge(ALICE)
-    assert pace.delay(ALICE) == 0
-    pace.charge(ALICE)
-    assert pace.delay(ALICE) == pytest.approx(PACE_WINDOW / 10)
-    assert pace.delay(BOB) == 0
-    clock.now += PACE_WINDOW / 10
-    assert pace.delay(ALICE) == pytest.approx(0)
+        bucket.charge(ALICE)
+    assert bucket.delay(ALICE) == 0
+    bucket.charge(ALICE)
+    assert bucket.delay(ALICE) == pytest.approx(REFILL_TIME / 10)
+    assert bucket.delay(BOB) == 0
+    clock.now += REFILL_TIME / 10
+    assert bucket.delay(ALICE) == pytest.approx(0)
 
 
 def test_users_whose_bucket_is_full_again_take_no_memory(clock: Clock) -> None:
-    pace = Pace(10)
-    for user in range(2000):
-        pace.charge(user)
-    assert len(pace._full) == 2000, "nobody is forgotten who is not yet at rest"
-    clock.now += PACE_WINDOW
-    pace.charge(5000)
-    assert list(pace._full) == [5000]
+    bucket = TokenBucket(10)
+    for user in range(1, 2001):
+        bucket.charge(user)
+    assert len(bucket._full) == 2000, "nobody is forgotten who is not yet at rest"
+    clock.now += REFILL_TIME
+    bucket.charge(5000)
+    assert list(bucket._full) == [5000]
+
+
+def test_root_never_waits(clock: Clock) -> None:
+    bucket = TokenBucket(10)
+    for _ in range(100):
+        bucket.charge(ROOT)
+    assert bucket.delay(ROOT) == 0

@@ -39,6 +39,11 @@ def test_explain_refuses_invalid_kinds_of_sockets_and_names_of_devices(daemon: D
         for files in (["passwd"], [], ["hosts", "hosts"]):
             with pytest.raises(InvalidParameter, match="files"):
                 broker.explain("self", files=files)
+        for sockets in ([], ["inet:stream", "inet:stream"]):
+            with pytest.raises(InvalidParameter, match="sockets"):
+                broker.explain("self", sockets=sockets)
+        with pytest.raises(InvalidParameter, match="devices"):
+            broker.explain("self", sockets=["inet:stream"], devices=["null", "null"])
         with pytest.raises(InvalidType):
             broker.explain("self", sockets=["inet"])
 

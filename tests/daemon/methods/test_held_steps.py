@@ -10,7 +10,7 @@ import trio
 from nsbroker.daemon.limits.users import ANONYMOUS
 from nsbroker.daemon.methods.call import Reply
 from nsbroker.errors import RecordFailed
-from nsbroker.linux import ancillary
+from nsbroker.linux import descriptors
 from nsbroker.model.identity import NamespaceType
 from nsbroker.namespace import Namespace
 from nsbroker.protocol.messages import ExplainReply, ListHeldReply
@@ -53,7 +53,7 @@ async def ask(one: OneCaller, method: str, **parameters: object) -> Reply:
     result = one.dispatcher.dispatch(one.caller, IncomingCall(decode_call(data), []))
     reply = await result if isinstance(result, Coroutine) else result
     assert isinstance(reply, Reply)
-    ancillary.close_all(reply.fds)
+    descriptors.close_all(reply.fds)
     return reply
 
 

@@ -13,7 +13,7 @@ from nsbroker.daemon.methods import plain_open
 from nsbroker.daemon.methods.authorization import Authorization
 from nsbroker.daemon.methods.call import Reply
 from nsbroker.daemon.policy.rules import Policy
-from nsbroker.linux import ancillary, pidfd
+from nsbroker.linux import descriptors, pidfd
 from nsbroker.linux.features import Features, features
 from nsbroker.varlink.connection import IncomingCall
 from nsbroker.varlink.message import decode_call
@@ -70,7 +70,7 @@ def test_a_plain_call_has_the_reply_and_the_record_of_any_other(
     for expected in ([], ["Open"]):
         reply = call(one, wants(sleeper.pid, "uts", "net"))
         inodes = [os.fstat(fd).st_ino for fd in reply.fds]
-        ancillary.close_all(reply.fds)
+        descriptors.close_all(reply.fds)
         record = msgspec.structs.replace(one.records.pop(), time=0.0)
         found.append((msgspec.json.encode(reply.parameters), inodes, record))
         assert general == expected
@@ -95,7 +95,7 @@ def test_a_plain_call_has_the_reply_and_the_record_of_any_other(
 )
 def test_any_other_call_goes_the_general_way(one: OneCaller, sleeper: Sleeper, general: list[str], parameters: str) -> None:
     reply = call(one, parameters.replace("PID", str(sleeper.pid)))
-    ancillary.close_all(reply.fds)
+    descriptors.close_all(reply.fds)
     # A list that is empty or has a type twice is refused before anything else.
     assert general == (["Open"] if "[]" not in parameters and '"net","net"' not in parameters else [])
     assert (reply.error is None) == ("expect" in parameters), reply
@@ -135,7 +135,7 @@ def test_an_error_at_any_step_refuses_the_call_and_leaks_nothing(
     assert list(reply.fds) == []
     reply = call(one, parameters)
     assert reply.error is None
-    ancillary.close_all(reply.fds)
+    descriptors.close_all(reply.fds)
 
 
 def test_a_process_that_ends_between_look_and_open_is_refused(
@@ -157,7 +157,7 @@ def test_a_process_that_ends_between_look_and_open_is_refused(
 
 def test_a_reload_counts_from_the_next_call_on(one: OneCaller, sleeper: Sleeper, tmp_path: Path) -> None:
     parameters = wants(sleeper.pid, "net")
-    ancillary.close_all(call(one, parameters).fds)
+    descriptors.close_all(call(one, parameters).fds)
     (tmp_path / "nsbroker.toml").write_text(RULE.replace('"net", ', ""))
     one.context.policy = Policy(configuration.load(tmp_path / "nsbroker.toml"))
     reply = call(one, parameters)

@@ -16,7 +16,7 @@ import pytest
 import nsbroker
 from nsbroker.client.blocking import Broker
 from nsbroker.errors import NotANamespace, PermissionDenied, QuotaExceeded
-from nsbroker.linux import ancillary
+from nsbroker.linux import ancillary, descriptors
 from nsbroker.linux.features import features
 from tests.daemon.methods.restricting import denies, needs_proven_root, write_crun
 from tests.world import ALICE, Daemon, Sleeper, as_user, named_network
@@ -118,7 +118,7 @@ def wire(daemon: Daemon) -> Iterator[Callable[..., Any]]:
             name = method if "." in method else f"{BROKER}.{method}"
             sock.send(msgspec.json.encode({"method": name, "parameters": parameters, "more": more}) + b"\0")
             data, fds = ancillary.receive_piece(sock, bytearray(70000), b"\0")
-            ancillary.close_all(fds)
+            descriptors.close_all(fds)
             return msgspec.json.decode(data.rstrip(b"\0"))
 
         yield call
@@ -337,7 +337,7 @@ def test_pipelined_calls_behind_a_restriction_are_restricted(daemon: Daemon) -> 
             data, new = ancillary.receive_piece(sock, bytearray(70000), b"\0")
             replies += data
             fds += new
-        ancillary.close_all(fds)
+        descriptors.close_all(fds)
     first, *others = [msgspec.json.decode(one) for one in replies.split(b"\0")[:-1]]
     assert len(fds) == 1
     assert "error" not in first

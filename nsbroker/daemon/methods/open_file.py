@@ -23,6 +23,7 @@ from nsbroker.daemon.targets.pinned import Pinned
 from nsbroker.errors import InvalidParameter, NoSuchFile, NoSuchTarget, ReturnFailed
 from nsbroker.linux import foreign_file, memfd, procfs
 from nsbroker.linux.credentials import acting_groups
+from nsbroker.linux.descriptors import is_out_of_files
 from nsbroker.model.target_file import CONFIGURATION, NAMES
 from nsbroker.namespace import Namespace
 from nsbroker.protocol.file_messages import OpenFileReply, OpenFileRequest
@@ -39,7 +40,7 @@ _REASONS: Mapping[int, str] = {
 }
 
 
-class FileMethod:
+class OpenFileMethod:
     """Answers calls to OpenFile."""
 
     def __init__(self, context: Context) -> None:
@@ -162,7 +163,7 @@ def _read_as(maker: Maker, process: int, path: str) -> bytes:
 
 def _explain(error: OSError, pinned: Pinned, name: str) -> Exception:
     """Return the error for the caller.  Raises NoSuchTarget when the process has ended meanwhile."""
-    if error.errno in (errno.EMFILE, errno.ENFILE):
+    if is_out_of_files(error):
         return error
     pinned.check_unchanged()
     return NoSuchFile(pinned.target, name, reason_of(error, _REASONS))

@@ -27,34 +27,29 @@ def parse_wanted(request: ExplainRequest) -> tuple[Permission, ...] | None:
     if all(asked is None for asked in lists.values()):
         return validate_types(request.types)
     for name, asked in lists.items():
-        if asked is not None and len(asked) > _EXPLAINED_MAX:
+        if asked is not None and (len(asked) > _EXPLAINED_MAX or len(set(asked)) != len(asked)):
             raise InvalidParameter(name)
     try:
         sockets = [SocketKind.parse(text) for text in request.sockets or ()]
     except InvalidType as error:
         raise InvalidParameter("sockets") from error
-    marks = request.marks or []
-    if not all(0 < mark <= MARK_MAX for mark in marks) or len(set(marks)) != len(marks):
+    marks, devices, files = request.marks or [], request.devices or [], request.files or []
+    if not all(0 < mark <= MARK_MAX for mark in marks):
         raise InvalidParameter("marks")
-    devices = request.devices or []
     if not all(map(is_device_name, devices)):
         raise InvalidParameter("devices")
-    interfaces = request.interfaces or []
-    if len(set(interfaces)) != len(interfaces):
-        raise InvalidParameter("interfaces")
-    files = request.files or []
-    if not set(files) <= set(NAMES) or len(set(files)) != len(files):
+    if not set(files) <= set(NAMES):
         raise InvalidParameter("files")
     wanted: tuple[Permission, ...] = (
         *(validate_types(request.types) or ()),
         *sockets,
         *map(Mark, marks),
         *map(Device, devices),
-        *interfaces,
+        *(request.interfaces or ()),
         *map(File, files),
     )
-    if not wanted or len(set(wanted)) != len(wanted):
-        raise InvalidParameter("sockets" if sockets else "files" if request.devices is None else "devices")
+    if not wanted:
+        raise InvalidParameter(next(name for name, asked in lists.items() if asked is not None))
     return wanted
 
 
