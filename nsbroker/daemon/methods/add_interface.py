@@ -10,19 +10,18 @@ import io
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple, TypeVar, cast
+from typing import NamedTuple, TypeVar
 
 import trio
 
-import nsbroker.inside.trio
-from nsbroker.daemon.audit import Audit
 from nsbroker.daemon.context import Context
 from nsbroker.daemon.methods.authorization import Authorization
 from nsbroker.daemon.methods.call import Caller, PendingReply, Reply, reason_of
 from nsbroker.daemon.methods.host_networks import HostNetworks
 from nsbroker.daemon.methods.several_targets import Part, begin_parts
+from nsbroker.daemon.methods.visits import Visits
 from nsbroker.daemon.targets.pinned import Pinned
-from nsbroker.errors import InterfaceFailed, InvalidParameter, ReturnFailed
+from nsbroker.errors import InterfaceFailed, InvalidParameter
 from nsbroker.linux import rtnetlink, tun
 from nsbroker.linux.capabilities import CAP_NET_ADMIN, limited_to
 from nsbroker.linux.rtnetlink import InterfaceError
@@ -64,7 +63,7 @@ class AddInterfaceMethod:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._visits = trio.CapacityLimiter(_VISITS_MAX)
+        self._visits = Visits(_VISITS_MAX)
         self._host_networks = HostNetworks()
 
     def add_interface(self, caller: Caller, call: IncomingCall, request: AddInterfaceRequest) -> PendingReply:
@@ -119,13 +118,7 @@ class AddInterfaceMethod:
                 return function()
 
         try:
-            async with self._visits:
-                # If this is cancelled, what the thread opens is dropped, and the garbage collector closes it.
-                return await nsbroker.inside.trio.call([ns], work)
-        except ReturnFailed as error:
-            # The thread could not switch back and has ended.
-            Audit.say(f"internal error: {error}")
-            return cast(T, error.result)
+            return await self._visits.call(ns, work)
         except OSError as error:
             raise InterfaceFailed(pinned.target, name, reason_of(error, _REASONS)) from error
 
@@ -143,13 +136,9 @@ class AddInterfaceMethod:
             with limited_to(CAP_NET_ADMIN):
                 function()
 
-        async with self._visits:
-            # The thread uses descriptors that are closed afterwards, so nobody may stop waiting for it.
-            with trio.CancelScope(shield=True):
-                try:
-                    await nsbroker.inside.trio.call([ns], work)
-                except ReturnFailed as error:
-                    Audit.say(f"internal error: {error}")
+        # The thread uses descriptors that are closed afterwards, so nobody may stop waiting for it.
+        with trio.CancelScope(shield=True):
+            await self._visits.call(ns, work)
 
 
 def _check(kind: InterfaceKind, name: str, peer: InterfacePeer | None) -> None:

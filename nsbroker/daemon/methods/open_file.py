@@ -8,19 +8,17 @@ system of the target can block it.  The files of the target's network belong to 
 import errno
 import os
 from collections.abc import Mapping
-from typing import cast
 
 import trio
 
-import nsbroker.inside.trio
-from nsbroker.daemon.audit import Audit
 from nsbroker.daemon.context import Context
 from nsbroker.daemon.methods.authorization import Authorization, begin
 from nsbroker.daemon.methods.call import Caller, PendingReply, Reply, reason_of
+from nsbroker.daemon.methods.visits import Visits
 from nsbroker.daemon.peer import Maker
 from nsbroker.daemon.policy.permission import File
 from nsbroker.daemon.targets.pinned import Pinned
-from nsbroker.errors import InvalidParameter, NoSuchFile, NoSuchTarget, ReturnFailed
+from nsbroker.errors import InvalidParameter, NoSuchFile, NoSuchTarget
 from nsbroker.linux import foreign_file, memfd, procfs
 from nsbroker.linux.credentials import acting_groups
 from nsbroker.linux.descriptors import is_out_of_files
@@ -45,7 +43,7 @@ class OpenFileMethod:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._visits = trio.CapacityLimiter(_VISITS_MAX)
+        self._visits = Visits(_VISITS_MAX)
 
     def open(self, caller: Caller, call: IncomingCall, request: OpenFileRequest) -> PendingReply:
         """Open one file."""
@@ -71,8 +69,6 @@ class OpenFileMethod:
 
     async def _read_configuration(self, caller: Caller, pinned: Pinned, name: str) -> bytes:
         """Read /etc/NAME below the target's root directory.  Raises NoSuchFile, NoSuchTarget."""
-        if not pinned.is_process:
-            raise NoSuchTarget(pinned.target, "a namespace alone has no /etc: name a process or a container")
         directory, maker = pinned.directory(), caller.peer.maker
 
         def read() -> bytes:
@@ -101,13 +97,7 @@ class OpenFileMethod:
         """Open /proc/thread-self/NAME on a thread that is in `ns` (borrowed), and return the fd (the caller's)."""
         maker = caller.peer.maker
         try:
-            async with self._visits:
-                # If this is cancelled, the thread closes what it opens.
-                opened = await nsbroker.inside.trio.call([ns], _Opening(maker, ns, name))
-        except ReturnFailed as error:
-            # The thread could not switch back and has ended.  The file was opened inside nevertheless.
-            Audit.say(f"internal error: {error}")
-            opened = cast(_Opened, error.result)
+            opened = await self._visits.call(ns, _Opening(maker, ns, name))
         except OSError as error:
             raise _explain(error, pinned, name) from error
         return opened.take()

@@ -52,16 +52,24 @@ def _parse(request: RestrictRequest, peer: Peer) -> Scope:
         targets = [text for pattern in request.targets for text in _in_our_numbers(pattern, peer)]
     with _blaming("sockets"):
         _check_length(sockets)
-        Allowance.parse((), sockets, ())
+        Allowance.parse(sockets=sockets)
     with _blaming("marks"):
         _check_length(marks)
-        Allowance.parse((), (), (), marks=marks)
+        Allowance.parse(marks=marks)
     with _blaming("devices"):
         _check_length(devices)
-        Allowance.parse((), (), devices)
+        Allowance.parse(devices=devices)
     with _blaming("files"):
-        words = (request.namespaces or (), sockets, devices, request.create or (), request.hold or (), marks, interfaces)
-        allowance = Allowance.parse(*words, files=request.files or ())
+        allowance = Allowance.parse(
+            namespaces=request.namespaces or (),
+            sockets=sockets,
+            devices=devices,
+            create=request.create or (),
+            hold=request.hold or (),
+            marks=marks,
+            interfaces=interfaces,
+            files=request.files or (),
+        )
     with _blaming("targets"):
         return Scope.parse(targets, allowance)
 

@@ -14,18 +14,15 @@ import errno
 import os
 import socket
 import struct
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
-import trio
-
-import nsbroker.inside.trio
-from nsbroker.daemon.audit import Audit
 from nsbroker.daemon.methods.call import reason_of
 from nsbroker.daemon.methods.host_networks import HostNetworks
+from nsbroker.daemon.methods.visits import Visits
 from nsbroker.daemon.peer import Maker
 from nsbroker.daemon.policy.permission import Mark, Permission
 from nsbroker.daemon.targets.pinned import Pinned
-from nsbroker.errors import ReturnFailed, SocketFailed
+from nsbroker.errors import SocketFailed
 from nsbroker.inside import in_place
 from nsbroker.linux.capabilities import CAP_NET_ADMIN, CAP_NET_BIND_SERVICE, CAP_NET_RAW, use_only
 from nsbroker.linux.credentials import acting_groups
@@ -62,7 +59,7 @@ class SocketMaker:
     """Makes sockets inside namespaces."""
 
     def __init__(self) -> None:
-        self._visits = trio.CapacityLimiter(_VISITS_MAX)
+        self._visits = Visits(_VISITS_MAX)
         self._host_networks = HostNetworks()
         self._loaded: set[tuple[SocketFamily, SocketType, int]] = set()
 
@@ -84,13 +81,8 @@ class SocketMaker:
     async def make(self, pinned: Pinned, ns: Namespace, maker: Maker, wanted: WantedSocket) -> socket.socket:
         """Do the same as `make_at_once` for any socket, on a thread."""
         try:
-            async with self._visits:
-                # If this is cancelled, the socket that the thread makes is dropped, and the garbage collector closes it.
-                sock = await nsbroker.inside.trio.call([ns], lambda: self._make_inside(pinned, ns, maker, wanted))
-        except ReturnFailed as error:
-            # The thread could not switch back and has ended.  _check decides whether the socket can be used.
-            Audit.say(f"internal error: {error}")
-            sock = cast(socket.socket, error.result)
+            # If the thread could not switch back, _check decides whether the socket can be used.
+            sock = await self._visits.call(ns, lambda: self._make_inside(pinned, ns, maker, wanted))
         except OSError as error:
             raise SocketFailed(pinned.target, str(wanted.kind), reason_of(error, REASONS)) from error
         if len(self._loaded) >= _LOADED_MAX:

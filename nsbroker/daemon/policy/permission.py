@@ -141,6 +141,7 @@ class Allowance(Struct, frozen=True):
     @classmethod
     def parse(
         cls,
+        *,
         namespaces: Iterable[str] = (),
         sockets: Iterable[str] = (),
         devices: Iterable[str] = (),

@@ -232,7 +232,7 @@ class PinnedNamespace:
 
     def directory(self) -> int:
         """Raise NoSuchTarget: only a process has one."""
-        raise _without_root(self.target)
+        raise _no_process(self.target)
 
     def check_unchanged(self) -> None:
         """Do nothing: it cannot have changed."""
@@ -284,7 +284,7 @@ class PinnedHeld:
 
     def directory(self) -> int:
         """Raise NoSuchTarget: only a process has one."""
-        raise _without_root(self.target)
+        raise _no_process(self.target)
 
     def check_unchanged(self) -> None:
         """Do nothing: it cannot have changed."""
@@ -293,5 +293,5 @@ class PinnedHeld:
         """Do nothing: the namespaces stay held."""
 
 
-def _without_root(target: str) -> NoSuchTarget:
-    return NoSuchTarget(target, "a namespace alone has no /dev: name a process or a container")
+def _no_process(target: str) -> NoSuchTarget:
+    return NoSuchTarget(target, "a namespace alone has no files and devices: name a process or a container")

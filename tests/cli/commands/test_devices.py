@@ -41,4 +41,4 @@ def test_devices_of_what_no_rule_allows_are_refused(daemon: Daemon, sleeper: Sle
 
 
 def test_a_namespace_without_process_has_no_devices(daemon: Daemon, blue: None) -> None:
-    assert "has no /dev" in one_line(run_command("devices", "name:blue", address=daemon.address), 1)
+    assert "has no files and devices" in one_line(run_command("devices", "name:blue", address=daemon.address), 1)

@@ -179,7 +179,7 @@ def test_a_device_without_a_driver_and_one_on_a_closed_file_system_say_so(daemon
 def test_a_target_that_is_missing_or_has_no_dev_is_an_error(daemon: Daemon) -> None:
     with daemon.connect() as broker, named_network("red"):
         for ask in (lambda target: broker.device(target, "null"), broker.devices):
-            with pytest.raises(NoSuchTarget, match="a namespace alone has no /dev"):
+            with pytest.raises(NoSuchTarget, match="a namespace alone has no files and devices"):
                 ask("name:red")
             with pytest.raises(NoSuchTarget):
                 ask(f"pid:{2**22 - 3}")

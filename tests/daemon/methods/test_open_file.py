@@ -232,7 +232,7 @@ def test_a_namespace_alone_has_files_of_its_network_only(daemon: Daemon) -> None
     with daemon.connect() as broker, named_network("red"):
         broker.file("name:red", "net/dev").close()
         for name in CONFIGURATION:
-            with pytest.raises(NoSuchTarget, match="a namespace alone has no /etc"):
+            with pytest.raises(NoSuchTarget, match="a namespace alone has no files"):
                 broker.file("name:red", name)
         with pytest.raises(NoSuchTarget):
             broker.file(f"pid:{2**22 - 3}", "hosts")

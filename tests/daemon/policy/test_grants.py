@@ -102,7 +102,7 @@ def test_for_a_name_that_another_user_chose_a_pattern_adds_nothing_to_a_rule_wit
     assert grants.types_of_held("name:lab", own=False) == {NamespaceType.NET, NamespaceType.IPC}
     assert grants.types_of_held("name:lab", own=True) == set(wanted)
     # A restriction counts in the same way.
-    allowance = Allowance.parse(["net", "ipc"], (), ())
+    allowance = Allowance.parse(namespaces=["net", "ipc"])
     for targets, types in ((["name:lab"], {NamespaceType.NET, NamespaceType.IPC}), (["name:*"], set())):
         left = grants.restricted(UNRESTRICTED.narrow(Scope.parse(targets, allowance), ""))
         assert left.types_of_held("name:lab", own=False) == types

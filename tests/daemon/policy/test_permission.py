@@ -31,21 +31,21 @@ def test_opening_creating_and_holding_are_allowed_separately() -> None:
     wanted: list[Permission] = [NET, Creation(NET), Holding(NET)]
     for own in range(3):
         lists = [["net"] if number == own else [] for number in range(3)]
-        allowance = Allowance.parse(lists[0], [], [], lists[1], lists[2])
+        allowance = Allowance.parse(namespaces=lists[0], create=lists[1], hold=lists[2])
         assert [allowance.allows(one) for one in wanted] == [number == own for number in range(3)]
-    assert not Allowance.parse(["net"], [], []).allows(UTS)
+    assert not Allowance.parse(namespaces=["net"]).allows(UTS)
 
 
 def test_a_kind_of_socket_without_a_port_does_not_allow_a_privileged_port() -> None:
     plain, http = SocketKind.parse("inet:stream"), SocketKind.parse("inet:stream:80")
-    assert [Allowance.parse([], ["inet:stream"], []).allows(one) for one in (plain, http)] == [True, False]
-    assert [Allowance.parse([], ["inet:stream:80"], []).allows(one) for one in (plain, http)] == [False, True]
-    assert [Allowance.parse([], ["*"], []).allows(one) for one in (plain, http)] == [True, True]
+    assert [Allowance.parse(sockets=["inet:stream"]).allows(one) for one in (plain, http)] == [True, False]
+    assert [Allowance.parse(sockets=["inet:stream:80"]).allows(one) for one in (plain, http)] == [False, True]
+    assert [Allowance.parse(sockets=["*"]).allows(one) for one in (plain, http)] == [True, True]
 
 
 @pytest.mark.parametrize("devices", [["null"], ["*"], ["null", "*"]])
 def test_no_rule_allows_another_device_under_a_well_known_name(devices: list[str]) -> None:
-    allowance = Allowance.parse([], [], devices)
+    allowance = Allowance.parse(devices=devices)
     assert allowance.allows(Device("null"))
     assert allowance.allows(Device("null", NULL))
     assert not allowance.allows(Device("null", DISK))
@@ -53,21 +53,25 @@ def test_no_rule_allows_another_device_under_a_well_known_name(devices: list[str
 
 
 def test_a_device_with_a_number_in_the_rule_is_that_device_alone() -> None:
-    allowance = Allowance.parse([], [], ["disk=8:0"])
+    allowance = Allowance.parse(devices=["disk=8:0"])
     assert [allowance.allows(Device("disk", number)) for number in (None, DISK, NULL)] == [True, True, False]
     with pytest.raises(ConfigurationError, match="cannot be both"):
-        Allowance.parse([], [], ["disk=8:0", "disk=8:1"])
+        Allowance.parse(devices=["disk=8:0", "disk=8:1"])
 
 
 def test_listing_devices_needs_a_rule_for_any_device() -> None:
-    assert [Allowance.parse(["net"], [], devices).allows(SOME_DEVICE) for devices in ([], ["null"], ["*"])] == [False, True, True]
+    assert [Allowance.parse(namespaces=["net"], devices=devices).allows(SOME_DEVICE) for devices in ([], ["null"], ["*"])] == [
+        False,
+        True,
+        True,
+    ]
 
 
 def test_seeing_every_name_below_dev_needs_a_rule_for_every_device() -> None:
     for devices, allowed in (([], False), (["null"], False), (["*"], True), (["null", "*"], True)):
-        assert Allowance.parse([], [], devices).allows(EVERY_DEVICE) is allowed
+        assert Allowance.parse(devices=devices).allows(EVERY_DEVICE) is allowed
     with pytest.raises(ConfigurationError):
-        Allowance.parse([], [], ["*=1:3"])
+        Allowance.parse(devices=["*=1:3"])
     assert not is_device_name(EVERY_DEVICE.name)
 
 
@@ -76,16 +80,16 @@ def test_seeing_every_name_below_dev_needs_a_rule_for_every_device() -> None:
     [([], set()), (["veth"], {"veth"}), (["tap", "tap"], {"tap"}), (["*"], {"veth", "tap"}), (["tap", "*"], {"veth", "tap"})],
 )
 def test_each_kind_of_interface_is_a_permission_of_its_own(words: list[str], kinds: set[str]) -> None:
-    allowance = Allowance.parse([], [], [], interfaces=words)
+    allowance = Allowance.parse(interfaces=words)
     assert {str(kind) for kind in InterfaceKind if allowance.allows(kind)} == kinds
 
 
 def test_no_other_permission_includes_interfaces() -> None:
-    everything = Allowance.parse(["*"], ["*"], ["*"], ["*"], ["*"], ["*"])
+    everything = Allowance.parse(**{key: ["*"] for key in ("namespaces", "sockets", "devices", "create", "hold", "marks")})
     assert not any(map(everything.allows, InterfaceKind))
     for word in ("bridge", "", "VETH", "veth*"):
         with pytest.raises(ConfigurationError, match="veth, tap, or"):
-            Allowance.parse([], [], [], interfaces=[word])
+            Allowance.parse(interfaces=[word])
 
 
 @pytest.mark.parametrize(
@@ -97,10 +101,10 @@ def test_a_name_that_leads_elsewhere_than_below_dev_is_no_device(name: str) -> N
 
 
 def test_a_file_is_allowed_by_its_name_or_with_all_and_by_nothing_else() -> None:
-    some = Allowance.parse((), (), (), files=["resolv.conf", "net/dev"])
+    some = Allowance.parse(files=["resolv.conf", "net/dev"])
     assert [some.allows(File(name)) for name in ("resolv.conf", "net/dev", "hosts", "net/tcp")] == [True, True, False, False]
-    assert all(Allowance.parse((), (), (), files=["*"]).allows(File(name)) for name in NAMES)
-    everything_else = Allowance.parse(["*"], ["*"], ["*"], ["*"], ["*"], ["*"])
+    assert all(Allowance.parse(files=["*"]).allows(File(name)) for name in NAMES)
+    everything_else = Allowance.parse(**{key: ["*"] for key in ("namespaces", "sockets", "devices", "create", "hold", "marks")})
     assert not any(everything_else.allows(File(name)) for name in NAMES)
     assert not some.allows(NET)
     assert not some.allows(Device("net/dev", NULL))
@@ -109,11 +113,11 @@ def test_a_file_is_allowed_by_its_name_or_with_all_and_by_nothing_else() -> None
 @pytest.mark.parametrize("name", ["", "passwd", "/etc/hosts", "../hosts", "net", "net/*", "dev", "net/dev "])
 def test_a_file_of_another_name_is_an_error_that_lists_the_names(name: str) -> None:
     with pytest.raises(ConfigurationError, match=r"is none of resolv.conf, hosts, net/dev"):
-        Allowance.parse((), (), (), files=[name])
+        Allowance.parse(files=[name])
 
 
 def marks(*texts: str) -> Allowance:
-    return Allowance.parse((), (), (), marks=texts)
+    return Allowance.parse(marks=texts)
 
 
 @pytest.mark.parametrize(
@@ -168,5 +172,5 @@ def test_what_is_no_mark_is_an_error_that_shows_how_to_write_it(text: str) -> No
 
 
 def test_no_other_permission_includes_marks() -> None:
-    everything = Allowance.parse(["*"], ["*"], ["*"], ["*"], ["*"])
+    everything = Allowance.parse(**{key: ["*"] for key in ("namespaces", "sockets", "devices", "create", "hold")})
     assert not everything.allows(Mark(1))

@@ -69,7 +69,7 @@ _scope = st.builds(
 
 
 def scope(text: dict[str, Any]) -> Scope:
-    return Scope.parse(text["targets"], Allowance.parse(*(text[key] for key in list(text)[1:])))
+    return Scope.parse(text["targets"], Allowance.parse(**{key: text[key] for key in list(text)[1:]}))
 
 
 def grants(*texts: dict[str, Any]) -> Grants:
