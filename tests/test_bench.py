@@ -251,6 +251,7 @@ def test_the_profile_puts_functions_together_by_the_part_of_the_program() -> Non
         "nsbroker/daemon/audit.py: Audit.record": "nsbroker/daemon",
         "nsbroker/linux/pidfd.py: has_ended": "nsbroker/linux",
         ".venv/lib/python3.13/site-packages/trio/_core/_run.py: unrolled_run": "trio",
+        "outcome/_impl.py: Value.unwrap": "outcome",
         "collections/__init__.py: UserDict.__contains__": "Python's standard library, others",
         "<attrs generated methods outcome._impl.Value>: __init__": "Python's standard library, others",
     }

@@ -164,7 +164,6 @@ TESTED_ELSEWHERE: dict[str, tuple[str, str]] = {
     "daemon/targets/units": ("systemd/test_units_and_machines.py", "needs a booted systemd"),
     "linux/credentials": ("attacks/test_neighbours.py", "needs real users"),
     "linux/file_handle": ("namespace/test_handle.py", "a step of opening a namespace by its name"),
-    "linux/libc": ("linux/test_setns.py", "every call of the C library goes through it"),
     "linux/mounts": ("namespace/test_creation.py", "a step of naming a namespace"),
     "linux/pidfd": ("linux/test_process.py", "a process is read with it or with procfs"),
     "linux/procfs": ("linux/test_process.py", "a process is read with it or with pidfd"),

@@ -30,6 +30,7 @@ from nsbroker.daemon.server import Server
 from nsbroker.daemon.systemd.service_manager import FdStore, Manager, passed_fds
 from nsbroker.daemon.targets.held_store import HeldStore, is_from_store
 from nsbroker.errors import ConfigurationError
+from nsbroker.linux.libc import release_free_memory
 from nsbroker.model.text import escaped
 
 _PR_SET_DUMPABLE = 4
@@ -223,6 +224,8 @@ class Daemon:
         loaded = await trio.to_thread.run_sync(_load_at_a_pace, self._loader)
         if not loaded.fault:
             self._apply(loaded.settings, loaded.policy)
+            # A large policy that was replaced lay among what stays.
+            await trio.to_thread.run_sync(release_free_memory)
         elif self._context.configuration_fault:
             self._context.configuration_fault = loaded.fault
         else:

@@ -18,3 +18,13 @@ def check(result: int, path: str | None = None) -> int:
 def name_thread(name: str) -> None:
     """Give the calling thread a name that ps(1) and top(1) show, of at most 15 bytes (PR_SET_NAME in prctl(2))."""
     libc.prctl(_PR_SET_NAME, name.encode())
+
+
+def release_free_memory() -> None:
+    """Return what is free in the C library's heaps to the kernel (malloc_trim(3)).  Not every C library can do that.
+
+    It takes milliseconds, in which other threads wait when they need memory.
+    """
+    trim = getattr(libc, "malloc_trim", None)
+    if trim is not None:
+        trim(0)

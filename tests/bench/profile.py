@@ -91,9 +91,10 @@ def part_of(name: str) -> str:
     """Return the part of the program that a function of this name is in: a folder of ours, or a library."""
     folders = name.partition(":")[0].split("/")[:-1]
     if "site-packages" in folders:
-        # A library can have a file for a package, such as typing_extensions.py.
-        return folders[folders.index("site-packages") + 1] if folders[-1] != "site-packages" else _OTHERS
-    return "/".join(folders[:3]) if folders[:1] in (["nsbroker"], ["tests"]) else _OTHERS
+        folders = folders[folders.index("site-packages") + 1 :]
+    if folders[:1] in (["nsbroker"], ["tests"]):
+        return "/".join(folders[:3])
+    return folders[0] if folders and folders[0] not in sys.stdlib_module_names else _OTHERS
 
 
 def _by_part(profile: Profile) -> Profile:

@@ -12,8 +12,8 @@ def test_a_rule_that_is_written_is_read_as_it_was_meant(tmp_path: Path) -> None:
     path = tmp_path / "nsbroker.toml"
     path.write_text(text)
     [rule] = configuration.load(path).rules
-    assert (rule.text.name, rule.text.who, rule.text.targets) == ("a", ["user:b\"'ä\\"], ["own", "path:/x\ty"])
-    assert (rule.text.sockets, rule.text.marks, rule.text.files) == (["*"], [], ["hosts"])
+    assert (rule.text.name, rule.text.who, rule.text.targets) == ("a", ("user:b\"'ä\\",), ("own", "path:/x\ty"))
+    assert (rule.text.sockets, rule.text.marks, rule.text.files) == (("*",), (), ("hosts",))
 
 
 def test_every_character_of_a_target_is_written_as_toml_reads_it(tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ def matches(pattern: str, name: str) -> bool:
 
 def compile_rule(*patterns: str) -> Rule:
     """Return a compiled rule with these patterns."""
-    rule = RuleText("a", ["everyone"], list(patterns), ["net"])
+    rule = RuleText("a", ("everyone",), tuple(patterns), ("net",))
     return Policy(Configuration((SourcedRule(rule, SourceFile(Path("x"), ""), 0),))).rules[0]
 
 

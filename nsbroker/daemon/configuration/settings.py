@@ -11,19 +11,19 @@ Keys = tuple[str | int, ...]
 
 
 class RuleText(Struct):
-    """One `[[allow]]`, as it is written.  A text alone was made a list with this one entry."""
+    """One `[[allow]]`, as it is written.  A text alone stands for a list with this one entry."""
 
     name: str
-    who: list[str]
-    targets: list[str]
-    namespaces: list[str] = []
-    sockets: list[str] = []
-    marks: list[str] = []
-    devices: list[str] = []
-    interfaces: list[str] = []
-    files: list[str] = []
-    create: list[str] = []
-    hold: list[str] = []
+    who: tuple[str, ...]
+    targets: tuple[str, ...]
+    namespaces: tuple[str, ...] = ()
+    sockets: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+    interfaces: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    create: tuple[str, ...] = ()
+    hold: tuple[str, ...] = ()
     until: datetime.datetime | None = None
     """When the rule ends; without it, never."""
 

@@ -98,7 +98,7 @@ class _Parser:
 
     def _parse_rule(self, table: object, number: int) -> RuleText:
         keys: Keys = ("allow", number)
-        text = RuleText("", [], [])
+        text = RuleText("", (), ())
         if not isinstance(table, dict):
             self._say(keys, f"rule {number + 1} is {_kind(table)}: write [[allow]], and the keys of the rule below it")
             return text
@@ -110,7 +110,7 @@ class _Parser:
             self._say(keys, f"{where}the key 'name' is missing: write for example name = \"metrics\"")
         for key, example in _EXAMPLES.items():
             if key in table:
-                setattr(text, key, self._parse_list(table[key], (*keys, key), f"{where}{key}", example))
+                setattr(text, key, tuple(self._parse_list(table[key], (*keys, key), f"{where}{key}", example)))
             elif key in ("who", "targets"):
                 self._say(keys, f'{where}the key {key!r} is missing: write for example {key} = ["{example}"]')
         if "until" in table:

@@ -19,7 +19,9 @@ class UserCapacityLimiter:
     @asynccontextmanager
     async def of(self, user: int) -> AsyncIterator[None]:
         """Wait until `user` may do one more thing, which is the body of the `async with` block."""
-        limiter = self._users.setdefault(user, trio.CapacityLimiter(self._at_once))
+        limiter = self._users.get(user)
+        if limiter is None:
+            limiter = self._users[user] = trio.CapacityLimiter(self._at_once)
         try:
             try:
                 # Without a checkpoint: a pass of a busy event loop takes longer than most of what is limited here.
@@ -31,7 +33,7 @@ class UserCapacityLimiter:
             finally:
                 limiter.release()
         finally:
-            unused = not limiter.statistics().borrowed_tokens and not limiter.statistics().tasks_waiting
-            # When a task that waited is cancelled, there can be another limiter of this user by now.
-            if unused and self._users.get(user) is limiter:
+            # Tasks wait only while others have borrowed all tokens.  When a task that waited is cancelled, there can be another
+            # limiter of this user by now.
+            if not limiter.borrowed_tokens and self._users.get(user) is limiter:
                 del self._users[user]

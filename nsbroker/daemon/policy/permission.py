@@ -4,12 +4,14 @@ Rules allow to open namespaces by type, sockets by family and type, devices by n
 to have sockets marked, interfaces of a kind added, and namespaces of a type created, or held under a name.
 """
 
+import functools
 import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Self
 
 from msgspec import Struct
 
+from nsbroker.daemon.policy.frozen_sets import frozen
 from nsbroker.errors import ConfigurationError
 from nsbroker.model.identity import NamespaceType
 from nsbroker.model.interface import InterfaceKind
@@ -157,7 +159,7 @@ class Allowance(Struct, frozen=True):
         ranges = tuple(map(_parse_marks, marks))
         return cls(
             types,
-            frozenset(map(SocketKind.parse, kinds - {"*"})),
+            frozen(map(SocketKind.parse, kinds - {"*"})),
             _parse_devices(nodes - {"*"}),
             "*" in kinds,
             "*" in nodes,
@@ -193,8 +195,13 @@ class Allowance(Struct, frozen=True):
 
 
 def _parse_types(texts: Iterable[str]) -> frozenset[NamespaceType]:
-    words = set(texts)
-    return frozenset(NamespaceType if "*" in words else map(NamespaceType.parse, words))
+    return _types_of(frozen(texts))
+
+
+@functools.lru_cache(maxsize=256)
+def _types_of(words: frozenset[str]) -> frozenset[NamespaceType]:
+    """Return the types that these words mean.  Rules with the same words share the set."""
+    return frozen(NamespaceType if "*" in words else map(NamespaceType.parse, words))
 
 
 def _parse_marks(text: str) -> range:
@@ -213,7 +220,7 @@ def _parse_interfaces(texts: Iterable[str]) -> frozenset[InterfaceKind]:
     words = set(texts)
     for text in sorted(words - {"*", *InterfaceKind}):
         raise ConfigurationError(f"{text!r} is no kind of interface: use one of {', '.join(InterfaceKind)}, or *")
-    return frozenset(InterfaceKind if "*" in words else map(InterfaceKind, words))
+    return frozen(InterfaceKind if "*" in words else map(InterfaceKind, words))
 
 
 def _parse_files(texts: Iterable[str]) -> frozenset[str]:
@@ -221,7 +228,7 @@ def _parse_files(texts: Iterable[str]) -> frozenset[str]:
     unknown = sorted(words - {"*", *NAMES})
     if unknown:
         raise ConfigurationError(f"{unknown[0]!r} is none of {', '.join(NAMES)}, or * for all")
-    return frozenset(NAMES if "*" in words else words)
+    return frozen(NAMES if "*" in words else words)
 
 
 def _parse_devices(texts: Iterable[str]) -> dict[str, DeviceNumber]:

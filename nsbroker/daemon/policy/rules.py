@@ -15,6 +15,7 @@ from typing import NamedTuple, Self
 from nsbroker.daemon.configuration import Configuration, Parsed, Problem, SourcedRule, error_of, problems, read
 from nsbroker.daemon.pace import Step, no_pause
 from nsbroker.daemon.peer import NO_PEER_PIDFD, Peer
+from nsbroker.daemon.policy.frozen_sets import frozen
 from nsbroker.daemon.policy.grants import Grants, Rule, index
 from nsbroker.daemon.policy.permission import Allowance
 from nsbroker.daemon.policy.scope import NamePatterns, why_fits_nothing
@@ -244,11 +245,11 @@ def _compile(source: SourcedRule, who: Sequence[_Who]) -> Rule:
         name=text.name,
         origin=source.origin,
         everyone=any(one.kind == "everyone" for one in who),
-        uids=frozenset(one.number for one in who if one.kind == "user" and one.number is not None),
-        gids=frozenset(one.number for one in who if one.kind == "group" and one.number is not None),
-        units=frozenset(one.name for one in who if one.kind == "unit"),
+        uids=frozen(one.number for one in who if one.kind == "user" and one.number is not None),
+        gids=frozen(one.number for one in who if one.kind == "group" and one.number is not None),
+        units=frozen(one.name for one in who if one.kind == "unit"),
         workloads=NamePatterns.parse(containers),
-        workload_engines=frozenset(pattern.partition(":")[0] for pattern in containers),
+        workload_engines=frozen(pattern.partition(":")[0] for pattern in containers),
         until=math.inf if text.until is None else text.until.timestamp(),
     )
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Self
 
 from msgspec import Struct
 
+from nsbroker.daemon.policy.frozen_sets import frozen
 from nsbroker.daemon.policy.permission import Allowance
 from nsbroker.errors import InvalidTarget
 from nsbroker.model.identity import NamespaceType
@@ -61,10 +62,10 @@ class NamePatterns(NamedTuple):
                 globs.append(pattern)
         beginnings = (re.split(r"[*?]", pattern, maxsplit=1)[0] for pattern in globs)
         return cls(
-            frozenset(exact),
+            frozen(exact),
             tuple(prefixes),
             re.compile("|".join(map(_compile_pattern, globs))) if globs else None,
-            frozenset((*prefixes, *beginnings)),
+            frozen((*prefixes, *beginnings)),
         )
 
     def fits(self, name: str) -> bool:
@@ -97,7 +98,7 @@ class Scope(Struct, frozen=True, kw_only=True):
             prefixes=names.prefixes,
             globs=names.globs,
             beginnings=names.beginnings,
-            kinds=frozenset(pattern.partition(":")[0] for pattern in patterns),
+            kinds=frozen(pattern.partition(":")[0] for pattern in patterns),
             allowance=allowance,
             **others,
         )

@@ -65,7 +65,7 @@ def test_a_text_alone_stands_for_a_list_in_every_key(tmp_path: Path) -> None:
     path.write_text(f'[[allow]]\nname = "x"\n{lines}[engines]\ndocker = "/run/docker.sock"\n')
     loaded = configuration.load(path)
     [rule] = loaded.rules
-    assert {key: getattr(rule.text, key) for key in keys} == {key: [word] for key, word in keys.items()}
+    assert {key: getattr(rule.text, key) for key in keys} == {key: (word,) for key, word in keys.items()}
     assert loaded.engines == {"docker": ["/run/docker.sock"]}
 
 

@@ -99,7 +99,7 @@ def test_what_is_asked_of_a_rule_takes_time_in_proportion_to_its_length() -> Non
             return super().__eq__(other)
 
     wanted = [Counted(f"dev{number}") for number in range(64)]
-    texts = [RuleText("a", ["everyone"], ["*"], devices=["*"])]
+    texts = [RuleText("a", ("everyone",), ("*",), devices=("*",))]
     fit_rules(policy(texts), Question(Subject.parse(["user:7"]), ("pid:5",), wanted, own=False, exactly=False))
     assert len(compared) <= len(wanted)
 
@@ -114,8 +114,8 @@ def test_what_is_asked_of_a_rule_takes_time_in_proportion_to_its_length() -> Non
     ],
 )
 def test_a_name_that_another_user_chose_takes_a_rule_with_exactly_this_name(targets: list[str], fit: list[bool]) -> None:
-    texts = [RuleText("a", ["everyone"], [target], ["net"]) for target in targets]
+    texts = [RuleText("a", ("everyone",), (target,), ("net",)) for target in targets]
     # A rule for somebody else does not count.
-    texts.append(RuleText("a", ["user:8"], ["name:blue"], ["net"]))
+    texts.append(RuleText("a", ("user:8",), ("name:blue",), ("net",)))
     question = Question(Subject.parse(["user:7"]), ("name:blue",), (NET,), own=False, exactly=True)
     assert [one.target for one in fit_rules(policy(texts), question)][: len(fit)] == fit
