@@ -53,7 +53,8 @@ FLOORS = {
         {"discovery"},
         {"methods"},
         {"dispatcher"},
-        {"listener", "server"},
+        {"listener", "outbox"},
+        {"server"},
         {"main"},
     ],
     "cli": [

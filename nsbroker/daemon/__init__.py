@@ -20,6 +20,7 @@ How it is laid out.  Each floor imports only from those above it in this list:
     methods/        the methods of the interface, a file a family, and the steps that they share
     dispatcher      from a call to its method, and back once the record is written
     listener        the socket that the broker listens on
-    server          connections: accepting them, receiving calls, sending replies
+    outbox          sending replies, and the time that a peer has to read them
+    server          connections: accepting them, receiving calls, answering them
     main            the daemon as a whole: start, signals, reload, end
 """

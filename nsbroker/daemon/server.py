@@ -6,8 +6,7 @@ import math
 import select
 import socket
 import time
-from collections.abc import AsyncGenerator, Iterator
-from typing import NamedTuple
+from collections.abc import AsyncGenerator
 
 import trio
 
@@ -18,6 +17,7 @@ from nsbroker.daemon.limits.fair_queue import FairQueue, Turn
 from nsbroker.daemon.limits.shared_poll import SharedPoll
 from nsbroker.daemon.limits.users import ANONYMOUS
 from nsbroker.daemon.methods.call import Caller, PendingReply, Reply, ReplyStream
+from nsbroker.daemon.outbox import GRACE, Outbox, ReadingTime
 from nsbroker.daemon.peer import Peer
 from nsbroker.errors import ProtocolError, QuotaExceeded
 from nsbroker.linux import ancillary
@@ -34,25 +34,12 @@ _ACCEPTING = 0.001
 _LAST_ACCEPTING = 0.2
 # When the broker stops, calls that have begun have this many seconds to end.
 _STOP_DEADLINE = 5.0
-# When the broker stops, streams go on for this many seconds, and peers have this many seconds to read what they are sent.
-_GRACE = 0.5
 # Seconds between two looks whether a peer has read what it was sent: at first, and at most.
 _PAUSE = 0.002
 _PAUSE_MAX = 0.05
 # Seconds between two looks whether peers have read the last replies on connections that are over.
 _HANG_UP_INTERVAL = 0.2
 _TRANSIENT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-
-
-class _Unsent(NamedTuple):
-    """The rest of a reply, and the reply if its fds are not sent yet.  The holder owns these fds."""
-
-    data: memoryview
-    reply: Reply
-
-
-_SENT = Reply()
-"""A reply that has no fds left to send."""
 
 
 class Server:
@@ -64,8 +51,7 @@ class Server:
         self._audit = audit
         self._queue = FairQueue()
         self._stop_deadline = math.inf
-        # One scope for each peer that has to read before its connection goes on.
-        self._reading: set[trio.CancelScope] = set()
+        self._reading_time = ReadingTime(users)
         self._closer = users.closer
         self._closing = SharedPoll(users.closer.is_full)
         # All connections share one buffer: nothing is awaited between filling and emptying it.
@@ -90,8 +76,7 @@ class Server:
                 with contextlib.suppress(OSError):
                     while self._accept_some(listener, nursery) and time.monotonic() < last:
                         pass
-                for scope in self._reading:
-                    scope.deadline = min(scope.deadline, trio.current_time() + _GRACE)
+                self._reading_time.stop()
                 for charge in self._users.served():
                     # Data that has arrived can still be read after this; then the socket is at its end of file.
                     with contextlib.suppress(OSError):
@@ -159,16 +144,19 @@ class Server:
     async def _serve_connection(self, caller: Caller, is_readable: bool) -> None:
         """Serve one connection to its end.  Takes the caller's peer and charge.  `is_readable`: data has arrived already."""
         connection, turn = ServerConnection(), Turn(self._queue, caller.charge.user.number)
+        outbox = Outbox(caller.charge, connection, self._users, self._reading_time)
         fault = ""
         try:
             try:
                 with caller.charge.scope:
-                    await self._serve_calls(caller, connection, turn, is_readable)
+                    await self._serve_calls(caller, connection, outbox, turn, is_readable)
                 if self._was_too_late(caller.charge, connection):
                     seconds = self._users.limits.message_deadline
                     fault = f"the message was not complete, with a NUL byte at its end, within {seconds:g} s"
             except ProtocolError as error:
                 fault = str(error)
+                # The calls before it were good.
+                outbox.send()
             if fault:
                 # Varlink has no error for this, and nothing after it on this connection can be trusted: it ends without a reply.
                 self._audit.record(caller.peer, "", "", "malformed", error=fault)
@@ -178,6 +166,7 @@ class Server:
             self._audit.say(f"internal error: {type(error).__name__}: {error}")
         finally:
             turn.resume()
+            outbox.close()
             connection.close()
             caller.peer.close()
             self._users.give_back(caller.charge)
@@ -188,7 +177,9 @@ class Server:
         was_cut = charge.scope.cancelled_caught and connection.started
         return was_cut and not charge.evicted and self._stop_deadline == math.inf
 
-    async def _serve_calls(self, caller: Caller, connection: ServerConnection, turn: Turn, is_readable: bool) -> None:
+    async def _serve_calls(
+        self, caller: Caller, connection: ServerConnection, outbox: Outbox, turn: Turn, is_readable: bool
+    ) -> None:
         charge = caller.charge
         scope = charge.scope
         timed = False
@@ -199,16 +190,23 @@ class Server:
                     # The message is complete: stop its receive deadline.
                     timed, scope.deadline = False, self._stop_deadline
                 if turn.count_call():
+                    await outbox.send_all(turn)
+                    charge.busy = False
                     await turn.start_next()
                 charge.busy = True
                 if charge.is_full() or self._dispatcher.must_identify(caller.peer):
+                    await outbox.send_all(turn)
                     await self._prepare(caller, turn)
                 reply = self._dispatcher.dispatch(caller, call)
-                if not isinstance(reply, Reply):
-                    await self._serve_slowly(charge, connection, call, reply, turn)
-                elif unsent := self._send_at_once(charge, connection, call, reply):
-                    await self._send_rest(charge, unsent, turn)
-                charge.busy = False
+                if isinstance(reply, Reply):
+                    outbox.add(call, reply)
+                else:
+                    # Nothing may be awaited before the reply: a cancellation then would leak what the call has begun with.
+                    outbox.send()
+                    await self._serve_slowly(charge.sock, outbox, call, reply, turn)
+            if not outbox.send():
+                await outbox.send_all(turn)
+            charge.busy = False
             turn.pause()
             # Each message has one deadline, from its first byte on.  Further bytes of the same message do not extend it.
             if connection.started and not timed:
@@ -249,25 +247,19 @@ class Server:
             await turn.take()
 
     async def _serve_slowly(
-        self,
-        charge: ConnectionCharge,
-        connection: ServerConnection,
-        call: IncomingCall,
-        reply: PendingReply | ReplyStream,
-        turn: Turn,
+        self, sock: socket.socket, outbox: Outbox, call: IncomingCall, reply: PendingReply | ReplyStream, turn: Turn
     ) -> None:
         """Wait for the reply, or the replies, and send what comes."""
         if isinstance(reply, AsyncGenerator):
-            await self._send_all(charge, connection, call, reply, turn)
+            await self._send_stream(sock, outbox, call, reply, turn)
         else:
             turn.pause()
             done = await reply
             turn.resume()
-            await self._send(charge, connection, call, done, turn)
+            outbox.add(call, done)
+            await outbox.send_all(turn)
 
-    async def _send_all(
-        self, charge: ConnectionCharge, connection: ServerConnection, call: IncomingCall, replies: ReplyStream, turn: Turn
-    ) -> None:
+    async def _send_stream(self, sock: socket.socket, outbox: Outbox, call: IncomingCall, replies: ReplyStream, turn: Turn) -> None:
         """Send all replies of a stream.
 
         Raises ConnectionResetError when the peer hangs up meanwhile, TooSlowError when the server stops.
@@ -275,18 +267,15 @@ class Server:
         is_whole = False
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._end_stream, charge.sock, nursery.cancel_scope)
+                nursery.start_soon(self._end_stream, sock, nursery.cancel_scope)
                 async with contextlib.aclosing(replies):
                     turn.pause()
                     async for reply in replies:
                         turn.resume()
+                        outbox.add(call, reply)
                         if turn.count_call():
-                            try:
-                                await turn.start_next()
-                            except BaseException:
-                                reply.close(self._closer, charge.user.number)
-                                raise
-                        await self._send(charge, connection, call, reply, turn)
+                            await turn.start_next()
+                        await outbox.send_all(turn)
                         turn.pause()
                     turn.resume()
                 is_whole = True
@@ -307,75 +296,19 @@ class Server:
             if _has_hung_up(sock):
                 raise ConnectionResetError
             if self._stop_deadline < math.inf:
-                scope.deadline = trio.current_time() + _GRACE
+                scope.deadline = trio.current_time() + GRACE
                 await trio.sleep_forever()
             await trio.sleep(_HANG_UP_INTERVAL)
 
-    async def _send(
-        self, charge: ConnectionCharge, connection: ServerConnection, call: IncomingCall, reply: Reply, turn: Turn
-    ) -> None:
-        """Send one reply.  Takes its fds."""
-        if unsent := self._send_at_once(charge, connection, call, reply):
-            await self._send_rest(charge, unsent, turn)
-
-    def _send_at_once(
-        self, charge: ConnectionCharge, connection: ServerConnection, call: IncomingCall, reply: Reply
-    ) -> "_Unsent | None":
-        """Send one reply (taken) as far as the socket has room for it.  Return what is left to send, or None."""
-        fds = reply.fds
-        waits = False
-        try:
-            data = connection.reply(call, reply.parameters, reply.continues, reply.error)
-            if data is None:
-                return None
-            charge.add_unread(len(fds))
-            try:
-                sent = ancillary.send(charge.sock, data, fds)
-            except BlockingIOError:
-                waits = True
-                return _Unsent(memoryview(data), reply)
-            return None if sent == len(data) else _Unsent(memoryview(data)[sent:], _SENT)
-        finally:
-            if fds and not waits:
-                reply.close(self._closer, charge.user.number)
-
-    async def _send_rest(self, charge: ConnectionCharge, unsent: "_Unsent", turn: Turn) -> None:
-        """Send the rest of a reply, for which the socket had no room.  Takes its fds.  Raises the error of `_time_to_read`."""
-        sock, rest, fds = charge.sock, unsent.data, unsent.reply.fds
-        turn.pause()
-        try:
-            with self._time_to_read():
-                while rest:
-                    await trio.lowlevel.wait_writable(sock)
-                    try:
-                        rest = rest[ancillary.send(sock, rest, fds) :]
-                    except BlockingIOError:
-                        continue
-                    fds = ()
-        finally:
-            unsent.reply.close(self._closer, charge.user.number)
-        turn.resume()
-
     async def _wait_until_read(self, charge: ConnectionCharge) -> None:
-        """Wait until the peer has read everything it was sent.  Raises TooSlowError as `_time_to_read` does."""
+        """Wait until the peer has read everything it was sent.  Raises TooSlowError as `ReadingTime.limit` does."""
         # The kernel reports no event for this: a socket becomes writable long before everything has been read.
         pause = _PAUSE
-        with self._time_to_read():
+        with self._reading_time.limit():
             while not charge.recount():
                 await trio.sleep(pause)
                 # A user can have hundreds of connections that never read.
                 pause = min(2 * pause, _PAUSE_MAX)
-
-    @contextlib.contextmanager
-    def _time_to_read(self) -> Iterator[None]:
-        """Give the peer time to read: until the reply deadline, or for a moment when the broker stops.  Raises TooSlowError."""
-        seconds = _GRACE if self._stop_deadline < math.inf else self._users.limits.reply_deadline
-        with trio.fail_after(seconds) as scope:
-            self._reading.add(scope)
-            try:
-                yield
-            finally:
-                self._reading.discard(scope)
 
 
 def _has_hung_up(sock: socket.socket) -> bool:

@@ -41,6 +41,7 @@ class User(Struct, eq=False):
     number: int
     charges: "set[ConnectionCharge]" = set()
     unread: int = 0
+    unsent: int = 0
     evicted: int = 0
 
     def standing(self) -> int:
@@ -52,7 +53,8 @@ class ConnectionCharge(Struct, eq=False):
     """One connection, as it is charged to its user.
 
     Owns nothing; `sock` is borrowed until the charge is given back.  The connection is served within `scope`: cancelling it
-    ends the connection.  `busy` is True while a call is being answered, and `last_used` is when data last came
+    ends the connection.  `unread` counts the descriptors that the peer has not read, also `unsent` ones, which wait in replies for
+    calls that came together.  `busy` is True while a call is being answered, and `last_used` is when data last came
     (time.monotonic()).  `evicted` is True when the connection was told to end to make room; it then no longer counts when the
     user with the most connections is looked for.
     """
@@ -61,6 +63,7 @@ class ConnectionCharge(Struct, eq=False):
     sock: socket.socket
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     unread: int = 0
+    unsent: int = 0
     busy: bool = False
     last_used: float = 0.0
     state: _State = _State.SERVED
@@ -72,9 +75,9 @@ class ConnectionCharge(Struct, eq=False):
         self.user.unread += count
 
     def recount(self) -> bool:
-        """Set the count to 0 if the peer has read everything by now, and return whether it is 0."""
+        """Leave only what is not sent in the count if the peer has read everything by now, and return whether it is 0."""
         if self.unread and unread_bytes(self.sock) == 0:
-            self.add_unread(-self.unread)
+            self.add_unread(self.unsent - self.unread)
         return self.unread == 0
 
     def is_full(self) -> bool:

@@ -1,0 +1,127 @@
+"""Sending replies, several in a row, and the time that a peer has to read them."""
+
+import contextlib
+from collections import deque
+from collections.abc import Iterator
+
+import trio
+
+from nsbroker.daemon.limits.connections import ConnectionCharge, UserRegistry
+from nsbroker.daemon.limits.fair_queue import Turn
+from nsbroker.daemon.methods.call import Reply
+from nsbroker.linux import ancillary
+from nsbroker.varlink.connection import IncomingCall, ServerConnection
+
+GRACE = 0.5
+"""When the broker stops, peers have this many seconds to read what they are sent."""
+
+_SENT = Reply()
+"""A reply that has no fds left to send."""
+
+
+class ReadingTime:
+    """The time that peers have to read what they are sent."""
+
+    def __init__(self, users: UserRegistry) -> None:
+        self._users = users
+        self._is_stopping = False
+        # One scope for each peer that has to read before its connection goes on.
+        self._scopes: set[trio.CancelScope] = set()
+
+    @contextlib.contextmanager
+    def limit(self) -> Iterator[None]:
+        """Let the body wait for a peer until the reply deadline, or for a moment when the broker stops.  Raises TooSlowError."""
+        with trio.fail_after(GRACE if self._is_stopping else self._users.limits.reply_deadline) as scope:
+            self._scopes.add(scope)
+            try:
+                yield
+            finally:
+                self._scopes.discard(scope)
+
+    def stop(self) -> None:
+        """Note that the broker stops."""
+        self._is_stopping = True
+        for scope in self._scopes:
+            scope.deadline = min(scope.deadline, trio.current_time() + GRACE)
+
+
+class Outbox:
+    """The replies of one connection that are ready to be sent, in their order.  Owns their fds; close it.
+
+    Replies to calls that came together are sent together.  Otherwise the peer would be woken for each of them, which takes longer
+    than sending it.
+    """
+
+    __slots__ = ("_charge", "_connection", "_ready", "_sent", "_time", "_users")
+
+    def __init__(self, charge: ConnectionCharge, connection: ServerConnection, users: UserRegistry, time: ReadingTime) -> None:
+        self._charge = charge
+        self._connection = connection
+        self._users = users
+        self._time = time
+        # The bytes of each reply that are not sent yet, and the reply, for its fds.
+        self._ready: deque[tuple[bytes | memoryview, Reply]] = deque()
+        self._sent = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._ready)
+
+    def add(self, call: IncomingCall, reply: Reply) -> None:
+        """Add the reply (taken) to a call.  The caller of a call that wants no reply gets none."""
+        try:
+            data = self._connection.reply(call, reply.parameters, reply.continues, reply.error)
+        except BaseException:
+            self._release(reply)
+            raise
+        if data is None:
+            self._release(reply)
+            return
+        self._count(len(reply.fds))
+        self._ready.append((data, reply))
+
+    def send(self) -> bool:
+        """Send what is ready, as far as the socket has room for it.  Return whether that was all.  Raises OSError."""
+        ready, charge = self._ready, self._charge
+        while ready:
+            data, reply = ready[0]
+            try:
+                count = ancillary.send(charge.sock, data, reply.fds)
+            except BlockingIOError:
+                return False
+            if reply.fds:
+                charge.unsent -= len(reply.fds)
+                self._release(reply)
+            if count < len(data):
+                ready[0] = (memoryview(data)[count:], _SENT)
+                return False
+            ready.popleft()
+            self._sent += 1
+        return True
+
+    async def send_all(self, turn: Turn) -> None:
+        """Send what is ready, and wait for the peer to read.  Raises OSError, and TooSlowError for a peer that does not read."""
+        if self.send():
+            return
+        turn.pause()
+        while self._ready:
+            sent = self._sent
+            # Each reply has its own deadline.
+            with self._time.limit():
+                while self._sent == sent:
+                    await trio.lowlevel.wait_writable(self._charge.sock)
+                    self.send()
+        turn.resume()
+
+    def close(self) -> None:
+        """Close the fds of the replies that were not sent."""
+        for _, reply in self._ready:
+            self._count(-len(reply.fds))
+            self._release(reply)
+        self._ready.clear()
+
+    def _count(self, count: int) -> None:
+        self._charge.unsent += count
+        self._charge.add_unread(count)
+
+    def _release(self, reply: Reply) -> None:
+        reply.close(self._users.closer, self._charge.user.number)

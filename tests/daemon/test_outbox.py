@@ -1,0 +1,129 @@
+"""Replies are sent in their order, as far as there is room, and what is not sent is closed."""
+
+import os
+import socket
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+import trio
+
+from nsbroker.daemon.configuration.settings import Limits
+from nsbroker.daemon.limits.connections import ConnectionCharge, UserRegistry
+from nsbroker.daemon.limits.fair_queue import FairQueue, Turn
+from nsbroker.daemon.methods.call import Reply
+from nsbroker.daemon.outbox import Outbox, ReadingTime
+from nsbroker.linux import ancillary, descriptors
+from nsbroker.varlink.connection import ServerConnection
+from tests.daemon.test_server import WHO, is_closed, replies
+from tests.world import ALICE, PATIENCE, Daemon
+
+
+class Bench:
+    """An outbox, and the peer's end of its connection."""
+
+    def __init__(self, limits: Limits) -> None:
+        ours, self.peer = socket.socketpair()
+        ours.setblocking(False)
+        self.peer.settimeout(PATIENCE)
+        self.users = UserRegistry(limits)
+        self.charge: ConnectionCharge = self.users.admit(ALICE, ours)
+        self.time = ReadingTime(self.users)
+        self.connection = ServerConnection()
+        self.outbox = Outbox(self.charge, self.connection, self.users, self.time)
+
+    def add(self, text: str, *, oneway: bool = False) -> None:
+        self.connection.receive(msgspec.json.encode({"method": "a.b.C", "oneway": oneway}) + b"\0", [])
+        call = self.connection.next_call()
+        assert call
+        self.outbox.add(call, Reply({"text": text}, [os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)]))
+
+    def close(self) -> None:
+        self.outbox.close()
+        self.peer.close()
+        self.users.give_back(self.charge)
+        self.users.close()
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    bench = Bench(Limits(reply_deadline=0.1))
+    yield bench
+    bench.close()
+
+
+def read(peer: socket.socket) -> tuple[str, int]:
+    """Return the text of one reply, and how many fds came with it."""
+    data = b""
+    found: list[int] = []
+    while not data.endswith(b"\0"):
+        piece, fds = ancillary.receive_piece(peer, bytearray(1 << 16), b"\0")
+        assert piece, "hung up"
+        data += piece
+        found += fds
+    descriptors.close_all(found)
+    return msgspec.json.decode(data[:-1])["parameters"]["text"], len(found)
+
+
+async def test_replies_are_sent_together_in_their_order_each_with_its_fds(bench: Bench) -> None:
+    for text in "abc":
+        bench.add(text)
+    bench.add("nobody waits for this one", oneway=True)
+    assert (bench.charge.unread, bench.charge.unsent) == (3, 3)
+    assert not bench.charge.recount(), "what is not sent is not read"
+    assert bench.outbox.send()
+    assert (bench.charge.unread, bench.charge.unsent) == (3, 0)
+    assert [read(bench.peer) for _ in range(3)] == [("a", 1), ("b", 1), ("c", 1)]
+    assert bench.charge.recount()
+
+
+async def test_what_the_socket_has_no_room_for_waits_until_the_peer_reads(bench: Bench) -> None:
+    texts = [letter * 200_000 for letter in "abcd"]
+    for text in texts:
+        bench.add(text)
+    assert not bench.outbox.send()
+    turn = Turn(FairQueue(), ALICE)
+    found: list[tuple[str, int]] = []
+
+    async def read_all() -> None:
+        found.extend([await trio.to_thread.run_sync(read, bench.peer) for _ in texts])
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read_all)
+        await bench.outbox.send_all(turn)
+    assert found == [(text, 1) for text in texts]
+    assert not bench.outbox
+
+
+async def test_a_peer_that_does_not_read_is_given_up_and_everything_is_closed(bench: Bench) -> None:
+    for letter in "abcd":
+        bench.add(letter * 200_000)
+    with pytest.raises(trio.TooSlowError):
+        await bench.outbox.send_all(Turn(FairQueue(), ALICE))
+    bench.outbox.close()
+    assert bench.charge.unsent == 0
+    assert not bench.outbox
+
+
+async def test_when_the_broker_stops_a_peer_has_only_a_moment() -> None:
+    bench = Bench(Limits(reply_deadline=PATIENCE * 10))
+    for letter in "abcd":
+        bench.add(letter * 200_000)
+
+    async def stop() -> None:
+        await trio.sleep(0.05)
+        bench.time.stop()
+
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stop)
+            with pytest.raises(trio.TooSlowError):
+                await bench.outbox.send_all(Turn(FairQueue(), ALICE))
+    bench.close()
+
+
+def test_calls_before_a_malformed_message_are_answered(daemon: Daemon) -> None:
+    with daemon.raw() as sock:
+        sock.sendall(WHO * 3 + b"no call\0")
+        assert ["peer" in reply["parameters"] for reply, _ in replies(sock, 3)] == [True] * 3
+        assert is_closed(sock)
