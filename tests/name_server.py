@@ -4,6 +4,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import dns.flags
 import dns.message
@@ -21,6 +22,8 @@ class NameServer:
         self.names = dict(names)
         self.silent = False
         self.truncates = False
+        self.junk = b""
+        """If it is not empty, who asks over UDP gets this without end, and no answer."""
         self.asked: list[tuple[str, str, str]] = []
         """Each question that came: over udp or tcp, the name, and the type."""
         self._sockets = (datagrams, listener)
@@ -30,8 +33,13 @@ class NameServer:
 
     def _serve_udp(self) -> None:
         with contextlib.suppress(OSError):
+            address: Any = None
             while True:
-                data, address = self._sockets[0].recvfrom(65535)
+                try:
+                    data, address = self._sockets[0].recvfrom(65535, socket.MSG_DONTWAIT if self.junk and address else 0)
+                except BlockingIOError:
+                    self._sockets[0].sendto(self.junk, address)
+                    continue
                 if not data:
                     return
                 for reply in self._answer(data, "udp"):
@@ -51,7 +59,7 @@ class NameServer:
         [asked] = question.question
         name, kind = asked.name.to_text(), dns.rdatatype.to_text(asked.rdtype)
         self.asked.append((way, name, kind))
-        if self.silent:
+        if self.silent or self.junk:
             return
         reply = dns.message.make_response(question)
         known = self.names.get(name.lower())
@@ -67,6 +75,7 @@ class NameServer:
 
     def close(self) -> None:
         """End both threads, and close the sockets."""
+        self.junk = b""
         for sock in self._sockets:
             with contextlib.suppress(OSError):
                 # Linux also wakes up a thread that receives from a datagram socket, although the socket is not connected.

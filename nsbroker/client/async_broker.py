@@ -241,7 +241,7 @@ class AsyncBroker(AsyncMethods, Forked):
 
     @abstractmethod
     async def _receive_bytes(self, sock: socket.socket, size: int) -> bytes:
-        """Receive at most `size` bytes from `sock` (borrowed, non-blocking)."""
+        """Receive at most `size` bytes from `sock` (borrowed, non-blocking).  Lets other tasks run first."""
 
     @abstractmethod
     async def _park(self, call: PendingCall[Any]) -> None:

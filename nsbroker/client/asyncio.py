@@ -100,6 +100,8 @@ class Broker(AsyncBroker):
         await asyncio.get_running_loop().sock_connect(sock, sockaddr)
 
     async def _receive_bytes(self, sock: Socket, size: int) -> bytes:
+        # sock_recv() lets other tasks and timeouts run only if there is nothing to receive, so a flood would hold them up.
+        await asyncio.sleep(0)
         return await asyncio.get_running_loop().sock_recv(sock, size)
 
     async def _park(self, call: PendingCall[Any]) -> None:

@@ -11,9 +11,8 @@ import dns.message
 import dns.nameserver
 
 from nsbroker.errors import NsbrokerError
-from nsbroker.names.resolver import PORT, addresses, configure, explain
+from nsbroker.names.resolver import DATAGRAM_MAX, DATAGRAMS_MAX, PORT, addresses, configure, explain, only_junk, read_datagram
 
-_DATAGRAM_MAX = 65535
 _LENGTH = 2
 
 
@@ -30,7 +29,7 @@ class Network(Protocol):
         """Connect `sock` (borrowed)."""
 
     async def receive(self, sock: socket.socket, size: int) -> bytes:
-        """Receive at most `size` bytes from `sock` (borrowed)."""
+        """Receive at most `size` bytes from `sock` (borrowed).  Lets other tasks run, even if there is something to receive."""
 
     async def run(self, timeout: float, step: Callable[[], Awaitable[None]]) -> None:
         """Run `step`.  Raises TimeoutError after `timeout` seconds."""
@@ -88,19 +87,12 @@ class _Server(dns.nameserver.Do53Nameserver):
             raise OSError(str(error)) from error
 
     async def _receive_datagram(self, sock: socket.socket, request: dns.message.QueryMessage) -> dns.message.Message:
-        """Receive the answer to `request`.  Datagrams that are none are ignored.  Raises Truncated."""
-        while True:
-            data = await self._network.receive(sock, _DATAGRAM_MAX)
-            try:
-                answer = dns.message.from_wire(data, raise_on_truncation=True)
-            except dns.message.Truncated as error:
-                if request.is_response(error.message()):  # type: ignore[no-untyped-call]  # dnspython's
-                    raise
-            except dns.exception.DNSException:
-                continue
-            else:
-                if request.is_response(answer):
-                    return answer
+        """Receive the answer to `request`.  Datagrams that are none are ignored.  Raises Truncated, and FormError after many."""
+        for _ in range(DATAGRAMS_MAX):
+            answer = read_datagram(await self._network.receive(sock, DATAGRAM_MAX), request)
+            if answer is not None:
+                return answer
+        raise only_junk()
 
     async def _receive_exactly(self, sock: socket.socket, size: int) -> bytes:
         data = b""

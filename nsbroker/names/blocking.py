@@ -11,7 +11,7 @@ import dns.query
 import dns.resolver
 
 from nsbroker.errors import NsbrokerError
-from nsbroker.names.resolver import PORT, addresses, configure, explain
+from nsbroker.names.resolver import DATAGRAM_MAX, DATAGRAMS_MAX, PORT, addresses, configure, explain, only_junk, read_datagram
 
 OpenSocket = Callable[[int, int], socket.socket]
 """Opens a socket of a family and a type in the network of the target; it is the caller's."""
@@ -41,19 +41,11 @@ class _Server(dns.nameserver.Do53Nameserver):
             if not max_size:
                 # So that a server which does not listen is an error at once.
                 sock.connect((self.address, self.port))
-                sock.setblocking(False)
-                return dns.query.udp(
-                    request,
-                    self.address,
-                    timeout,
-                    self.port,
-                    sock=sock,
-                    raise_on_truncation=True,
-                    ignore_errors=True,
-                    ignore_unexpected=True,
-                    one_rr_per_rrset=one_rr_per_rrset,
-                    ignore_trailing=ignore_trailing,
-                )
+                sock.send(request.to_wire())
+                try:
+                    return _receive_datagram(sock, request, end)
+                except TimeoutError as error:
+                    raise dns.exception.Timeout(timeout=timeout) from error  # type: ignore[no-untyped-call]  # dnspython's
             sock.settimeout(timeout)
             sock.connect((self.address, self.port))
             sock.setblocking(False)
@@ -74,6 +66,23 @@ class _Server(dns.nameserver.Do53Nameserver):
             self._failures.append(error)
             # dnspython asks a server no more after an OSError, and would ask it again and again after any other error.
             raise OSError(str(error)) from error
+
+
+def _receive_datagram(sock: socket.socket, request: dns.message.QueryMessage, end: float) -> dns.message.Message:
+    """Receive the answer to `request`.  Datagrams that are none are ignored.
+
+    dns.query.udp() looks at the time only if there is nothing to receive.  Raises TimeoutError at the time `end`, Truncated, and
+    FormError after many datagrams.
+    """
+    for _ in range(DATAGRAMS_MAX):
+        left = end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        sock.settimeout(left)
+        answer = read_datagram(sock.recv(DATAGRAM_MAX), request)
+        if answer is not None:
+            return answer
+    raise only_junk()
 
 
 def look_up(name: str, configuration: bytes, open_socket: OpenSocket, timeout: float | None) -> list[str]:

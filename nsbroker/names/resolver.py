@@ -4,6 +4,7 @@ import io
 from collections.abc import Callable, Sequence
 
 import dns.exception
+import dns.message
 import dns.nameserver
 import dns.resolver
 
@@ -11,6 +12,10 @@ from nsbroker.errors import LookupFailed
 from nsbroker.names.hosts import is_address
 
 PORT = 53
+DATAGRAM_MAX = 4096
+"""The size of the largest datagram in bytes: servers send at most 1232 to us.  It takes long to decode a large one full of junk."""
+DATAGRAMS_MAX = 100
+"""How many datagrams are looked at for one answer, because a server can send junk without end."""
 
 # As in glibc's resolv.h, also where a file asks for more: how many servers, dots, seconds for one question, and tries.
 _SERVERS_MAX = 3
@@ -47,6 +52,28 @@ def configure(
     resolver.timeout = min(max(resolver.timeout, 1), _TIMEOUT_MAX)
     lifetime = min(resolver.timeout * _TRIES * len(servers), _LIFETIME_MAX)
     resolver.lifetime = lifetime if timeout is None else min(lifetime, timeout)
+
+
+def read_datagram(data: bytes, request: dns.message.QueryMessage) -> dns.message.Message | None:
+    """Return the answer to `request` that is in a datagram; None if it has none.
+
+    Raises Truncated if the answer is too long for a datagram.
+    """
+    try:
+        answer = dns.message.from_wire(data, raise_on_truncation=True)
+    except dns.message.Truncated as error:
+        if request.is_response(error.message()):  # type: ignore[no-untyped-call]  # dnspython's
+            raise
+        return None
+    except Exception:
+        # dnspython does not document which errors junk leads to.
+        return None
+    return answer if request.is_response(answer) else None
+
+
+def only_junk() -> dns.exception.DNSException:
+    """Return the error for a server that sent `DATAGRAMS_MAX` datagrams without an answer.  dnspython asks it no more."""
+    return dns.exception.FormError(f"none of {DATAGRAMS_MAX} datagrams is an answer")  # type: ignore[no-untyped-call]  # dnspython's
 
 
 def addresses(answers: dns.resolver.HostAnswers) -> list[str]:

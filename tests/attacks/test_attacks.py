@@ -456,6 +456,11 @@ TABLE: dict[str, list[tuple[str, str]]] = {
         ("linux/test_rtnetlink.py", "test_another_process_in_the_network_cannot_send_an_answer"),
         ("cli/commands/test_exporter.py", "test_root_of_a_network_cannot_answer_in_the_place_of_the_kernel"),
     ],
+    "49 a name server of a target that sends junk without end": [
+        ("client/test_lookup.py", "test_a_server_that_sends_junk_without_end_is_asked_no_more"),
+        ("client/test_lookup.py", "test_junk_without_end_ends_the_lookup_in_time"),
+        ("client/test_lookup.py", "test_junk_without_end_leaves_other_tasks_their_turn_and_the_lookup_can_be_cancelled"),
+    ],
 }
 
 

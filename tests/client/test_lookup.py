@@ -1,20 +1,26 @@
 """Host names as a target knows them, with every client and a real name server inside."""
 
+import asyncio
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 import nsbroker
+import nsbroker.client.asyncio
+import nsbroker.client.trio
 from nsbroker.errors import LookupFailed
+from nsbroker.names import awaiting, blocking
 from nsbroker.namespace import Namespace
 from tests.client.every_client import CLIENTS, Connect
 from tests.named_place import ADDRESS, Place, named_place
-from tests.world import ALICE, PATIENCE, Daemon, as_user
+from tests.world import ALICE, PATIENCE, SLOWNESS, Daemon, as_user
 
 pytestmark = pytest.mark.root
 
@@ -99,6 +105,82 @@ async def test_a_server_that_does_not_answer_ends_the_lookup(connect: Connect, d
     with pytest.raises(LookupFailed, match="did not answer in time"):
         await reach(connect, daemon, place, "web.test")
     assert place.server.asked
+
+
+# A reply to another question, with addresses for a name of 127 labels, each of which dnspython reads again for each address.
+_LABELS = b"\1a" * 127 + b"\0"
+_ADDRESSES = b"".join(b"\xc0\x0c\0\1\0\1\0\0\0\1\0\4" + number.to_bytes(4, "big") for number in range(4000))
+SLOW_JUNK = b"\0\0\x80\0\0\1" + (4000).to_bytes(2, "big") + b"\0\0\0\0" + _LABELS + b"\0\1\0\1" + _ADDRESSES
+
+
+@pytest.fixture
+def many_datagrams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make lookups look at any number of datagrams, so that only time can end them."""
+    for module in (awaiting, blocking):
+        monkeypatch.setattr(module, "DATAGRAMS_MAX", 10**9)
+
+
+async def test_a_server_that_sends_junk_without_end_is_asked_no_more(connect: Connect, daemon: Daemon, place: Place) -> None:
+    place.server.junk = b"x"
+    (place.etc / "resolv.conf").write_text(f"nameserver {ADDRESS}\noptions timeout:30\n")
+    with pytest.raises(LookupFailed, match="none of 100 datagrams is an answer"):
+        await reach(connect, daemon, place, "web.test")
+
+
+@pytest.mark.usefixtures("many_datagrams")
+async def test_junk_without_end_ends_the_lookup_in_time(connect: Connect, daemon: Daemon, place: Place) -> None:
+    place.server.junk = SLOW_JUNK
+    (place.etc / "resolv.conf").write_text(f"nameserver {ADDRESS}\noptions timeout:1\n")
+    begun = time.monotonic()
+    with pytest.raises(LookupFailed, match="did not answer in time"):
+        await reach(connect, daemon, place, "web.test")
+    assert time.monotonic() - begun < 10 * SLOWNESS
+
+
+@pytest.mark.usefixtures("many_datagrams")
+def test_a_timeout_of_ones_own_ends_a_lookup_full_of_junk(daemon: Daemon, place: Place) -> None:
+    place.server.junk = SLOW_JUNK
+    begun = time.monotonic()
+    with daemon.connect() as broker, pytest.raises(LookupFailed, match="did not answer in time"):
+        broker.create_connection(place.target, ("web.test", place.port), 0.5, resolve="inside")
+    assert time.monotonic() - begun < 5 * SLOWNESS
+
+
+@pytest.mark.usefixtures("many_datagrams")
+@pytest.mark.parametrize("library", ["trio", "asyncio"])
+def test_junk_without_end_leaves_other_tasks_their_turn_and_the_lookup_can_be_cancelled(
+    library: str, daemon: Daemon, place: Place
+) -> None:
+    place.server.junk = SLOW_JUNK
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await (trio.sleep if library == "trio" else asyncio.sleep)(0)
+            turns += 1
+
+    async def with_trio() -> None:
+        async with nsbroker.client.trio.connect(daemon.address) as broker, trio.open_nursery() as nursery:
+            nursery.start_soon(count)
+            with trio.move_on_after(2) as scope:
+                await broker.create_connection(place.target, ("web.test", place.port), resolve="inside")
+            assert scope.cancelled_caught
+            nursery.cancel_scope.cancel()
+
+    async def with_asyncio() -> None:
+        async with nsbroker.client.asyncio.connect(daemon.address) as broker:
+            counting = asyncio.create_task(count())
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(2):
+                    await broker.create_connection(place.target, ("web.test", place.port), resolve="inside")
+            counting.cancel()
+
+    if library == "trio":
+        trio.run(with_trio)
+    else:
+        asyncio.run(with_asyncio())
+    assert turns > 1
 
 
 async def test_no_server_there_is_an_error(connect: Connect, daemon: Daemon, place: Place) -> None:
