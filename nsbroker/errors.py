@@ -287,7 +287,7 @@ class ConnectionLost(NsbrokerError):
 
 
 class Timeout(ConnectionLost, TimeoutError):
-    """The broker did not answer in time, and the connection was closed.  This is also a TimeoutError."""
+    """The broker did not answer in time.  This closes the connection, unless only a call's own timeout is over.  A TimeoutError."""
 
     def __init__(self, what: str, seconds: float) -> None:
         super().__init__(

@@ -164,8 +164,8 @@ class Broker(BlockingMethods, Forked):
 
         Each address of the name is tried.  `timeout` is in seconds.  It limits looking the name up inside and connecting to each
         address, and becomes the timeout of the returned socket.  It also limits each step of the calls to the broker, together
-        with the timeout of `connect`.  Raises OSError if no connection can be made, LookupFailed (an OSError) if the name is
-        not known inside, and the errors of `socket`.
+        with the timeout of `connect`: if it is over first, only this call ends, not the connection.  Raises OSError if no
+        connection can be made, LookupFailed (an OSError) if the name is not known inside, and the errors of `socket`.
         """
         failures: list[Exception] = []
         for family, kind, protocol, sockaddr in self._look_up(target, address, timeout, is_inside(resolve)):
@@ -204,42 +204,50 @@ class Broker(BlockingMethods, Forked):
 
     def _begin(self, call: PendingCall[Any]) -> None:
         with self._lock:
-            timeout = self._limit(call)
             # What nobody waits for any longer may be overdue.
-            self._transport.end_if_overdue(timeout)
+            self._transport.end_if_overdue(self._timeout)
             if self._transport.is_over(call.request):
-                self._connect_again(call.request, timeout)
+                self._connect_again(call)
             self._transport.start(call)
 
     def _settle(self, call: PendingCall[Any]) -> None:
         with self._lock:
-            self._transfer(call, self._limit(call))
+            self._transfer(call)
 
-    def _limit(self, call: PendingCall[Any]) -> float | None:
-        return min((limit for limit in (self._timeout, call.timeout) if limit is not None), default=None)
+    def _transfer(self, call: PendingCall[Any]) -> None:
+        """Send and receive until `call` is settled.
 
-    def _transfer(self, call: PendingCall[Any], timeout: float | None) -> None:
-        """Send and receive until `call` is settled."""
-        transport = self._transport
+        Raises Timeout if its own limit is over.  The connection and the other calls on it, which may be those of other threads, go
+        on, so `call.abandon` must follow.
+        """
+        transport, begun = self._transport, time.monotonic()
         while not call.settled:
-            left = transport.seconds_left(timeout)
-            deadline = math.inf if left is None else time.monotonic() + left
+            deadline = _deadline(transport.seconds_left(self._timeout))
+            if call.timeout is not None:
+                own_deadline = max(begun, transport.since) + call.timeout
+                if time.monotonic() >= own_deadline:
+                    raise Timeout(call.request.what(), call.timeout)
+                deadline = min(deadline, own_deadline)
             _poll(_sending(transport.sock) if transport.wants_to_send else transport.arrivals, deadline)
-            transport.advance_in_time(call, timeout)
+            transport.advance_in_time(call, self._timeout)
 
-    def _connect_again(self, request: requests.Request[T], timeout: float | None) -> None:
-        path = require_path(self._path, request)
+    def _connect_again(self, call: PendingCall[Any]) -> None:
+        path = require_path(self._path, call.request)
         self._transport.drop()
-        self._transport.replace(open_connection(path, timeout))
-        self._restrict_again(self._transport.restrictions, timeout)
+        limits = [limit for limit in (self._timeout, call.timeout) if limit is not None]
+        self._transport.replace(open_connection(path, min(limits, default=None)))
+        self._restrict_again(self._transport.restrictions, call.timeout)
 
-    def _restrict_again(self, restrictions: Sequence[requests.Request[None]], timeout: float | None) -> None:
-        """Restrict a new connection, before anything else is sent.  If that fails, the connection is not used."""
+    def _restrict_again(self, restrictions: Sequence[requests.Request[None]], timeout: float | None = None) -> None:
+        """Restrict a new connection, before anything else is sent.  If that fails, the connection is not used.
+
+        `timeout` (in seconds) limits each step, beside that of the client.
+        """
         try:
             for restriction in list(restrictions):
-                call = PendingCall(restriction)
+                call = PendingCall(restriction, timeout=timeout)
                 self._transport.start(call)
-                self._transfer(call, timeout)
+                self._transfer(call)
                 self._result(call)
             self._transport.restricted = True
         except BaseException:
@@ -250,7 +258,7 @@ class Broker(BlockingMethods, Forked):
         path = require_path(self._path, request)
         another = Broker(open_connection(path, self._timeout), path, self._timeout)
         try:
-            another._restrict_again(self._transport.restrictions, self._timeout)
+            another._restrict_again(self._transport.restrictions)
         except BaseException:
             another.close()
             raise

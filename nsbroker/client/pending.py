@@ -17,7 +17,8 @@ class PendingCall(Generic[T]):
     borrowed until the first byte of the call was sent.
 
     With `streams`, it is settled as often as there are replies that nobody has taken; otherwise once, when its last reply is
-    here.  `timeout` (in seconds) limits each step, in addition to the timeout of the client.
+    here.  `timeout` (in seconds) limits each step, in addition to the timeout of the client: if it is over first, only this call
+    ends, and not the connection.
     """
 
     __slots__ = (

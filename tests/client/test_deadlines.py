@@ -20,13 +20,19 @@ import nsbroker.via.trio
 from nsbroker import via
 from nsbroker.cli import grant_files, main
 from nsbroker.cli.completion import command_line
-from nsbroker.errors import ConnectionLost, NsbrokerError, Timeout
+from nsbroker.client import requests
+from nsbroker.client.pending import PendingCall
+from nsbroker.errors import ConnectionLost, NsbrokerError, PermissionDenied, Timeout
 from tests.client.every_client import CLIENTS, Connect, impostor, read_call
+from tests.client.test_hostile import OPENED, PEER
+from tests.client.test_in_flight import networks, read_calls, send_net
 from tests.world import PATIENCE, SLOWNESS, Daemon, run_command
 
 pytestmark = pytest.mark.once
 
 DEFAULT_TIMEOUT = 0.3
+SOCKET = b'{"parameters":{"socketFileDescriptor":0}}\0'
+DENIED = b'{"error":"org.varlink.service.PermissionDenied"}\0'
 WITHOUT_BROKER = {
     *("serve", "check-config", "grants", "install-extcap", "install-units", "remove-extcap", "remove-units", "completion"),
 }
@@ -187,6 +193,82 @@ def test_without_a_timeout_of_its_own_a_connection_inside_has_that_of_the_client
     with nsbroker.connect(stopped.address, timeout=DEFAULT_TIMEOUT) as broker, pytest.raises(TimeoutError) as caught:
         broker.create_connection("self", ("127.0.0.1", 80))
     assert isinstance(caught.value, ConnectionLost)
+
+
+@pytest.mark.parametrize("client_timeout", [60.0, None])
+def test_a_shorter_timeout_of_one_call_ends_that_call_alone(client_timeout: float | None) -> None:
+    """The calls of `open_many` are under way beside it.  Its own reply comes late, and the descriptor in it is closed."""
+    late = threading.Event()
+
+    def behave(sock: socket.socket) -> None:
+        read_calls(sock, 3)
+        send_net(sock)
+        read_calls(sock, 1)
+        late.wait()
+        for data in (OPENED % 0, OPENED % 0, SOCKET):
+            send_net(sock, data)
+        if read_calls(sock, 1):
+            sock.sendall(PEER)
+
+    with impostor(behave) as address, nsbroker.connect(address, timeout=client_timeout) as broker:
+        connection = broker._transport.sock
+        try:
+            with broker.open_many(["self"] * 3, ["net"]) as opened:
+                namespaces = [next(opened)[1]]
+                with pytest.raises(Timeout, match=r"open a socket.* within 0\.3 s"):
+                    broker.create_connection("self", ("127.0.0.1", 80), timeout=DEFAULT_TIMEOUT)
+                before = networks()
+                late.set()
+                namespaces += [namespaces for _, namespaces in opened]
+        finally:
+            late.set()
+        assert len(namespaces) == 3
+        for outcome in namespaces:
+            assert isinstance(outcome, dict), outcome
+            outcome.popitem()[1].close()
+        assert broker.who_am_i().uid == 1
+        assert broker._transport.sock is connection
+        assert not broker._transport.busy
+        assert networks() == before - 1
+
+
+def test_a_shorter_timeout_does_not_end_the_call_of_another_thread() -> None:
+    """The other thread has begun its call, but does not wait yet.  Here one thread makes both steps, in this order."""
+    late = threading.Event()
+
+    def behave(sock: socket.socket) -> None:
+        read_calls(sock, 2)
+        late.wait()
+        send_net(sock)
+
+    with impostor(behave) as address, nsbroker.connect(address, timeout=60) as broker:
+        call = PendingCall(requests.open_namespaces("self", ["net"]))
+        broker._begin(call)
+        try:
+            with pytest.raises(Timeout, match=r"open a socket"):
+                broker.create_connection("self", ("127.0.0.1", 80), timeout=DEFAULT_TIMEOUT)
+        finally:
+            late.set()
+        broker._settle(call)
+        broker._result(call).popitem()[1].close()
+
+
+def test_a_shorter_timeout_begins_when_the_call_does() -> None:
+    """What was asked before, and nobody waits for now, may have been under way for longer than this call may take."""
+
+    def behave(sock: socket.socket) -> None:
+        read_calls(sock, 2)
+        send_net(sock)
+        sock.sendall(DENIED)
+
+    with impostor(behave) as address, nsbroker.connect(address, timeout=600) as broker:
+        call = PendingCall(requests.open_namespaces("self", ["net"]))
+        broker._begin(call)
+        broker._transport.since -= 500
+        with pytest.raises(PermissionDenied):
+            broker.create_connection("self", ("127.0.0.1", 80), timeout=PATIENCE / 2)
+        broker._settle(call)
+        broker._result(call).popitem()[1].close()
 
 
 def test_a_command_that_looks_names_up_inside_gives_up_when_the_broker_is_stopped(stopped: Daemon) -> None:
