@@ -285,6 +285,8 @@ class AsyncDeviceFolder:
 class AsyncWatch(Forked):
     """A watch: an asynchronous context manager, and an asynchronous iterator of events that does not end by itself.
 
+    If the wait for an event is cancelled (trio, asyncio), it can be repeated, and no event is lost.
+
     It belongs to the process that started it.  It cannot be used in a forked child.
     """
 
@@ -314,12 +316,7 @@ class AsyncWatch(Forked):
         broker, call = self._broker, self._call
         if broker is None or broker._transport.closed:
             raise ConnectionLost(f"{self._request.what()}: this watch {self._end_reason}")
-        try:
-            await broker._settle(call)
-        except BaseException:
-            # The stream may be out of step.
-            self.close()
-            raise
+        await broker._settle(call)
         if not call.replies:
             self.close()
             raise call.error or AssertionError("a call without replies is settled by an error")

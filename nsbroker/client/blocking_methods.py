@@ -283,6 +283,8 @@ class DeviceFolder:
 class Watch(Forked):
     """A watch: a context manager, and an iterator of events that does not end by itself.
 
+    If the wait for an event is cancelled (trio, asyncio), it can be repeated, and no event is lost.
+
     It belongs to the process that started it.  It cannot be used in a forked child.
     """
 
@@ -312,12 +314,7 @@ class Watch(Forked):
         broker, call = self._broker, self._call
         if broker is None or broker._transport.closed:
             raise ConnectionLost(f"{self._request.what()}: this watch {self._end_reason}")
-        try:
-            broker._settle(call)
-        except BaseException:
-            # The stream may be out of step.
-            self.close()
-            raise
+        broker._settle(call)
         if not call.replies:
             self.close()
             raise call.error or AssertionError("a call without replies is settled by an error")

@@ -5,6 +5,7 @@ import contextlib
 import os
 import socket
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -25,6 +26,11 @@ pytestmark = pytest.mark.once
 
 MODULES: dict[str, Any] = {"trio": nsbroker.client.trio, "asyncio": nsbroker.client.asyncio}
 TASKS = 32
+EVENTS = 200
+EVENT = (
+    b'{"continues":true,"parameters":{"event":"added","namespaceFileDescriptor":0,'
+    b'"namespace":{"type":"net","inode":%d,"device":%d,"processes":%d}}}\0'
+)
 Step = Callable[[], Awaitable[Any]]
 
 
@@ -522,5 +528,60 @@ def test_detaching_waits_for_what_is_under_way(tasks: Any, daemon: Daemon, sleep
             assert outcomes == [sleeper.inode("net")] * 5
         async with MODULES[tasks.name].connect(fd=fd) as other:
             assert await opening(other, sleeper.pid)() == sleeper.inode("net")
+
+    tasks.run(main)
+
+
+def test_a_cancelled_wait_for_an_event_loses_no_event_and_no_descriptor(tasks: Any) -> None:
+    """The fake broker sends events at the moments at which waits are cancelled, and the real one only when something happens."""
+    own = os.stat("/proc/self/ns/net")
+    seen: list[int] = []
+    # At first no event comes, so the first waits are all cancelled.
+    go_on = threading.Event()
+
+    def behave(sock: socket.socket) -> None:
+        read_calls(sock, 1)
+        go_on.wait()
+        for number in range(1, EVENTS + 1):
+            send_net(sock, EVENT % (own.st_ino, own.st_dev, number))
+            time.sleep(0.001 * (number % 3))
+
+    async def main() -> None:
+        cancelled = turns = 0
+        async with MODULES[tasks.name].connect(address) as broker, broker.watch(["net"], open=["net"]) as events:
+
+            async def wait() -> None:
+                event = await anext(events)
+                event.handle.close()
+                seen.append(event.namespace.processes)
+
+            while len(seen) < EVENTS:
+                turns += 1
+                cancelled += await tasks.cancelled_after(turns % 8, wait)
+                if cancelled == 50:
+                    go_on.set()
+        assert seen == list(range(1, EVENTS + 1))
+        assert cancelled >= 50
+
+    before = networks()
+    with impostor(behave) as address:
+        try:
+            tasks.run(main)
+        finally:
+            go_on.set()
+    assert networks() == before
+
+
+def test_a_cancelled_wait_leaves_a_watch_of_the_real_broker_as_it_is(tasks: Any, daemon: Daemon) -> None:
+    async def main() -> None:
+        async with MODULES[tasks.name].connect(daemon.address) as broker, broker.watch(["uts"], open=["uts"]) as events:
+            while (event := await anext(events)).event != "ready":
+                event.handle.close()
+            assert await tasks.cancelled_after(5, lambda: anext(events))
+            with Sleeper(unshare="--uts") as sleeper:
+                while (event := await anext(events)).namespace.inode != sleeper.inode("uts"):
+                    pass
+                assert event.event == "added"
+                event.handle.close()
 
     tasks.run(main)
