@@ -1,9 +1,26 @@
 """Control groups below /sys/fs/cgroup: see cgroups(7), and the kernel's cgroup-v1/freezer-subsystem and cgroup-v2 texts."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 _ROOT = Path("/sys/fs/cgroup")
+
+
+def parse(text: bytes) -> dict[str, str]:
+    """Return the control groups of a process by hierarchy, from the contents of its /proc/PID/cgroup.
+
+    The key "" is cgroup2, "name=systemd" is systemd's own hierarchy, and others are lists of controllers such as "cpu,cpuacct".
+    Bytes of a path that are not UTF-8 are decoded as os.fsdecode() does.
+    """
+    groups: dict[str, str] = {}
+    # str.splitlines() would be wrong here: it also splits at characters that the kernel does not treat as the end of a line.
+    # A user who names a control group could use such a character to forge lines.
+    for line in text.split(b"\n"):
+        if line:
+            _, name, path = os.fsdecode(line).split(":", 2)
+            groups.setdefault(name, path)
+    return groups
 
 
 def systemd_path(groups: Mapping[str, str]) -> str:

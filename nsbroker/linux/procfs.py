@@ -7,6 +7,8 @@ directory fd, and raise OSError (ENOENT, ESRCH) once the process is gone.
 import errno
 import os
 
+from nsbroker.linux import cgroup
+
 _SOME = 65536
 
 
@@ -59,7 +61,9 @@ def read(directory: int, name: str) -> bytes:
 
 def status(directory: int) -> dict[str, str]:
     """Return the fields of `status` as text, by name."""
-    return {name: value.strip() for name, _, value in (line.partition(":") for line in _lines(directory, "status"))}
+    # str.splitlines() would also split at other characters, which a process can have in its name.
+    lines = os.fsdecode(read(directory, "status")).split("\n")
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
 
 
 def start_time(directory: int) -> int:
@@ -97,22 +101,8 @@ def _stat(directory: int) -> list[bytes]:
 
 
 def cgroups(directory: int) -> dict[str, str]:
-    """Return the control groups of the process by hierarchy.
-
-    The key "" is cgroup2, "name=systemd" is systemd's own hierarchy, and others are lists of controllers such as
-    "cpu,cpuacct".
-    """
-    groups: dict[str, str] = {}
-    for line in _lines(directory, "cgroup"):
-        _, name, path = line.split(":", 2)
-        groups.setdefault(name, path)
-    return groups
-
-
-def _lines(directory: int, name: str) -> list[str]:
-    # str.splitlines() would be wrong here: it also splits at characters that the kernel does not treat as the end of a line.
-    # A user who names a control group could use such a character to forge lines.
-    return [os.fsdecode(line) for line in read(directory, name).split(b"\n") if line]
+    """Return the control groups of the process by hierarchy, as `cgroup.parse` does."""
+    return cgroup.parse(read(directory, "cgroup"))
 
 
 def is_pidfd(fd: int) -> bool:

@@ -1,4 +1,4 @@
-"""Which control group systemd put a process into, and whether a freezer has stopped it: for both versions of control groups."""
+"""How control groups of both versions are read, which of them systemd chose, and whether a freezer has stopped a process."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +8,27 @@ import pytest
 from nsbroker.linux import cgroup
 
 pytestmark = pytest.mark.once
+
+
+@pytest.mark.parametrize(
+    ("text", "groups"),
+    [
+        (b"", {}),
+        (b"0::/\n", {"": "/"}),
+        (b"9:cpu,cpuacct:/web\n1:name=systemd:/a\n0::/b\n", {"cpu,cpuacct": "/web", "name=systemd": "/a", "": "/b"}),
+        (b"0::/a:b::c\n", {"": "/a:b::c"}),
+        (b"0::/a\r1:cpu:/x\x0b2:cpu:/y\xe2\x80\xa83:cpu:/z\n", {"": "/a\r1:cpu:/x\x0b2:cpu:/y\u20283:cpu:/z"}),
+        (b"0::/\xff.service\n", {"": "/\udcff.service"}),
+        (b"0::/first\n0::/second\n", {"": "/first"}),
+    ],
+)
+def test_groups_are_read_by_hierarchy_and_no_name_forges_a_line(text: bytes, groups: Mapping[str, str]) -> None:
+    assert cgroup.parse(text) == groups
+
+
+def test_the_groups_of_this_process_are_those_in_proc() -> None:
+    lines = Path("/proc/self/cgroup").read_text().split("\n")[:-1]
+    assert cgroup.parse(Path("/proc/self/cgroup").read_bytes()) == {line.split(":")[1]: line.split(":", 2)[2] for line in lines}
 
 
 @pytest.mark.parametrize(

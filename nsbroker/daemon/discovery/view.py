@@ -13,7 +13,7 @@ from nsbroker.daemon.discovery.command_lines import name_of
 from nsbroker.daemon.discovery.scan_result import TYPES, ScannedProcess, ScannedReference, ScanResult
 from nsbroker.daemon.discovery.visibility import NamedProcess, Visibility
 from nsbroker.daemon.peer import unit_of
-from nsbroker.linux import nsfs, process_table
+from nsbroker.linux import cgroup, nsfs, process_table
 from nsbroker.model.description import LeadingProcess, NamespaceDescription, Reference, ReferenceKind
 from nsbroker.model.identity import NamespaceType
 
@@ -131,8 +131,8 @@ class _Units:
         if pid not in self._by_process:
             text = process_table.control_groups(pid)
             if text not in self._by_groups:
-                lines = [line.decode(errors="backslashreplace").split(":", 2) for line in text.split(b"\n") if line]
-                self._by_groups[text] = unit_of({name: path for _, name, path in lines})
+                unit = unit_of(cgroup.parse(text))
+                self._by_groups[text] = None if unit is None else _escape(unit)
             self._by_process[pid] = self._by_groups[text]
         return self._by_process[pid]
 
@@ -168,11 +168,16 @@ def _prepare_references(references: Sequence[Reference] | None, number_of: Calla
         if reference.pid is not None:
             number = number_of(reference.pid)
             reference = Reference(reference.kind) if number is None else structs.replace(reference, pid=number)
-        path = None if reference.path is None else os.fsencode(reference.path).decode(errors="backslashreplace")
+        path = None if reference.path is None else _escape(reference.path)
         left -= len(path or "")
         if left >= 0:
             prepared.append(structs.replace(reference, path=path))
     return prepared
+
+
+def _escape(path: str) -> str:
+    """Return a path, or a part of one, as text: bytes that are not UTF-8 become escapes."""
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def _inode(ns_id: str) -> int:

@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from nsbroker.daemon.context import Context
+from nsbroker.daemon.discovery import view
 from nsbroker.daemon.discovery.scan import scan_host
 from nsbroker.daemon.discovery.scan_result import ScanResult
 from nsbroker.daemon.discovery.scanner import Scanner
@@ -19,6 +20,7 @@ from nsbroker.daemon.engines.container import Container, State
 from nsbroker.daemon.engines.query import QueryResult
 from nsbroker.daemon.peer import Peer
 from nsbroker.daemon.targets import units
+from nsbroker.linux import process_table
 from nsbroker.linux.features import features
 from nsbroker.linux.process import Process
 from nsbroker.model.identity import NamespaceType
@@ -144,3 +146,9 @@ async def test_among_many_containers_other_tasks_run(tmp_path: Path) -> None:
             await networks_seen(tmp_path, made_up, "docker:web")
             nursery.cancel_scope.cancel()
     assert counted[0] >= 40
+
+
+def test_a_unit_whose_name_is_no_text_is_shown_with_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """systemd gives no unit such a name, but a reply with it could not be sent."""
+    monkeypatch.setattr(process_table, "control_groups", lambda _: b"0::/system.slice/\xff.service\n")
+    assert view._Units().of(1) == "\\xff.service"
