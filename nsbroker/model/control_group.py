@@ -5,6 +5,8 @@ from collections.abc import Collection
 
 RANDOM_ID = "[0-9a-f]{64}"
 """A regular expression for the ids that most engines make up."""
+USER_SLICE = "user.slice"
+"""The group of all users' processes.  Users choose the names of groups below it."""
 _ANY_CONTAINER = re.compile(rf"lxc\.payload\..*|((docker|cri-containerd|libpod)-)?{RANDOM_ID}(\.scope)?")
 
 
@@ -20,6 +22,6 @@ def is_containers_group(path: str, groups: Collection[str], identifier: str, *, 
     for part in path.split("/"):
         if part in groups:
             return True
-        if re.fullmatch(pattern, part) or _ANY_CONTAINER.fullmatch(part) or (part == "user.slice" and not below_user_slice):
+        if re.fullmatch(pattern, part) or _ANY_CONTAINER.fullmatch(part) or (part == USER_SLICE and not below_user_slice):
             return False
     return False

@@ -461,6 +461,10 @@ TABLE: dict[str, list[tuple[str, str]]] = {
         ("client/test_lookup.py", "test_junk_without_end_ends_the_lookup_in_time"),
         ("client/test_lookup.py", "test_junk_without_end_leaves_other_tasks_their_turn_and_the_lookup_can_be_cancelled"),
     ],
+    "50 control groups with names like ids of containers": [
+        ("daemon/engines/test_registry.py", "test_who_looks_for_a_callers_container_asks_only_about_those_that_it_can_be_in"),
+        ("daemon/engines/test_podman.py", "test_several_ids_cost_one_reading_of_the_storage"),
+    ],
 }
 
 

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from nsbroker.errors import NoSuchTarget
+from nsbroker.linux.features import features
 from nsbroker.model.identity import NamespaceType
 from tests.engines import real
 from tests.engines.conftest import started
 from tests.engines.real import IMAGE, SLEEP, WORK, Podman
-from tests.world import PATIENT, Daemon, eventually, run_command
+from tests.engines.test_workloads import inside, verdict
+from tests.world import ALICE, PATIENT, Daemon, Sleeper, eventually, run_command
 
 pytestmark = pytest.mark.root
 ROOTLESS = 4101
@@ -86,6 +88,29 @@ def test_lists_come_from_the_api_where_it_is_served_and_from_the_files_otherwise
         podman.unpause("web")
         podman.remove("web")
         podman.podman("rm", "-f", "-t0", "rooted")
+        path.unlink(missing_ok=True)
+
+
+@pytest.mark.skipif(not features().peer_pidfd, reason="before Linux 6.5 the kernel does not show which process connected")
+def test_a_rule_for_a_container_of_another_runtime_needs_the_api(podman: Podman, daemon: Daemon, sleeper: Sleeper) -> None:
+    """The other runtime is crun with its state in another place."""
+    path, runtime = Path("/run/podman/podman.sock"), WORK / "other-runtime"
+    path.parent.mkdir(exist_ok=True)
+    runtime.write_text('#!/bin/sh\nexec /usr/bin/crun --root /run/other-runtime "$@"\n')
+    runtime.chmod(0o755)
+    target = f"pid:{sleeper.pid}"
+    daemon.allow("agents", who=["podman:other"], targets=[target], namespaces=["net"])
+    podman.podman("--runtime", str(runtime), "run", "-d", "--network", "none", "--name", "other", IMAGE, *SLEEP)
+    try:
+        assert inside(podman, "other", ALICE, lambda: verdict(daemon, target)) == ("denied", None)
+        api = real.Service("/usr/bin/podman", "system", "service", "--time=0", f"unix://{path}")
+        try:
+            eventually(path.exists, "the API is served")
+            assert inside(podman, "other", ALICE, lambda: verdict(daemon, target)) == ("allowed", "podman:other")
+        finally:
+            api.stop()
+    finally:
+        podman.podman("rm", "-f", "-t0", "other")
         path.unlink(missing_ok=True)
 
 

@@ -6,8 +6,8 @@ group must show that it belongs to the container.
 
 import enum
 import re
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 from msgspec import Struct
 
@@ -176,7 +176,7 @@ def is_random(word: str) -> bool:
 class Engine(Protocol):
     """One engine at one path.
 
-    Both methods query the engine anew on each call, and raise EngineUnavailable or OSError when it cannot be queried.  They
+    All methods query the engine anew on each call, and raise EngineUnavailable or OSError when it cannot be queried.  They
     have no deadline of their own: the caller sets one.
     """
 
@@ -188,11 +188,16 @@ class Engine(Protocol):
     def place(self) -> str:
         """The path of its socket or state directory, for messages."""
 
-    group_has_id: bool
-    """Whether the control group of each of its containers has the container's random id in its name."""
-
     async def find(self, word: str) -> list[Container]:
         """Return the containers whose name or id is `word`, or whose id begins with it, with or without a process."""
 
     async def containers(self) -> list[Container]:
         """Return all containers that have a process."""
+
+
+@runtime_checkable
+class EngineWithIds(Engine, Protocol):
+    """An engine that puts the random id of each container into the name of its control group."""
+
+    async def find_by_ids(self, ids: Sequence[str]) -> list[Container]:
+        """Return the containers that have one of these ids, with or without a process."""

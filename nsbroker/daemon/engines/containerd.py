@@ -139,7 +139,6 @@ class TaskEngine(ABC):
     """An engine whose containers are tasks of containerd."""
 
     name: str
-    group_has_id = False
 
     def __init__(self, place: Path) -> None:
         self.place = str(place)

@@ -54,7 +54,6 @@ class Incus:
     """The containers of incus: NAME in the project `default`, PROJECT/NAME in another.  Virtual machines are left out."""
 
     name = "incus"
-    group_has_id = False
 
     def __init__(self, place: Path, user: int) -> None:
         self.place = str(place)

@@ -33,7 +33,6 @@ class Lxc:
     """The containers that have a directory below `place` (`lxc-create --lxcpath`)."""
 
     name = "lxc"
-    group_has_id = False
 
     def __init__(self, place: Path, user: int) -> None:
         self.place = str(place)

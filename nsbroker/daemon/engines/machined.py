@@ -18,7 +18,6 @@ class Machined:
     """The machines of the class `container`; virtual machines have no namespaces to open."""
 
     name = "machined"
-    group_has_id = False
 
     def __init__(self, place: Path) -> None:
         self.place = str(place)

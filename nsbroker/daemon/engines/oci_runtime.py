@@ -29,8 +29,6 @@ class OciRuntime(Generic[S]):
     `file` is the name of a container's state file, `decoder` decodes it, and `process` returns the first process from it.
     """
 
-    group_has_id = False
-
     def __init__(
         self,
         name: str,

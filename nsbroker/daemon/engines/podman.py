@@ -5,7 +5,7 @@ served, because it tells more about each container.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -37,7 +37,6 @@ class Storage:
     """The containers in podman's storage.  The runtimes' state files tell which of them run; the API service tells more."""
 
     name = "podman"
-    group_has_id = True
 
     def __init__(self, place: Path, user: int) -> None:
         self.place = str(place)
@@ -53,6 +52,19 @@ class Storage:
         """Find containers by name, id or the beginning of an id."""
         return await in_thread(self._find, word)
 
+    async def find_by_ids(self, ids: Sequence[str]) -> list[Container]:
+        """Find containers by their ids.
+
+        The storage is read once.  Other runtimes than crun and runc have no state files here, so where the API service is served,
+        it tells the processes that are missing.
+        """
+        found = await in_thread(self._find_by_ids, ids)
+        missing = [container.id for container in found if not container.pid]
+        if missing and self._api is not None:
+            with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+                found += await self._api.find_by_ids(missing)
+        return found
+
     async def containers(self) -> list[Container]:
         """List all running containers, from the API service where it is served: it tells more about them."""
         if self._api is not None:
@@ -61,11 +73,17 @@ class Storage:
         return [container for container in await in_thread(self._find, "") if container.pid]
 
     def _find(self, word: str) -> list[Container]:
-        with TrustedDirectory(self._place, self._user, self.name) as directory:
-            stored = {one.id: one for one in self._load(directory) if word in (one.names or ()) or one.id.startswith(word)}
+        stored = self._read(lambda one: word in (one.names or ()) or one.id.startswith(word))
         # The state is in another file.  If that cannot be read, it is an error only when this very container is wanted.
         wanted = [one.id for one in stored.values() if word == one.id or word in (one.names or ())]
         return list(read_each(lambda one: self._container(stored[one]), stored, next(iter(wanted), "")))
+
+    def _find_by_ids(self, ids: Sequence[str]) -> list[Container]:
+        return [self._container(one) for one in self._read(lambda one: one.id in ids).values()]
+
+    def _read(self, is_wanted: Callable[[_Stored], bool]) -> dict[str, _Stored]:
+        with TrustedDirectory(self._place, self._user, self.name) as directory:
+            return {one.id: one for one in self._load(directory) if is_wanted(one)}
 
     @staticmethod
     def _load(directory: TrustedDirectory) -> Iterator[_Stored]:

@@ -10,7 +10,7 @@ from types import ModuleType
 import trio
 
 from nsbroker.daemon.engines import workload
-from nsbroker.daemon.engines.container import Container, Engine
+from nsbroker.daemon.engines.container import Container, Engine, EngineWithIds
 from nsbroker.daemon.engines.query import EngineQuery, QueryResult
 from nsbroker.daemon.engines.rootless import RootlessQuery, may_run_rootless
 from nsbroker.daemon.engines.rootless_queue import RootlessQueue
@@ -118,8 +118,8 @@ class EngineRegistry:
         ids = workload.ids_in(groups)
 
         async def ask(engine: Engine) -> list[Container]:
-            if engine.group_has_id:
-                return [container for identifier in ids for container in await engine.find(identifier)]
+            if isinstance(engine, EngineWithIds):
+                return await engine.find_by_ids(ids) if ids else []
             return await engine.containers()
 
         result = await self._query_root(ask, "", query)

@@ -13,9 +13,9 @@ import trio
 
 from nsbroker.daemon.engines.container import Container
 from nsbroker.errors import BrokerError
-from nsbroker.linux import process_table
+from nsbroker.linux import cgroup, process_table
 from nsbroker.linux.process import Process
-from nsbroker.model.control_group import RANDOM_ID
+from nsbroker.model.control_group import RANDOM_ID, USER_SLICE
 
 _RANDOM_ID = re.compile(RANDOM_ID)
 # A container can be in a group of a pod with an id of its own, in that of another container.
@@ -55,9 +55,11 @@ def is_inside(groups: Mapping[str, str], own: Mapping[str, str]) -> bool:
 def ids_in(groups: Mapping[str, str]) -> list[str]:
     """Return the random ids in the paths of `groups`: the process can only be in containers with these ids, or without random ids.
 
-    The first ones of each path count, because the container itself chooses the names of the groups below its own.
+    The first ones of each path count, because the container itself chooses the names of the groups below its own.  What is below
+    the users' slice does not count: users choose these names, and no container of root's is there (`is_containers_group`).
     """
-    found = [identifier for path in groups.values() for identifier in _RANDOM_ID.findall(path)[:_IDS_MAX]]
+    above = [f"{path}/".partition(f"/{USER_SLICE}/")[0] for path in groups.values()]
+    found = [identifier for path in above for identifier in _RANDOM_ID.findall(path)[:_IDS_MAX]]
     return list(dict.fromkeys(found))
 
 
@@ -72,7 +74,7 @@ async def candidates(containers: Iterable[Container], groups: Mapping[str, str])
             # A host can have thousands of containers.
             await trio.lowlevel.checkpoint()
         if container.pid and not container.user:
-            own = container.own_groups(_read_groups(container.pid))
+            own = container.own_groups(cgroup.parse(process_table.control_groups(container.pid)))
             if is_inside(groups, own):
                 found.append(container)
     return found
@@ -118,8 +120,3 @@ async def pin_all(
             process.close()
         raise
     return pinned
-
-
-def _read_groups(pid: int) -> dict[str, str]:
-    lines = process_table.control_groups(pid).split(b"\n")[:-1]
-    return {name: path for _, name, path in (line.decode(errors="surrogateescape").split(":", 2) for line in lines)}

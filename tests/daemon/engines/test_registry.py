@@ -280,6 +280,10 @@ class Caller:
         (f"/system.slice/docker-{ID}.scope/below", [ID]),
         (f"/docker/{ID}/docker/{OTHER_ID}", [ID, OTHER_ID]),
         ("".join(f"/{number:064x}" for number in range(9)), [f"{number:064x}" for number in range(4)]),
+        (f"/user.slice/user-7.slice/user@7.service/{ID}/{OTHER_ID}", []),
+        (f"/user.slice/{ID}", []),
+        (f"/docker/{ID}/user.slice/{OTHER_ID}", [ID]),
+        (f"/not-user.slice/{ID}", [ID]),
     ],
 )
 async def test_who_looks_for_a_callers_container_asks_only_about_those_that_it_can_be_in(
