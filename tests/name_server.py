@@ -24,6 +24,8 @@ class NameServer:
         self.truncates = False
         self.junk = b""
         """If it is not empty, who asks over UDP gets this without end, and no answer."""
+        self.long = b""
+        """If it is not empty, the answer to each question over TCP."""
         self.asked: list[tuple[str, str, str]] = []
         """Each question that came: over udp or tcp, the name, and the type."""
         self._sockets = (datagrams, listener)
@@ -51,7 +53,7 @@ class NameServer:
                 sock, _ = self._sockets[1].accept()
                 with sock:
                     data = sock.recv(65535)
-                    for reply in self._answer(data[2:], "tcp"):
+                    for reply in [self.long] if self.long else self._answer(data[2:], "tcp"):
                         sock.sendall(len(reply).to_bytes(2, "big") + reply)
 
     def _answer(self, data: bytes, way: str) -> Iterator[bytes]:

@@ -11,9 +11,19 @@ import dns.message
 import dns.nameserver
 
 from nsbroker.errors import NsbrokerError
-from nsbroker.names.resolver import DATAGRAM_MAX, DATAGRAMS_MAX, PORT, addresses, configure, explain, only_junk, read_datagram
-
-_LENGTH = 2
+from nsbroker.names.resolver import (
+    DATAGRAM_MAX,
+    DATAGRAMS_MAX,
+    LENGTH,
+    PORT,
+    addresses,
+    configure,
+    explain,
+    only_junk,
+    read_datagram,
+    read_length,
+    read_stream,
+)
 
 
 class Network(Protocol):
@@ -63,9 +73,9 @@ class _Server(dns.nameserver.Do53Nameserver):
                 await self._network.connect(sock, (self.address, self.port))
                 # A new socket has room for a question, so this neither blocks nor sends a part only.
                 if max_size:
-                    sock.send(len(question).to_bytes(_LENGTH, "big") + question)
-                    length = int.from_bytes(await self._receive_exactly(sock, _LENGTH), "big")
-                    answers.append(dns.message.from_wire(await self._receive_exactly(sock, length)))
+                    sock.send(len(question).to_bytes(LENGTH, "big") + question)
+                    length = read_length(await self._receive_exactly(sock, LENGTH))
+                    answers.append(read_stream(await self._receive_exactly(sock, length), request))
                 else:
                     sock.send(question)
                     answers.append(await self._receive_datagram(sock, request))
@@ -74,8 +84,6 @@ class _Server(dns.nameserver.Do53Nameserver):
                 await self._network.run(timeout, ask)
             except TimeoutError as error:
                 raise dns.exception.Timeout(timeout=timeout) from error  # type: ignore[no-untyped-call]  # dnspython's
-        if not request.is_response(answers[0]):
-            raise dns.exception.FormError("the answer is one to another question")  # type: ignore[no-untyped-call]  # dnspython's
         return answers[0]
 
     async def _open(self, kind: int) -> socket.socket:

@@ -14,6 +14,9 @@ from nsbroker.names.hosts import is_address
 PORT = 53
 DATAGRAM_MAX = 4096
 """The size of the largest datagram in bytes: servers send at most 1232 to us.  It takes long to decode a large one full of junk."""
+LENGTH = 2
+"""How many bytes stand before a message over TCP, and say how long it is."""
+_STREAM_MAX = 16384
 DATAGRAMS_MAX = 100
 """How many datagrams are looked at for one answer, because a server can send junk without end."""
 
@@ -69,6 +72,22 @@ def read_datagram(data: bytes, request: dns.message.QueryMessage) -> dns.message
         # dnspython does not document which errors junk leads to.
         return None
     return answer if request.is_response(answer) else None
+
+
+def read_length(data: bytes) -> int:
+    """Return the length of an answer over TCP.  Raises FormError if it takes too long to decode: a thousand addresses may come."""
+    length = int.from_bytes(data, "big")
+    if length > _STREAM_MAX:
+        raise dns.exception.FormError(f"the answer has {length} bytes")  # type: ignore[no-untyped-call]  # dnspython's
+    return length
+
+
+def read_stream(data: bytes, request: dns.message.QueryMessage) -> dns.message.Message:
+    """Decode an answer to `request` that came over TCP.  Raises FormError, and other errors of dnspython, if it is none."""
+    answer = dns.message.from_wire(data)
+    if not request.is_response(answer):
+        raise dns.exception.FormError("the answer is one to another question")  # type: ignore[no-untyped-call]  # dnspython's
+    return answer
 
 
 def only_junk() -> dns.exception.DNSException:

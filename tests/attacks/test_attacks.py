@@ -459,6 +459,7 @@ TABLE: dict[str, list[tuple[str, str]]] = {
     "49 a name server of a target that sends junk without end": [
         ("client/test_lookup.py", "test_a_server_that_sends_junk_without_end_is_asked_no_more"),
         ("client/test_lookup.py", "test_junk_without_end_ends_the_lookup_in_time"),
+        ("client/test_lookup.py", "test_an_answer_over_tcp_that_takes_long_to_decode_is_refused"),
         ("client/test_lookup.py", "test_junk_without_end_leaves_other_tasks_their_turn_and_the_lookup_can_be_cancelled"),
     ],
     "50 control groups with names like ids of containers": [

@@ -127,6 +127,18 @@ async def test_a_server_that_sends_junk_without_end_is_asked_no_more(connect: Co
         await reach(connect, daemon, place, "web.test")
 
 
+async def test_an_answer_over_tcp_that_takes_long_to_decode_is_refused(connect: Connect, daemon: Daemon, place: Place) -> None:
+    place.server.truncates, place.server.long = True, SLOW_JUNK
+    with pytest.raises(LookupFailed, match=f"the answer has {len(SLOW_JUNK)} bytes"):
+        await reach(connect, daemon, place, "web.test")
+
+
+async def test_an_answer_over_tcp_to_another_question_is_refused(connect: Connect, daemon: Daemon, place: Place) -> None:
+    place.server.truncates, place.server.long = True, b"\0\0\x80\0" + bytes(8)
+    with pytest.raises(LookupFailed, match="one to another question"):
+        await reach(connect, daemon, place, "web.test")
+
+
 @pytest.mark.usefixtures("many_datagrams")
 async def test_junk_without_end_ends_the_lookup_in_time(connect: Connect, daemon: Daemon, place: Place) -> None:
     place.server.junk = SLOW_JUNK
