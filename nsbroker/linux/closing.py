@@ -63,9 +63,19 @@ class Closer:
         self._threads = 0
 
     def is_full(self, user: int) -> bool:
-        """Return whether so many of this user's descriptors wait to be closed that the caller must receive no more of them."""
+        """Return whether so many of this user's descriptors wait to be closed that the caller must receive no more of them.
+
+        Whoever waits until it is false calls this again and again.
+        """
         queue = self._queues.get(user)
-        return queue is not None and queue.waiting.qsize() > _WAITING_MAX
+        if queue is None or queue.waiting.qsize() <= _WAITING_MAX:
+            return False
+        if not queue.threads:
+            # No thread could be started for any of them, and `close` is not called as long as nothing is received.  If the queue
+            # has been closed to its end by now, nothing of it is unclosed, and no thread is started.
+            with self._lock:
+                self._start(user, queue)
+        return True
 
     def replace_non_pidfds(self, fds: list[int], user: int) -> list[int]:
         """Replace each of `fds` (taken) that is not a pidfd with an O_PATH fd of /dev/null, and close the original on a thread.
@@ -100,17 +110,20 @@ class Closer:
                 queue = self._queues[user] = _Queue()
             queue.unclosed += 1
             queue.waiting.put(closing)
-            if queue.threads < min(queue.unclosed, _PER_USER) and self._threads < (_THREADS if queue.threads else _THREADS_MAX):
-                self._start(user, queue)
+            self._start(user, queue)
         return closing
 
     def _start(self, user: int, queue: _Queue) -> None:
+        """Start a thread for the user, if there is work and room for one more.  The caller has the lock."""
+        if queue.threads >= min(queue.unclosed, _PER_USER) or self._threads >= (_THREADS if queue.threads else _THREADS_MAX):
+            return
         queue.threads += 1
         self._threads += 1
         try:
             start_thread("closing", self._run, user, queue)
         except RuntimeError:
-            # There can be no more threads now: see pids.max in cgroups(7).  The descriptor waits for the next one of this user.
+            # There can be no more threads now: see pids.max in cgroups(7).  The descriptor waits until `close` or `is_full` is
+            # called for this user again.
             queue.threads -= 1
             self._threads -= 1
 

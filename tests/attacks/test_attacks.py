@@ -392,6 +392,11 @@ TABLE: dict[str, list[tuple[str, str]]] = {
         ("attacks/test_hostile_peers.py", "test_a_descriptor_that_comes_with_an_out_of_band_byte_is_closed_on_a_thread"),
         ("daemon/limits/test_namespace_closing.py", "test_the_last_handle_of_a_namespace_with_ten_thousand_files"),
         ("daemon/limits/test_namespace_closing.py", "test_an_open_that_fails_after_opening"),
+        ("linux/test_closing.py", "test_a_user_whose_descriptors_all_wait_without_a_thread_gets_one_as_soon_as_there_can_be_one"),
+        (
+            "daemon/limits/test_shared_poll.py",
+            "test_each_time_the_state_is_over_one_task_goes_on_and_no_more_than_one_other_looks",
+        ),
     ],
     "32 subordinate uids, and a full table": [
         (NEIGHBOURS, "test_subordinate_uids_count_for_their_user_and_a_full_table_makes_room"),

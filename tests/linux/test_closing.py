@@ -85,3 +85,21 @@ def test_when_no_thread_can_be_started_the_descriptor_waits_for_the_next_one(mon
 
 def refuse(*_: object) -> None:
     raise RuntimeError("can't start new thread")
+
+
+@pytest.mark.parametrize(("name", "value"), [("start_thread", refuse), ("_THREADS_MAX", 0)])
+def test_a_user_whose_descriptors_all_wait_without_a_thread_gets_one_as_soon_as_there_can_be_one(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: object
+) -> None:
+    """Nothing more is received from such a user, so nothing more is closed for that user."""
+    closer = Closer()
+    with monkeypatch.context() as patched:
+        patched.setattr(closing, name, value)
+        waiting = [closer.close(os.open(os.devnull, os.O_RDONLY), USER) for _ in range(40)]
+        assert closer.is_full(USER)
+        assert closer.is_full(USER)
+        assert not any(one.done for one in waiting)
+    eventually(lambda: not closer.is_full(USER), "the user may send again")
+    eventually(lambda: all(one.done for one in waiting), "all are closed")
+    eventually(lambda: "closing" not in thread_names(), "the thread has ended")
+    assert closer._threads == 0

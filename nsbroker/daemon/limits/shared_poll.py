@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import trio
 
+from nsbroker.daemon.limits.concurrency import UserCapacityLimiter
+
 # In seconds.
 _PAUSE = 0.002
 
@@ -11,28 +13,17 @@ _PAUSE = 0.002
 class SharedPoll:
     """Waits while `lasts(key)` is true.
 
-    Of all tasks that wait for the same key, one looks every two milliseconds: hundreds of tasks that each did so would keep the
-    event loop busy.
+    Of all tasks that wait for the same key, one looks every two milliseconds.  When the state is over, this task goes on, and only
+    then does the next one look.  Hundreds of tasks that each looked, or that were all woken although the first one that goes on
+    brings the state back, would keep the event loop busy.
     """
 
     def __init__(self, lasts: Callable[[int], bool]) -> None:
         self._lasts = lasts
-        self._looks: dict[int, trio.Event] = {}
+        self._looking = UserCapacityLimiter(1)
 
     async def wait(self, key: int) -> None:
-        """Return when `lasts(key)` is false."""
-        while self._lasts(key):
-            if key in self._looks:
-                await self._looks[key].wait()
-            else:
-                await self._look(key)
-
-    async def _look(self, key: int) -> None:
-        done = self._looks[key] = trio.Event()
-        try:
+        """Return when `lasts(key)` is false.  Tasks that wait for the same key go on in the order of their calls."""
+        async with self._looking.of(key):
             while self._lasts(key):
                 await trio.sleep(_PAUSE)
-        finally:
-            # When this task is cancelled, one of the others goes on.
-            del self._looks[key]
-            done.set()
