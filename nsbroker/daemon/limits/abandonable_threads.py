@@ -148,9 +148,15 @@ class AbandonableThreads:
         return waiting.slot
 
     async def _recheck(self) -> None:
-        """Check at intervals whether a waiting task may start: a slow thread stops counting as running without any event."""
+        """Check at intervals whether waiting tasks may start, or can never start, for which there is not always an event.
+
+        A slow thread stops counting as running after a moment, and a reload changes the limit.
+        """
         while self._waiting:
             await trio.sleep(_RUNNING_TIME)
+            # A reload can have lowered the limit to the number of the user's threads that are stuck.
+            for user in {key.user for key in self._stuck}:
+                self._fail_waiting(user)
             self._wake()
         self._is_rechecking = False
 
@@ -173,7 +179,11 @@ class AbandonableThreads:
             return  # It has ended at the same moment.
         slot.is_stuck = True
         self._stuck[slot.key] += 1
-        for waiting in list(self._waiting.get(slot.key.user, ())):
+        self._fail_waiting(slot.key.user)
+
+    def _fail_waiting(self, user: int) -> None:
+        """Fail the tasks of this user that would wait for threads that may never end."""
+        for waiting in list(self._waiting.get(user, ())):
             if error := self._error_for(waiting.key):
                 waiting.error = error
                 self._remove_waiting(waiting)
@@ -181,17 +191,24 @@ class AbandonableThreads:
 
     def _wake(self) -> None:
         """Wake the tasks that may start now.  Each user's first task comes before any second one."""
-        for user in list(self._waiting):
-            for waiting in list(self._waiting[user]):
-                if not self._has_room(user):
-                    break
-                if self._busy[waiting.key] < _PER_TARGET:
-                    waiting.slot = self._add_slot(waiting.key)
-                    if len(self._waiting[user]) > 1:
-                        # Move this user to the end, so that another user comes first next time.
-                        self._waiting[user] = self._waiting.pop(user)
-                    self._remove_waiting(waiting)
-                    waiting.woken.set()
+        users = list(self._waiting)
+        while users:
+            # Whoever has had no room, or no task that may start, has none in the next round either.
+            users = [user for user in users if self._wake_first(user)]
+
+    def _wake_first(self, user: int) -> bool:
+        """Wake the first of the user's tasks that may start now.  Return False if there is none."""
+        if not self._has_room(user):
+            return False
+        for waiting in self._waiting.get(user, ()):
+            if self._busy[waiting.key] < _PER_TARGET:
+                waiting.slot = self._add_slot(waiting.key)
+                # Move this user to the end, so that another user comes first next time.
+                self._waiting[user] = self._waiting.pop(user)
+                self._remove_waiting(waiting)
+                waiting.woken.set()
+                return True
+        return False
 
     def _remove_waiting(self, waiting: _Waiting) -> None:
         queue = self._waiting.get(waiting.key.user)

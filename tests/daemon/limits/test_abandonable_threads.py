@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from nsbroker.daemon.limits.abandonable_threads import AbandonableThreads, _Key
 from nsbroker.errors import QuotaExceeded
@@ -182,3 +182,43 @@ async def test_a_call_for_another_target_goes_on_before_those_that_wait_for_a_st
             await trio.lowlevel.checkpoint()
         stuck.end()
     assert done == ["b", *"aaaaa"]
+
+
+async def test_lowering_the_limit_fails_the_tasks_that_then_wait_for_stuck_threads(autojump_clock: MockClock) -> None:
+    threads = AbandonableThreads(3)
+    slots = [await threads._acquire(_Key(1, target)) for target in "abc"]
+    for stuck in slots[:2]:
+        threads._mark_stuck(stuck)
+
+    async def lower() -> None:
+        threads.per_user = 2
+        threads._release(slots[2])
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lower)
+        with trio.fail_after(5), pytest.raises(QuotaExceeded, match="threads-per-user"):
+            await threads._acquire(_Key(1, "d"))
+    for stuck in slots[:2]:
+        threads._release(stuck)
+    await threads._acquire(_Key(1, "d"))
+
+
+async def test_when_there_is_room_for_two_each_user_gets_one_thread_before_any_gets_a_second_one(mock_clock: MockClock) -> None:
+    """Two threads stop counting as running at the same moment."""
+    threads = AbandonableThreads(8)
+    started: list[str] = []
+
+    async def ask(user: int, target: str) -> None:
+        await threads._acquire(_Key(user, target))
+        started.append(target)
+
+    async with trio.open_nursery() as nursery:
+        for user, target in ((3, "x"), (3, "y"), (1, "a"), (1, "b"), (1, "c"), (2, "d"), (2, "e")):
+            nursery.start_soon(ask, user, target)
+            await wait_all_tasks_blocked()
+        assert started == ["x", "y"]
+        for _ in range(2):
+            mock_clock.jump(0.2)
+            await wait_all_tasks_blocked()
+        assert (sorted(started[2:4]), sorted(started[4:6])) == (["a", "d"], ["b", "e"])
+        nursery.cancel_scope.cancel()
