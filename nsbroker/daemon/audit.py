@@ -104,8 +104,8 @@ class Audit:
             peer.container,
         )
         try:
-            if self._queue or not self._write(record):
-                self._enqueue(peer.user, peer if allowed else None, record)
+            if (self._queue or not self._write(record)) and (allowed or self._queue.without_call < _REFUSALS_MAX):
+                self._queue.add(peer.user, peer if allowed else None, record)
         except RecordFailed:
             # A refusal stays a refusal, whether or not it could be recorded.
             if allowed:
@@ -196,10 +196,6 @@ class Audit:
         except OSError as error:
             raise RecordFailed(f"neither the journal nor standard error takes records: {error}") from error
 
-    def _enqueue(self, user: int, peer: Peer | None, record: Record) -> None:
-        if peer is not None or self._queue.without_call < _REFUSALS_MAX:
-            self._queue.add(user, peer, record)
-
     def _report_trouble(self, trouble: str) -> None:
         """Log once that the sink takes no records, and once that it does again (`trouble` is "" then)."""
         if self._in_trouble is bool(trouble):
@@ -220,6 +216,9 @@ class Audit:
         with contextlib.suppress(RecordFailed):
             while self._queue and self._write_first():
                 pass
+        if self._queue.has_user(NOBODY):
+            # The numbers add up until those that wait have been written.  So at most one for each user waits.
+            return
         for user, count in self._refusals.end_windows(everyone=everyone):
             self._write_or_enqueue(Record("", "", "suppressed", "", user, None, None, time=time.time(), count=count))
 
@@ -228,11 +227,14 @@ class Audit:
         self._write_or_enqueue(Record("", "", "expired", rule, None, None, None, time=time.time()))
 
     def _write_or_enqueue(self, record: Record) -> None:
-        """Write a record that belongs to no call now or, if that fails, later."""
+        """Write a record about the broker itself now or, if that fails, later.
+
+        None of them is dropped.  There is one for each rule that ends, and `write_suppressed` limits the others.
+        """
         with contextlib.suppress(RecordFailed):
             if not self._queue and self._write(record):
                 return
-        self._enqueue(NOBODY, None, record)
+        self._queue.add(NOBODY, None, record)
 
     @staticmethod
     def say(text: str, *, is_error: bool = False) -> None:

@@ -37,6 +37,10 @@ class RecordQueue:
         """Return whether a call of `peer` waits for its records."""
         return peer in self._calls
 
+    def has_user(self, user: int) -> bool:
+        """Return whether a record of `user` waits."""
+        return user in self._users
+
     def add(self, user: int, peer: Peer | None, record: Record) -> None:
         """Add a record of `user`.  `peer` as in `QueuedRecord`."""
         self._users.setdefault(user, deque()).append(QueuedRecord(peer, record))

@@ -355,6 +355,7 @@ TABLE: dict[str, list[tuple[str, str]]] = {
         ("daemon/methods/test_held_steps.py", "test_what_is_released_stays_held_when_that_cannot_be_recorded"),
         ("daemon/test_record_sink.py", "test_calls_fail_while_the_journal_takes_no_records_and_that_is_logged_once"),
         ("daemon/test_audit.py", "test_refusals_above_the_limit_of_a_user_are_only_counted"),
+        ("daemon/test_audit.py", "test_what_the_broker_records_about_itself_is_kept_however_many_refusals_wait"),
         (SERVER, "test_malformed_messages_above_the_limit_of_a_user_are_only_counted"),
     ],
     "23 a policy that others can write": [

@@ -12,10 +12,11 @@ import trio
 
 from nsbroker.client.blocking import connect
 from nsbroker.daemon import record_sink
-from nsbroker.daemon.audit import Audit
+from nsbroker.daemon.audit import _REFUSALS_MAX, Audit
 from nsbroker.daemon.configuration import AuditSettings, Limits
 from nsbroker.daemon.limits import rate_limit
 from nsbroker.daemon.limits.rate_limit import MOST
+from nsbroker.daemon.record_queue import NOBODY
 from nsbroker.daemon.record_sink import Record
 from nsbroker.errors import NoSuchTarget, PermissionDenied
 from tests.world import ALICE, BOB, Daemon, Sleeper, as_user
@@ -222,6 +223,32 @@ def test_a_number_of_suppressed_refusals_that_cannot_be_written_is_written_later
     sink.is_broken = False
     audit.write_suppressed()
     assert [(record.verdict, record.count) for record in sink.written[MOST:]] == [("suppressed", 7)]
+
+
+def test_what_the_broker_records_about_itself_is_kept_however_many_refusals_wait(slow: tuple[Audit, SlowSink]) -> None:
+    audit, sink = slow
+    users = range(5000, 5000 + _REFUSALS_MAX // MOST + 1)
+
+    def refuse(user: int, count: int) -> None:
+        caller: Any = Caller(user)
+        for _ in range(count):
+            audit.record(caller, "Open", "pid:1", "denied")
+
+    for user in users:
+        refuse(user, MOST + 7)
+    audit.write_suppressed(everyone=True)
+    audit.record_expiry("old")
+    for _ in range(10):
+        refuse(5000, MOST + 1)
+        audit.write_suppressed(everyone=True)
+    assert len(audit._queue._users[NOBODY]) == len(users) + 1, "one for each user and for each rule that ended"
+    sink._room = 2 * _REFUSALS_MAX
+    audit.write_suppressed(everyone=True)
+    assert sum(record.verdict == "denied" for record in sink.written) == _REFUSALS_MAX
+    assert [record.rule for record in sink.written if record.verdict == "expired"] == ["old"]
+    counts = [(record.peer_uid, record.count) for record in sink.written if record.verdict == "suppressed"]
+    # The refusals that came meanwhile were counted together, as those of one time window.
+    assert counts == [*((user, 7) for user in reversed(users)), (5000, 10 * (MOST + 1) - MOST)]
 
 
 class BrokenSink(SlowSink):
