@@ -404,6 +404,11 @@ TABLE: dict[str, list[tuple[str, str]]] = {
         ("daemon/limits/test_users.py", "test_a_subordinate_uid_is_counted_to_its_user"),
         ("daemon/discovery/test_stall_guard.py", "test_processes_with_subordinate_uids_are_skipped_with_those_of_their_user"),
         ("daemon/discovery/test_command_lines.py", "test_subordinate_uids_block_one_thread_for_their_user"),
+        (
+            "daemon/methods/test_held_steps.py",
+            "test_subordinate_uids_share_what_their_user_may_hold_and_each_owns_what_it_holds",
+        ),
+        ("daemon/targets/test_held_store.py", "test_what_was_held_before_a_restart_counts_for_the_user_of_its_uid"),
     ],
     "33 holding under another's name": [
         (NEIGHBOURS, "test_a_pattern_leads_nobody_to_what_another_user_holds"),
@@ -420,6 +425,7 @@ TABLE: dict[str, list[tuple[str, str]]] = {
     "35 hundreds of busy connections": [
         (NEIGHBOURS, "test_a_user_with_250_busy_connections_is_served_in_turn_with_others"),
         ("daemon/limits/test_fair_queue.py", "test_a_user_who_asks_little_goes_before_many_who_ask_much"),
+        ("daemon/methods/test_held_steps.py", "test_while_everything_that_is_held_is_looked_at_others_have_their_turn"),
     ],
     "36 a flood of questions to systemd": [("systemd/test_bus.py", "test_250_calls_of_one_user_in_flight_delay_no_other_user")],
     "37 new namespaces without end": [

@@ -33,6 +33,9 @@ from nsbroker.protocol.messages import (
 from nsbroker.varlink import service
 from nsbroker.varlink.connection import IncomingCall
 
+# After this many held names, other tasks get their turn.
+_IN_A_ROW = 8
+
 
 class HeldMethods:
     """Answers calls to Create, Hold, Release and ListHeld."""
@@ -69,7 +72,7 @@ class HeldMethods:
             self._context.users.check(caller.charge, len(ns_types))
             if name is not None:
                 self._check_name(name)
-                self._held_store.check(name, peer.uid, len(ns_types))
+                self._held_store.check(name, peer.user, len(ns_types))
             # One at a time for each user: calls that are under way together must not all pass the check.
             async with self._creating.of(peer.user):
                 self._created.check(peer.user, len(ns_types))
@@ -129,7 +132,7 @@ class HeldMethods:
         async with authorization:
             wanted = authorization.wanted_types()
             authorization.require((f"name:{name}",), tuple(map(Holding, wanted)))
-            self._held_store.check(name, peer.uid, len(wanted))
+            self._held_store.check(name, peer.user, len(wanted))
             opened = authorization.open()
             self._check_name(name, opened)
             # To hold a namespace is to hand it over, so the record must be written first.
@@ -155,8 +158,8 @@ class HeldMethods:
             self._audit.record(peer, "Release", target, "allowed", namespaces=held.namespaces.values())
             # What cannot be recorded does not happen.
             await self._audit.settle(peer)
-            # When root releases what another user holds, that user's mounts must not delay what root closes.
-            if self._held_store.release(held, self._closer, peer.user if peer.owns(held.uid) else held.uid):
+            # It is closed for the user who held it: when root releases it, that user's mounts must not delay what root closes.
+            if self._held_store.release(held, self._closer):
                 return Reply(service.Nothing())
             held = None
         if held is None and (may_release or grants.is_named((target,))):
@@ -173,7 +176,12 @@ class HeldMethods:
 
     async def _stream_held(self, peer: Peer, grants: Grants) -> ReplyStream:
         self._audit.record(peer, "ListHeld", "name:*", "allowed")
-        for description in [found for held in self._held_store for found in self._describe(held, peer, grants)]:
+        descriptions: list[HeldDescription] = []
+        for number, held in enumerate(self._held_store):
+            if number % _IN_A_ROW == _IN_A_ROW - 1:
+                await trio.lowlevel.checkpoint()
+            descriptions += self._describe(held, peer, grants)
+        for description in descriptions:
             yield Reply(ListHeldReply(description), continues=True)
         yield Reply(ListHeldReply())
 

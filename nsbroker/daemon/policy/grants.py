@@ -185,7 +185,9 @@ class Grants:
         `own`: it is held for the peer.  Of what is held for another user, only a rule with this exact name, or one for anything,
         allows something.
         """
-        return self.types((name,), own=own) if own else self.exactly(name).types((name,), own=False)
+        if own:
+            return self.types((name,), own=True)
+        return self._types.intersection(frozenset().union(*(rule.allowance.namespaces for rule in self._rules_with(name))))
 
     def everywhere(self) -> frozenset[NamespaceType]:
         """Return the types that may be opened of any target."""
@@ -222,8 +224,15 @@ class Grants:
 
     def exactly(self, name: str) -> "Grants":
         """Return what is left of these grants without the rules that fit `name` only by a pattern."""
-        rules = [rule for rule in self._rules if rule.has_exactly((name,))] if self.is_named_exactly(name) else []
+        rules = self._rules_with(name)
         return Grants(rules).restricted(self._restriction) if self._restriction.scopes else Grants(rules)
+
+    def _rules_with(self, name: str) -> list[Rule]:
+        """Return the rules that have this exact name or are for anything; none if a restriction leaves nothing under this name."""
+        if not self.is_named_exactly(name):
+            return []
+        numbers = sorted({*self._unnamed, *self._exact.get(name, ())})
+        return [rule for number in numbers if (rule := self._rules[number]).has_exactly((name,))]
 
     def _find_fits(self, names: Names) -> list[_Fit]:
         fits = self._fits.get(names)

@@ -2,6 +2,8 @@
 
 Where the service manager has an fd store, it keeps a copy of each, so that held namespaces survive a restart and a crash of the
 broker.  The name of a copy in the fd store has the owner's uid and the namespace's type, so nothing else needs to be saved.
+
+What is held belongs to a uid, and counts for the user of that uid: see `limits.users`.
 """
 
 import os
@@ -10,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from msgspec import Struct
 
 from nsbroker.daemon.limits.namespace_closing import close_namespaces
+from nsbroker.daemon.limits.users import user_of
 from nsbroker.daemon.systemd.service_manager import FdStore, PassedFd
 from nsbroker.errors import NameTaken, NsbrokerError, QuotaExceeded
 from nsbroker.linux.closing import Closer
@@ -22,10 +25,14 @@ NAME_MAX = 200
 
 
 class HeldEntry(Struct):
-    """The namespaces that are held under one name.  Owns the handles."""
+    """The namespaces that are held under one name.  Owns the handles.
+
+    They belong to `uid`, and count for `user`.
+    """
 
     name: str
     uid: int
+    user: int
     namespaces: dict[NamespaceType, Namespace] = {}
 
 
@@ -62,7 +69,7 @@ class HeldStore:
             raise
         ns = Namespace.from_fd(fd, owned=True, type=ns_type)
         try:
-            self._keep(held, uid, {ns_type: ns})
+            self._keep(held, uid, user_of(uid), {ns_type: ns})
         except BaseException:
             ns.close()
             raise
@@ -77,29 +84,29 @@ class HeldStore:
         """Return what is held under `name` (borrowed), None when nothing is."""
         return self._held.get(name)
 
-    def check(self, name: str, uid: int, count: int) -> None:
-        """Check that `uid` may hold `count` more namespaces under a new name `name`.  Raises NameTaken, QuotaExceeded."""
+    def check(self, name: str, user: int, count: int) -> None:
+        """Check that `user` may hold `count` more namespaces under a new name `name`.  Raises NameTaken, QuotaExceeded."""
         if name in self._held:
             raise NameTaken(name)
-        used = sum(len(held.namespaces) for held in self._held.values() if held.uid == uid)
+        used = sum(len(held.namespaces) for held in self._held.values() if held.user == user)
         if used + count > self.most_per_user:
             raise QuotaExceeded("held-per-user")
         if len(self) + count > self._store.size:
             raise QuotaExceeded("file descriptor store of the service manager")
 
     async def hold(self, name: str, uid: int, namespaces: Iterable[Namespace], closer: Closer, user: int) -> None:
-        """Hold the namespaces of the handles (borrowed).  Raises like `check`, and OSError, TimedOut.
+        """Hold the namespaces of the handles (borrowed) for `uid`.  Raises like `check`, and OSError, TimedOut.
 
         When it returns, they are also in the fd store, if there is one.  On an error, the store's own handles of them are closed
         for `user` as in `close_namespaces`.
         """
         wanted = list(namespaces)
-        self.check(name, uid, len(wanted))
+        self.check(name, user, len(wanted))
         copies: dict[NamespaceType, Namespace] = {}
         try:
             for ns in wanted:
                 copies[ns.type] = _copy(ns)
-            held = self._keep(name, uid, copies)
+            held = self._keep(name, uid, user, copies)
         except BaseException:
             close_namespaces(copies.values(), closer, user)
             raise
@@ -108,11 +115,11 @@ class HeldStore:
                 self._store.keep(_format(uid, ns_type, name), ns.fileno())
             await self._store.settle()
         except BaseException:
-            self.release(held, closer, user)
+            self.release(held, closer)
             raise
 
-    def release(self, held: HeldEntry, closer: Closer, user: int) -> bool:
-        """Remove what is held from the fd store, and close it for `user` as in `close_namespaces`.
+    def release(self, held: HeldEntry, closer: Closer) -> bool:
+        """Remove what is held from the fd store, and close it for its user as in `close_namespaces`.
 
         Returns False, and does nothing, when it was released before.  Its name may stand for something else by then.
         """
@@ -121,7 +128,7 @@ class HeldStore:
         del self._held[held.name]
         for ns_type in held.namespaces:
             self._store.forget(_format(held.uid, ns_type, held.name))
-        close_namespaces(held.namespaces.values(), closer, user)
+        close_namespaces(held.namespaces.values(), closer, held.user)
         return True
 
     def close(self) -> None:
@@ -131,8 +138,8 @@ class HeldStore:
                 ns.close()
         self._held.clear()
 
-    def _keep(self, name: str, uid: int, namespaces: Mapping[NamespaceType, Namespace]) -> HeldEntry:
-        held = self._held.setdefault(name, HeldEntry(name, uid))
+    def _keep(self, name: str, uid: int, user: int, namespaces: Mapping[NamespaceType, Namespace]) -> HeldEntry:
+        held = self._held.setdefault(name, HeldEntry(name, uid, user))
         if held.uid != uid or not held.namespaces.keys().isdisjoint(namespaces):
             raise NameTaken(name)
         held.namespaces.update(namespaces)

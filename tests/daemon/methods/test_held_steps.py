@@ -1,19 +1,22 @@
 """Create, Hold and Release, with a step of them replaced: what happens in between, and what is recorded."""
 
-from collections.abc import AsyncGenerator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 import trio
 
+from nsbroker.daemon.limits.namespace_closing import close_namespaces
 from nsbroker.daemon.limits.users import ANONYMOUS
 from nsbroker.daemon.methods.call import Reply
+from nsbroker.daemon.targets import held_store as held_store_module
 from nsbroker.errors import RecordFailed
 from nsbroker.linux import descriptors
+from nsbroker.linux.closing import Closer
 from nsbroker.model.identity import NamespaceType
 from nsbroker.namespace import Namespace
-from nsbroker.protocol.messages import ExplainReply, ListHeldReply
+from nsbroker.protocol.messages import ExplainReply, HeldDescription, ListHeldReply
 from nsbroker.varlink.connection import IncomingCall
 from nsbroker.varlink.message import decode_call
 from tests.daemon.one_caller import OneCaller
@@ -61,6 +64,14 @@ async def hold(one: OneCaller, name: str = "lab") -> None:
     assert (await ask(one, "Hold", target={"self": True}, types=["net"], name=name)).error is None
 
 
+async def list_held(one: OneCaller) -> list[HeldDescription]:
+    data = b'{"method":"io.nsbroker.Broker.ListHeld","parameters":{},"more":true}'
+    stream = one.dispatcher.dispatch(one.caller, IncomingCall(decode_call(data), []))
+    assert isinstance(stream, AsyncGenerator)
+    replies = [reply.parameters async for reply in stream]
+    return [reply.held for reply in replies if isinstance(reply, ListHeldReply) and reply.held is not None]
+
+
 async def test_what_is_released_stays_held_when_that_cannot_be_recorded(one: OneCaller, monkeypatch: pytest.MonkeyPatch) -> None:
     await hold(one)
 
@@ -85,7 +96,7 @@ async def test_a_release_that_waited_for_its_record_leaves_what_has_the_name_by_
 
     async def settle(_: object) -> None:
         monkeypatch.undo()
-        held_store.release(before, closer, 0)
+        held_store.release(before, closer)
         with Namespace.current(NamespaceType.NET) as ns:
             await held_store.hold("lab", 7, [ns], closer, 7)
 
@@ -157,11 +168,50 @@ async def test_of_what_another_user_holds_only_rules_with_exactly_this_name_give
     # The rules for the name under which it is held again are those for any name.
     assert (await ask(one, "Hold", target=lab, types=["net"], name="last")).error is None
     assert one.records[-1].rule == "lab any"
-    data = b'{"method":"io.nsbroker.Broker.ListHeld","parameters":{},"more":true}'
-    stream = one.dispatcher.dispatch(one.caller, IncomingCall(decode_call(data), []))
-    assert isinstance(stream, AsyncGenerator)
-    replies = [reply.parameters async for reply in stream]
-    listed = [reply.held for reply in replies if isinstance(reply, ListHeldReply) and reply.held is not None]
-    assert [(found.name, found.type) for found in listed] == [("lab", "net"), ("last", "net")]
+    assert [(found.name, found.type) for found in await list_held(one)] == [("lab", "net"), ("last", "net")]
     held_store.close()
     one.close()
+
+
+async def test_subordinate_uids_share_what_their_user_may_hold_and_each_owns_what_it_holds(
+    one: OneCaller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed_for: list[int] = []
+
+    def close(namespaces: Iterable[Namespace], closer: Closer, user: int) -> None:
+        closed_for.append(user)
+        close_namespaces(namespaces, closer, user)
+
+    monkeypatch.setattr(held_store_module, "close_namespaces", close)
+    one.peer.user = ALICE
+    errors = []
+    for number in range(5):
+        one.peer.uid = 100_000 + number
+        errors.append((await ask(one, "Hold", target={"self": True}, types=["net"], name=f"lab-{number}")).error)
+    errors.append((await ask(one, "Create", types=["net"], name="lab-6")).error)
+    assert errors == [*[None] * 4, *["io.nsbroker.Broker.QuotaExceeded"] * 2]
+    assert (await ask(one, "Release", name="lab-0")).error == DENIED
+    one.peer.uid = one.peer.user = 0
+    assert (await ask(one, "Release", name="lab-0")).error is None
+    assert closed_for == [ALICE], "root does not wait for that user's mounts"
+
+
+async def test_while_everything_that_is_held_is_looked_at_others_have_their_turn(one: OneCaller) -> None:
+    """The caller may see none of it, so no reply is sent in between."""
+    with Namespace.current(NamespaceType.NET) as ns:
+        for uid in range(5000, 5100):
+            await one.context.held_store.hold(f"kept-{uid}", uid, [ns], one.context.users.closer, uid)
+    one.peer.uid = one.peer.user = ALICE
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(count)
+        assert await list_held(one) == []
+        nursery.cancel_scope.cancel()
+    assert turns >= 10

@@ -1,10 +1,11 @@
 """What the rules that fit a peer allow it: patterns, `own`, types and the names in a verdict."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from nsbroker.daemon.policy.grants import Grants
+from nsbroker.daemon.policy.grants import Grants, Rule
 from nsbroker.daemon.policy.permission import Allowance
 from nsbroker.daemon.policy.restriction import UNRESTRICTED
 from nsbroker.daemon.policy.scope import Scope
@@ -111,3 +112,25 @@ def test_for_a_name_that_another_user_chose_a_pattern_adds_nothing_to_a_rule_wit
             None,
             "r2" if types else None,
         ]
+
+
+def test_what_may_be_opened_of_what_others_hold_is_found_without_further_grants(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list asks this about everything that is held, on the event loop, and grants take time in proportion to their rules."""
+    rules = policy(
+        tmp_path,
+        rule(targets=["name:lab-1"], namespaces=["net"]),
+        rule(targets=["name:*"], namespaces=["uts"]),
+        rule(targets=["*"], namespaces=["ipc"]),
+    )
+    grants, make, made = rules.grants(peer(ALICE)), Grants.__init__, []
+
+    def count(self: Grants, rules: Sequence[Rule]) -> None:
+        made.append(rules)
+        make(self, rules)
+
+    monkeypatch.setattr(Grants, "__init__", count)
+    found = [grants.types_of_held(f"name:lab-{number}", own=False) for number in range(3)]
+    assert found == [{NamespaceType.IPC}, {NamespaceType.NET, NamespaceType.IPC}, {NamespaceType.IPC}]
+    assert not made

@@ -120,6 +120,7 @@ def test_a_verdict_is_that_of_the_policy_and_of_each_scope(rules: list[dict[str,
             assert left.types(names, own=own) == frozenset.intersection(*(part.types(names, own=own) for part in parts))
         assert left.is_named(names) is all(part.is_named(names) for part in parts)
         assert left.is_named_exactly(text) is all(part.is_named_exactly(text) for part in parts)
+        assert left.types_of_held(text, own=False) == left.exactly(text).types((text,), own=False)
         if left.types(names, own=False):
             # List and Watch look only at kinds for which this is so.
             assert left.everywhere() or left.has_kind(text.partition(":")[0]) or any(map(left.may_name, names_kinds(names)))

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 import pytest
 
 from nsbroker.daemon.systemd.service_manager import FdStore, PassedFd
+from nsbroker.daemon.targets import held_store as held_store_module
 from nsbroker.daemon.targets.held_store import HeldStore
-from nsbroker.errors import TimedOut
+from nsbroker.errors import QuotaExceeded, TimedOut
 from nsbroker.linux.closing import Closer
 from nsbroker.model.identity import NamespaceType
 from nsbroker.namespace import Namespace
@@ -53,7 +54,7 @@ async def test_a_hold_that_fails_leaves_what_is_held_under_its_name_by_then(
     async def settle() -> None:
         entry = held_store.find("lab")
         assert entry is not None
-        held_store.release(entry, closer, 7)
+        held_store.release(entry, closer)
         monkeypatch.undo()
         await held_store.hold("lab", 8, [uts], closer, 8)
         raise TimedOut("the service manager did not confirm it")
@@ -74,11 +75,32 @@ async def test_a_hold_that_fails_after_its_name_was_released_raises_its_own_erro
     async def settle() -> None:
         entry = held_store.find("lab")
         assert entry is not None
-        assert held_store.release(entry, closer, 7)
-        assert not held_store.release(entry, closer, 7)
+        assert held_store.release(entry, closer)
+        assert not held_store.release(entry, closer)
         raise TimedOut("the service manager did not confirm it")
 
     monkeypatch.setattr(held_store._store, "settle", settle)
     with Namespace.current("net") as net, pytest.raises(TimedOut):
         await held_store.hold("lab", 7, [net], closer, 7)
     assert len(held_store) == 0
+
+
+async def test_what_was_held_before_a_restart_counts_for_the_user_of_its_uid(
+    held_store: HeldStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(held_store_module, "user_of", lambda uid: 7 if uid >= 100_000 else uid)
+    closer = Closer()
+    with Namespace.current("net") as net, Namespace.current("uts") as uts:
+        kept = [PassedFd("held-100000-net-a", os.dup(net.fileno())), PassedFd("held-7-uts-b", os.dup(uts.fileno()))]
+        assert held_store.restore(kept) == []
+        await held_store.hold("c", 100_001, [net, uts], closer, 7)
+        for uid in (7, 100_002):
+            with pytest.raises(QuotaExceeded, match="held-per-user"):
+                await held_store.hold("d", uid, [net], closer, 7)
+        await held_store.hold("d", 8, [net], closer, 8)
+    assert [(held.name, held.uid, held.user) for held in held_store] == [
+        ("a", 100_000, 7),
+        ("b", 7, 7),
+        ("c", 100_001, 7),
+        ("d", 8, 8),
+    ]
