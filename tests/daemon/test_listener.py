@@ -47,7 +47,7 @@ def test_a_running_broker_is_left_alone(place: Path) -> None:
 def test_something_else_than_a_socket_is_left_alone(place: Path) -> None:
     place.parent.mkdir()
     place.write_text("precious")
-    with pytest.raises(ConfigurationError, match="something else"):
+    with pytest.raises(ConfigurationError, match="a file that is not a socket"):
         own_socket(place)
     assert place.read_text() == "precious"
 
