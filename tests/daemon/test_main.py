@@ -108,17 +108,3 @@ def answers(daemon: Daemon) -> bool:
             return broker.who_am_i().uid == os.geteuid()
     except ConnectionFailed:
         return False
-
-
-def test_the_memory_of_a_large_policy_is_released_when_another_one_replaces_it(daemon: Daemon) -> None:
-    large = daemon.config / "nsbroker.d/large.toml"
-    rule = '[[allow]]\nname = "large-{0}"\nwho = "user:{0}"\ntargets = "name:web-{0}-*"\nnamespaces = "net"\n'
-    daemon.reload()
-    before = daemon.memory()
-    large.write_text("".join(map(rule.format, range(1, 5001))))
-    daemon.reload()
-    grown = daemon.memory() - before
-    large.unlink()
-    daemon.reload()
-    # The last step of a reload comes after the line that is waited for.
-    eventually(lambda: daemon.memory() - before < grown / 2, "most of the memory is released")
