@@ -1,6 +1,5 @@
 """The socket that the broker listens on: one that the service manager passes, or one that the broker makes itself."""
 
-import contextlib
 import errno
 import os
 import socket
@@ -8,30 +7,29 @@ import stat
 from pathlib import Path
 
 from nsbroker.errors import ConfigurationError
-from nsbroker.linux.stale_socket import remove_stale
+from nsbroker.linux.stale_socket import BoundFile, remove_stale
 
 _BACKLOG = 128
 
 
 class Listener:
-    """A listening socket, and its path if the broker made the socket itself and has to remove the path at the end.
+    """A listening socket, and its file if the broker made the socket itself and has to remove the file at the end.
 
     Owns the socket; close it.
     """
 
-    def __init__(self, sock: socket.socket, path: Path | None) -> None:
+    def __init__(self, sock: socket.socket, file: BoundFile | None) -> None:
         self.sock = sock
-        self._path = path
+        self._file = file
 
     def withdraw(self) -> None:
-        """Remove the path, so that nobody new can connect; connections in the queue can still be accepted."""
-        path, self._path = self._path, None
-        if path is not None:
-            with contextlib.suppress(FileNotFoundError):
-                path.unlink()
+        """Remove the file, so that nobody new can connect; connections in the queue can still be accepted."""
+        file, self._file = self._file, None
+        if file is not None:
+            file.remove()
 
     def close(self) -> None:
-        """Remove the path and close the socket."""
+        """Remove the file and close the socket."""
         self.withdraw()
         self.sock.close()
 
@@ -71,7 +69,7 @@ def own_socket(path: Path) -> Listener:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         _check_parent(path.parent)
         _remove_stale(path)
-        return Listener(_bind(path), path)
+        return Listener(_bind(path), BoundFile(path))
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot listen there: {error.strerror or error}") from error
 

@@ -44,6 +44,16 @@ def test_a_running_broker_is_left_alone(place: Path) -> None:
     listener.close()
 
 
+def test_a_socket_of_a_later_broker_is_left_alone(place: Path) -> None:
+    listener = own_socket(place)
+    place.unlink()
+    later = own_socket(place)
+    listener.close()
+    assert place.is_socket()
+    later.close()
+    assert not place.exists()
+
+
 def test_something_else_than_a_socket_is_left_alone(place: Path) -> None:
     place.parent.mkdir()
     place.write_text("precious")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nsbroker.linux.stale_socket import remove_stale
+from nsbroker.linux.stale_socket import BoundFile, remove_stale
 
 
 @pytest.fixture
@@ -50,4 +50,34 @@ def test_another_file_stays(path: Path) -> None:
     os.symlink(path, link)
     with pytest.raises(FileExistsError):
         remove_stale(link)
+    assert path.read_text() == "precious"
+
+
+def test_the_file_that_was_bound_is_removed_once(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+        file = BoundFile(path)
+        file.remove()
+        assert not path.exists()
+        file.remove()
+
+
+def test_a_file_that_took_the_place_of_the_one_that_was_bound_stays(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as sock, socket.socket(socket.AF_UNIX) as later:
+        sock.bind(str(path))
+        file = BoundFile(path)
+        path.unlink()
+        later.bind(str(path))
+        file.remove()
+        assert path.is_socket()
+        path.unlink()
+        os.symlink("/dev/null", path)
+        file.remove()
+        assert path.is_symlink()
+
+
+def test_where_there_was_no_file_none_is_removed(path: Path) -> None:
+    file = BoundFile(path)
+    path.write_text("precious")
+    file.remove()
     assert path.read_text() == "precious"

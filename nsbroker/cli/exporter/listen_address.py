@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nsbroker.errors import CommandFailed
-from nsbroker.linux.stale_socket import remove_stale
+from nsbroker.linux.stale_socket import BoundFile, remove_stale
 
 _BACKLOG = 128
 _PORT_MAX = 65535
@@ -50,7 +50,7 @@ class ListenAddress(NamedTuple):
 
     @contextlib.contextmanager
     def listen(self) -> Iterator[socket.socket]:
-        """Yield a listening socket, which is closed at the end; then the path of a Unix socket is removed, too.
+        """Yield a listening socket, which is closed at the end; before that, the file of a Unix socket is removed.
 
         Raises CommandFailed.
         """
@@ -59,12 +59,13 @@ class ListenAddress(NamedTuple):
         except (OSError, UnicodeError) as error:
             # UnicodeError: the text cannot be a host name.
             raise CommandFailed(f"cannot listen on {self}: {_reason(error)}: choose another --listen") from error
-        try:
-            yield sock
-        finally:
-            sock.close()
-            if self.path is not None:
-                self.path.unlink(missing_ok=True)
+        with sock:
+            file = BoundFile(self.path) if self.path is not None else None
+            try:
+                yield sock
+            finally:
+                if file is not None:
+                    file.remove()
 
     def _listen_inet(self) -> socket.socket:
         found = socket.getaddrinfo(self.address, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)

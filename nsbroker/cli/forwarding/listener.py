@@ -20,6 +20,7 @@ from nsbroker.cli.forwarding.relay import Relay
 from nsbroker.cli.forwarding.spec import End, Protocol
 from nsbroker.cli.forwarding.streams import Way, forward_connections
 from nsbroker.errors import CommandFailed, SocketFailed
+from nsbroker.linux.stale_socket import BoundFile
 
 FOLLOW = 3.0
 """How often it is checked, in seconds, whether a target in which it listens was restarted."""
@@ -61,7 +62,8 @@ class Listener:
         self._sock = sock
         # Any free port was chosen once, and is kept.
         self._end = forward.listen if forward.listen.path else End(*sock.getsockname()[:2])
-        self._file = _file_of(self._end) if not forward.listening.moves else None
+        has_file = self._end.path and not self._end.path.startswith("@") and not forward.listening.moves
+        self._file = BoundFile(self._end.path) if has_file else None
         self._tell()
 
     @classmethod
@@ -85,10 +87,10 @@ class Listener:
 
     def close(self) -> None:
         """Stop listening.  Call this when `run` has ended."""
-        self._sock.close()
-        if self._file is not None and _file_of(self._end) == self._file:
+        if self._file is not None:
             with contextlib.suppress(OSError):
-                os.unlink(self._end.path)
+                self._file.remove()
+        self._sock.close()
 
     async def _serve(self) -> None:
         listen, to = self._listen, self._forward.leads_to
@@ -138,14 +140,3 @@ def _is_in_use(error: BaseException | None) -> bool:
         # The broker tried to bind it, and tells the reason as a text.
         return os.strerror(errno.EADDRINUSE).lower() in str(error).lower()
     return isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-
-
-def _file_of(end: End) -> tuple[int, int] | None:
-    """Return the identity of the file of a Unix socket; None if there is none."""
-    if not end.path or end.path.startswith("@"):
-        return None
-    try:
-        found = os.stat(end.path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino

@@ -115,6 +115,14 @@ def test_a_socket_of_somebody_else_that_took_its_place_is_left_alone(daemon: Dae
     assert path.read_text() == "mine now"
 
 
+def test_a_file_with_the_name_of_an_abstract_socket_is_left_alone(daemon: Daemon, server: socket.socket, folder: Path) -> None:
+    name = f"@nsbroker-{os.getpid()}"
+    (folder / name).write_text("precious")
+    with Forward(daemon, f"unix:{name}:{port_of(server)}", cwd=folder) as forward:
+        assert forward.end() == (0, [])
+    assert (folder / name).read_text() == "precious"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -60,6 +60,15 @@ def test_a_unix_socket_is_removed_at_the_end(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_a_socket_that_took_the_place_of_its_own_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as later:
+        with ListenAddress.parse(f"unix:{path}").listen():
+            path.unlink()
+            later.bind(str(path))
+        assert path.is_socket()
+
+
 def test_a_unix_socket_on_which_nobody_listens_is_replaced_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX) as left:
