@@ -16,6 +16,7 @@ from typing import NamedTuple
 from nsbroker.linux.libc import check, libc
 
 _SO_PEERGROUPS = 59  # Linux 4.13
+_SO_NETNS_COOKIE = 71  # Linux 5.14
 _SO_PEERPIDFD = 77  # Linux 6.5
 _SIOCOUTQ = 0x5411
 _FIONREAD = 0x541B
@@ -83,6 +84,14 @@ def network_namespace(sock: socket.socket | int) -> int:
     Raises EPERM without CAP_NET_ADMIN over that namespace.
     """
     return fcntl.ioctl(sock, _SIOCGSKNS)
+
+
+def netns_cookie(sock: socket.socket) -> int:
+    """SO_NETNS_COOKIE: return the number of the socket's network namespace, which is never used again.  Linux 5.14.
+
+    It takes no privilege.  Raises ENOPROTOOPT on older kernels.
+    """
+    return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder)
 
 
 def lingers(fd: int) -> bool:

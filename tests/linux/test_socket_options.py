@@ -7,7 +7,8 @@ import pytest
 
 from nsbroker.linux import procfs, socket_options
 from nsbroker.linux.features import features
-from tests.world import ALICE, as_user
+from nsbroker.namespace import Namespace
+from tests.world import ALICE, LINUX, as_user
 
 
 @pytest.mark.root
@@ -44,6 +45,16 @@ def test_peer_pidfd_is_of_the_process_that_connected() -> None:
         assert procfs.pidfd_number(fd) == os.getpid()
         assert not os.get_inheritable(fd)
         os.close(fd)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(LINUX < (5, 14), reason="SO_NETNS_COOKIE is of Linux 5.14")
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6, socket.AF_UNIX])
+def test_the_cookie_is_that_of_the_network_of_the_socket(family: int) -> None:
+    with Namespace.create("net") as ns, ns.call(socket.socket, family) as there, socket.socket(family) as here:
+        with socket.socket(family, socket.SOCK_DGRAM) as other:
+            assert socket_options.netns_cookie(other) == socket_options.netns_cookie(here)
+        assert socket_options.netns_cookie(there) != socket_options.netns_cookie(here)
 
 
 def test_unread_bytes_are_zero_once_everything_was_read() -> None:

@@ -13,17 +13,14 @@ import socket
 from typing import NamedTuple
 
 from nsbroker.cli.forwarding import socks
-from nsbroker.cli.forwarding.datagrams import Datagrams
-from nsbroker.cli.forwarding.networks import Network
+from nsbroker.cli.forwarding.datagrams import Datagrams, DatagramWay
+from nsbroker.cli.forwarding.networks import FOLLOW, Network
 from nsbroker.cli.forwarding.progress import Progress
 from nsbroker.cli.forwarding.relay import Relay
 from nsbroker.cli.forwarding.spec import End, Protocol
 from nsbroker.cli.forwarding.streams import Way, forward_connections
 from nsbroker.errors import CommandFailed, SocketFailed
 from nsbroker.linux.stale_socket import BoundFile
-
-FOLLOW = 3.0
-"""How often it is checked, in seconds, whether a target in which it listens was restarted."""
 
 
 class Forward(NamedTuple):
@@ -95,7 +92,8 @@ class Listener:
     async def _serve(self) -> None:
         listen, to = self._listen, self._forward.leads_to
         if self._forward.protocol is Protocol.UDP:
-            await Datagrams(self._sock, self._connect_datagrams, (listen, to), self._progress).run()
+            way = DatagramWay(listen, to, self._connect_datagrams, self._open_datagram_socket)
+            await Datagrams(self._sock, way, self._progress).run()
         else:
             await forward_connections(self._sock, Way(listen, to, self._connect), self._relay, self._progress)
 
@@ -111,6 +109,9 @@ class Listener:
         if self._forward.to is None:
             raise ValueError("SOCKS is for connections")
         return await self._forward.other.connect(self._forward.to, self._forward.kind)
+
+    async def _open_datagram_socket(self, family: int) -> socket.socket:
+        return await self._forward.other.open_socket(family, self._forward.kind)
 
     async def _wait_for_another_network(self) -> socket.socket:
         """Wait until the target has another network.  Returns a socket (the caller's) that listens there."""

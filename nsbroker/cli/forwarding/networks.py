@@ -19,6 +19,8 @@ from nsbroker.errors import CommandFailed, NsbrokerError, PermissionDenied
 from nsbroker.linux.stale_socket import remove_stale
 from nsbroker.model.target import Target
 
+FOLLOW = 3.0
+"""How often it is checked, in seconds, whether a target was restarted."""
 _BACKLOG = 1024
 # Ten seconds, with RETRY between two tries.
 _TRIES = 1000

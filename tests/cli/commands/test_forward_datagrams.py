@@ -1,10 +1,12 @@
 """`nsbroker forward PORT/udp`, in both directions, for a user, with real sockets in a real network."""
 
+import contextlib
 import hashlib
 import os
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import pytest
 from nsbroker.namespace import Namespace
 from tests.cli.conftest import one_line, port_of
 from tests.cli.forwarding.running import Forward
-from tests.world import ALICE, PATIENCE, Daemon, run_command
+from tests.world import ALICE, LINUX, PATIENCE, Daemon, run_command
 
 pytestmark = pytest.mark.root
 
@@ -35,9 +37,16 @@ def inside(function: Callable[[], socket.socket]) -> socket.socket:
         return network.call(function)
 
 
-def bound(family: int) -> socket.socket:
+def restart() -> None:
+    """Give the target another network."""
+    subprocess.run(["ip", "netns", "del", "blue"], check=True)
+    subprocess.run(["ip", "netns", "add", "blue"], check=True)
+    subprocess.run(["ip", "-n", "blue", "link", "set", "lo", "up"], check=True)
+
+
+def bound(family: int, port: int = 0) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_DGRAM)
-    sock.bind((LOOPBACK[family], 0))
+    sock.bind((LOOPBACK[family], port))
     sock.settimeout(PATIENCE)
     return sock
 
@@ -107,26 +116,55 @@ def test_a_target_that_was_restarted_is_found_by_the_next_client(daemon: Daemon)
                 client.send(b"a question")
                 assert server.recv(100) == b"a question"
             server.close()
-            subprocess.run(["ip", "netns", "del", "blue"], check=True)
-            subprocess.run(["ip", "netns", "add", "blue"], check=True)
-            subprocess.run(["ip", "-n", "blue", "link", "set", "lo", "up"], check=True)
-
-            def again() -> socket.socket:
-                sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-                sock.bind(("127.0.0.1", port))
-                sock.settimeout(PATIENCE)
-                return sock
-
-            with inside(again) as new, connected(socket.AF_INET, forward.port()) as client:
+            restart()
+            with inside(lambda: bound(socket.AF_INET, port)) as new, connected(socket.AF_INET, forward.port()) as client:
                 client.send(b"another question")
                 assert new.recv(100) == b"another question"
 
 
+def send_until_received(client: socket.socket, server: socket.socket) -> None:
+    """Have a client send five times a second until the server gets something."""
+    server.settimeout(0.2)
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        client.send(b"x")
+        with contextlib.suppress(TimeoutError):
+            assert server.recv(100) == b"x"
+            return
+    raise AssertionError("nothing arrives")
+
+
+@pytest.mark.parametrize("errors", [True, False])
+def test_a_client_that_never_stops_sending_reaches_a_target_that_was_restarted(daemon: Daemon, *, errors: bool) -> None:
+    if not errors and LINUX < (5, 14):
+        pytest.skip("networks have no numbers that a socket shows")
+    with inside(lambda: bound(socket.AF_INET)) as old:
+        port = port_of(old)
+        with Forward(daemon, f"0:{port}/udp") as forward, connected(socket.AF_INET, forward.port()) as client:
+            send_until_received(client, old)
+            if errors:
+                old.close()
+            # Otherwise the old socket still takes what arrives in the old network, so that no error tells of the restart.
+            restart()
+            with inside(lambda: bound(socket.AF_INET, port)) as new:
+                send_until_received(client, new)
+            assert forward.end()[0] == 0
+
+
+def test_a_client_that_never_stops_sending_reaches_the_target_after_the_broker_was_restarted(daemon: Daemon) -> None:
+    with inside(lambda: bound(socket.AF_INET)) as server, Forward(daemon, f"0:{port_of(server)}/udp") as forward:
+        with connected(socket.AF_INET, forward.port()) as client:
+            daemon.stop()
+            client.send(b"lost")
+            assert f"port {port_of(server)}: " in forward.error_line()
+            daemon.start()
+            send_until_received(client, server)
+        assert forward.end()[0] == 0
+
+
 def test_a_reverse_forward_listens_again_when_the_target_was_restarted(daemon: Daemon) -> None:
     with bound(socket.AF_INET) as server, Forward(daemon, f"--reverse=0:{port_of(server)}/udp") as forward:
-        subprocess.run(["ip", "netns", "del", "blue"], check=True)
-        subprocess.run(["ip", "netns", "add", "blue"], check=True)
-        subprocess.run(["ip", "-n", "blue", "link", "set", "lo", "up"], check=True)
+        restart()
         assert forward.line() == forward.printed[0]
         with inside(lambda: connected(socket.AF_INET, forward.port())) as client:
             client.send(b"a question")

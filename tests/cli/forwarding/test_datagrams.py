@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from nsbroker.cli.forwarding import datagrams
-from nsbroker.cli.forwarding.datagrams import Datagrams
+from nsbroker.cli.forwarding.datagrams import Datagrams, DatagramWay
 from nsbroker.cli.forwarding.progress import Progress
 from tests.world import PATIENCE
 
@@ -32,7 +32,9 @@ class Scene:
         self.server = bound(family, LOOPBACK[family])
         self.opened = 0
         self.fault: OSError | None = None
-        self.forward = Datagrams(self.listener, self._open, ("here", "there"), Progress(json=False), timeout)
+        self.looked = 0
+        way = DatagramWay("here", "there", self._open, self._open_socket)
+        self.forward = Datagrams(self.listener, way, Progress(json=False), timeout)
 
     async def _open(self) -> socket.socket:
         self.opened += 1
@@ -41,6 +43,10 @@ class Scene:
         sock = socket.socket(self.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         sock.connect(self.server.getsockname())
         return sock
+
+    async def _open_socket(self, family: int) -> socket.socket:
+        self.looked += 1
+        return socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
 
     def client(self, host: str = "") -> socket.socket:
         sock = socket.socket(self.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
@@ -172,7 +178,9 @@ def test_a_flood_of_clients_takes_a_bounded_number_of_sockets(monkeypatch: pytes
     run(test)
 
 
-def test_a_server_that_is_not_there_yet_is_reached_later() -> None:
+def test_a_server_that_is_not_there_yet_is_reached_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datagrams, "FOLLOW", 600.0)
+
     async def test() -> None:
         async with scene() as made:
             address = made.server.getsockname()
@@ -195,7 +203,7 @@ def test_a_server_that_is_not_there_yet_is_reached_later() -> None:
 def test_a_client_that_cannot_have_a_socket_is_told_of_once_and_tried_again(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(datagrams, "_RETRY", 0.0)
+    monkeypatch.setattr(datagrams, "_RETRY", 0.1)
 
     async def test() -> None:
         async with scene(timeout=0.2) as made:
@@ -209,3 +217,100 @@ def test_a_client_that_cannot_have_a_socket_is_told_of_once_and_tried_again(
 
     run(test)
     assert capfd.readouterr().err == "nsbroker: there: Too many open files\n"
+
+
+async def is_reached(client: socket.socket, server: socket.socket) -> None:
+    """Let a client send all the time, until the server gets something of it."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        assert time.monotonic() < end, "nothing arrives"
+        client.send(b"again")
+        await asyncio.sleep(0.02)
+        with contextlib.suppress(BlockingIOError):
+            assert server.recv(10) == b"again"
+            return
+
+
+def test_a_client_that_never_stops_sending_is_tried_again_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datagrams, "_RETRY", 0.2)
+
+    async def test() -> None:
+        async with scene() as made:
+            made.fault = OSError(errno.ENETUNREACH, "")
+            with made.client() as client:
+                client.send(b"lost")
+                await eventually(lambda: made.opened == 1, "it is tried")
+                made.fault = None
+                await is_reached(client, made.server)
+                assert made.opened == 2
+
+    run(test)
+
+
+def move(made: Scene) -> None:
+    """Let the server be at another address.  Its old socket stays open."""
+    made.server = bound(made.family, LOOPBACK[made.family])
+
+
+def test_a_client_that_never_stops_sending_is_led_into_the_new_network_of_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place of another network, the kernel's number of it is another one; `test_forward_datagrams` has real ones."""
+    monkeypatch.setattr(datagrams, "FOLLOW", 0.1)
+    network = 1
+    monkeypatch.setattr(datagrams, "netns_cookie", lambda _: network)
+
+    async def test() -> None:
+        nonlocal network
+        async with scene() as made:
+            with made.client() as client, made.client() as other:
+                await made.ask(client, b"a question")
+                await eventually(lambda: made.looked > 0, "it looks for another network")
+                move(made)
+                network = 2
+                with made.server:
+                    # This one gets its socket in the new network, and keeps it.
+                    await is_reached(other, made.server)
+                    assert made.opened == 2
+                    await is_reached(client, made.server)
+                    assert made.opened == 3
+
+    run(test)
+
+
+def test_nothing_is_opened_to_find_a_new_network_while_nobody_sends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datagrams, "FOLLOW", 0.05)
+
+    async def test() -> None:
+        async with scene() as made:
+            with made.client() as client:
+                await made.ask(client, b"a question")
+                await eventually(lambda: made.looked > 0, "it looks once")
+                looked = made.looked
+                await asyncio.sleep(0.3)
+                assert made.looked <= looked + 1
+
+    run(test)
+
+
+@pytest.mark.parametrize("error", [None, OSError(errno.ENOPROTOOPT, "")])
+def test_a_client_of_which_nothing_can_arrive_gets_another_socket(error: OSError | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also before Linux 5.14, where networks have no numbers."""
+    monkeypatch.setattr(datagrams, "FOLLOW", 0.1)
+
+    def number(_: socket.socket) -> int:
+        if error is not None:
+            raise error
+        return 1
+
+    monkeypatch.setattr(datagrams, "netns_cookie", number)
+
+    async def test() -> None:
+        async with scene() as made:
+            with made.client() as client:
+                await made.ask(client, b"a question")
+                made.server.close()
+                move(made)
+                with made.server:
+                    await is_reached(client, made.server)
+                    assert made.opened >= 2
+
+    run(test)
