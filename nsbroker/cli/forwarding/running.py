@@ -35,6 +35,12 @@ async def run(target: Target, wanted: Wanted, progress: Progress, timeout: float
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    # A broker that does not answer must not delay the end.
+    await _run_until_one_ends([_forward(target, wanted, progress, timeout, ready_fd), stop.wait()])
+
+
+async def _forward(target: Target, wanted: Wanted, progress: Progress, timeout: float, ready_fd: int | None) -> None:
+    """Forward until this is cancelled."""
     async with nsbroker.client.asyncio.connect(timeout=timeout) as broker:
         here, inside = Here(), Inside(broker, target)
         forwards = [
@@ -55,7 +61,7 @@ async def run(target: Target, wanted: Wanted, progress: Progress, timeout: float
             announce_ready(ready_fd)
             showing = asyncio.create_task(progress.show())
             try:
-                await _run_until_one_ends([*(one.run() for one in listeners), stop.wait()])
+                await _run_until_one_ends([one.run() for one in listeners])
             finally:
                 showing.cancel()
                 await asyncio.gather(showing, return_exceptions=True)
@@ -63,10 +69,12 @@ async def run(target: Target, wanted: Wanted, progress: Progress, timeout: float
 
 async def _run_until_one_ends(functions: Sequence[Coroutine[None, None, object]]) -> None:
     tasks = [asyncio.create_task(function) for function in functions]
-    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
     for task in done:
         try:
             task.result()

@@ -16,7 +16,7 @@ import pytest
 
 from tests.cli.conftest import accepted, break_off, one_line, port_of, read_all
 from tests.cli.forwarding.running import Forward, ask
-from tests.world import ALICE, BOB, PATIENCE, SLOWNESS, Daemon, eventually, listen_inside, run_command
+from tests.world import ALICE, BOB, PATIENCE, SLOWNESS, Daemon, eventually, listen_inside, run_command, start_command
 
 pytestmark = pytest.mark.root
 
@@ -264,3 +264,21 @@ def test_a_signal_ends_it_at_once_and_breaks_what_is_open(forward: Forward, serv
         for sock in (client, inside):
             with pytest.raises(ConnectionResetError):
                 sock.recv(1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_while_it_waits_for_a_silent_broker(folder: Path, number: int) -> None:
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(folder / "socket"))
+        silent.listen()
+        silent.settimeout(PATIENCE)
+        process = start_command("forward", "--timeout=600", "name:blue", "0:80", address=f"unix:{folder}/socket")
+        try:
+            with accepted(silent) as connection:
+                assert connection.recv(1)
+                process.send_signal(number)
+                assert process.communicate(timeout=PATIENCE) == (b"", b"")
+        finally:
+            process.kill()
+            process.communicate()
+    assert process.returncode == 0
