@@ -1,7 +1,7 @@
 """Relay bytes between two connected sockets, in both directions.
 
 Small pieces are copied: that is one recv(2) and one send(2).  While larger pieces arrive, splice(2) moves them through a pipe, so
-that the bytes stay in the kernel.
+that the bytes stay in the kernel.  When no pipe can be made, they are copied as well.
 
 What the receiving socket has no room for waits.  Until it is gone, nothing more is read (backpressure).  When one direction ends,
 only that direction is closed (half-close).  When one connection breaks, or the relay is cancelled, the other connection is reset
@@ -85,7 +85,7 @@ class Relay:
             right.close()
 
     def take_pipe(self) -> tuple[int, int]:
-        """Return an empty pipe (now the caller's)."""
+        """Return an empty pipe (now the caller's).  Raises OSError, such as EMFILE, if there is none and none can be made."""
         if self._pipes:
             return self._pipes.pop()
         read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -164,7 +164,11 @@ class _Direction:
 
     def _splice(self) -> int | None:
         """Move a piece through a pipe, as `_copy` does.  Returns 0 at the end, and at a byte that was sent as urgent."""
-        self._pipe = self._relay.take_pipe()
+        try:
+            self._pipe = self._relay.take_pipe()
+        except OSError:
+            # No descriptors are left, most likely.  Copying takes none.
+            return self._copy()
         try:
             self._in_pipe = count = os.splice(self._source.fileno(), self._pipe[1], _PIPE_SIZE, flags=_FLAGS)
         except BlockingIOError:

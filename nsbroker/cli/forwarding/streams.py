@@ -36,7 +36,8 @@ async def forward_connections(listener: socket.socket, way: Way, relay: Relay, p
             try:
                 accepted, _ = await loop.sock_accept(listener)
             except OSError as error:
-                # No descriptors are left.  New connections wait in the kernel's queue until others end.
+                # No descriptors are left.  New connections wait in the kernel's queue until others end.  Those that took the last
+                # descriptors are reset by `_serve`, which finds none for the other side.
                 progress.complain(f"cannot accept a connection: {error.strerror}")
                 await asyncio.sleep(_PAUSE)
                 continue
