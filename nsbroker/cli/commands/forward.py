@@ -25,6 +25,8 @@ EXAMPLE = "nsbroker forward container:web 8080:80 5353:53/udp"
 
 _FORM = "[[ADDRESS:]LISTEN:][HOST:]PORT[/udp]"
 _SOCKS_PORT = "1080"
+# Standard input, standard output and standard error.
+_STANDARD_MAX = 2
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +62,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--ready-fd",
         metavar="FD",
         type=_parse_fd,
-        help="write a newline to this descriptor, and close it, as soon as it listens everywhere",
+        help="write a newline to this descriptor (3 or more), and close it, as soon as it listens everywhere",
     )
     connection.add_timeout(parser)
     add_json(parser)
@@ -86,6 +88,9 @@ def run(options: argparse.Namespace) -> int:
 def _parse_fd(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= len("1073741816")):
         raise argparse.ArgumentTypeError(f"{text[:80]!r} is not the number of a descriptor")
+    if int(text) <= _STANDARD_MAX:
+        # If it were closed, a connection could get its number, and then what is printed.
+        raise argparse.ArgumentTypeError(f"descriptor {text} is standard input, output or error, and must stay open: use 3 or more")
     try:
         fcntl.fcntl(int(text), fcntl.F_GETFD)
     except OSError as error:

@@ -130,6 +130,10 @@ def test_a_file_with_the_name_of_an_abstract_socket_is_left_alone(daemon: Daemon
         (("80:unix:/run/app.sock",), "use unix:@NAME inside"),
         (("80", "--ready-fd=77"), "descriptor 77 is not open"),
         (("80", "--ready-fd=x"), "not the number of a descriptor"),
+        *(
+            (("80", f"--ready-fd={fd}"), f"descriptor {fd} is standard input, output or error, and must stay open")
+            for fd in ("0", "1", "02")
+        ),
         (("--socks=80/udp",), "is not where to listen"),
         (("--reverse=x",), "is not what to forward"),
     ],
