@@ -338,6 +338,7 @@ TABLE: dict[str, list[tuple[str, str]]] = {
         (HERE, "test_a_thousand_connections_come_and_go_and_others_are_served"),
         ("varlink/test_message.py", "test_no_bytes_raise_anything_but_protocol_error"),
         ("cli/exporter/test_metrics_server.py", "test_a_client_that_is_never_quiet_for_long_is_hung_up_on"),
+        ("cli/commands/test_exporter.py", "test_at_the_limit_of_open_files_only_the_networks_that_are_new_are_left_out"),
         ("cli/forwarding/test_relay.py", "test_large_pieces_arrive_whole_without_a_free_descriptor_for_a_pipe"),
     ],
     "19 a container registered to point at a victim (CVE-2026-4105)": [

@@ -6,13 +6,14 @@ is gone.  So `read`, which a scrape calls, asks nobody: no engine and no broker 
 
 import contextlib
 import os
+import resource
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from nsbroker.cli import terminal
-from nsbroker.cli.exporter.open_network import OpenNetwork, Statistics
+from nsbroker.cli.exporter.open_network import DESCRIPTORS, OpenNetwork, Statistics
 from nsbroker.cli.exporter.targets import Target, find_targets, keep_silent
 from nsbroker.client import blocking
 from nsbroker.client.blocking import Broker
@@ -37,6 +38,8 @@ _REST_MAX = 3.0
 _RETRY = 2.0
 # While the broker or an engine is away, nobody says which networks are gone, and open files keep them alive.
 _AWAY_MAX = 60.0
+# So many descriptors are left for connections to the broker, for requests, and for opening a network anew before it is closed.
+_SPARE_FILES = 32
 _OF_INTEREST = (WatchEvent.READY, WatchEvent.ADDED, WatchEvent.GONE, WatchEvent.MISSED)
 
 
@@ -159,16 +162,22 @@ class Networks:
         self._silent = silent
         self._broker_up, self._answered = True, now
         for subject in list(self._said):
-            if subject not in ("targets", "watch", *silent):
+            if subject not in ("targets", "files", "watch", *silent):
                 del self._said[subject]
 
     def _open_all(self, broker: Broker, targets: Mapping[int, Target], loaded: float) -> None:
         failures: dict[str, str] = {}
         slow: set[str] = set()
+        room, left_out = _room(), 0
         for inode, target in targets.items():
             if self._is_done(inode, target, loaded):
                 continue
             if target.labels.engine in slow:
+                self._put(inode, _Held(target, None, loaded, is_final=False))
+                continue
+            is_new = not self._is_open(inode)
+            if is_new and room <= 0:
+                left_out += 1
                 self._put(inode, _Held(target, None, loaded, is_final=False))
                 continue
             try:
@@ -186,7 +195,10 @@ class Networks:
                 failures[target.text] = str(error)
                 self._put(inode, _Held(target, None, loaded, is_final=isinstance(error, PermissionDenied)))
             else:
+                room -= is_new
                 self._put(inode, _Held(target, network, loaded))
+        advice = "would take too many open files: raise the hard limit, with LimitNOFILE= in its unit or with `ulimit -Hn`"
+        self._say("files", f"{left_out} of {len(targets)} networks {advice}" if left_out else "")
         first = next(iter(failures.values()), "")
         self._say("targets", first and f"{len(failures)} of {len(targets)} networks cannot be opened: {first}")
 
@@ -198,6 +210,11 @@ class Networks:
                 return False
             self._held[inode] = held._replace(target=target)
             return True
+
+    def _is_open(self, inode: int) -> bool:
+        with self._lock:
+            held = self._held.get(inode)
+            return held is not None and held.network is not None
 
     def _put(self, inode: int, new: _Held) -> None:
         """Put a network (taken) into the place of what was there before, which is closed."""
@@ -226,6 +243,12 @@ def _run_or_end(run: Callable[[], None]) -> None:
     except Exception as error:
         terminal.print_message(f"a fault in nsbroker itself: {type(error).__name__}: {error} (please report it)")
         os._exit(1)
+
+
+def _room() -> int:
+    """Return how many more networks can be opened before the limit of this process is near."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return (limit - len(os.listdir("/proc/self/fd")) - _SPARE_FILES) // DESCRIPTORS
 
 
 def _read(network: OpenNetwork | None) -> Statistics | None:

@@ -21,6 +21,9 @@ FILES = ("net/dev", "net/snmp", "net/netstat", "net/sockstat", "net/sockstat6")
 SOCKET = "netlink:dgram"
 """The permissions that all numbers together take: see `files` and `sockets` in a rule."""
 
+DESCRIPTORS = len(FILES) + 1
+"""How many descriptors one network takes at most."""
+
 TCP_COUNTERS = ("InSegs", "OutSegs", "RetransSegs")
 LISTEN_COUNTERS = ("ListenOverflows", "ListenDrops")
 # A struct timeval.  The kernel answers at once, but only the broker says that the socket is one of the kernel's.

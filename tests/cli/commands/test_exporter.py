@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import socket
 import subprocess
 from collections import Counter
@@ -18,7 +19,7 @@ from nsbroker.namespace import Namespace
 from tests.cli.conftest import one_line
 from tests.exporter_process import PERMISSIONS, Exporter, Sample, Scrape
 from tests.test_examples import add_container
-from tests.world import ALICE, PATIENCE, Daemon, Sleeper, eventually, listen_inside, named_network, run_command
+from tests.world import ALICE, PATIENCE, Daemon, Sleeper, as_user, eventually, listen_inside, named_network, run_command
 
 pytestmark = pytest.mark.root
 
@@ -130,6 +131,36 @@ def test_containers_that_come_and_go_do_so_in_the_metrics_and_nothing_keeps_thei
         exporter.shows("crun:stays")
         # Those of the network that stays.
         assert len(files_of_networks(exporter.pid)) == 5
+
+
+def limit_files(pid: int, number: int) -> None:
+    """Set the limit of the number of files that a process of ALICE's can have open."""
+
+    def limit() -> None:
+        _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (number, hard))
+
+    as_user(ALICE, limit)
+
+
+def test_at_the_limit_of_open_files_only_the_networks_that_are_new_are_left_out(daemon: Daemon, blue: Path) -> None:
+    use_state_files(daemon)
+    with Exporter(daemon, ALICE) as exporter:
+        exporter.shows("name:blue")
+        # Too few for another network.
+        limit_files(exporter.pid, len(os.listdir(f"/proc/{exporter.pid}/fd")) + 4)
+        with named_network("green"):
+            eventually(lambda: exporter.scrape().value("target_up", container="green") == 0, "it knows the new network")
+            # Nothing else has changed, also after another look.
+            with named_network("red"):
+                eventually(lambda: exporter.scrape().value("target_up", container="red") == 0, "it knows the new network")
+            assert exporter.scrape().value("broker_up") == 1
+            exporter.shows("name:blue")
+            limit_files(exporter.pid, 1024)
+            with named_network("red"):
+                exporter.shows("name:blue", "name:green", "name:red")
+    assert "open files: raise the hard limit, with LimitNOFILE= in its unit" in exporter.errors
+    assert "what there is cannot be listed" not in exporter.errors
 
 
 def states_of(exporter: Exporter, name: str) -> list[Sample]:
