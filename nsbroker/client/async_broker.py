@@ -204,7 +204,8 @@ class AsyncBroker(AsyncMethods, Forked):
     async def detach(self) -> int:
         """Give the connection to the caller, as its descriptor, and close the client.  Another process may go on with it.
 
-        The descriptor is close-on-exec and the caller's to close.  Raises ConnectionLost if the connection has ended.
+        The descriptor is the caller's to close.  It is close-on-exec, and non-blocking in all processes that have it: a program
+        that does not expect EAGAIN clears O_NONBLOCK first (fcntl(2)).  Raises ConnectionLost if the connection has ended.
         """
         while self._transport.busy:
             # Replies come in order, so nothing that was asked before is under way after this.

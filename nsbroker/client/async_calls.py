@@ -30,7 +30,7 @@ class AsyncCalls(ABC):
     _transport: Transport
 
     async def _call(self, request: requests.Request[T], timeout: float | None = None) -> T:
-        """Make one call, and return its result.  `timeout` (in seconds) limits each step, beside that of the client."""
+        """Make one call, and return its result.  `timeout` is that of a `PendingCall`."""
         try:
             return await self._make(PendingCall(request, timeout=timeout))
         except CallNotRead:

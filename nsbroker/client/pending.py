@@ -18,7 +18,7 @@ class PendingCall(Generic[T]):
 
     With `streams`, it is settled as often as there are replies that nobody has taken; otherwise once, when its last reply is
     here.  `timeout` (in seconds) limits each step, in addition to the timeout of the client: if it is over first, only this call
-    ends, and not the connection.
+    ends, and not the connection.  Only the blocking client heeds it.
     """
 
     __slots__ = (

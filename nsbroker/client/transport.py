@@ -336,7 +336,7 @@ class Transport:
     def detach(self) -> int:
         """Give the connection to the caller, as its descriptor, and close the transport.  Raises ConnectionLost if it has ended.
 
-        No call may be under way.
+        No call may be under way.  The descriptor stays non-blocking.
         """
         if self.sock.fileno() < 0:
             raise ConnectionLost("detach the connection: it has ended, or is closed; connect again")
