@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -10,6 +9,7 @@ from msgspec import Struct
 
 from nsbroker.daemon.engines import http
 from nsbroker.daemon.engines.container import Container, State
+from nsbroker.daemon.engines.decoding import decode
 from nsbroker.daemon.engines.query import query_each
 from nsbroker.errors import EngineUnavailable
 from nsbroker.model.target import is_container_name
@@ -19,7 +19,6 @@ USER_PLACES = ("{runtime}/docker.sock",)
 _PROJECT = "com.docker.compose.project"
 _SERVICE = "com.docker.compose.service"
 _CONTAINERS_MAX = 5000
-T = TypeVar("T")
 
 
 class _State(Struct, rename="pascal"):
@@ -89,7 +88,7 @@ class Api:
         response = await self._get(f"/containers/json?all=1&filters={query}")
         if response.status != 200:
             raise EngineUnavailable(self.name, f"{self.place} answered with status {response.status}")
-        return [listed.id for listed in self._decode(_many, response)]
+        return [listed.id for listed in decode(_many, response.body, self.name, self.place)]
 
     async def _inspect_all(self, ids: list[str]) -> list[Container]:
         if len(ids) > _CONTAINERS_MAX:
@@ -105,14 +104,8 @@ class Api:
     async def _get(self, path: str) -> http.Response:
         return await http.get(self._socket, self._user, self.name, path)
 
-    def _decode(self, decoder: msgspec.json.Decoder[T], response: http.Response) -> T:
-        try:
-            return decoder.decode(response.body)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise EngineUnavailable(self.name, f"{self.place} sent an answer that makes no sense: {error}") from error
-
     def _container(self, response: http.Response) -> Container:
-        found = self._decode(_one, response)
+        found = decode(_one, response.body, self.name, self.place)
         labels = found.config.labels or {}
         # An image can set any labels, so these are good enough to find the container, but not to allow access to it.
         service = f"{labels.get(_PROJECT, '')}/{labels.get(_SERVICE, '')}"

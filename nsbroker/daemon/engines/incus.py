@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from nsbroker.daemon.engines import http
 from nsbroker.daemon.engines.container import Container, State
+from nsbroker.daemon.engines.decoding import decode
 from nsbroker.daemon.engines.query import query_each
 from nsbroker.daemon.engines.trusted_directory import beginning_with
 from nsbroker.errors import EngineUnavailable
@@ -84,10 +85,7 @@ class Incus:
             return None
         if response.status != 200:
             raise EngineUnavailable(self.name, f"{self.place} answered with status {response.status}")
-        try:
-            return decoder.decode(response.body)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise EngineUnavailable(self.name, f"{self.place} sent an answer that makes no sense: {error}") from error
+        return decode(decoder, response.body, self.name, self.place)
 
     def _containers(self, instances: Iterable[_Instance]) -> list[Container]:
         return [self._container(instance) for instance in instances if instance.type == "container"]

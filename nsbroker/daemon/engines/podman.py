@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from nsbroker.daemon.engines import crun, docker, runc
 from nsbroker.daemon.engines.container import Container, Engine, State
+from nsbroker.daemon.engines.decoding import DECODE_ERRORS
 from nsbroker.daemon.engines.oci_runtime import FirstProcess
 from nsbroker.daemon.engines.trusted_directory import TrustedDirectory, in_thread, read_each
 
@@ -91,7 +92,7 @@ class Storage:
             if name.endswith(_SUFFIX):
                 for file in _FILES:
                     for entry in directory.load(f"{name}/{file}", _entries) or ():
-                        with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                        with contextlib.suppress(*DECODE_ERRORS):
                             yield _stored.decode(entry)
 
     def _container(self, stored: _Stored) -> Container:

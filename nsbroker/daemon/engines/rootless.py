@@ -23,6 +23,7 @@ import trio
 from msgspec import Struct, structs
 
 from nsbroker.daemon.engines.container import Container, Engine
+from nsbroker.daemon.engines.decoding import DECODE_ERRORS
 from nsbroker.daemon.engines.query import QueryResult, query_each
 from nsbroker.errors import EngineUnavailable
 from nsbroker.linux import procfs
@@ -92,7 +93,7 @@ async def query_rootless(query: RootlessQuery, account: Callable[[float], None])
             await process.wait()
     try:
         output = _output.decode(printed)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except DECODE_ERRORS as error:
         raise EngineUnavailable(
             only or "rootless", "could not be queried: it took too much time or memory, or its files are damaged"
         ) from error

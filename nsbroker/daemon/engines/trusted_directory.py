@@ -11,6 +11,7 @@ from typing import Self, TypeVar
 import msgspec
 import trio
 
+from nsbroker.daemon.engines.decoding import DECODE_ERRORS
 from nsbroker.daemon.ownership import find_fault
 from nsbroker.errors import EngineUnavailable
 from nsbroker.linux import file_system
@@ -85,7 +86,7 @@ class TrustedDirectory:
                 return None
             try:
                 return decoder.decode(text)
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            except DECODE_ERRORS as error:
                 if not left:
                     raise EngineUnavailable(self._engine, f"{self._path / name} makes no sense: {error}") from error
             time.sleep(_PAUSE)
