@@ -60,7 +60,7 @@ FLOORS = {
     "cli": [
         {"terminal"},
         {"arguments", "formatting", "output", "reporting", "rule_text", "time_limit"},
-        {"capturing", "completion", "connection", "drawing", "execute", "exporter", "forwarding", "service_program"},
+        {"capturing", "child", "completion", "connection", "drawing", "execute", "exporter", "forwarding", "service_program"},
         {"capture_targets", "extcap_folder", "grant_files", "reloading", "units"},
         {"diagnosis"},
         {"commands"},
@@ -126,6 +126,7 @@ TESTED_ELSEWHERE: dict[str, tuple[str, str]] = {
     "cli/diagnosis/row": ("cli/commands/test_doctor.py", "data alone"),
     "cli/connection": ("client/test_deadlines.py", "what every command that asks the broker does first"),
     "cli/drawing/grouping": ("cli/drawing/test_chart.py", "makes the columns of a chart, and is seen in them"),
+    "cli/child": ("cli/commands/test_exec.py", "runs only as a part of a command"),
     "cli/execute": ("cli/commands/test_exec.py", "runs only as a part of a command"),
     "cli/exporter/network_metrics": ("cli/commands/test_exporter.py", "what whole scrapes contain"),
     "cli/exporter/networks": ("cli/commands/test_exporter.py", "needs a broker, and networks that come and go"),

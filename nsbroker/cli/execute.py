@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
@@ -19,9 +20,13 @@ _NOT_EXECUTABLE = 126
 def execute(command: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
     """Replace this process by `command`, with `environment` added to ours (execvpe(3)).  Raises CommandFailed; never returns."""
     sys.stdout.flush()
+    # Python ignores these, and a program inherits what is ignored: behind `| head`, it would not end.
+    ignored = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGPIPE, signal.SIGXFSZ)}
     try:
         os.execvpe(command[0], list(command), {**os.environ, **environment})  # noqa: S606 - no shell, on purpose
     except OSError as error:
+        for number, effect in ignored.items():
+            signal.signal(number, effect)
         raise cannot_run(command[0], error) from error
 
 

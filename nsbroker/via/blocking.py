@@ -13,7 +13,7 @@ from nsbroker.client.forking import Forked
 from nsbroker.client.requests import TargetLike
 from nsbroker.client.transport import DEFAULT_TIMEOUT
 from nsbroker.errors import ConnectionLost, Timeout
-from nsbroker.linux import seccomp
+from nsbroker.linux import seccomp, signals
 from nsbroker.linux.seccomp import Notification
 from nsbroker.via.core import Answers, SocketCall
 from nsbroker.via.launch import Launch
@@ -121,7 +121,7 @@ class Popen(subprocess.Popen[Any]):
                 with Launch(names) as launch:
 
                     def prepare_child() -> None:
-                        _drop_handlers()
+                        signals.drop_handlers()
                         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
                         if preexec_fn is not None:
                             preexec_fn()
@@ -155,13 +155,6 @@ class Popen(subprocess.Popen[Any]):
     def join(self, timeout: float | None = None) -> bool:
         """Wait at most `timeout` seconds (None: no limit) until no process of the program is left; return whether that is so."""
         return self._supervisor.join(timeout)
-
-
-def _drop_handlers() -> None:
-    """Give signals that Python handles their default effect, in the child.  A signal can come before execve(2) does the same."""
-    for number in signal.valid_signals():
-        if callable(signal.getsignal(number)):
-            signal.signal(number, signal.SIG_DFL)
 
 
 def run(

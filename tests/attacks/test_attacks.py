@@ -480,6 +480,9 @@ TABLE: dict[str, list[tuple[str, str]]] = {
         ("daemon/engines/test_registry.py", "test_who_looks_for_a_callers_container_asks_only_about_those_that_it_can_be_in"),
         ("daemon/engines/test_podman.py", "test_several_ids_cost_one_reading_of_the_storage"),
     ],
+    "51 code in a container that is entered (CVE-2019-14271)": [
+        ("cli/commands/test_exec.py", "test_exec_loads_nothing_from_the_mount_namespace_that_it_has_entered"),
+    ],
 }
 
 

@@ -1,9 +1,7 @@
 """What `nsbroker via` does around the command: signals, descriptors, exit codes, and what it says before anything runs."""
 
-import contextlib
 import fcntl
 import os
-import pty
 import shutil
 import signal
 import subprocess
@@ -15,22 +13,11 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import one_line
+from tests.terminal import REPORTER, Terminal
 from tests.via.conftest import Network
 from tests.world import NOBODY, PATIENCE, Daemon, run_command
 
 pytestmark = pytest.mark.root
-
-TRAP = """
-import os, signal, sys, time
-def note(number, frame):
-    # The signal can arrive while `print` is still at work, which cannot be called again then.
-    os.write(1, signal.Signals(number).name.encode() + b"\\n")
-    sys.exit(5)
-for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
-    signal.signal(number, note)
-print("ready", flush=True)
-time.sleep(60)
-"""
 
 
 @pytest.mark.parametrize(
@@ -118,7 +105,7 @@ def test_standard_input_and_other_descriptors_are_inherited_and_no_others(networ
 
 def test_signals_that_others_send_are_passed_on(network: Network) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
-        with network.start(sys.executable, "-c", TRAP) as process:
+        with network.start(sys.executable, "-c", REPORTER) as process:
             assert process.stdout
             assert process.stdout.readline() == b"ready\n"
             process.send_signal(number)
@@ -128,25 +115,12 @@ def test_signals_that_others_send_are_passed_on(network: Network) -> None:
 
 def test_the_terminal_belongs_to_the_command(network: Network) -> None:
     """Ctrl-C reaches the command once, and it decides what happens."""
-    ours, theirs = pty.openpty()
     command = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", sys.executable, "-m", "nsbroker"]
-    command += ["via", "name:blue", "--", sys.executable, "-c", TRAP]
-    environment = {**os.environ, "NSBROKER_ADDRESS": network.daemon.address}
-    # setsid --ctty makes the terminal the controlling one.
-    with subprocess.Popen(
-        ["setsid", "--wait", "--ctty", *command], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
-    ) as it:
-        os.close(theirs)
-        shown = b""
-        while b"ready\r\n" not in shown:
-            shown += os.read(ours, 100)
-        os.write(ours, b"\x03")
-        code = it.wait(PATIENCE)
-    with contextlib.suppress(OSError):
-        while more := os.read(ours, 100):
-            shown += more
-    os.close(ours)
-    assert (code, shown.decode().split()) == (5, ["ready", "^CSIGINT"])
+    command += ["via", "name:blue", "--", sys.executable, "-c", REPORTER]
+    with Terminal(command, {**os.environ, "NSBROKER_ADDRESS": network.daemon.address}) as terminal:
+        terminal.wait_for(b"ready\r\n")
+        terminal.type(b"\x03")
+        assert (terminal.wait(), terminal.shown.split()) == (5, [b"ready", b"^CSIGINT"])
 
 
 def test_a_signal_ends_it_when_only_a_daemon_is_left(network: Network) -> None:

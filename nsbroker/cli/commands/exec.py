@@ -2,12 +2,12 @@
 
 import argparse
 import contextlib
-import os
+import subprocess
 
-from nsbroker.cli import arguments, connection, terminal
-from nsbroker.cli.execute import execute
+from nsbroker.cli import arguments, child, connection
+from nsbroker.cli.execute import cannot_run, execute
 from nsbroker.cli.output import is_ours
-from nsbroker.errors import CommandFailed, EnterFailed
+from nsbroker.errors import EnterFailed
 from nsbroker.inside.visit import move
 from nsbroker.model.identity import NamespaceType
 from nsbroker.namespace import Namespace
@@ -40,12 +40,13 @@ def run(options: argparse.Namespace) -> int:
         for ns in namespaces.values():
             handles.enter_context(ns)
         foreign = [namespaces[ns_type] for ns_type in _ENTER_ORDER if ns_type in namespaces and not is_ours(namespaces[ns_type])]
+        # From here on, nothing more may be imported: in another mount namespace, it would be somebody else's program.
         for ns in foreign:
             _enter(ns)
         entered = {ns.type for ns in foreign}
     if entered & {NamespaceType.PID, NamespaceType.TIME}:
         # setns(2) moves only later children into these, not the calling process.
-        return _wait(_fork_and_execute(options.command))
+        return _run_child(options.command)
     return execute(options.command, {})
 
 
@@ -56,20 +57,14 @@ def _enter(ns: Namespace) -> None:
         raise EnterFailed(f"{error}; `nsbroker open` can still give you a descriptor of it") from error
 
 
-def _fork_and_execute(command: list[str]) -> int:
-    child = os.fork()
-    if child == 0:
-        try:
-            execute(command, {})
-        except CommandFailed as error:
-            terminal.print_message(str(error))
-            os._exit(error.exit_code)
-        finally:
-            os._exit(1)
-    return child
-
-
-def _wait(child: int) -> int:
-    _, status = os.waitpid(child, 0)
-    code = os.waitstatus_to_exitcode(status)
-    return code if code >= 0 else 128 - code
+def _run_child(command: list[str]) -> int:
+    """Run the command as a child of this process, and return its exit code.  Raises CommandFailed when it cannot be run."""
+    try:
+        with (
+            child.signals_blocked() as prepare,
+            # All descriptors of ours are close-on-exec.  The command inherits the others, as it would from a shell.
+            subprocess.Popen(command, close_fds=False, preexec_fn=prepare) as process,  # noqa: S603 - the user's own
+        ):
+            return child.wait(process)
+    except OSError as error:
+        raise cannot_run(command[0], error) from error

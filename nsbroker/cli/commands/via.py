@@ -4,10 +4,9 @@ import argparse
 import errno
 import os
 import shutil
-import signal
 import stat
 
-from nsbroker.cli import arguments, connection, terminal
+from nsbroker.cli import arguments, child, connection, terminal
 from nsbroker.cli.execute import cannot_run
 from nsbroker.errors import NsbrokerError
 from nsbroker.via import Popen
@@ -22,18 +21,6 @@ namespaces; otherwise one line says so.  This is a convenience, not a sandbox: /
 It ends when the last process of the command has ended, with the exit code of the command (127: not found, 126: not executable,
 128 + N: ended by signal N)."""
 EXAMPLE = "nsbroker via container:web -- curl http://127.0.0.1:8080/"
-
-_SIGNALS = {
-    signal.SIGHUP,
-    signal.SIGINT,
-    signal.SIGQUIT,
-    signal.SIGTERM,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGWINCH,
-    signal.SIGCHLD,
-}
-_SI_KERNEL = 0x80  # include/uapi/asm-generic/siginfo.h
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -51,40 +38,20 @@ def run(options: argparse.Namespace) -> int:
         raise cannot_run(command[0], FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
     _report_lost_privilege(command[0], path)
     connection.describe(options)
-    # A shell can leave SIGCHLD ignored, and then no child could be waited for.
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         # All descriptors of ours are close-on-exec.  The command inherits the others, as it would from a shell.
-        with Popen(
-            command,
-            target,
-            broker_timeout=options.timeout,
-            close_fds=False,
-            preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, mask),
-        ) as process:
-            code = _wait(process)
+        with (
+            child.signals_blocked() as prepare,
+            Popen(command, target, broker_timeout=options.timeout, close_fds=False, preexec_fn=prepare) as process,
+        ):
+            code = child.wait(process)
     except OSError as error:
         if isinstance(error, NsbrokerError):
             raise
         raise cannot_run(command[0], error) from error
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     # Processes that the command has left behind still need their sockets.  A signal ends this now.
     process.join()
-    return code if code >= 0 else 128 - code
-
-
-def _wait(process: Popen) -> int:
-    """Wait until the command ends, and return its code as subprocess does.  Pass on signals that other processes send to us.
-
-    The signals of the terminal, which the kernel sends, reach the command without us, because it is in the same process group.
-    """
-    while process.poll() is None:
-        info = signal.sigwaitinfo(_SIGNALS)
-        if info.si_signo != signal.SIGCHLD and info.si_code != _SI_KERNEL:
-            process.send_signal(info.si_signo)
-    return int(process.returncode)
+    return code
 
 
 def _report_lost_privilege(name: str, path: str) -> None:
