@@ -113,7 +113,7 @@ def wait(listener: int, timeout: int | None = None) -> int:
 def receive(listener: int) -> Notification:
     """SECCOMP_IOCTL_NOTIF_RECV: receive the next notification; waits until there is one.  Borrows `listener`.
 
-    Raises ENOENT when the caller was killed or interrupted by a signal meanwhile.
+    Raises ENOENT when the caller was killed or interrupted by a signal meanwhile, EINTR when a signal interrupted us.
     """
     number, tid, _, _, _, _, family, kind, protocol, _, _, _ = _NOTIF.unpack(fcntl.ioctl(listener, _NOTIF_RECV, bytes(_NOTIF.size)))
     return Notification(number, tid, _as_int(family), _as_int(kind), _as_int(protocol))
@@ -124,10 +124,20 @@ def _as_int(argument: int) -> int:
     return ctypes.c_int(argument & 0xFFFFFFFF).value
 
 
+def _ioctl(listener: int, request: int, argument: bytes) -> None:
+    """Make a call that a signal can interrupt while another thread uses the listener, until it is not interrupted."""
+    while True:
+        try:
+            fcntl.ioctl(listener, request, argument)
+        except InterruptedError:
+            continue
+        return
+
+
 def is_valid(listener: int, notification: int) -> bool:
     """SECCOMP_IOCTL_NOTIF_ID_VALID: return whether the call with this id still waits.  Borrows `listener`."""
     try:
-        fcntl.ioctl(listener, _NOTIF_ID_VALID, _ID.pack(notification))
+        _ioctl(listener, _NOTIF_ID_VALID, _ID.pack(notification))
     except FileNotFoundError:
         return False
     return True
@@ -136,18 +146,18 @@ def is_valid(listener: int, notification: int) -> bool:
 def give(listener: int, notification: int, fd: int, *, close_on_exec: bool) -> None:
     """SECCOMP_IOCTL_NOTIF_ADDFD: answer the call with this id with a duplicate of `fd`.  Borrows both descriptors.  Linux 5.14.
 
-    Raises ENOENT or ESRCH when the call no longer waits, EMFILE when its process may open no more files (the call then still waits
-    for an answer), EINVAL on older kernels.
+    Raises ENOENT or ESRCH when the call no longer waits, EINPROGRESS when it was answered already, EMFILE when its process may open
+    no more files (the call then still waits for an answer), EINVAL on older kernels.
     """
-    fcntl.ioctl(listener, _NOTIF_ADDFD, _ADDFD.pack(notification, _ADDFD_FLAG_SEND, fd, 0, os.O_CLOEXEC if close_on_exec else 0))
+    _ioctl(listener, _NOTIF_ADDFD, _ADDFD.pack(notification, _ADDFD_FLAG_SEND, fd, 0, os.O_CLOEXEC if close_on_exec else 0))
 
 
 def refuse(listener: int, notification: int, number: int) -> None:
     """SECCOMP_IOCTL_NOTIF_SEND: let the call with this id fail with the errno `number`.  Borrows `listener`.
 
-    Raises ENOENT when the call no longer waits.
+    Raises ENOENT when the call no longer waits, EINPROGRESS when it was answered already.
     """
-    fcntl.ioctl(listener, _NOTIF_SEND, _RESPONSE.pack(notification, 0, -number, 0))
+    _ioctl(listener, _NOTIF_SEND, _RESPONSE.pack(notification, 0, -number, 0))
 
 
 def let_continue(listener: int, notification: int) -> None:
@@ -156,4 +166,4 @@ def let_continue(listener: int, notification: int) -> None:
     This is safe only because all arguments are numbers: nobody can change them meanwhile.  Raises ENOENT when the call no longer
     waits.
     """
-    fcntl.ioctl(listener, _NOTIF_SEND, _RESPONSE.pack(notification, 0, 0, _FLAG_CONTINUE))
+    _ioctl(listener, _NOTIF_SEND, _RESPONSE.pack(notification, 0, 0, _FLAG_CONTINUE))

@@ -29,7 +29,8 @@ from nsbroker.model.text import escaped
 _TYPE_MASK = 0xF
 _TYPES = 11  # SOCK_MAX in the kernel's include/linux/net.h
 _FLAGS = socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-_GONE = (errno.ENOENT, errno.ESRCH)
+# EINPROGRESS: the call has its answer already, because a signal interrupted us after the kernel had taken it.
+_GONE = (errno.ENOENT, errno.ESRCH, errno.EINPROGRESS)
 # What a program is told when the broker cannot be asked, or the target has ended.
 _NO_NETWORK = errno.ENETDOWN
 
@@ -118,16 +119,12 @@ class Answers:
         """Answer the call with a duplicate of the socket `fd` (borrowed)."""
         # The program's descriptor refers to the same open file, so it has this flag, too.
         os.set_blocking(fd, call.blocking)
-        while True:
-            try:
-                return seccomp.give(self._listener, call.id, fd, close_on_exec=call.close_on_exec)
-            except InterruptedError:
-                continue
-            except OSError as error:
-                if error.errno not in _GONE:
-                    # EMFILE, for example: the program may open no more files.
-                    self._refuse(call.id, error.errno or _NO_NETWORK)
-                return None
+        try:
+            seccomp.give(self._listener, call.id, fd, close_on_exec=call.close_on_exec)
+        except OSError as error:
+            if error.errno not in _GONE:
+                # EMFILE, for example: the program may open no more files.
+                self._refuse(call.id, error.errno or _NO_NETWORK)
 
     def fail(self, call: SocketCall, error: Exception) -> None:
         """Let the call fail because of `error`.
@@ -216,7 +213,7 @@ def _identify(fd: int) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def _ignore_gone() -> Iterator[None]:
-    """Ignore that the caller was killed, or interrupted by a signal, so that its call no longer waits."""
+    """Ignore that the call no longer waits: its caller was killed, or a signal interrupted it, or it was answered."""
     try:
         yield
     except OSError as error:

@@ -1,6 +1,7 @@
 """Answering the socket(2) calls of real processes."""
 
 import errno
+import fcntl
 import os
 import platform
 import select
@@ -218,6 +219,32 @@ def test_a_signal_does_not_interrupt_a_call_that_was_received() -> None:
             arrived.wait(0.001)
         seccomp.give(listener, call.id, made.fileno(), close_on_exec=True)
         ends_with(pid, 0)
+
+
+def test_an_answer_that_a_signal_interrupts_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel can be interrupted only while another thread uses the listener, so the first try of each call is replaced."""
+    tried: list[int] = []
+
+    def interrupted(listener: int, request: int, argument: bytes) -> int | bytes:
+        if request != seccomp._NOTIF_RECV and request not in tried:
+            tried.append(request)
+            raise InterruptedError(errno.EINTR, "a signal")
+        return fcntl_ioctl(listener, request, argument)
+
+    def ask() -> None:
+        socket.socket()
+        with pytest.raises(OSError, match="Network is down"):
+            socket.socket()
+
+    with socket.socket() as made, filtered(ask) as (listener, pid):
+        fcntl_ioctl = fcntl.ioctl
+        monkeypatch.setattr(fcntl, "ioctl", interrupted)
+        call = next_call(listener)
+        assert seccomp.is_valid(listener, call.id)
+        seccomp.give(listener, call.id, made.fileno(), close_on_exec=True)
+        seccomp.refuse(listener, next_call(listener).id, errno.ENETDOWN)
+        ends_with(pid, 0)
+    assert tried == [seccomp._NOTIF_ID_VALID, seccomp._NOTIF_ADDFD, seccomp._NOTIF_SEND]
 
 
 def test_the_listener_hangs_up_when_the_last_process_has_ended() -> None:

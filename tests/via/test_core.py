@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from nsbroker import errors
+from nsbroker.linux import seccomp
 from nsbroker.linux.seccomp import Notification
 from nsbroker.model.socket_failure import REASONS
 from nsbroker.via import core
@@ -58,3 +59,31 @@ def failures() -> Iterator[tuple[Exception, int]]:
 @pytest.mark.parametrize(("error", "number"), list(failures()), ids=lambda value: type(value).__name__)
 def test_every_error_has_an_errno(error: Exception, number: int) -> None:
     assert core._errno_for(error) == number
+
+
+@pytest.fixture
+def answers() -> Iterator[core.Answers]:
+    """Answers of which the listener is none, so that calls of it are replaced."""
+    made = core.Answers(os.open(os.devnull, os.O_RDONLY), os.open("/proc/self/ns/net", os.O_RDONLY))
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.ESRCH, errno.EINPROGRESS])
+def test_a_call_that_does_not_wait_for_an_answer_is_no_error(
+    answers: core.Answers, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """EINPROGRESS comes after a signal that interrupts the kernel at the right moment, which no test can time."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    for function in ("give", "refuse", "let_continue"):
+        monkeypatch.setattr(seccomp, function, refused)
+    monkeypatch.setattr(seccomp, "is_valid", lambda *_: True)
+    monkeypatch.setattr(answers, "_has_moved", lambda _: True)
+    assert answers.begin(Notification(1, 1, socket.AF_INET, socket.SOCK_STREAM, 0)) is None
+    call = core.SocketCall(1, socket.AF_INET, socket.SOCK_STREAM, 0, blocking=True, close_on_exec=True)
+    answers.fail(call, errors.PermissionDenied())
+    with socket.socket() as made:
+        answers.give(call, made.fileno())
