@@ -336,9 +336,9 @@ def _patient(arguments: Sequence[str]) -> Sequence[str]:
 
 
 def start_command(*arguments: str, uid: int = 0, address: str = "", **options: Any) -> subprocess.Popen[bytes]:
-    """Start the `nsbroker` command as a user, with pipes for its input and outputs."""
+    """Start the `nsbroker` command as a user, with pipes for its input and outputs; `options` are those of Popen."""
     pipe = subprocess.PIPE
-    return subprocess.Popen(**_command(arguments, uid, address), stdin=pipe, stdout=pipe, stderr=pipe, **options)
+    return subprocess.Popen(**{**_command(arguments, uid, address), "stdin": pipe, "stdout": pipe, "stderr": pipe, **options})
 
 
 def run_command(*arguments: str, uid: int = 0, address: str = "", **options: Any) -> subprocess.CompletedProcess[str]:

@@ -95,19 +95,28 @@ def _ask_tshark() -> dict[str, str]:
     """Return the folders of Wireshark, by their titles; none without tshark."""
     if shutil.which("tshark") is None:
         return {}
-    ask = ["tshark", "-G", "folders"]
-    done = subprocess.run(ask, capture_output=True, text=True, check=False, timeout=_SECONDS)  # noqa: S603 - the user's own
+    done = _run(["tshark", "-G", "folders"])
     return dict(re.findall(r"^(.+?):\s+(/.*)$", done.stdout, re.MULTILINE))
 
 
 def _check_starts(program: Sequence[str]) -> None:
     """Check that the program starts from any current folder, as Wireshark starts it."""
-    done = subprocess.run([*program, "--version"], cwd="/", capture_output=True, text=True, check=False, timeout=_SECONDS)  # noqa: S603 - ours
+    done = _run([*program, "--version"], cwd="/")
     if done.returncode:
         reason = done.stderr.strip().rpartition("\n")[2][-200:]
         raise CommandFailed(
             f"Wireshark could not start {shlex.join(program)}: {reason}; install nsbroker with pip, and call it from there"
         )
+
+
+def _run(command: Sequence[str], cwd: str | None = None) -> "subprocess.CompletedProcess[str]":
+    """Run a program, and return what it printed.  Raises CommandFailed when it takes longer than _SECONDS."""
+    try:
+        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=_SECONDS)  # noqa: S603 - the user's own
+    except subprocess.TimeoutExpired as error:
+        raise CommandFailed(
+            f"`{shlex.join(command)}` did not end within {_SECONDS} seconds: run it yourself to see why, and then try again"
+        ) from error
 
 
 def _check_ours(place: Path) -> None:

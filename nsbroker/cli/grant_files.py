@@ -90,12 +90,15 @@ def file_of(name: str) -> Path:
     return DIRECTORY / f"{name}.toml"
 
 
-def remove_grant(name: str) -> None:
-    """Remove the file of a grant.  Raises CommandFailed when there is none of that name."""
-    path = file_of(name)
-    if not name.startswith(PREFIX) or "/" in name or not path.exists():
-        raise CommandFailed(f"there is no grant {name!r} (`nsbroker grants` lists them)")
-    path.unlink()
+def remove_grant(name: str) -> bool:
+    """Remove the file of a grant, and return whether there was one.  Raises CommandFailed when no grant can have this name."""
+    if not name.startswith(PREFIX) or "/" in name:
+        raise CommandFailed(f"{name!r} is not the name of a grant (`nsbroker grants` lists them)")
+    try:
+        file_of(name).unlink()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def remove_ended() -> None:

@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     """Print the script, or the targets."""
     if options.shell == _TARGETS:
         for target in targets.find(options.prefix or ""):
-            print(target, flush=True)
+            print(target)
         return 0
     if options.prefix is not None:
         raise InvalidTarget(f"completion {options.shell}: PREFIX can only be written after `{_TARGETS}`")

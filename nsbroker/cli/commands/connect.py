@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+import select
 import socket
 import threading
 
@@ -54,9 +55,8 @@ def run(options: argparse.Namespace) -> int:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         threading.Thread(target=_send_input, args=(sock,), daemon=True).start()
         try:
-            while data := memoryview(sock.recv(_READ_SIZE)):
-                while data:
-                    data = data[os.write(1, data) :]
+            while data := sock.recv(_READ_SIZE):
+                _write_output(data)
         except ConnectionResetError as error:
             raise CommandFailed(f"{options.host} port {options.port} in {target} broke the connection") from error
     return 0
@@ -71,10 +71,29 @@ def _send_input(sock: socket.socket) -> None:
 
 
 def _read_input() -> bytes:
-    try:
-        return os.read(0, _READ_SIZE)
-    except OSError:
-        return b""  # Standard input is closed: treat that as its end.
+    while True:
+        try:
+            return os.read(0, _READ_SIZE)
+        except BlockingIOError:
+            _wait_until_ready(0, select.POLLIN)
+        except OSError:
+            return b""  # Standard input is closed: treat that as its end.
+
+
+def _write_output(data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        try:
+            left = left[os.write(1, left) :]
+        except BlockingIOError:
+            _wait_until_ready(1, select.POLLOUT)
+
+
+def _wait_until_ready(fd: int, event: int) -> None:
+    """Wait for `event`.  Another program that has the same pipe or terminal open may have made it non-blocking."""
+    poll = select.poll()
+    poll.register(fd, event)
+    poll.poll()
 
 
 def _parse_port(text: str) -> int:

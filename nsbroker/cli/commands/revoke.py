@@ -25,18 +25,15 @@ def run(options: argparse.Namespace) -> int:
         raise CommandFailed("only root can end a grant: run this command as root")
     with arguments.daemon_installed():
         from nsbroker.cli import grant_files, reloading
-    gone = None
-    try:
-        grant_files.remove_grant(options.grant)
-    except CommandFailed as error:
-        # The broker may still have loaded it: an earlier `grant` or `revoke` has removed the file, and could not reload.
-        is_in_force = reloading.is_in_force(options.grant, grant_files.file_of(options.grant), options.timeout)
-        if is_in_force is False:
-            raise
-        gone = None if is_in_force else error
+    # The broker may still have a grant in force whose file an earlier `grant` or `revoke` has removed, but that could not reload.
+    existed = grant_files.remove_grant(options.grant) or reloading.is_in_force(
+        options.grant, grant_files.file_of(options.grant), options.timeout
+    )
+    if existed is False:
+        raise CommandFailed(f"there is no grant {options.grant!r} (`nsbroker grants` lists them)")
     grant_files.remove_ended()
     reloading.reload_broker(options.timeout)
-    if gone is not None:
-        raise gone
+    if existed is None:
+        raise CommandFailed(f"there is no grant {options.grant!r} any more; whether there was one could not be found out")
     print(terminal.printable(f"{options.grant}: ended"))
     return 0

@@ -17,20 +17,18 @@ _NETNS = "/run/netns/"
 _PLAIN = re.compile(r"[A-Za-z0-9_.:@/+\[\]-]+")
 
 
-def find(prefix: str) -> Iterator[str]:
-    """Yield targets that begin with `prefix`, and kinds of targets such as `pid:`.
+def find(prefix: str) -> list[str]:
+    """Return targets that begin with `prefix`, and kinds of targets such as `pid:`.
 
-    It yields fewer, or none, without any error, when the broker is away or slow.
+    These are fewer, or none, without any error, when the broker is away or slow.
     """
     kind, colon, _ = prefix.partition(":")
-    if not colon:
-        yield from (word for word in ("self", *(f"{known}:" for known in KINDS)) if word.startswith(prefix))
+    found = [] if colon else [word for word in ("self", *(f"{known}:" for known in KINDS)) if word.startswith(prefix)]
     with contextlib.suppress(NsbrokerError, OSError, TimeIsUp), time_limit(TIME), blocking.connect(timeout=TIME) as broker:
-        offered: set[str] = set()
         for source in _sources(kind if colon else ""):
-            found = {word for word in source(broker) if word.startswith(prefix) and _PLAIN.fullmatch(word)} - offered
-            offered |= found
-            yield from sorted(found)
+            more = {word for word in source(broker) if word.startswith(prefix) and _PLAIN.fullmatch(word)}
+            found += sorted(more.difference(found))
+    return found
 
 
 def _sources(kind: str) -> tuple[Callable[[blocking.Broker], Iterable[str]], ...]:

@@ -85,6 +85,37 @@ def test_bytes_that_an_echo_server_returns_are_unchanged(daemon: Daemon, server:
     assert hashlib.sha256(out).digest() == hashlib.sha256(data).digest()
 
 
+def test_non_blocking_pipes_are_waited_for(daemon: Daemon, server: socket.socket) -> None:
+    """ssh and others make the pipes that they share with a command non-blocking."""
+    data = os.urandom(1 << 20)
+    theirs, ours = os.pipe()
+    read, write = os.pipe()
+    for fd in (theirs, write):
+        os.set_blocking(fd, False)
+    command = ["connect", "name:blue", "127.0.0.1", str(port_of(server))]
+    process = start_command(*command, uid=ALICE, address=daemon.address, stdin=theirs, stdout=write)
+    os.close(theirs)
+    os.close(write)
+    with process, accepted(server) as inside, open(ours, "wb", 0) as stdin, open(read, "rb") as stdout:
+        # By now it has tried to read: that must not count as the end of the input.
+        inside.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            inside.recv(1)
+        inside.settimeout(PATIENCE)
+        stdin.write(b"ping")
+        assert inside.recv(5) == b"ping"
+        sender = threading.Thread(target=inside.sendall, args=(data,))
+        sender.start()
+        # By now the pipe is full.
+        time.sleep(0.5)
+        received = stdout.read(len(data))
+        sender.join()
+        inside.shutdown(socket.SHUT_WR)
+        assert process.stderr
+        assert (process.wait(PATIENCE), process.stderr.read()) == (0, b"")
+    assert hashlib.sha256(received).digest() == hashlib.sha256(data).digest()
+
+
 def test_a_broken_connection_is_a_failure(daemon: Daemon, server: socket.socket) -> None:
     with connect(daemon, server) as command:
         break_off(accepted(server))

@@ -14,7 +14,7 @@ from nsbroker.cli import grant_files, reloading
 from nsbroker.cli.commands import grant, revoke
 from nsbroker.cli.commands.grant import duration
 from nsbroker.errors import CommandFailed, PermissionDenied, Timeout
-from tests.world import ALICE, SLOWNESS, Daemon, Sleeper, as_user, eventually, run_command
+from tests.world import ALICE, PATIENCE, SLOWNESS, Daemon, Sleeper, as_user, eventually, run_command
 
 
 @pytest.fixture
@@ -236,12 +236,28 @@ def test_when_it_cannot_be_known_whether_a_grant_is_in_force_the_broker_reloads(
 ) -> None:
     reloads: list[float] = []
     monkeypatch.setattr(reloading, "reload_broker", reloads.append)
-    for is_in_force, count in ((None, 1), (False, 0)):
+    for is_in_force, says, count in ((None, "whether there was one could not be found out", 1), (False, "`nsbroker grants`", 0)):
         reloads.clear()
         monkeypatch.setattr(reloading, "is_in_force", lambda *_, found=is_in_force: found)
-        with pytest.raises(CommandFailed, match="there is no grant 'grant-x-1'"):
+        with pytest.raises(CommandFailed, match=f"there is no grant 'grant-x-1'.*{says}"):
             revoke.run(options(grant="grant-x-1"))
         assert len(reloads) == count
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("name", ["foo", "grant-/../foo"])
+def test_a_rule_that_is_no_grant_cannot_be_revoked(system: Daemon, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Root has written it, and the broker has it in force, so it stays."""
+    path = grant_files.DIRECTORY / "foo.toml"
+    path.parent.mkdir()
+    path.write_text('[[allow]]\nname = "foo"\nwho = "everyone"\ntargets = "name:x"\nnamespaces = "net"\n')
+    system.reload()
+    monkeypatch.setenv("NSBROKER_ADDRESS", system.address)
+    assert reloading.is_in_force("foo", path, 2 * PATIENCE)
+    done = run_command("revoke", name, address=system.address)
+    assert (done.returncode, done.stdout) == (1, ""), done
+    assert f"{name!r} is not the name of a grant" in done.stderr
+    assert path.exists()
 
 
 @pytest.mark.root

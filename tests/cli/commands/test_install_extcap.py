@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from nsbroker.cli import extcap_folder
+from nsbroker.errors import CommandFailed
 from nsbroker.version import VERSION
 from tests.cli.conftest import one_line
 from tests.world import ALICE, run_command
@@ -92,6 +94,18 @@ def test_it_is_where_this_version_of_wireshark_looks(tshark: Callable[[str], Non
     tshark(lines.format(home=home))
     assert run_command("install-extcap", uid=ALICE).stdout.splitlines()[0] == str(home / place / "nsbroker")
     assert run_command("remove-extcap", uid=ALICE).stdout == f"removed {home / place / 'nsbroker'}\n"
+
+
+def test_a_program_that_is_too_slow_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = folder / "tshark"
+    program.write_text("#!/bin/sh\nexec sleep 600\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setattr(extcap_folder, "_SECONDS", 0.2)
+    with pytest.raises(CommandFailed, match=r"`tshark -G folders` did not end within 0\.2 seconds: run it yourself"):
+        extcap_folder.remove(system=False)
+    with pytest.raises(CommandFailed, match=f"`{program} --version` did not end within"):
+        extcap_folder._check_starts([str(program)])
 
 
 @pytest.mark.parametrize("title", ["Global Extcap path", "Extcap path"])

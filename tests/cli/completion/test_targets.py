@@ -1,5 +1,6 @@
 """The targets that are offered: what the user may open, within a second, and nothing when the broker is away."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -11,6 +12,7 @@ import msgspec
 import pytest
 
 from nsbroker.cli.completion import targets
+from nsbroker.client import blocking
 from nsbroker.model.identity import NamespaceType
 from nsbroker.protocol.messages import HeldDescription
 from tests.client.every_client import impostor, read_call
@@ -87,13 +89,34 @@ def test_names_that_a_shell_would_not_take_literally_are_not_offered(
 
     with impostor(behave) as address:
         monkeypatch.setenv("NSBROKER_ADDRESS", address)
-        assert list(targets.find("name:")) == []
+        assert targets.find("name:") == []
+
+
+def test_when_the_time_is_up_the_rest_is_left_out_and_the_caller_is_not_disturbed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The signal comes while the second source is asked.  Later ones come while the caller uses what was found."""
+
+    def late(_: object) -> list[str]:
+        signal.raise_signal(signal.SIGALRM)
+        return ["name:late"]
+
+    monkeypatch.setattr(blocking, "connect", lambda **_: contextlib.nullcontext())
+    monkeypatch.setattr(targets, "_sources", lambda _: (lambda _: ["name:b", "name:a"], late))
+    signals: list[int] = []
+    before = signal.signal(signal.SIGALRM, lambda number, _: signals.append(number))
+    try:
+        found = []
+        for target in targets.find("name:"):
+            signal.raise_signal(signal.SIGALRM)
+            found.append(target)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert (found, len(signals)) == (["name:a", "name:b"], 2)
 
 
 def test_the_time_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NSBROKER_ADDRESS", "unix:/run/nowhere/socket")
     before = signal.getsignal(signal.SIGALRM)
-    assert list(targets.find("name:")) == []
+    assert targets.find("name:") == []
     assert signal.getsignal(signal.SIGALRM) is before
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
