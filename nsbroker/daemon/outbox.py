@@ -1,7 +1,6 @@
 """Sending replies, several in a row, and the time that a peer has to read them."""
 
 import contextlib
-from collections import deque
 from collections.abc import Iterator
 
 import trio
@@ -60,7 +59,7 @@ class Outbox:
         self._users = users
         self._time = time
         # The bytes of each reply that are not sent yet, and the reply, for its fds.
-        self._ready: deque[tuple[bytes | memoryview, Reply]] = deque()
+        self._ready: list[tuple[bytes | memoryview, Reply]] = []
         self._sent = 0
 
     def __bool__(self) -> bool:
@@ -94,7 +93,7 @@ class Outbox:
             if count < len(data):
                 ready[0] = (memoryview(data)[count:], _SENT)
                 return False
-            ready.popleft()
+            del ready[0]
             self._sent += 1
         return True
 
