@@ -201,8 +201,10 @@ class Server:
                 if isinstance(reply, Reply):
                     outbox.add(call, reply)
                 else:
-                    # Nothing may be awaited before the reply: a cancellation then would leak what the call has begun with.
-                    outbox.send()
+                    # Nothing may be awaited or fail before the reply: what the call has begun would never be ended.  If the peer
+                    # has hung up, sending the reply itself fails.
+                    with contextlib.suppress(OSError):
+                        outbox.send()
                     await self._serve_slowly(charge.sock, outbox, call, reply, turn)
             if not outbox.send():
                 await outbox.send_all(turn)

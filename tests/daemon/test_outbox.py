@@ -1,6 +1,7 @@
 """Replies are sent in their order, as far as there is room, and what is not sent is closed."""
 
 import os
+import signal
 import socket
 from collections.abc import Iterator
 
@@ -16,7 +17,7 @@ from nsbroker.daemon.outbox import Outbox, ReadingTime
 from nsbroker.linux import ancillary, descriptors
 from nsbroker.varlink.connection import ServerConnection
 from tests.daemon.test_server import WHO, is_closed, replies
-from tests.world import ALICE, PATIENCE, Daemon
+from tests.world import ALICE, PATIENCE, Daemon, Sleeper, eventually
 
 
 class Bench:
@@ -127,3 +128,19 @@ def test_calls_before_a_malformed_message_are_answered(daemon: Daemon) -> None:
         sock.sendall(WHO * 3 + b"no call\0")
         assert ["peer" in reply["parameters"] for reply, _ in replies(sock, 3)] == [True] * 3
         assert is_closed(sock)
+
+
+def test_when_a_peer_has_hung_up_a_call_that_takes_time_is_still_ended_in_order(daemon: Daemon, sleeper: Sleeper) -> None:
+    before = daemon.snapshot()
+    with daemon.raw() as sock:
+        sock.sendall(WHO)
+        replies(sock, 1)
+        # With a start time, Open takes time.
+        parameters = {"target": {"pid": sleeper.pid}, "types": ["net"], "expect": {"startTime": 1}}
+        call = msgspec.json.encode({"method": "io.nsbroker.Broker.Open", "parameters": parameters}) + b"\0"
+        os.kill(daemon.pid, signal.SIGSTOP)
+        sock.sendall(WHO + call)
+    os.kill(daemon.pid, signal.SIGCONT)
+    eventually(lambda: any(record["method"] == "Open" for record in daemon.records()), "the call is recorded")
+    daemon.settles_at(before)
+    assert not [word for word in daemon.words() if "never awaited" in word]
