@@ -62,9 +62,6 @@ class Outbox:
         self._ready: list[tuple[bytes | memoryview, Reply]] = []
         self._sent = 0
 
-    def __bool__(self) -> bool:
-        return bool(self._ready)
-
     def add(self, call: IncomingCall, reply: Reply) -> None:
         """Add the reply (taken) to a call.  The caller of a call that wants no reply gets none."""
         try:
