@@ -243,6 +243,7 @@ test-forward: $(VENV)/.development
 	@BYTES=1073741824 DATAGRAMS=100000 $(HOST) $(PYTEST) --durations=0 $(addprefix tests/cli/commands/test_forward_,volume.py datagrams.py)
 
 soak: $(VENV)/.development
+	@.ci/install-packages systemd-container dbus crun busybox-static
 	@tests/boot-systemd $(VENV)/bin/python -m tests.soak --minutes $(MINUTES) --attack '$(ATTACK)'
 
 soak-calls: $(VENV)/.development
@@ -252,6 +253,7 @@ soak-via: $(VENV)/.development
 	@SOCKETS=$(SOCKETS) $(HOST) $(PYTEST) --timeout 7200 tests/via/test_hostile.py -k many_sockets
 
 attack-table: $(VENV)/.development
+	@.ci/install-packages crun busybox-static
 	@$(HOST) $(VENV)/bin/python -m tests.soak --plain --table --seconds $(SECONDS) --attack '$(ATTACK)'
 
 fuzz: $(VENV)/.development
