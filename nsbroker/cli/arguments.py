@@ -21,7 +21,9 @@ def add_target(parser: argparse.ArgumentParser) -> None:
 
 def add_name(parser: argparse.ArgumentParser) -> None:
     """Add NAME, a name for namespaces that the broker will hold."""
-    parser.add_argument("name", metavar="NAME", help="use this name for the held namespaces: letters, digits, '_', '.', '-'")
+    parser.add_argument(
+        "name", metavar="NAME", help="use this name for the held namespaces: letters, digits, '_', '.', '-', at most 200"
+    )
 
 
 def add_types(parser: argparse.ArgumentParser, default: str) -> None:

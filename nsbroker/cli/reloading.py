@@ -49,8 +49,8 @@ def reload_broker(timeout: float) -> bool:
     return True
 
 
-def is_in_force(rule: str, file: Path, timeout: float) -> bool | None:
-    """Return whether the broker has the rule `rule` of `file` in force; None when that cannot be found out.
+def has_loaded(rule: str, file: Path, timeout: float) -> bool | None:
+    """Return whether the broker has loaded the rule `rule` of `file`; None when that cannot be found out.
 
     `timeout` is in seconds, for each call to the broker.
     """
@@ -61,7 +61,7 @@ def is_in_force(rule: str, file: Path, timeout: float) -> bool | None:
         return False
     except (NsbrokerError, OSError):
         return None
-    if any((one.rule, one.file, one.ended) == (rule, str(file), False) for one in reply.rules or ()):
+    if any((one.rule, one.file) == (rule, str(file)) for one in reply.rules or ()):
         return True
     return None if reply.rules_left_out else False
 

@@ -35,8 +35,8 @@ _REFUSALS_MAX = 1024
 class Audit:
     """Writes audit records, and log lines about the broker itself.
 
-    No user can fill the journal by calling the broker often.  Refusals and malformed messages of one user are written up to a
-    limit, and only counted beyond it.  Allowed calls of one user are slowed down to `records-per-user` of [limits].
+    No user can fill the journal by calling the broker often.  Calls of one user that are refused, fail or are malformed are
+    written up to a limit, and only counted beyond it.  Allowed calls of one user are slowed down to `records-per-user` of [limits].
     """
 
     def __init__(self, sink: RecordSink, settings: AuditSettings, limits: Limits) -> None:

@@ -164,7 +164,7 @@ def _summarize(record: Record) -> str:
     """Return the record as one sentence."""
     if record.verdict == "suppressed":
         whose = "anonymous peers" if record.peer_uid == ANONYMOUS else f"uid {record.peer_uid}"
-        return f"{record.count} more refusals of {whose} were not written to the journal"
+        return f"{record.count} more refused or failed calls of {whose} were not written to the journal"
     if record.verdict == "expired":
         return f"the rule {record.rule} has ended"
     if record.verdict == "malformed":

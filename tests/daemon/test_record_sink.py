@@ -45,7 +45,9 @@ RECORDS = {
     "Open of pid:4711 was denied to uid 0 (NoSuchTarget: x)": replace(OPEN, verdict="denied", rule="", error="NoSuchTarget: x"),
     "Open of pid:4711 was allowed to uid 0 by the rule root, but failed: x": replace(OPEN, verdict="failed", error="x"),
     "Release of name:lab was allowed to uid 0, but failed: x": Record("Release", "name:lab", "failed", "", 0, 0, 7, error="x"),
-    "150 more refusals of uid 5 were not written to the journal": Record("", "", "suppressed", "", 5, None, None, count=150),
+    "150 more refused or failed calls of uid 5 were not written to the journal": Record(
+        "", "", "suppressed", "", 5, None, None, count=150
+    ),
     "a malformed message of uid 5, process 7 ended its connection: x": Record("", "", "malformed", "", 5, 5, 7, error="x"),
     "the rule lab has ended": Record("", "", "expired", "lab", None, None, None),
 }

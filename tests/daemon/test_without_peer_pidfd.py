@@ -87,6 +87,14 @@ def test_the_error_for_self_suggests_targets_that_work(daemon: Daemon) -> None:
     assert "pid:NUMBER, or send a pidfd" in ask(daemon, ALICE, question)
 
 
+def test_doctor_finds_no_failure(daemon: Daemon) -> None:
+    for uid, says in ((ALICE, "by the rule own"), (0, "no rule lets you open even your own namespaces")):
+        done = run_command("doctor", address=daemon.address, uid=uid, cwd="/")
+        assert (done.returncode, done.stderr) == (0, ""), done
+        assert says in done.stdout
+        assert "only rules for everyone apply" in done.stdout
+
+
 def test_rules_that_fit_nobody_cause_warnings(daemon: Daemon) -> None:
     daemon.allow("unit", who=["unit:web.service", "everyone"], targets=["own"], namespaces=["net"])
     printed = run_command("check-config", "--config", str(daemon.config)).stderr

@@ -13,7 +13,8 @@ HELP = """\
 Give somebody rights for a limited time; as root.
 
 WHO and TARGET are written as in a rule: user:bob, group:dev, unit:agent.service; docker:web-*, name:blue, own.  The grant ends
-after the time given with --for, with `nsbroker revoke`, and with the next boot.  Descriptors that were handed over stay open."""
+after the time given with --for, with `nsbroker revoke`, and with the next boot.  Descriptors that were handed over stay open.
+A broker that was started with --config has no grants."""
 EXAMPLE = "nsbroker grant user:bob container:web --sockets inet:stream --for 2h"
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -31,7 +32,9 @@ _EXAMPLES = {
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add its arguments."""
-    parser.add_argument("who", metavar="WHO", help="whom to give rights to: user:NAME, group:NAME, unit:NAME.service")
+    parser.add_argument(
+        "who", metavar="WHO", help="whom to give rights to: user:NAME, group:NAME, unit:NAME.service, docker:NAME, everyone"
+    )
     parser.add_argument("targets", metavar="TARGET", nargs="+", help="the target of the rights, or a pattern such as docker:web-*")
     for key, example in _EXAMPLES.items():
         parser.add_argument(f"--{key}", metavar="WORD", nargs="+", default=[], help=f"as `{key}` in a rule: {example}, ...")
@@ -55,6 +58,11 @@ def run(options: argparse.Namespace) -> int:
     name = grant_files.write_grant(grant_files.Grant(options.who, options.targets, permissions, options.seconds))
     try:
         runs = reloading.reload_broker(options.timeout)
+        if runs and reloading.has_loaded(name, grant_files.file_of(name), options.timeout) is False:
+            raise CommandFailed(
+                f"the broker does not read {grant_files.DIRECTORY}, where grants are kept: if it was started with --config, write "
+                "a rule with `until` into its file"
+            )
     except BaseException:
         # The broker may have loaded the grant all the same.  The first error is the one to report.
         with contextlib.suppress(NsbrokerError, OSError):

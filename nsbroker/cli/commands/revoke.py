@@ -26,7 +26,7 @@ def run(options: argparse.Namespace) -> int:
     with arguments.daemon_installed():
         from nsbroker.cli import grant_files, reloading
     # The broker may still have a grant in force whose file an earlier `grant` or `revoke` has removed, but that could not reload.
-    existed = grant_files.remove_grant(options.grant) or reloading.is_in_force(
+    existed = grant_files.remove_grant(options.grant) or reloading.has_loaded(
         options.grant, grant_files.file_of(options.grant), options.timeout
     )
     if existed is False:

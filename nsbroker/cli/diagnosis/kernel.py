@@ -11,12 +11,13 @@ _EFFECTS: Mapping[str, str] = {
     "peer_pidfd": "SO_PEERPIDFD, Linux 6.5: without it, only rules for everyone apply to root and to root of a container",
     "pidfd_thread": "PIDFD_THREAD, Linux 6.9: without it, threads are opened through /proc",
     "pidfd_namespaces": "PIDFD_GET_NET_NAMESPACE and others, Linux 6.11: without it, namespaces are opened through /proc",
-    "pid_translation": "NS_GET_TGID_FROM_PIDNS, Linux 6.11: without it, process numbers of containers are read from /proc",
+    "pid_translation": "NS_GET_TGID_FROM_PIDNS, Linux 6.11: without it, callers in another PID namespace than the broker's cannot "
+    "name a process by its number",
     "pidfd_info": "PIDFD_GET_INFO, Linux 6.13: without it, credentials are read from /proc",
     "namespace_id": "NS_GET_ID, Linux 6.18: without it, namespaces have no id that is never used again",
 }
 # Without these, something is different for users; without the others it only takes longer.
-_MISSED = ("peer_pidfd",)
+_MISSED = ("peer_pidfd", "pid_translation")
 
 
 def check(features: Features) -> list[Row]:

@@ -1,9 +1,14 @@
 """Who the caller is to the broker, and what rules let it open at all."""
 
+import os
 import pwd
+from collections.abc import Sequence
 
 from nsbroker.cli.diagnosis.row import Row, Verdict
 from nsbroker.client.blocking import Broker
+from nsbroker.errors import PermissionDenied
+from nsbroker.linux.features import features
+from nsbroker.protocol.messages import TypeVerdict
 
 _SUBJECT = "rights"
 
@@ -19,7 +24,7 @@ def check(broker: Broker) -> list[Row]:
     if peer.container_unknown:
         text = f"rules for your container do not apply, since it is unknown: {peer.container_unknown}"
         rows.append(Row(Verdict.WARN, "you", text, "see to it that the engine answers the broker"))
-    verdicts = broker.explain("self").verdicts
+    verdicts = _explain_own(broker)
     rules = dict.fromkeys(verdict.rule for verdict in verdicts if verdict.rule)
     denied = [str(verdict.type) for verdict in verdicts if not verdict.allowed]
     if rules:
@@ -28,6 +33,17 @@ def check(broker: Broker) -> list[Row]:
         return [*rows, Row(Verdict.OK, _SUBJECT, f"{text}; `nsbroker explain TARGET` tells about others")]
     text = "no rule lets you open even your own namespaces"
     return [*rows, Row(Verdict.WARN, _SUBJECT, text, "ask root for a rule in /etc/nsbroker/nsbroker.d, or for `nsbroker grant`")]
+
+
+def _explain_own(broker: Broker) -> Sequence[TypeVerdict]:
+    """Return what rules say about the caller's own namespaces."""
+    # Before Linux 6.5 the broker does not know which process the caller is, so there is no `self`.
+    target = "self" if features().peer_pidfd else f"pid:{os.getpid()}"
+    try:
+        return broker.explain(target).verdicts
+    except PermissionDenied:
+        # It tells nothing of a process of which no rule gives anything.
+        return []
 
 
 def _user_name(uid: int) -> str:

@@ -159,6 +159,17 @@ def test_a_broken_file_beside_it_is_an_error_at_once_and_not_after_the_time_out(
 
 
 @pytest.mark.root
+def test_a_broker_that_does_not_read_grants_is_named_and_nothing_is_left(tmp_path: Path) -> None:
+    with Daemon(tmp_path, prefix=["env"], by_number=False) as daemon:
+        done = run_command("grant", f"user:{ALICE}", "name:x", "--namespaces", "net", "--for", "1h", address=daemon.address)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done
+    assert "the broker does not read /run/nsbroker/nsbroker.d" in done.stderr
+    assert "--config" in done.stderr
+    assert not list(grant_files.DIRECTORY.glob("*"))
+    grant_files.DIRECTORY.rmdir()
+
+
+@pytest.mark.root
 def test_only_root_gives_rights(system: Daemon) -> None:
     for arguments in (("grant", f"user:{ALICE}", "name:x", "--namespaces", "net", "--for", "1h"), ("revoke", "grant-x-1")):
         done = run_command(*arguments, uid=ALICE, address=system.address)
@@ -231,14 +242,14 @@ def test_a_grant_without_a_file_that_is_still_in_force_can_be_ended(system: Daem
 
 
 @pytest.mark.root
-def test_when_it_cannot_be_known_whether_a_grant_is_in_force_the_broker_reloads(
+def test_when_it_cannot_be_known_whether_a_grant_was_loaded_the_broker_reloads(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reloads: list[float] = []
     monkeypatch.setattr(reloading, "reload_broker", reloads.append)
-    for is_in_force, says, count in ((None, "whether there was one could not be found out", 1), (False, "`nsbroker grants`", 0)):
+    for has_loaded, says, count in ((None, "whether there was one could not be found out", 1), (False, "`nsbroker grants`", 0)):
         reloads.clear()
-        monkeypatch.setattr(reloading, "is_in_force", lambda *_, found=is_in_force: found)
+        monkeypatch.setattr(reloading, "has_loaded", lambda *_, found=has_loaded: found)
         with pytest.raises(CommandFailed, match=f"there is no grant 'grant-x-1'.*{says}"):
             revoke.run(options(grant="grant-x-1"))
         assert len(reloads) == count
@@ -253,7 +264,7 @@ def test_a_rule_that_is_no_grant_cannot_be_revoked(system: Daemon, monkeypatch: 
     path.write_text('[[allow]]\nname = "foo"\nwho = "everyone"\ntargets = "name:x"\nnamespaces = "net"\n')
     system.reload()
     monkeypatch.setenv("NSBROKER_ADDRESS", system.address)
-    assert reloading.is_in_force("foo", path, 2 * PATIENCE)
+    assert reloading.has_loaded("foo", path, 2 * PATIENCE)
     done = run_command("revoke", name, address=system.address)
     assert (done.returncode, done.stdout) == (1, ""), done
     assert f"{name!r} is not the name of a grant" in done.stderr
