@@ -5,12 +5,14 @@ supervisor.  The supervisor receives each call as a `Notification` from the list
 descriptor of its own, with an errno, or by letting the call continue.  When nobody has the listener any more, the calls fail with
 ENOSYS.
 
-Answering with a descriptor in one step (SECCOMP_ADDFD_FLAG_SEND) needs Linux 5.14.
+A descriptor is first installed in the other process, and then the call is answered with its number.  Before Linux 5.19 a signal
+could interrupt the call in between, so both are done in one step (SECCOMP_ADDFD_FLAG_SEND), which needs Linux 5.14.
 """
 
 import ctypes
 import errno
 import fcntl
+import functools
 import os
 import select
 import struct
@@ -77,18 +79,8 @@ def install() -> int:
     check(_prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
     filter_ = _Program(len(text) // INSTRUCTION.size, text)
     # SPEC_ALLOW: this is no sandbox, so the program does not need mitigations that slow it down.
-    flags = _NEW_LISTENER | _SPEC_ALLOW
-
-    def set_filter(flags: int) -> int:
-        return check(int(_syscall(number, _SECCOMP_SET_MODE_FILTER, flags, ctypes.addressof(filter_))))
-
-    try:
-        # Once a call was received, only a fatal signal ends its wait.  So no signal interrupts a call that is being answered.
-        listener = set_filter(flags | _WAIT_KILLABLE_RECV)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        listener = set_filter(flags)
+    flags = _NEW_LISTENER | _SPEC_ALLOW | (_WAIT_KILLABLE_RECV if _can_wait_killable() else 0)
+    listener = check(int(_syscall(number, _SECCOMP_SET_MODE_FILTER, flags, ctypes.addressof(filter_))))
     try:
         # There is no notification yet.  A kernel that does not know the flag says so before it looks for the notification.
         give(listener, 0, listener, close_on_exec=True)
@@ -97,6 +89,14 @@ def install() -> int:
             os.close(listener)
             raise
     return listener
+
+
+@functools.cache
+def _can_wait_killable() -> bool:
+    """Return whether a call that was received can wait so that only a fatal signal ends its wait (Linux 5.19)."""
+    result = _syscall(architecture().seccomp, _SECCOMP_SET_MODE_FILTER, _NEW_LISTENER | _WAIT_KILLABLE_RECV, None)
+    # The kernel looks at the flags before it reads the filter, of which there is none.
+    return result < 0 and ctypes.get_errno() == errno.EFAULT
 
 
 def wait(listener: int, timeout: int | None = None) -> int:
@@ -124,14 +124,18 @@ def _as_int(argument: int) -> int:
     return ctypes.c_int(argument & 0xFFFFFFFF).value
 
 
-def _ioctl(listener: int, request: int, argument: bytes) -> None:
-    """Make a call that a signal can interrupt while another thread uses the listener, until it is not interrupted."""
+def _ioctl(listener: int, request: int, argument: bytes) -> int:
+    """Make a call that a signal can interrupt while another thread uses the listener, until it is not interrupted.
+
+    Returns what the kernel returns.
+    """
+    # With bytes, Python would return the argument instead.
+    buffer = bytearray(argument)
     while True:
         try:
-            fcntl.ioctl(listener, request, argument)
+            return fcntl.ioctl(listener, request, buffer)
         except InterruptedError:
             continue
-        return
 
 
 def is_valid(listener: int, notification: int) -> bool:
@@ -148,8 +152,15 @@ def give(listener: int, notification: int, fd: int, *, close_on_exec: bool) -> N
 
     Raises ENOENT or ESRCH when the call no longer waits, EINPROGRESS when it was answered already, EMFILE when its process may open
     no more files (the call then still waits for an answer), EINVAL on older kernels.
+
+    Before Linux 5.19, a signal that stops this process at the wrong moment answers the call with the number 0.
     """
-    _ioctl(listener, _NOTIF_ADDFD, _ADDFD.pack(notification, _ADDFD_FLAG_SEND, fd, 0, os.O_CLOEXEC if close_on_exec else 0))
+    in_two_steps = _can_wait_killable()
+    flags = 0 if in_two_steps else _ADDFD_FLAG_SEND
+    # If a signal interrupts this without the flag, nothing was installed, so it can be repeated.
+    there = _ioctl(listener, _NOTIF_ADDFD, _ADDFD.pack(notification, flags, fd, 0, os.O_CLOEXEC if close_on_exec else 0))
+    if in_two_steps:
+        _ioctl(listener, _NOTIF_SEND, _RESPONSE.pack(notification, there, 0, 0))
 
 
 def refuse(listener: int, notification: int, number: int) -> None:

@@ -29,7 +29,7 @@ from nsbroker.model.text import escaped
 _TYPE_MASK = 0xF
 _TYPES = 11  # SOCK_MAX in the kernel's include/linux/net.h
 _FLAGS = socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-# EINPROGRESS: the call has its answer already, because a signal interrupted us after the kernel had taken it.
+# EINPROGRESS: the call has its answer already: before Linux 5.19, a signal can interrupt us after the kernel has taken it.
 _GONE = (errno.ENOENT, errno.ESRCH, errno.EINPROGRESS)
 # What a program is told when the broker cannot be asked, or the target has ended.
 _NO_NETWORK = errno.ENETDOWN

@@ -225,7 +225,7 @@ def test_an_answer_that_a_signal_interrupts_is_sent_again(monkeypatch: pytest.Mo
     """The kernel can be interrupted only while another thread uses the listener, so the first try of each call is replaced."""
     tried: list[int] = []
 
-    def interrupted(listener: int, request: int, argument: bytes) -> int | bytes:
+    def interrupted(listener: int, request: int, argument: bytes | bytearray) -> int | bytes:
         if request != seccomp._NOTIF_RECV and request not in tried:
             tried.append(request)
             raise InterruptedError(errno.EINTR, "a signal")
@@ -245,6 +245,27 @@ def test_an_answer_that_a_signal_interrupts_is_sent_again(monkeypatch: pytest.Mo
         seccomp.refuse(listener, next_call(listener).id, errno.ENETDOWN)
         ends_with(pid, 0)
     assert tried == [seccomp._NOTIF_ID_VALID, seccomp._NOTIF_ADDFD, seccomp._NOTIF_SEND]
+
+
+@pytest.mark.skipif(LINUX < (5, 19), reason="before Linux 5.19 a descriptor is given in one step")
+def test_an_answer_that_is_interrupted_late_does_not_lead_to_descriptor_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With SECCOMP_ADDFD_FLAG_SEND the kernel has the answer by then, and the call returns 0: no test can time that."""
+    flags: list[int] = []
+
+    def noted(listener: int, request: int, argument: bytes | bytearray) -> int | bytes:
+        if request == seccomp._NOTIF_ADDFD:
+            flags.append(seccomp._ADDFD.unpack(argument)[1])
+        return fcntl_ioctl(listener, request, argument)
+
+    def ask() -> None:
+        assert socket.socket().fileno() > 2
+
+    with socket.socket() as made, filtered(ask) as (listener, pid):
+        fcntl_ioctl = fcntl.ioctl
+        monkeypatch.setattr(fcntl, "ioctl", noted)
+        seccomp.give(listener, next_call(listener).id, made.fileno(), close_on_exec=True)
+        ends_with(pid, 0)
+    assert flags == [0]
 
 
 def test_the_listener_hangs_up_when_the_last_process_has_ended() -> None:
