@@ -1,7 +1,7 @@
 """Sending replies, several in a row, and the time that a peer has to read them."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 
 import trio
 
@@ -99,6 +99,24 @@ class Outbox:
         if self.send():
             return
         turn.pause()
+        await self._send_rest()
+        turn.resume()
+
+    async def add_later(self, call: IncomingCall, pending: Awaitable[Reply]) -> None:
+        """Wait for the reply to a call and add it.  Send meanwhile what the socket had no room for.
+
+        An error of sending is raised when something is sent again: whoever has begun a call waits for its end.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._try_to_send_rest)
+            self.add(call, await pending)
+            nursery.cancel_scope.cancel()
+
+    async def _try_to_send_rest(self) -> None:
+        with contextlib.suppress(OSError, trio.TooSlowError):
+            await self._send_rest()
+
+    async def _send_rest(self) -> None:
         while self._ready:
             sent = self._sent
             # Each reply has its own deadline.
@@ -106,7 +124,6 @@ class Outbox:
                 while self._sent == sent:
                     await trio.lowlevel.wait_writable(self._charge.sock)
                     self.send()
-        turn.resume()
 
     def close(self) -> None:
         """Close the fds of the replies that were not sent."""

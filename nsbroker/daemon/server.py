@@ -155,8 +155,9 @@ class Server:
                     fault = f"the message was not complete, with a NUL byte at its end, within {seconds:g} s"
             except ProtocolError as error:
                 fault = str(error)
-                # The calls before it were good.
-                outbox.send()
+                # The calls before it were good.  Whether or not the peer reads their replies, the fault is recorded.
+                with contextlib.suppress(OSError, trio.TooSlowError):
+                    await outbox.send_all(turn)
             if fault:
                 # Varlink has no error for this, and nothing after it on this connection can be trusted: it ends without a reply.
                 self._audit.record(caller.peer, "", "", "malformed", error=fault)
@@ -203,9 +204,10 @@ class Server:
                 else:
                     # Nothing may be awaited or fail before the reply: what the call has begun would never be ended.  If the peer
                     # has hung up, sending the reply itself fails.
+                    is_sent = True
                     with contextlib.suppress(OSError):
-                        outbox.send()
-                    await self._serve_slowly(charge.sock, outbox, call, reply, turn)
+                        is_sent = outbox.send()
+                    await self._serve_slowly(charge.sock, outbox, call, reply, turn, is_sent)
             if not outbox.send():
                 await outbox.send_all(turn)
             charge.busy = False
@@ -249,17 +251,19 @@ class Server:
             await turn.take()
 
     async def _serve_slowly(
-        self, sock: socket.socket, outbox: Outbox, call: IncomingCall, reply: PendingReply | ReplyStream, turn: Turn
+        self, sock: socket.socket, outbox: Outbox, call: IncomingCall, reply: PendingReply | ReplyStream, turn: Turn, is_sent: bool
     ) -> None:
-        """Wait for the reply, or the replies, and send what comes."""
+        """Wait for the reply, or the replies, and send what comes.  `is_sent`: the replies to earlier calls are sent."""
         if isinstance(reply, AsyncGenerator):
             await self._send_stream(sock, outbox, call, reply, turn)
+            return
+        turn.pause()
+        if is_sent:
+            outbox.add(call, await reply)
         else:
-            turn.pause()
-            done = await reply
-            turn.resume()
-            outbox.add(call, done)
-            await outbox.send_all(turn)
+            await outbox.add_later(call, reply)
+        turn.resume()
+        await outbox.send_all(turn)
 
     async def _send_stream(self, sock: socket.socket, outbox: Outbox, call: IncomingCall, replies: ReplyStream, turn: Turn) -> None:
         """Send all replies of a stream.

@@ -78,15 +78,22 @@ class Closer:
         return True
 
     def replace_non_pidfds(self, fds: list[int], user: int) -> list[int]:
-        """Replace each of `fds` (taken) that is not a pidfd with an O_PATH fd of /dev/null, and close the original on a thread.
+        """Replace each of `fds` (taken, also on error) that is not a pidfd with an O_PATH fd of /dev/null.
 
-        The returned fds are the caller's.
+        The originals are closed on a thread.  The returned list is `fds`, and the caller's.  Raises OSError.
         """
-        return [fd if is_pidfd(fd) else self._replace(fd, user) for fd in fds]
-
-    def _replace(self, fd: int, user: int) -> int:
-        self.close(fd, user)
-        return os.open(os.devnull, os.O_PATH | os.O_CLOEXEC)
+        for index, fd in enumerate(fds):
+            if is_pidfd(fd):
+                continue
+            try:
+                fds[index] = os.open(os.devnull, os.O_PATH | os.O_CLOEXEC)
+            except OSError:
+                for each in fds:
+                    self.close(each, user)
+                fds.clear()
+                raise
+            self.close(fd, user)
+        return fds
 
     def hang_up(self, sock: socket.socket, user: int) -> Closing | None:
         """Close `sock` (taken, non-blocking), on a thread if that can block.
@@ -113,6 +120,12 @@ class Closer:
             self._start(user, queue)
         return closing
 
+    def start_waiting(self) -> None:
+        """Start threads for descriptors that wait without one, because there could be no more threads.  Call this now and then."""
+        with self._lock:
+            for user, queue in self._queues.items():
+                self._start(user, queue)
+
     def _start(self, user: int, queue: _Queue) -> None:
         """Start a thread for the user, if there is work and room for one more.  The caller has the lock."""
         if queue.threads >= min(queue.unclosed, _PER_USER) or self._threads >= (_THREADS if queue.threads else _THREADS_MAX):
@@ -122,8 +135,7 @@ class Closer:
         try:
             start_thread("closing", self._run, user, queue)
         except RuntimeError:
-            # There can be no more threads now: see pids.max in cgroups(7).  The descriptor waits until `close` or `is_full` is
-            # called for this user again.
+            # There can be no more threads now: see pids.max in cgroups(7).  The descriptor waits until this is called again.
             queue.threads -= 1
             self._threads -= 1
 

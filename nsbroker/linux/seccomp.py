@@ -133,7 +133,7 @@ def _ioctl(listener: int, request: int, argument: bytes) -> int:
     buffer = bytearray(argument)
     while True:
         try:
-            return fcntl.ioctl(listener, request, buffer)
+            return int(fcntl.ioctl(listener, request, buffer))
         except InterruptedError:
             continue
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 
 import msgspec
@@ -15,9 +16,10 @@ from nsbroker.daemon.limits.fair_queue import FairQueue, Turn
 from nsbroker.daemon.methods.call import Reply
 from nsbroker.daemon.outbox import Outbox, ReadingTime
 from nsbroker.linux import ancillary, descriptors
-from nsbroker.varlink.connection import ServerConnection
+from nsbroker.linux.socket_options import unreceived_bytes
+from nsbroker.varlink.connection import IncomingCall, ServerConnection
 from tests.daemon.test_server import WHO, is_closed, replies
-from tests.world import ALICE, PATIENCE, Daemon, Sleeper, eventually
+from tests.world import ALICE, PATIENCE, SLOWNESS, Daemon, Sleeper, eventually
 
 
 class Bench:
@@ -33,11 +35,14 @@ class Bench:
         self.connection = ServerConnection()
         self.outbox = Outbox(self.charge, self.connection, self.users, self.time)
 
-    def add(self, text: str, *, oneway: bool = False) -> None:
+    def next_call(self, *, oneway: bool = False) -> IncomingCall:
         self.connection.receive(msgspec.json.encode({"method": "a.b.C", "oneway": oneway}) + b"\0", [])
         call = self.connection.next_call()
         assert call
-        self.outbox.add(call, Reply({"text": text}, [os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)]))
+        return call
+
+    def add(self, text: str, *, oneway: bool = False) -> None:
+        self.outbox.add(self.next_call(oneway=oneway), Reply({"text": text}, [os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)]))
 
     def close(self) -> None:
         self.outbox.close()
@@ -128,6 +133,60 @@ def test_calls_before_a_malformed_message_are_answered(daemon: Daemon) -> None:
         sock.sendall(WHO * 3 + b"no call\0")
         assert ["peer" in reply["parameters"] for reply, _ in replies(sock, 3)] == [True] * 3
         assert is_closed(sock)
+
+
+def test_a_malformed_message_is_recorded_although_the_peer_has_hung_up_without_reading(daemon: Daemon) -> None:
+    with daemon.raw() as sock:
+        sock.sendall(WHO)
+        replies(sock, 1)
+        os.kill(daemon.pid, signal.SIGSTOP)
+        sock.sendall(WHO + b"no call\0")
+    os.kill(daemon.pid, signal.SIGCONT)
+    eventually(lambda: any(record["verdict"] == "malformed" for record in daemon.records()), "the message is recorded")
+
+
+def test_calls_before_a_malformed_message_are_answered_also_when_there_is_no_room_for_all_replies(daemon: Daemon) -> None:
+    parameters = {"interface": "io.nsbroker.Broker"}
+    describe = msgspec.json.encode({"method": "org.varlink.service.GetInterfaceDescription", "parameters": parameters}) + b"\0"
+    with daemon.raw() as sock:
+        # As many calls as are answered in one turn, whose replies fill the socket.
+        sock.sendall(describe * 8)
+        eventually(lambda: unreceived_bytes(sock) > 150_000, "the replies have come")
+        sock.sendall(describe * 8 + b"no call\0")
+        time.sleep(0.2 * SLOWNESS)
+        assert ["description" in reply["parameters"] for reply, _ in replies(sock, 16)] == [True] * 16
+        assert is_closed(sock)
+
+
+async def test_what_has_room_again_does_not_wait_for_the_reply_to_a_later_call(bench: Bench) -> None:
+    texts = [letter * 200_000 for letter in "ab"]
+    for text in texts:
+        bench.add(text)
+    assert not bench.outbox.send()
+    read_by_then: list[str] = []
+
+    async def answer() -> Reply:
+        read_by_then.extend([(await trio.to_thread.run_sync(read, bench.peer))[0] for _ in texts])
+        return Reply({"text": "late"})
+
+    with trio.fail_after(PATIENCE):
+        await bench.outbox.add_later(bench.next_call(), answer())
+        assert read_by_then == texts
+        await bench.outbox.send_all(Turn(FairQueue(), ALICE))
+    assert read(bench.peer) == ("late", 0)
+
+
+async def test_a_reply_is_waited_for_also_when_the_peer_reads_nothing_of_earlier_ones(bench: Bench) -> None:
+    bench.add("a" * 1_000_000)
+
+    async def answer() -> Reply:
+        await trio.sleep(0.3)
+        return Reply({"text": "late"})
+
+    assert not bench.outbox.send()
+    await bench.outbox.add_later(bench.next_call(), answer())
+    with pytest.raises(trio.TooSlowError):
+        await bench.outbox.send_all(Turn(FairQueue(), ALICE))
 
 
 def test_when_a_peer_has_hung_up_a_call_that_takes_time_is_still_ended_in_order(daemon: Daemon, sleeper: Sleeper) -> None:

@@ -1,5 +1,6 @@
 """Closing descriptors that others sent: at once when that cannot block, otherwise on threads."""
 
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -103,3 +104,44 @@ def test_a_user_whose_descriptors_all_wait_without_a_thread_gets_one_as_soon_as_
     eventually(lambda: all(one.done for one in waiting), "all are closed")
     eventually(lambda: "closing" not in thread_names(), "the thread has ended")
     assert closer._threads == 0
+
+
+def test_a_single_descriptor_that_found_no_thread_is_closed_as_soon_as_somebody_looks_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    closer = Closer()
+    with monkeypatch.context() as patched:
+        patched.setattr(closing, "start_thread", refuse)
+        waiting = closer.close(os.open(os.devnull, os.O_RDONLY), USER)
+        closer.start_waiting()
+    assert not closer.is_full(USER), "nobody looks because of that"
+    assert not waiting.done
+    closer.start_waiting()
+    eventually(lambda: waiting.done, "it is closed")
+    eventually(lambda: "closing" not in thread_names(), "the thread has ended")
+
+
+def test_without_room_for_another_open_file_everything_that_came_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only opening fails, which is replaced: with all numbers in use, the test itself could open nothing."""
+    closer = Closer()
+    fds = [os.pidfd_open(os.getpid()), os.open(os.devnull, os.O_RDONLY), os.open(os.devnull, os.O_RDONLY)]
+    numbers = list(fds)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", fail)
+        with pytest.raises(OSError, match="Too many open files"):
+            closer.replace_non_pidfds(fds, USER)
+    assert fds == []
+    eventually(lambda: not any(is_open(fd) for fd in numbers), "all are closed")
+    eventually(lambda: "closing" not in thread_names(), "the threads have ended")
+
+
+def fail(*_: object) -> None:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+def is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True

@@ -41,7 +41,6 @@ class User(Struct, eq=False):
     number: int
     charges: "set[ConnectionCharge]" = set()
     unread: int = 0
-    unsent: int = 0
     evicted: int = 0
 
     def standing(self) -> int:
@@ -186,6 +185,7 @@ class UserRegistry:
         return True
 
     def _sweep(self) -> None:
+        self.closer.start_waiting()
         for charge in [charge for charge in self._lingering if charge.recount()]:
             self._hang_up(charge)
         for charge in [charge for charge, closing in self._closing.items() if closing.done]:

@@ -12,8 +12,6 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple, TypeVar
 
-import trio
-
 from nsbroker.daemon.context import Context
 from nsbroker.daemon.methods.authorization import Authorization
 from nsbroker.daemon.methods.call import Caller, PendingReply, Reply, reason_of
@@ -137,8 +135,7 @@ class AddInterfaceMethod:
                 function()
 
         # The thread uses descriptors that are closed afterwards, so nobody may stop waiting for it.
-        with trio.CancelScope(shield=True):
-            await self._visits.call(ns, work)
+        await self._visits.call(ns, work, to_its_end=True)
 
 
 def _check(kind: InterfaceKind, name: str, peer: InterfacePeer | None) -> None:

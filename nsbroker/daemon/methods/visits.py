@@ -20,15 +20,17 @@ class Visits:
         """`most` is the number of threads that are inside namespaces at one time; further calls wait."""
         self._limiter = trio.CapacityLimiter(most)
 
-    async def call(self, ns: Namespace, function: Callable[[], T]) -> T:
+    async def call(self, ns: Namespace, function: Callable[[], T], *, to_its_end: bool = False) -> T:
         """Run `function` inside `ns` (borrowed), and return its result.
 
         If this is cancelled, the thread goes on alone, and its result is dropped: the garbage collector must close what it opened.
-        Raises EnterFailed, and the errors of `function`.
+        With `to_its_end`, a thread that has begun is waited for.  Raises EnterFailed, and the errors of `function`.
         """
         try:
             async with self._limiter:
-                return await nsbroker.inside.trio.call([ns], function)
+                with trio.CancelScope(shield=to_its_end):
+                    result = await nsbroker.inside.trio.call([ns], function)
+                return result
         except ReturnFailed as error:
             # The thread could not switch back and has ended.  The function has run inside all the same.
             Audit.say(f"internal error: {error}")

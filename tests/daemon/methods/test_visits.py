@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 import trio
@@ -10,7 +11,7 @@ import trio
 from nsbroker.daemon.methods.visits import Visits
 from nsbroker.linux.setns import setns
 from nsbroker.namespace import Namespace
-from tests.world import Sleeper
+from tests.world import PATIENCE, Sleeper
 
 pytestmark = pytest.mark.root
 
@@ -68,3 +69,29 @@ async def test_the_result_of_a_thread_that_cannot_go_back_is_returned_and_that_i
 async def test_an_error_of_the_function_is_raised_as_it_is() -> None:
     with Sleeper(unshare="--net") as sleeper, Namespace.from_pid(sleeper.pid, "net") as ns, pytest.raises(ZeroDivisionError):
         await Visits(1).call(ns, lambda: 1 // 0)
+
+
+async def test_whoever_waits_for_a_free_visit_can_be_cancelled_but_not_what_has_begun() -> None:
+    done: list[str] = []
+    begun, go_on = threading.Event(), threading.Event()
+
+    def first() -> None:
+        begun.set()
+        go_on.wait(PATIENCE)
+        done.append("first")
+
+    with Sleeper(unshare="--net") as sleeper, Namespace.from_pid(sleeper.pid, "net") as ns:
+        visits = Visits(1)
+
+        async def call(function: Callable[[], None]) -> None:
+            await visits.call(ns, function, to_its_end=True)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call, first)
+            await trio.to_thread.run_sync(begun.wait, PATIENCE)
+            with trio.move_on_after(0.05) as waiting:
+                await call(lambda: done.append("second"))
+            assert waiting.cancelled_caught
+            nursery.cancel_scope.cancel()
+            go_on.set()
+    assert done == ["first"]
