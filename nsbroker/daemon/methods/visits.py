@@ -30,8 +30,8 @@ class Visits:
             async with self._limiter:
                 with trio.CancelScope(shield=to_its_end):
                     result = await nsbroker.inside.trio.call([ns], function)
-                return result
         except ReturnFailed as error:
             # The thread could not switch back and has ended.  The function has run inside all the same.
             Audit.say(f"internal error: {error}")
-            return cast(T, error.result)
+            result = cast(T, error.result)
+        return result
