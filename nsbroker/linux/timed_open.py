@@ -39,8 +39,8 @@ class TimedOpener:
         """Call `function` and return the fd (the caller's) that it opens.
 
         It runs with the namespaces and the credentials of the calling thread.  Raises what it raises, and TimeoutError when it
-        takes too long.  When too many threads are abandoned already, `function` is not started: `give_up` is called instead,
-        and TimeoutError is raised.
+        takes too long.  When too many threads are abandoned already, or no further thread can be started, `function` is not
+        called: `give_up` is called instead, and TimeoutError is raised.
         """
         with self._lock:
             full = self._abandoned >= _ABANDONED_MAX
@@ -50,7 +50,11 @@ class TimedOpener:
             attempt = _Attempt(function)
             # A new thread inherits the namespaces and the credentials of the thread that starts it.
             thread = threading.Thread(target=self._run, args=(attempt,), name="opening", daemon=True)
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError as error:
+                give_up()
+                raise TimeoutError(errno.ETIMEDOUT, f"no thread can be started to open it: {error}") from error
             timeout = self._choose_timeout()
             if _ends(attempt, thread, timeout) or not self._abandon(attempt, timeout):
                 thread.join()

@@ -83,6 +83,18 @@ def test_after_many_timeouts_the_wait_is_shorter_and_finally_nothing_is_started(
     assert len(refused) == 36
 
 
+def test_when_no_thread_can_be_started_the_caller_can_clean_up() -> None:
+    given_up: list[None] = []
+    # No address space has room for such a stack.
+    before = threading.stack_size(2**60)
+    try:
+        with pytest.raises(TimeoutError, match="no thread can be started"):
+            TimedOpener().open(null, lambda: given_up.append(None))
+    finally:
+        threading.stack_size(before)
+    assert given_up == [None]
+
+
 def test_an_open_whose_thread_gets_no_processor_is_waited_for(gate: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody can take all processors from a thread at will, so what the kernel shows of the thread is made up."""
     looks: list[int] = []
