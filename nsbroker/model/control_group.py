@@ -19,7 +19,8 @@ def is_containers_group(path: str, groups: Collection[str], identifier: str, *, 
     # Only the first component that looks like a container's group counts.  Below it, the container's own processes can make
     # groups with any name; and below a user's slice, that user can.
     pattern = "|".join(re.escape(group).replace(identifier, RANDOM_ID) for group in groups)
-    for part in path.split("/"):
+    # Every path begins with an empty part, which is the root group and no container's.
+    for part in filter(None, path.split("/")):
         if part in groups:
             return True
         if re.fullmatch(pattern, part) or _ANY_CONTAINER.fullmatch(part) or (part == USER_SLICE and not below_user_slice):

@@ -156,7 +156,7 @@ class Container(Struct, frozen=True, kw_only=True, eq=False):
         found = {}
         for hierarchy, path in groups.items():
             parts = path.split("/")
-            depth = next((depth for depth, part in enumerate(parts, 1) if part in self.groups), 0)
+            depth = next((depth for depth, part in enumerate(parts, 1) if part and part in self.groups), 0)
             if depth and self._is_group(path):
                 found[hierarchy] = "/".join(parts[:depth])
         return found

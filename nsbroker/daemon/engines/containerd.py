@@ -128,11 +128,15 @@ class Tasks:
 
 
 def _groups(path: str) -> tuple[str, ...]:
-    """Return the last component of a control group, which is written as /PARENT/ID or in systemd's form SLICE:PREFIX:ID."""
+    """Return the last component of a control group, which is written as /PARENT/ID or in systemd's form SLICE:PREFIX:ID.
+
+    None when there is no component: the root group belongs to no container.
+    """
     parts = path.split(":")
     if len(parts) == 3:
         return (f"{parts[1]}-{parts[2]}.scope",)
-    return tuple(path.rsplit("/", 1)[-1:]) if path else ()
+    last = path.rstrip("/").rpartition("/")[2]
+    return (last,) if last else ()
 
 
 class TaskEngine(ABC):

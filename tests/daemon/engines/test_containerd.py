@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from nsbroker.daemon.engines import containerd, crun
 
 
@@ -21,6 +23,21 @@ def test_a_task_of_containerd_is_read_again_when_its_file_was_replaced(tmp_path:
     task.rename(other)
     assert [one.names for one in engine._find("")] == [("team/two", "team/web")]
     assert list(engine._tasks._cache) == ["team/web"]
+
+
+@pytest.mark.parametrize(
+    ("path", "groups", "own"),
+    [("/jobs/", ("jobs",), {"": "/jobs"}), ("jobs", ("jobs",), {"": "/jobs"}), ("/", (), {}), ("", (), {})],
+)
+def test_the_own_group_is_never_the_root_group_however_the_path_is_written(
+    tmp_path: Path, path: str, groups: tuple[str, ...], own: dict[str, str]
+) -> None:
+    task = tmp_path / "io.containerd.runtime.v2.task/default/web"
+    task.mkdir(parents=True)
+    (task / "config.json").write_text(f'{{"linux": {{"cgroupsPath": "{path}"}}}}')
+    (one,) = containerd.Containerd(tmp_path)._find("")
+    assert one.groups == groups
+    assert one.own_groups({"": "/jobs/init.scope"}) == own
 
 
 def test_ids_that_nerdctl_or_another_engine_made_up_are_no_names(tmp_path: Path) -> None:

@@ -53,6 +53,12 @@ def test_the_containers_own_group_is_the_one_with_its_name(path: str, own: dict[
     assert container("web", "web").own_groups({"": path}) == own
 
 
+@pytest.mark.parametrize("path", ["/", "/jobs", "/system.slice/ssh.service"])
+def test_an_engine_that_names_no_group_does_not_have_the_root_group_which_all_processes_are_in(path: str) -> None:
+    assert container("web", "").own_groups({"": path}) == {}
+    assert not container("web", "")._is_group(path)
+
+
 class Pinned:
     """A pinned first process in made-up groups: no test may create groups of these names on every machine."""
 
