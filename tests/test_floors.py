@@ -151,7 +151,6 @@ TESTED_ELSEWHERE: dict[str, tuple[str, str]] = {
     "daemon/engines/dbus": ("systemd/test_bus.py", "needs a booted systemd"),
     "daemon/engines/dbus_connection": ("systemd/test_bus.py", "needs a booted systemd"),
     "daemon/engines/docker": ("daemon/engines/test_registry.py", "the made-up engine of those tests speaks its API"),
-    "daemon/engines/incus": ("incus/test_incus.py", "needs a real incus"),
     "daemon/engines/oci_runtime": ("daemon/engines/test_crun.py", "what crun and runc share"),
     "daemon/engines/query": ("daemon/engines/test_registry.py", "the registry makes the queries"),
     "daemon/engines/rootless": ("attacks/test_own_engines.py", "needs engines of real users"),

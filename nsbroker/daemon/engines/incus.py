@@ -1,6 +1,6 @@
 """incus, queried over its REST API on a Unix socket; lxd has the same API."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
@@ -71,13 +71,16 @@ class Incus:
         found = await query_each(
             lambda name: self._get(_one, f"/{quote(name)}?recursion=1&{parameter}"), beginning_with(names, beginning)
         )
+        taken = {_full_name(project or _DEFAULT, name) for name in names}
         # A container may have been removed since its name was listed, which is no error.
-        return self._containers(response.metadata for response in found if response)
+        return self._containers((response.metadata for response in found if response), taken)
 
     async def containers(self) -> list[Container]:
         """List all running containers."""
         response = await self._get(_many, "?recursion=2&all-projects=true")
-        return [container for container in self._containers((response and response.metadata) or ()) if container.pid]
+        instances = (response and response.metadata) or []
+        taken = {_full_name(instance.project, instance.name) for instance in instances}
+        return [container for container in self._containers(instances, taken) if container.pid]
 
     async def _get(self, decoder: msgspec.json.Decoder[T], rest: str) -> T | None:
         response = await http.get(self._socket, self._user, self.name, f"/1.0/instances{rest}")
@@ -87,13 +90,15 @@ class Incus:
             raise EngineUnavailable(self.name, f"{self.place} answered with status {response.status}")
         return decode(decoder, response.body, self.name, self.place)
 
-    def _containers(self, instances: Iterable[_Instance]) -> list[Container]:
-        return [self._container(instance) for instance in instances if instance.type == "container"]
+    def _containers(self, instances: Iterable[_Instance], taken: Collection[str]) -> list[Container]:
+        """Return those of `instances` that are containers.  `taken` are the names of all instances in their projects."""
+        return [self._container(instance, taken) for instance in instances if instance.type == "container"]
 
-    def _container(self, instance: _Instance) -> Container:
-        default = instance.project == _DEFAULT
-        name = instance.name if default else f"{instance.project}/{instance.name}"
-        group = f"lxc.payload.{name.replace('/', '_')}"
+    def _container(self, instance: _Instance, taken: Collection[str]) -> Container:
+        name = _full_name(instance.project, instance.name)
+        # When a control group was left behind, the new one gets a number at the end of its name.  That name must not be the one
+        # of another container.
+        second = f"{name}-1"
         state = instance.state or _State()
         return Container(
             engine=self.name,
@@ -101,10 +106,18 @@ class Incus:
             names=(name,),
             state=State.of(state.status or instance.status),
             pid=max(state.pid, 0),
-            # When a control group of that name was left behind, the new one gets a number at the end of its name.
-            groups=(group, f"{group}-1"),
+            groups=(_group(name), *([] if second in taken else [_group(second)])),
             user=self._user,
         )
+
+
+def _full_name(project: str, name: str) -> str:
+    return name if project == _DEFAULT else f"{project}/{name}"
+
+
+def _group(name: str) -> str:
+    """Return the control group of the container `name`.  No name of a container has an underscore, so it is not another one's."""
+    return f"lxc.payload.{name.replace('/', '_')}"
 
 
 def engine(place: Path, user: int) -> Incus:
