@@ -208,6 +208,9 @@ class Networks:
             held = self._held.get(inode)
             if held is None or not held.is_final or held.loaded != loaded:
                 return False
+            if held.network is None and held.target.text != target.text:
+                # Another container has this network now, and rules can allow what they refused for the one of before.
+                return False
             self._held[inode] = held._replace(target=target)
             return True
 

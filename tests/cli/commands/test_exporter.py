@@ -3,6 +3,7 @@
 import os
 import re
 import resource
+import shutil
 import socket
 import subprocess
 from collections import Counter
@@ -182,6 +183,22 @@ def test_what_no_rule_allows_is_left_out_and_comes_with_the_rule(daemon: Daemon,
         with named_network("green"):
             eventually(lambda: len(states_of(exporter, "blue")) == len(sock_diag.STATES), "the new rule is used")
     assert re.fullmatch("nsbroker: 1 of 1 networks cannot be opened: read .* of name:blue: permission denied.*\n", exporter.errors)
+
+
+def test_a_network_that_was_refused_is_asked_for_again_as_that_of_another_container(daemon: Daemon) -> None:
+    use_state_files(daemon)
+    daemon.allow("exporter", who=[f"user:{ALICE}"], targets=["crun:*", "name:*"], namespaces=["net"])
+    daemon.allow("second", who=[f"user:{ALICE}"], targets=["crun:second"], **PERMISSIONS)
+    with Sleeper("--net") as one, Namespace.from_pid(one.pid, "net") as network, network.call(Sleeper, "") as other:
+        # The network is that of the container whose process has the lower number.
+        for name, pid in zip(("first", "second"), sorted((one.pid, other.pid)), strict=True):
+            add_container(daemon, name, pid)
+        with Exporter(daemon, ALICE) as exporter:
+            assert exporter.scrape().value("target_up", container="first") == 0
+            shutil.rmtree(daemon.folder / "crun/first")
+            # Something changes, so the exporter looks at once.
+            with named_network("green"):
+                exporter.shows("crun:second")
 
 
 def test_a_silent_engine_costs_only_its_own_metrics_and_one_that_fails_later_not_even_those(tmp_path: Path) -> None:
