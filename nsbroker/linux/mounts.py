@@ -38,9 +38,13 @@ def make_slave(place: str) -> None:
     _mount("", place, _MS_SLAVE | _MS_REC)
 
 
-def mount_memory(place: str) -> None:
-    """Mount a new, empty file system in memory at the folder `place`, for small files of the calling user."""
-    check(libc.mount(b"tmpfs", os.fsencode(place), b"tmpfs", _NOTHING_SPECIAL, b"mode=755,size=1m"), place)
+def mount_memory(place: str, size: int) -> None:
+    """Mount a new, empty file system in memory at the folder `place`, for files of the calling user with `size` bytes in all.
+
+    The kernel rounds `size`, and each file, up to whole pages (tmpfs(5)).
+    """
+    options = f"mode=755,size={size}".encode()
+    check(libc.mount(b"tmpfs", os.fsencode(place), b"tmpfs", _NOTHING_SPECIAL, options), place)
 
 
 def unmount(place: str) -> None:

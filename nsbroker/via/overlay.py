@@ -1,6 +1,8 @@
 """Putting files of the target over those of the host, for the command alone.  All of it runs in the child, before execve(2)."""
 
 import contextlib
+import errno
+import mmap
 import os
 from collections.abc import Mapping
 
@@ -8,6 +10,8 @@ from nsbroker.linux import mounts, user_namespace
 from nsbroker.linux.setns import CLONE_NEWNS, unshare
 
 _TEXT_MAX = 4096
+# The files are copied into memory, which each command has for itself.  Long lists of blocked hosts have some ten megabytes.
+_SIZE_MAX = 64 * 2**20
 # Anything can be mounted here while nothing below it is needed.  It is there on every system.
 _STAGE = "/proc"
 # Services of the host that would answer instead of the files: systemd-resolved, nscd and avahi.
@@ -59,14 +63,18 @@ def _explain_failure(files: Mapping[str, bytes]) -> str:
 
 
 def _put(files: Mapping[str, bytes]) -> None:
+    for name, text in files.items():
+        if len(text) > _SIZE_MAX:
+            raise OSError(errno.EFBIG, f"the file has {len(text)} bytes, and {_SIZE_MAX} is the most", f"/etc/{name}")
     if os.geteuid() == 0:
         unshare(CLONE_NEWNS)
     else:
         user_namespace.enter_new(CLONE_NEWNS)
     mounts.make_slave("/")
-    mounts.mount_memory(_STAGE)
+    # The last page of each file can be almost empty.
+    mounts.mount_memory(_STAGE, sum(map(len, files.values())) + (len(files) + 1) * mmap.PAGESIZE)
     for name, text in files.items():
-        _write(f"{_STAGE}/{name}", text)
+        _copy(name, text)
         # A link such as the one from /etc/resolv.conf to a file of systemd-resolved is followed.
         mounts.bind(f"{_STAGE}/{name}", f"/etc/{name}")
     _write(f"{_STAGE}/none", b"")
@@ -76,10 +84,21 @@ def _put(files: Mapping[str, bytes]) -> None:
     mounts.unmount(_STAGE)
 
 
+def _copy(name: str, text: bytes) -> None:
+    """Make the file that takes the place of /etc/`name`.  Raises OSError with that path."""
+    try:
+        _write(f"{_STAGE}/{name}", text)
+    except OSError as error:
+        raise OSError(error.errno, f"{len(text)} bytes cannot be kept in memory: {error.strerror}", f"/etc/{name}") from error
+
+
 def _write(path: str, text: bytes) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
         os.fchmod(fd, 0o644)
-        os.write(fd, text)
+        # A file system that becomes full takes only a part, and says why with the next call.
+        rest = memoryview(text)
+        while rest:
+            rest = rest[os.write(fd, rest) :]
     finally:
         os.close(fd)

@@ -4,7 +4,9 @@ import ctypes
 import errno
 import os
 import platform
+import resource
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -197,19 +199,49 @@ exec "$@"
     assert (done.stdout.split(), done.stderr) == ([ADDRESS, str(errno.ECONNREFUSED), str(errno.ECONNREFUSED)], "")
 
 
-def test_a_named_network_has_the_files_of_ip_netns(daemon: Daemon, blue: Path) -> None:
+@pytest.fixture
+def hosts(blue: Path) -> Iterator[Path]:
+    """The path of the hosts file for the network blue, as `ip netns` has it; removed at the end."""
     if LINUX < (5, 14):
         pytest.skip("this kernel is older than 5.14: no program was run via the broker")
     folder = Path("/etc/netns/blue")
     folder.mkdir(parents=True)
-    try:
-        (folder / "hosts").write_text("127.0.0.9 special.test\n")
-        done = run_command("via", "name:blue", "--", "getent", "hosts", "special.test", address=daemon.address)
-        assert (done.stdout.split(), done.stderr) == (["127.0.0.9", "special.test"], "")
-    finally:
-        (folder / "hosts").unlink()
-        folder.rmdir()
-        folder.parent.rmdir()
+    yield folder / "hosts"
+    (folder / "hosts").unlink()
+    folder.rmdir()
+    folder.parent.rmdir()
+
+
+@pytest.mark.parametrize("before", [0, 300_000], ids=["short", "long"])
+def test_a_named_network_has_the_files_of_ip_netns(daemon: Daemon, hosts: Path, before: int) -> None:
+    hosts.write_text(before * "# blocked\n" + "127.0.0.9 special.test\n")
+    done = run_command("via", "name:blue", "--", "getent", "hosts", "special.test", address=daemon.address)
+    assert (done.stdout.split(), done.stderr) == (["127.0.0.9", "special.test"], "")
+
+
+def test_a_file_that_is_too_large_is_named_and_the_command_runs(daemon: Daemon, hosts: Path) -> None:
+    hosts.touch()
+    os.truncate(hosts, 64 * 2**20 + 1)
+    done = run_command("via", "name:blue", "--", "stat", "--format=%s", "/etc/hosts", address=daemon.address)
+    assert done.stdout == f"{os.stat('/etc/hosts').st_size}\n"
+    assert done.stderr.startswith(f"{LINE}nothing can be mounted over /etc/hosts (the file has 67108865 bytes, and 67108864")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_file_that_can_be_copied_only_in_part_is_named_and_the_command_runs(
+    daemon: Daemon, hosts: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, resource.RLIM_INFINITY))
+
+    hosts.write_bytes(b"#" * 10000)
+    done = via.run(
+        ["stat", "--format=%s", "/etc/hosts"], "name:blue", address=daemon.address, preexec_fn=limit, capture_output=True, text=True
+    )
+    assert done.stdout == f"{os.stat('/etc/hosts').st_size}\n"
+    reason = "nothing can be mounted over /etc/hosts (10000 bytes cannot be kept in memory: File too large)"
+    assert capfd.readouterr().err == f"{LINE}{reason}\n"
 
 
 async def test_with_trio_too(daemon: Daemon, place: Place) -> None:
