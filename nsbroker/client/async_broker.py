@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
-from nsbroker.client import requests
+from nsbroker.client import file_requests, requests
 from nsbroker.client.addresses import RETRY, InetAddress, concerns_one_address, inet_addresses, most_informative
 from nsbroker.client.async_methods import AsyncMethods
 from nsbroker.client.connecting import check_no_address, check_timeout, connect_failed, require_path, take_connection
@@ -113,7 +113,7 @@ class AsyncBroker(AsyncMethods, Forked):
 
         async def read(name: str) -> bytes:
             with await self.file(target, name) as file:
-                return file.read()
+                return file_requests.read_configuration(file)
 
         return inet_addresses(await look_up_async(target, host, read, _Inside(self, target)), port)
 

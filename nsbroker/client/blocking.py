@@ -195,7 +195,7 @@ class Broker(BlockingMethods, Forked):
 
         def read(name: str) -> bytes:
             with self._call(file_requests.open_file(target, name), timeout) as file:
-                return file.read()
+                return file_requests.read_configuration(file)
 
         def open_socket(family: int, kind: int) -> Socket:
             return self._call(requests.open_socket(target, family, kind, 0, None, None), timeout)

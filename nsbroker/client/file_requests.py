@@ -1,9 +1,12 @@
-"""The call OpenFile, which opens a file of a target."""
+"""The call OpenFile, which opens a file of a target, and reading what it opened."""
 
+import errno
 import io
 
 from nsbroker.client import results
 from nsbroker.client.requests import Request, TargetLike, parse_target, target_fds
+from nsbroker.errors import ProtocolError
+from nsbroker.linux import foreign_file
 from nsbroker.protocol import file_messages
 from nsbroker.protocol.file_messages import OpenFileRequest
 from nsbroker.protocol.target_spec import TargetSpec
@@ -22,3 +25,16 @@ def open_file(where: TargetLike, name: str) -> Request[io.FileIO]:
         permission=f"the file {name}",
         most_fds=1,
     )
+
+
+def read_configuration(file: io.FileIO) -> bytes:
+    """Return the content of a resolv.conf or hosts file that was just opened (borrowed).
+
+    Raises ProtocolError when it has more bytes than OpenFile sends of these files.
+    """
+    try:
+        return foreign_file.read_all(file.fileno())
+    except OSError as error:
+        if error.errno != errno.EFBIG:
+            raise
+        raise ProtocolError(f"the broker sent a file that has more than {foreign_file.SIZE_MAX} bytes") from error

@@ -36,12 +36,13 @@ def read(root: int, path: str) -> bytes:
     finally:
         os.close(found)
     try:
-        return _read_all(fd)
+        return read_all(fd)
     finally:
         os.close(fd)
 
 
-def _read_all(fd: int) -> bytes:
+def read_all(fd: int) -> bytes:
+    """Return what is left to read of a regular file (borrowed).  Raises EFBIG when that is more than SIZE_MAX bytes."""
     parts: list[bytes] = []
     left = SIZE_MAX + 1
     while left and (part := os.read(fd, left)):

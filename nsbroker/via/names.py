@@ -4,6 +4,7 @@ import contextlib
 import io
 from collections.abc import Awaitable, Callable, Iterator
 
+from nsbroker.client.file_requests import read_configuration
 from nsbroker.client.requests import TargetLike, parse_target
 from nsbroker.errors import BrokerError, ConnectionLost
 from nsbroker.model.target import Target
@@ -46,18 +47,18 @@ class Names:
             self.failure = self.failure or str(error)
 
     def fetch(self, open_file: Callable[[Target, str], io.FileIO]) -> None:
-        """Read the files.  Raises ConnectionLost."""
+        """Read the files.  Raises ConnectionLost, and ProtocolError when the broker sends something else."""
         if not self._read_local():
             for name in CONFIGURATION:
                 with self._noting(), open_file(self.target, name) as file:
-                    self.files[name] = file.read()
+                    self.files[name] = read_configuration(file)
 
     async def fetch_async(self, open_file: Callable[[Target, str], Awaitable[io.FileIO]]) -> None:
-        """Read the files.  Raises ConnectionLost."""
+        """Read the files.  Raises ConnectionLost, and ProtocolError when the broker sends something else."""
         if not self._read_local():
             for name in CONFIGURATION:
                 with self._noting(), await open_file(self.target, name) as file:
-                    self.files[name] = file.read()
+                    self.files[name] = read_configuration(file)
 
 
 def names_of(target: TargetLike) -> Names:

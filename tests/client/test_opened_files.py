@@ -58,6 +58,47 @@ async def test_anything_else_than_a_file_for_reading_is_closed(client: str, kind
             assert len(os.listdir("/proc/self/fd")) <= before
 
 
+def sparse(size: int) -> int:
+    """Return an fd of a file in memory that has `size` zero bytes, and takes no memory for them."""
+    writing = os.memfd_create("sparse", os.MFD_CLOEXEC)
+    os.truncate(writing, size)
+    fd = os.open(f"/proc/self/fd/{writing}", os.O_RDONLY | os.O_CLOEXEC)
+    os.close(writing)
+    return fd
+
+
+def send_files(size: int) -> Callable[[socket.socket], None]:
+    """Return how a fake broker behaves that opens such a file for every call.  The real one sends at most 65536 bytes."""
+
+    def behave(sock: socket.socket) -> None:
+        while read_call(sock):
+            fd = sparse(size)
+            ancillary.send(sock, REPLY, [fd])
+            os.close(fd)
+
+    return behave
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+async def test_a_configuration_that_is_larger_than_any_of_the_broker_is_not_read(client: str) -> None:
+    # Nobody has memory for all of it, so that reading it all would fail in another way.
+    with impostor_elsewhere(send_files(2**40)) as address:
+        async with CLIENTS[client](address) as broker:
+            before = len(os.listdir("/proc/self/fd"))
+            with pytest.raises(ProtocolError, match="more than 65536 bytes"):
+                await broker.create_connection("self", ("web.test", 80), resolve="inside")
+            assert len(os.listdir("/proc/self/fd")) <= before
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+async def test_the_largest_configuration_is_read(client: str) -> None:
+    with impostor_elsewhere(send_files(65536)) as address:
+        async with CLIENTS[client](address) as broker:
+            # Both files were read.  Then a socket is asked for, to which such a broker has no answer.
+            with pytest.raises(ProtocolError, match="open a socket"):
+                await broker.create_connection("self", ("web.test", 80), resolve="inside")
+
+
 def test_the_names_of_files_in_the_interface_are_those_that_the_code_has() -> None:
     described = TEXT.read_text().partition("# Opens a file of `target`")[2].partition("method OpenFile")[0]
     assert [name for name in NAMES if name not in described] == []

@@ -12,8 +12,12 @@ from typing import Any
 
 import pytest
 
+import nsbroker.via.trio
 from nsbroker import via
+from nsbroker.errors import ProtocolError
 from nsbroker.linux import pidfd, socket_options
+from tests.client.every_client import impostor_elsewhere
+from tests.client.test_opened_files import send_files
 from tests.snapshot import Snapshot
 from tests.via.conftest import ADDRESS, PAGE, Network, need
 from tests.world import LINUX, PATIENCE, SLOWNESS, eventually
@@ -221,6 +225,16 @@ for _ in range(3):
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 1
     assert lines[0].startswith("nsbroker: no broker at ")
+
+
+async def test_a_broker_that_sends_a_file_without_end_starts_nothing() -> None:
+    """The real broker sends at most 65536 bytes, so a fake one sends more."""
+    with impostor_elsewhere(send_files(2**40)) as address:
+        with pytest.raises(ProtocolError, match="more than 65536 bytes"):
+            via.run(["true"], "self", address=address)
+        with pytest.raises(ProtocolError, match="more than 65536 bytes"):
+            async with nsbroker.via.trio.open_process(["true"], "self", address=address):
+                pass
 
 
 def test_the_target_ends_and_old_sockets_stay(network: Network) -> None:
