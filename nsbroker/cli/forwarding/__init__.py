@@ -4,6 +4,7 @@ How it is laid out, the lowest first:
 
     spec            what to forward, as command lines write it
     relay           bytes between two connected sockets
+    host_names      looking host names up as this host does
     networks        the two sides: this process's own network, and that of a target
     progress        telling people and programs what happens
     socks           what a SOCKS5 client asks for

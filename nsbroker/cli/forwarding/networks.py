@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from nsbroker.cli.forwarding.host_names import HostNames
 from nsbroker.cli.forwarding.spec import End
 from nsbroker.client.addresses import RETRY, concerns_one_address, most_informative
 from nsbroker.client.asyncio import Broker
@@ -120,6 +121,10 @@ class Here(Network):
 
     name = "here"
 
+    def __init__(self) -> None:
+        """Make it where an event loop runs."""
+        self._names = HostNames()
+
     def describe(self, end: End) -> str:
         """Return where `end` is, for people."""
         return str(end) if end.host or end.path else f"{end} here"
@@ -137,8 +142,7 @@ class Here(Network):
         return await super().listen(end, kind)
 
     async def _look_up(self, host: str, port: int) -> Sequence[Address]:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        return [(family, address) for family, _, _, _, address in found]
+        return await self._names.look_up(host, port)
 
 
 class Inside(Network):

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -59,6 +60,26 @@ def test_it_leads_to_any_host_that_is_reached_from_here(daemon: Daemon, rule: No
         forward = stack.enter_context(Forward(daemon, f"--reverse=[::1]:0:{host}:{port_of(here)}"))
         client = stack.enter_context(connect_inside(forward.port(), "::1"))
         ask(client, stack.enter_context(accepted(here)))
+
+
+@pytest.fixture
+def silent() -> Iterator[socket.socket]:
+    """The only name server of this host, for as long as the test runs.  It never answers."""
+    configuration = Path("/etc/resolv.conf")
+    before = configuration.read_bytes()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.5", 53))
+        server.settimeout(PATIENCE)
+        configuration.write_text("nameserver 127.0.0.5\noptions timeout:30 attempts:5\n")
+        yield server
+        configuration.write_bytes(before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_while_no_name_server_answers(daemon: Daemon, rule: None, silent: socket.socket, number: int) -> None:
+    with Forward(daemon, "--reverse=0:slow.test:80") as forward, connect_inside(forward.port()):
+        assert b"slow" in silent.recv(512)
+        assert forward.end(number) == (0, [])
 
 
 def test_several_ways_at_once(daemon: Daemon, rule: None, here: socket.socket) -> None:
