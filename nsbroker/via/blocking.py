@@ -23,6 +23,8 @@ from nsbroker.via.names import names_of
 class Supervisor(Forked):
     """Answers the calls of a command until its last process has ended.  Takes the answers and the broker's connection.
 
+    If it cannot be made, the answers are closed, and the connection is still the caller's.
+
     One thread receives each call at once, because until then a signal can interrupt the call.  Another one asks the broker.
     """
 
@@ -32,8 +34,16 @@ class Supervisor(Forked):
         self._target = target
         self._waiting: SimpleQueue[Notification | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="via", daemon=True)
-        super().__init__()
-        self._thread.start()
+        # Whoever acquires it closes the answers.
+        self._owner = threading.Lock()
+        try:
+            super().__init__()
+            self._thread.start()
+        except BaseException:
+            # When a signal handler raised the exception, the thread may run already.
+            if self._owner.acquire(blocking=False):
+                answers.close()
+            raise
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait at most `timeout` seconds (None: no limit) until the last process has ended, and return whether it has."""
@@ -41,6 +51,8 @@ class Supervisor(Forked):
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        if not self._owner.acquire(blocking=False):
+            return
         receiver = threading.Thread(target=self._receive, name="via receive", daemon=True)
         try:
             receiver.start()
@@ -132,24 +144,17 @@ class Popen(subprocess.Popen[Any]):
                     except subprocess.SubprocessError as error:
                         # The child raised an exception before execve(2).  subprocess says no more than that.
                         raise launch.failure() or error from error
-                    self._supervise(launch, broker, names.target)
+                    self._supervisor = Supervisor(launch.take(), broker, names.target)
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         except BaseException:
-            broker.close()
-            raise
-
-    def _supervise(self, launch: Launch, broker: Broker, target: TargetLike) -> None:
-        try:
-            answers = launch.take()
             try:
-                self._supervisor = Supervisor(answers, broker, target)
-            except BaseException:
-                answers.close()
-                raise
-        except BaseException:
-            self.kill()
-            self.__exit__(None, None, None)
+                # The program can run already, for example when a signal handler raised an exception.
+                if self._child_created and self.returncode is None:  # type: ignore[attr-defined]  # subprocess's own
+                    self.kill()
+                    self.__exit__(None, None, None)
+            finally:
+                broker.close()
             raise
 
     def join(self, timeout: float | None = None) -> bool:

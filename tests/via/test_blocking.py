@@ -103,3 +103,31 @@ def test_two_programs_at_once_and_a_fork_meanwhile(network: Network) -> None:
         with process:
             assert process.communicate("\n", timeout=PATIENCE)[0] == f"{ADDRESS}\n"
         assert process.join(PATIENCE)
+
+
+INTERRUPTED = """
+import glob, os, signal, sys, threading
+from nsbroker import via
+try:
+    via.Popen(
+        ["sleep", "1000"], "name:blue", address=sys.argv[1], stdin=-1, preexec_fn=lambda: os.kill(os.getppid(), signal.SIGINT)
+    )
+except KeyboardInterrupt:
+    print("interrupted")
+try:
+    os.waitpid(-1, os.WNOHANG)
+except ChildProcessError:
+    print("no child is left")
+for thread in threading.enumerate():
+    if thread is not threading.main_thread():
+        thread.join()
+print("seccomp" in str([os.readlink(link) for link in glob.glob("/proc/self/fd/*") if os.path.lexists(link)]))
+"""
+
+
+def test_an_interrupted_start_leaves_no_program_behind(network: Network) -> None:
+    # The signal waits until the program and its supervisor run, because this process has no other thread that could take it.
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, network.daemon.address], capture_output=True, text=True, check=False, timeout=PATIENCE
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("interrupted\nno child is left\nFalse\n", "", 0)
