@@ -9,7 +9,6 @@ from typing import Any
 
 from nsbroker.client import blocking
 from nsbroker.client.blocking import Broker
-from nsbroker.client.forking import Forked
 from nsbroker.client.requests import TargetLike
 from nsbroker.client.transport import DEFAULT_TIMEOUT
 from nsbroker.errors import ConnectionLost, Timeout
@@ -20,7 +19,7 @@ from nsbroker.via.launch import Launch
 from nsbroker.via.names import names_of
 
 
-class Supervisor(Forked):
+class Supervisor:
     """Answers the calls of a command until its last process has ended.  Takes the answers and the broker's connection.
 
     If it cannot be made, the answers are closed, and the connection is still the caller's.
@@ -37,7 +36,6 @@ class Supervisor(Forked):
         # Whoever acquires it closes the answers.
         self._owner = threading.Lock()
         try:
-            super().__init__()
             self._thread.start()
         except BaseException:
             # When a signal handler raised the exception, the thread may run already.
@@ -94,10 +92,6 @@ class Supervisor(Forked):
                 raise
             # The broker was restarted meanwhile.  The client connects again.
             return self._broker.socket(self._target, call.family, call.type, call.protocol)
-
-    def after_fork(self) -> None:
-        """Close the copies of this process: when the supervisor ends, the program's calls must fail and not wait for ever."""
-        self._answers.close()
 
 
 class Popen(subprocess.Popen[Any]):

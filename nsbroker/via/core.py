@@ -11,6 +11,7 @@ import socket
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from nsbroker.client.forking import Forked
 from nsbroker.errors import (
     InvalidParameter,
     InvalidType,
@@ -46,7 +47,7 @@ class SocketCall(NamedTuple):
     close_on_exec: bool
 
 
-class Answers:
+class Answers(Forked):
     """Answers the calls of one command.  Takes two descriptors: the listener, and the network namespace in which it began."""
 
     def __init__(self, listener: int, network: int) -> None:
@@ -54,6 +55,7 @@ class Answers:
         self._network = network
         self._start = _identify(network)
         self._reported: set[tuple[object, ...]] = set()
+        super().__init__()
 
     def fileno(self) -> int:
         """Return the listener, to wait until it is readable."""
@@ -141,6 +143,10 @@ class Answers:
     def _refuse(self, notification: int, number: int) -> None:
         with _ignore_gone():
             seccomp.refuse(self._listener, notification, number)
+
+    def after_fork(self) -> None:
+        """Close the copies of this process: when the supervisor ends, the program's calls must fail and not wait for ever."""
+        self.close()
 
     def close(self) -> None:
         """Close both descriptors.  Calls that wait, and later ones, fail with ENOSYS.  Closing twice is harmless."""

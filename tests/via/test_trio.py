@@ -1,5 +1,6 @@
 """The supervisor as a trio task."""
 
+import os
 import subprocess
 import sys
 
@@ -7,8 +8,10 @@ import pytest
 import trio
 
 import nsbroker.via.trio
+from tests.snapshot import Snapshot
 from tests.via.conftest import ADDRESS, Network
 from tests.via.test_blocking import BIND
+from tests.world import as_user
 
 pytestmark = pytest.mark.root
 
@@ -38,6 +41,22 @@ async def test_it_serves_children_that_are_left_behind(network: Network) -> None
         [sys.executable, "-c", code], "name:blue", address=network.daemon.address, stdout=subprocess.PIPE
     ) as process:
         assert await process.wait() == 0
+        assert await read_all(process) == f"{ADDRESS}\n"
+
+
+async def test_a_forked_process_does_not_keep_the_listener_open(network: Network) -> None:
+    async with nsbroker.via.trio.open_process(
+        [sys.executable, "-c", f"input(); {BIND}"],
+        "name:blue",
+        address=network.daemon.address,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert "seccomp" in str(Snapshot.of(os.getpid()).fds)
+        # Without a supervisor, the calls of the program have to fail.
+        assert "seccomp" not in as_user(0, lambda: str(Snapshot.of(os.getpid()).fds))
+        assert process.stdin is not None
+        await process.stdin.send_all(b"\n")
         assert await read_all(process) == f"{ADDRESS}\n"
 
 
