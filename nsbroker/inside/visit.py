@@ -6,6 +6,7 @@ runs code on an ending thread, for example the finalizers of thread-local object
 """
 
 import os
+import threading
 from collections.abc import Callable, Iterable
 from typing import Generic, Protocol, TypeVar
 
@@ -62,6 +63,8 @@ class Visit(Generic[T]):
             fds[ns.type] = ns.fileno()
         self._ns_types = [ns_type for ns_type in _ORDER if ns_type in fds]
         self._fds = [fds[ns_type] for ns_type in self._ns_types]
+        # Whoever acquires it closes the duplicates of the descriptors: the visit's thread, or `start` when it fails.
+        self._owner = threading.Lock()
         self._function = function
         self._args = args
         self._finished = finished
@@ -69,12 +72,17 @@ class Visit(Generic[T]):
         self._failure: BaseException | None = None
 
     def start(self, thread: Callable[[Callable[[], None]], object]) -> None:
-        """Start it on a new thread: `thread` starts one that calls its argument.  It should be a daemon thread."""
+        """Start it on a new thread: `thread` starts one that calls its argument.  It should be a daemon thread.
+
+        When `thread` raises an exception, the function runs only if its thread came first, and `finished` is called only then.
+        """
         self._fds = _duplicate_fds(self._fds)
         try:
             thread(self._run)
         except BaseException:
-            close_all(self._fds)
+            # When a signal handler raised the exception, the thread may run already.
+            if self._owner.acquire(blocking=False):
+                close_all(self._fds)
             raise
 
     def result(self) -> T:
@@ -92,6 +100,8 @@ class Visit(Generic[T]):
         return self._results.pop()
 
     def _run(self) -> None:
+        if not self._owner.acquire(blocking=False):
+            return
         own_fds: list[int] = []
         try:
             self._visit(own_fds)
