@@ -42,7 +42,7 @@ class PendingCall(Generic[T]):
         """Whether the broker certainly did not read it."""
         self.replies: list[IncomingReply] = []
         self.size = 0
-        """The approximate memory of `replies`, in bytes."""
+        """The approximate memory of `replies`, in bytes.  It grows also when the call is abandoned: the calls behind it wait."""
         self.complete = False
         """Whether the last reply has arrived."""
         self.error: NsbrokerError | None = None
@@ -79,9 +79,9 @@ class PendingCall(Generic[T]):
     def add(self, reply: IncomingReply, cost: int) -> None:
         """Take a reply, which costs that many bytes of memory.  An abandoned call closes it at once."""
         self.answered = True
+        self.size += cost
         if not self.abandoned:
             self.replies.append(reply)
-            self.size += cost
         # `abandon` can come at any moment, also from the garbage collector.  Whichever of the two is later closes the reply.
         if self.abandoned:
             reply.close()

@@ -15,6 +15,7 @@ import trio
 import nsbroker
 import nsbroker.client.asyncio
 import nsbroker.client.trio
+from nsbroker.client.transport import REPLIES_MAX
 from nsbroker.errors import ConnectionLost, NsbrokerError, ProtocolError, Timeout
 from nsbroker.linux import ancillary, descriptors
 from tests.client.every_client import impostor
@@ -278,6 +279,32 @@ def test_the_reply_to_a_cancelled_call_is_received_and_closed(tasks: Any, furthe
             tasks.run(main)
         finally:
             answer.set()
+
+
+def test_replies_without_end_to_a_cancelled_call_do_not_keep_the_next_one_waiting(tasks: Any) -> None:
+    endless = threading.Event()
+    reply = b'{"continues":true,"parameters":{"text":"%s"}}\0' % (b"x" * 60000)
+
+    def behave(sock: socket.socket) -> None:
+        read_calls(sock, 1)
+        endless.wait()
+        with contextlib.suppress(OSError):
+            # A client that has no limit finds that the connection has ended.
+            for _ in range(2 * REPLIES_MAX // len(reply)):
+                sock.sendall(reply)
+
+    async def main() -> None:
+        async with MODULES[tasks.name].connect(address) as broker:
+            assert await tasks.cancelled_after(5, broker.list)
+            endless.set()
+            with pytest.raises(ProtocolError, match="replies take more than"):
+                await broker.who_am_i()
+
+    with impostor(behave) as address:
+        try:
+            tasks.run(main)
+        finally:
+            endless.set()
 
 
 def test_a_call_that_is_cancelled_when_part_of_it_is_sent_is_sent_to_its_end(tasks: Any) -> None:
