@@ -10,6 +10,7 @@ from nsbroker.errors import InvalidTarget, InvalidType, NameTaken, NotANamespace
 from nsbroker.linux import mounts, nsfs, rtnetlink
 from nsbroker.linux.capabilities import CAP_SYS_ADMIN, use_only
 from nsbroker.linux.credentials import Credentials
+from nsbroker.linux.descriptors import close_and_clear
 from nsbroker.linux.setns import unshare
 from nsbroker.model.identity import NAME_RULE, NamespaceType, is_name
 from nsbroker.namespace.opening import NAME_DIRECTORIES, find_name
@@ -42,7 +43,8 @@ def create(ns_type: NamespaceType, user: Credentials | None = None, *, up: bool 
     if up and ns_type is not NamespaceType.NET:
         raise InvalidType(f"a {ns_type} namespace has no interface lo that could be set up: only net namespaces have")
     created: list[int] = []
-    failed: list[OSError] = []
+    failed: list[BaseException] = []
+    given_up = threading.Event()
 
     def run() -> None:
         try:
@@ -57,18 +59,27 @@ def create(ns_type: NamespaceType, user: Credentials | None = None, *, up: bool 
                     rtnetlink.set_up(sock, "lo")
             link = "time_for_children" if ns_type is NamespaceType.TIME else ns_type
             created.append(os.open(f"/proc/thread-self/ns/{link}", os.O_RDONLY | os.O_CLOEXEC))
-        except OSError as error:
+        except BaseException as error:
             failed.append(error)
+        # Whichever of the two threads is later closes it.
+        if given_up.is_set():
+            close_and_clear(created)
 
-    thread = threading.Thread(target=run, name=f"new {ns_type} namespace")
-    thread.start()
-    thread.join()
-    for error in failed:
-        if error.errno in (errno.EPERM, errno.EACCES):
-            needed = "CAP_SYS_ADMIN, and CAP_NET_ADMIN to set lo up" if up else "CAP_SYS_ADMIN"
-            raise PermissionDenied(f"create a {ns_type} namespace", f"this takes {needed}") from error
-        raise error
-    return created[0]
+    try:
+        thread = threading.Thread(target=run, name=f"new {ns_type} namespace")
+        thread.start()
+        thread.join()
+        for error in failed:
+            if isinstance(error, OSError) and error.errno in (errno.EPERM, errno.EACCES):
+                needed = "CAP_SYS_ADMIN, and CAP_NET_ADMIN to set lo up" if up else "CAP_SYS_ADMIN"
+                raise PermissionDenied(f"create a {ns_type} namespace", f"this takes {needed}") from error
+            raise error
+        return created[0]
+    except BaseException:
+        # When a signal handler raised it, the thread may still run.
+        given_up.set()
+        close_and_clear(created)
+        raise
 
 
 def give_name(fd: int, ns_type: NamespaceType, name: str) -> None:

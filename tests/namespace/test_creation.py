@@ -1,9 +1,14 @@
 import errno
+import linecache
 import os
 import socket
 import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -11,6 +16,7 @@ from nsbroker.errors import InvalidTarget, InvalidType, NameTaken, NoSuchTarget,
 from nsbroker.linux import mounts
 from nsbroker.model.identity import NamespaceType
 from nsbroker.namespace import Namespace, creation
+from tests.snapshot import open_files
 from tests.world import ALICE, PATIENCE, as_user, eventually
 
 FOLDER = Path("/run/netns")
@@ -54,7 +60,7 @@ def test_creating_one_takes_cap_sys_admin() -> None:
     as_user(ALICE, make)
 
 
-def test_a_namespace_ends_with_its_last_descriptor() -> None:
+def test_a_namespace_ends_is_withits_last_descriptor() -> None:
     from nsbroker.model.identity import NamespaceId
     from nsbroker.namespace import search
 
@@ -105,7 +111,7 @@ def test_ip_netns_and_this_library_interleaved() -> None:
     assert not {"a0", "b0", "a1", "b1", "a2", "b2"} & set(ip_netns())
 
 
-def test_a_name_that_is_taken_stays_with_its_owner() -> None:
+def test_a_name_that_is_taken_stays_is_withits_owner() -> None:
     with Namespace.create("net", name="taken") as ns:
         with pytest.raises(NameTaken, match="taken"):
             Namespace.create("net", name="taken")
@@ -192,3 +198,66 @@ def test_setting_it_up_takes_cap_net_admin() -> None:
             Namespace.create("net", up=True)
 
     as_user(ALICE, make)
+
+
+class Interrupted(BaseException):
+    """What a signal handler raises."""
+
+
+class Interruption:
+    """A trace function that raises Interrupted at line `at` of `create` and of what it calls of threading.Thread.
+
+    Real signals would come at random lines.  If it is `late`, the thread has time to end before.
+    """
+
+    def __init__(self, at: int, *, late: bool) -> None:
+        self._left = at
+        self._late = late
+        self.done = False
+
+    def __call__(self, frame: FrameType, event: str, arg: object) -> Any:
+        if frame.f_code not in (creation.create.__code__, threading.Thread.start.__code__, threading.Thread.join.__code__):
+            return None
+        # At the end of a `with` block, a trace function can raise just before a lock is released, where a signal handler cannot.
+        is_with = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip().startswith("with ")
+        if event == "line" and not is_with and not self.done:
+            self._left -= 1
+            if self._left < 0:
+                self.done = True
+                sys.settrace(None)
+                if self._late:
+                    time.sleep(0.05)
+                raise Interrupted
+        return self
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_wherever_creating_one_is_interrupted_no_descriptor_is_left(late: bool) -> None:
+    def mine() -> list[tuple[int, str]]:
+        return [(fd, target) for fd, target in open_files(os.getpid()) if target.startswith("ipc:")]
+
+    before = mine()
+    for at in range(100):
+        interruption = Interruption(at, late=late)
+        sys.settrace(interruption)
+        try:
+            os.close(creation.create(NamespaceType.IPC))
+        except Interrupted:
+            pass
+        finally:
+            sys.settrace(None)
+        eventually(lambda: mine() == before, f"interrupted at step {at}, it leaves no descriptor")
+        if not interruption.done:
+            break
+    assert 10 < at < 99
+
+
+def test_an_error_that_is_none_of_the_kernel_is_raised_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel cannot be made to cause one, so a function in the place of unshare(2) does."""
+
+    def fail(_: int) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(creation, "unshare", fail)
+    with pytest.raises(MemoryError):
+        Namespace.create("net")
