@@ -1,7 +1,6 @@
 """`nsbroker connect`."""
 
 import argparse
-import contextlib
 import os
 import select
 import socket
@@ -20,6 +19,8 @@ EXAMPLE = "nsbroker connect container:web 127.0.0.1 80"
 
 _READ_SIZE = 65536
 _PORT_MAX = 65535
+# Seconds.
+_MOMENT = 1.0
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -53,21 +54,56 @@ def run(options: argparse.Namespace) -> int:
     with sock:
         # Send each piece at once, as it was written: do not collect small writes (Nagle's algorithm).
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        threading.Thread(target=_send_input, args=(sock,), daemon=True).start()
+        sender = _Sender(sock)
+        threading.Thread(target=sender.run, daemon=True).start()
         try:
             while data := sock.recv(_READ_SIZE):
                 _write_output(data)
+            sender.check()
         except ConnectionResetError as error:
             raise CommandFailed(f"{options.host} port {options.port} in {target} broke the connection") from error
     return 0
 
 
-def _send_input(sock: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while data := _read_input():
-            sock.sendall(data)
-        sock.shutdown(socket.SHUT_WR)
-    # An OSError means that the other side has ended.  The main thread still reads what it sent.
+class _Sender:
+    """Sends standard input to the connection `sock` (borrowed), on a thread of its own."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._sending = threading.Lock()
+        self._error: OSError | None = None
+
+    def run(self) -> None:
+        """Send until standard input or the connection ends."""
+        try:
+            while data := _read_input():
+                with self._sending:
+                    self._send(data)
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            return  # The connection has ended.  The main thread still reads what the other side sent.
+
+    def _send(self, data: bytes) -> None:
+        try:
+            self._sock.sendall(data)
+        except BrokenPipeError:
+            raise  # The other side has closed the connection, and it may do that.
+        except OSError as error:
+            self._error = error
+            raise
+
+    def check(self) -> None:
+        """Raise the error that broke the connection, if this thread met it.
+
+        The kernel reports such an error once, either to who sends or to who receives.  Whoever receives finds only the end of the
+        data if the other one got the error.  So the main thread calls this when it comes to the end of the data.
+        """
+        # A thread that has just met an error needs a moment to note it.  One that is blocked has met none: the other side sends no
+        # more, and does not read.
+        if self._sending.acquire(timeout=_MOMENT):
+            self._sending.release()
+        if self._error is not None:
+            raise self._error
 
 
 def _read_input() -> bytes:

@@ -3,17 +3,19 @@
 import hashlib
 import math
 import os
+import select
 import socket
 import subprocess
 import threading
 import time
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from nsbroker.namespace import Namespace
 from tests.cli.conftest import accepted, break_off, one_line, port_of, read_all
-from tests.world import ALICE, BOB, PATIENCE, Daemon, Sleeper, run_command, start_command
+from tests.world import ALICE, BOB, PATIENCE, Daemon, Sleeper, eventually, run_command, start_command
 
 pytestmark = pytest.mark.root
 
@@ -122,6 +124,37 @@ def test_a_broken_connection_is_a_failure(daemon: Daemon, server: socket.socket)
         _, errors = command.communicate(timeout=PATIENCE)
     assert command.returncode == 1
     assert errors.decode() == f"nsbroker: 127.0.0.1 port {port_of(server)} in name:blue broke the connection\n"
+
+
+def test_a_connection_that_breaks_while_input_is_sent_is_a_failure(daemon: Daemon, server: socket.socket) -> None:
+    with connect(daemon, server) as command, accepted(server) as inside:
+        assert command.stdin
+        # Nobody reads standard output, so the main thread waits for room in the pipe, and only the sending thread meets the reset.
+        inside.sendall(bytes(1 << 18))
+        os.set_blocking(command.stdin.fileno(), False)
+        eventually(lambda: not room_for_input(command.stdin), "the sending thread is blocked")
+        assert threads(command) == 2
+        break_off(inside)
+        eventually(lambda: threads(command) == 1, "the sending thread has met the reset")
+        _, errors = command.communicate(timeout=PATIENCE)
+    assert command.returncode == 1
+    assert errors.decode() == f"nsbroker: 127.0.0.1 port {port_of(server)} in name:blue broke the connection\n"
+
+
+def room_for_input(pipe: IO[bytes] | None) -> bool:
+    """Write to a non-blocking pipe until it is full, and return whether something could be written."""
+    assert pipe
+    try:
+        os.write(pipe.fileno(), bytes(1 << 16))
+    except BlockingIOError:
+        time.sleep(0.2)
+        return bool(select.select([], [pipe], [], 0)[1])
+    return True
+
+
+def threads(process: subprocess.Popen[bytes]) -> int:
+    """Return how many threads a process has."""
+    return len(os.listdir(f"/proc/{process.pid}/task"))
 
 
 def test_a_port_where_nobody_listens_is_one_line(daemon: Daemon, server: socket.socket) -> None:
