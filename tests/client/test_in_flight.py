@@ -609,7 +609,8 @@ def test_a_cancelled_wait_leaves_a_watch_of_the_real_broker_as_it_is(tasks: Any,
             assert await tasks.cancelled_after(5, lambda: anext(events))
             with Sleeper(unshare="--uts") as sleeper:
                 while (event := await anext(events)).namespace.inode != sleeper.inode("uts"):
-                    pass
+                    if event.handle is not None:
+                        event.handle.close()
                 assert event.event == "added"
                 event.handle.close()
 
