@@ -69,6 +69,8 @@ class _Parser:
         self._file = file
         self._report = report
         self._count = 0
+        # Thousands of rules can have the same lists.  Each is kept once.
+        self._lists: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def _say(self, keys: Keys, text: str) -> None:
         self._count += 1
@@ -110,7 +112,8 @@ class _Parser:
             self._say(keys, f"{where}the key 'name' is missing: write for example name = \"metrics\"")
         for key, example in _EXAMPLES.items():
             if key in table:
-                setattr(text, key, tuple(self._parse_list(table[key], (*keys, key), f"{where}{key}", example)))
+                words = tuple(self._parse_list(table[key], (*keys, key), f"{where}{key}", example))
+                setattr(text, key, self._lists.setdefault(words, words))
             elif key in ("who", "targets"):
                 self._say(keys, f'{where}the key {key!r} is missing: write for example {key} = ["{example}"]')
         if "until" in table:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeAlias
 
 from nsbroker.daemon.configuration import Configuration, Parsed, Problem, SourcedRule, error_of, problems, read
 from nsbroker.daemon.pace import Step, no_pause
@@ -32,6 +32,8 @@ _SHARED_MAX = 256
 _RULE_ERRORS = (ConfigurationError, InvalidTarget, InvalidType)
 PERMISSIONS = ("namespaces", "sockets", "marks", "devices", "files", "interfaces", "create", "hold")
 """The keys of a rule that say what it allows."""
+_Allowances: TypeAlias = dict[tuple[tuple[str, ...], ...], Allowance]
+"""What rules allow, by the words that say so, in the order of `PERMISSIONS`."""
 
 
 def load(place: Path | None = None) -> "tuple[Configuration, Policy]":
@@ -180,14 +182,19 @@ def _compile_all(sourced: Iterable[SourcedRule], earlier: "Mapping[int, _Compile
     """Compile the rules, but those that an `earlier` policy compiled for the same users.  Raises ConfigurationError."""
     found: list[_Compiled] = []
     mistakes: list[Problem] = []
+    # Thousands of rules can be for the same users, and allow the same.
+    audiences: dict[tuple[str, ...], _Audience] = {}
+    allowances: _Allowances = {}
     for source in sourced:
         step()
         try:
+            words = source.text.who
             # Users and groups can have been added or removed meanwhile.
-            who = [_Who.parse(word) for word in source.text.who]
+            audience = audiences.get(words) or audiences.setdefault(words, _Audience.parse(words))
             known = earlier.get(id(source))
-            if known is None or known.who != who:
-                known = _Compiled(source, who, _compile(source, who), list(_find_doubts(source, who)))
+            if known is None or known.who != audience.who:
+                rule = _compile(source, audience, allowances)
+                known = _Compiled(source, audience.who, rule, tuple(_find_doubts(source, audience.who)))
             found.append(known)
         except _RULE_ERRORS:
             mistakes += _find_mistakes(source, is_whole=True)
@@ -200,9 +207,9 @@ class _Compiled(NamedTuple):
     """A compiled rule.  `doubts` are what fits nobody or nothing in it."""
 
     source: SourcedRule
-    who: "list[_Who]"
+    who: "tuple[_Who, ...]"
     rule: Rule
-    doubts: list[Problem]
+    doubts: tuple[Problem, ...]
 
 
 class _Who(NamedTuple):
@@ -231,27 +238,41 @@ class _Who(NamedTuple):
         return self.kind in WORKLOAD_KINDS
 
 
-def _compile(source: SourcedRule, who: Sequence[_Who]) -> Rule:
-    """Compile a rule.  Raises the errors in `_RULE_ERRORS`."""
+class _Audience(NamedTuple):
+    """Those whom a rule is for: the entries of its `who`, and the fields of `Rule` that they lead to."""
+
+    who: tuple[_Who, ...]
+    fields: Mapping[str, Any]
+
+    @classmethod
+    def parse(cls, words: Iterable[str]) -> Self:
+        """Read the entries, and look their users and groups up.  Raises ConfigurationError, InvalidTarget."""
+        who = tuple(map(_Who.parse, words))
+        containers = [one.word for one in who if one.is_container]
+        fields = {
+            "everyone": any(one.kind == "everyone" for one in who),
+            "uids": frozen(one.number for one in who if one.kind == "user" and one.number is not None),
+            "gids": frozen(one.number for one in who if one.kind == "group" and one.number is not None),
+            "units": frozen(one.name for one in who if one.kind == "unit"),
+            "workloads": NamePatterns.parse(containers),
+            "workload_engines": frozen(pattern.partition(":")[0] for pattern in containers),
+        }
+        return cls(who, fields)
+
+
+def _compile(source: SourcedRule, audience: _Audience, allowances: _Allowances) -> Rule:
+    """Compile a rule.  What it allows is taken from `allowances`, or added to them.  Raises the errors in `_RULE_ERRORS`."""
     text = source.text
-    if not who or not text.targets:
+    if not audience.who or not text.targets:
         raise ConfigurationError("it fits nothing: give `who` and `targets` at least one entry each")
-    if not any(getattr(text, key) for key in PERMISSIONS):
+    words = tuple(getattr(text, key) for key in PERMISSIONS)
+    if not any(words):
         raise ConfigurationError(f"it allows nothing: give it {', '.join(PERMISSIONS[:-1])} or {PERMISSIONS[-1]}")
-    containers = [one.word for one in who if one.is_container]
-    return Rule.parse(
-        text.targets,
-        Allowance.parse(**{key: getattr(text, key) for key in PERMISSIONS}),
-        name=text.name,
-        origin=source.origin,
-        everyone=any(one.kind == "everyone" for one in who),
-        uids=frozen(one.number for one in who if one.kind == "user" and one.number is not None),
-        gids=frozen(one.number for one in who if one.kind == "group" and one.number is not None),
-        units=frozen(one.name for one in who if one.kind == "unit"),
-        workloads=NamePatterns.parse(containers),
-        workload_engines=frozen(pattern.partition(":")[0] for pattern in containers),
-        until=math.inf if text.until is None else text.until.timestamp(),
-    )
+    allowance = allowances.get(words)
+    if allowance is None:
+        allowance = allowances[words] = Allowance.parse(**dict(zip(PERMISSIONS, words, strict=True)))
+    until = math.inf if text.until is None else text.until.timestamp()
+    return Rule.parse(text.targets, allowance, name=text.name, origin=source.origin, until=until, **audience.fields)
 
 
 def _find_mistakes(source: SourcedRule, *, is_whole: bool) -> list[Problem]:
@@ -266,7 +287,7 @@ def _find_mistakes(source: SourcedRule, *, is_whole: bool) -> list[Problem]:
                 found.append(problems.of_rule(source, str(error), key, number))
     if is_whole and not found:
         try:
-            _compile(source, [_Who.parse(word) for word in text.who])
+            _compile(source, _Audience.parse(text.who), {})
         except _RULE_ERRORS as error:
             found.append(problems.of_rule(source, str(error)))
     return found

@@ -4,6 +4,7 @@ A pattern is a target in which `*` stands for any characters but '/', and `?` fo
 `own` (what is the peer's own, such as a process whose uids are all the peer's) and `*` (anything).
 """
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
@@ -43,7 +44,7 @@ class NamePatterns(NamedTuple):
     """The text before the '*' of each pattern that has only one, at its end."""
     globs: re.Pattern[str] | None = None
     """All other patterns."""
-    beginnings: frozenset[str] = frozenset()
+    beginnings: tuple[str, ...] = ()
     """The text before the first '*' or '?' of each pattern."""
 
     @classmethod
@@ -60,13 +61,12 @@ class NamePatterns(NamedTuple):
                 prefixes.append(pattern[:-1])
             else:
                 globs.append(pattern)
+        starts = tuple(dict.fromkeys(prefixes))
+        if not globs:
+            return cls(frozen(exact), starts, None, starts)
         beginnings = (re.split(r"[*?]", pattern, maxsplit=1)[0] for pattern in globs)
-        return cls(
-            frozen(exact),
-            tuple(prefixes),
-            re.compile("|".join(map(_compile_pattern, globs))) if globs else None,
-            frozen((*prefixes, *beginnings)),
-        )
+        compiled = re.compile("|".join(map(_compile_pattern, globs)))
+        return cls(frozen(exact), starts, compiled, tuple(dict.fromkeys((*starts, *beginnings))))
 
     def fits(self, name: str) -> bool:
         """Return whether one of them fits `name`."""
@@ -81,7 +81,7 @@ class Scope(Struct, frozen=True, kw_only=True):
     exact: frozenset[str]
     prefixes: tuple[str, ...]
     globs: re.Pattern[str] | None
-    beginnings: frozenset[str]
+    beginnings: tuple[str, ...]
     """As in NamePatterns."""
     kinds: frozenset[str]
     allowance: Allowance
@@ -98,7 +98,7 @@ class Scope(Struct, frozen=True, kw_only=True):
             prefixes=names.prefixes,
             globs=names.globs,
             beginnings=names.beginnings,
-            kinds=frozen(pattern.partition(":")[0] for pattern in patterns),
+            kinds=_same_set(frozenset(pattern.partition(":")[0] for pattern in patterns)),
             allowance=allowance,
             **others,
         )
@@ -114,6 +114,12 @@ class Scope(Struct, frozen=True, kw_only=True):
     def has_exactly(self, names: Names) -> bool:
         """Return whether it is for anything, or has exactly one of `names`.  A pattern that fits is not enough."""
         return self.anything or not self.exact.isdisjoint(names)
+
+
+@functools.lru_cache(maxsize=256)
+def _same_set(kinds: frozenset[str]) -> frozenset[str]:
+    """Return the same object for the same kinds of targets, of which there are few."""
+    return kinds
 
 
 def _check_kind(pattern: str) -> None:

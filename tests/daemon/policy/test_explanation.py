@@ -25,17 +25,20 @@ NET, UTS = NamespaceType.NET, NamespaceType.UTS
 WANTED: tuple[Permission, ...] = (NET, UTS, SocketKind.parse("inet:stream"), Device("null"), File("hosts"))
 PAST, FUTURE = (datetime.datetime(year, 1, 1, tzinfo=datetime.UTC) for year in (2001, 2999))
 
+
+def _some(*words: str, least: int = 0) -> st.SearchStrategy[tuple[str, ...]]:
+    return st.lists(st.sampled_from(words), min_size=least).map(tuple)
+
+
 _rule = st.builds(
     RuleText,
     name=st.just(""),
-    who=st.lists(
-        st.sampled_from(("everyone", "user:7", "user:8", "group:70", "unit:a.service", "docker:web", "container:w*")), min_size=1
-    ),
-    targets=st.lists(st.sampled_from(("own", "*", "name:blue", "name:b*", "pid:5", "docker:web", "container:*")), min_size=1),
-    namespaces=st.lists(st.sampled_from(("net", "*")), min_size=1),
-    sockets=st.lists(st.sampled_from(("inet:stream", "*"))),
-    devices=st.lists(st.sampled_from(("null", "*"))),
-    files=st.lists(st.sampled_from(("hosts", "*"))),
+    who=_some("everyone", "user:7", "user:8", "group:70", "unit:a.service", "docker:web", "container:w*", least=1),
+    targets=_some("own", "*", "name:blue", "name:b*", "pid:5", "docker:web", "container:*", least=1),
+    namespaces=_some("net", "*", least=1),
+    sockets=_some("inet:stream", "*"),
+    devices=_some("null", "*"),
+    files=_some("hosts", "*"),
     until=st.sampled_from((None, PAST, FUTURE)),
 )
 _words = st.sampled_from(
