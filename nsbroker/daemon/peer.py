@@ -7,6 +7,8 @@ for the process that connected.
 import functools
 import os
 import socket
+from array import array
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from nsbroker.daemon.limits.users import ANONYMOUS, user_of
@@ -26,6 +28,10 @@ NO_PEER_PIDFD = "before Linux 6.5 the kernel does not show the broker which proc
 """Why some things are impossible without SO_PEERPIDFD: no peer has a unit, none is proved to be root, none can be `self`."""
 
 
+# NGROUPS_MAX of setgroups(2).
+_GROUPS_MAX = 65536
+
+
 @functools.cache
 def _own_inode(ns_type: NamespaceType) -> int:
     return os.stat(f"/proc/self/ns/{ns_type}").st_ino
@@ -35,7 +41,7 @@ class Maker(NamedTuple):
     """The credentials with which the broker makes something for a peer, so that it belongs to that user."""
 
     credentials: Credentials
-    groups: tuple[int, ...]
+    groups: Sequence[int]
 
 
 class Owner(Protocol):
@@ -71,7 +77,7 @@ class Peer:
     """
 
     __slots__ = (
-        "_groups",
+        "_groups_among",
         "_has_our_numbers",
         "_pid_namespace",
         "_pinned",
@@ -89,7 +95,7 @@ class Peer:
 
     def __init__(self, sock: socket.socket) -> None:
         self.pid, self.uid, self.gid = socket_options.peer_credentials(sock)
-        self._groups: frozenset[int] | None = None
+        self._groups_among: tuple[frozenset[int], frozenset[int]] | None = None
         self._sock = sock
         self._pinned = False
         self._process: Process | None = None
@@ -137,12 +143,22 @@ class Peer:
                 raise NoSuchTarget("self", "the process that connected has ended")
             return Namespace.from_process(guess, ns_type, "self")
 
-    @property
-    def groups(self) -> frozenset[int]:
-        """The peer's gid and supplementary groups at the time when it connected."""
-        if self._groups is None:
-            self._groups = frozenset((self.gid, *socket_options.peer_groups(self._sock)))
-        return self._groups
+    def groups(self) -> "array[int]":
+        """Return the peer's gid and supplementary groups at the time when it connected, the same on every call.
+
+        The kernel is asked each time.  Nothing keeps them: with user namespaces, one user can have a great many processes with
+        65536 groups each.
+        """
+        groups = socket_options.peer_groups(self._sock)
+        groups.append(self.gid)
+        return groups
+
+    def groups_among(self, gids: frozenset[int]) -> frozenset[int]:
+        """Return those of `gids` that are groups of the peer.  The result is kept for further calls with the same object."""
+        kept = self._groups_among
+        if kept is None or kept[0] is not gids:
+            kept = self._groups_among = gids, gids.intersection(self.groups())
+        return kept[1]
 
     @property
     def credentials(self) -> Credentials:
@@ -150,11 +166,14 @@ class Peer:
         return Credentials(self.uid, self.gid)
 
     @property
+    def owner(self) -> Credentials:
+        """To whom things belong that the broker makes for this peer: to the overflow uid when the peer is anonymous."""
+        return Credentials(overflow_uid(), overflow_uid()) if self.anonymous else self.credentials
+
     def maker(self) -> Maker:
-        """The credentials for what the broker makes for this peer: those of the overflow uid when the peer is anonymous."""
-        if self.anonymous:
-            return Maker(Credentials(overflow_uid(), overflow_uid()), ())
-        return Maker(self.credentials, tuple(self.groups))
+        """Return the credentials with which the broker makes something for this peer.  The groups are read as in `groups`."""
+        # The gid comes last.  A thread that has it does not need it among its groups, where there may be no room for it.
+        return Maker(self.owner, () if self.anonymous else self.groups()[:_GROUPS_MAX])
 
     def owns(self, uid: int) -> bool:
         """Return whether things of the user `uid` are the peer's own.  An anonymous peer owns nothing."""

@@ -40,15 +40,15 @@ def peer_credentials(sock: socket.socket) -> Credentials:
     return Credentials(*_UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)))
 
 
-def peer_groups(sock: socket.socket) -> tuple[int, ...]:
-    """SO_PEERGROUPS: return the peer's supplementary groups.  Linux 4.13."""
+def peer_groups(sock: socket.socket) -> "array.array[int]":
+    """SO_PEERGROUPS: return the peer's supplementary groups, of which there can be 65536.  Linux 4.13."""
     try:
         gids = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _PYTHON_MAX)
     except OSError as error:
         if error.errno != errno.ERANGE:
             raise
         gids = _read_many_groups(sock)
-    return tuple(array.array("I", gids))
+    return array.array("I", gids)
 
 
 def _read_many_groups(sock: socket.socket) -> bytes:

@@ -483,6 +483,10 @@ TABLE: dict[str, list[tuple[str, str]]] = {
     "51 code in a container that is entered (CVE-2019-14271)": [
         ("cli/commands/test_exec.py", "test_exec_loads_nothing_from_the_mount_namespace_that_it_has_entered"),
     ],
+    "52 processes with ever other supplementary groups": [
+        ("attacks/test_many_groups.py", "test_processes_with_ever_other_groups_take_no_memory_and_keep_nobody_waiting"),
+        ("daemon/policy/test_rules.py", "test_peers_that_differ_only_in_groups_that_no_rule_names_share_their_grants"),
+    ],
 }
 
 

@@ -192,3 +192,18 @@ def test_the_unit_is_read_from_the_pinned_process_and_is_none_after_it_ends(list
 def test_the_unit_in_a_control_group_is_what_systemd_named_not_what_a_unit_named_itself(path: str, unit: str | None) -> None:
     assert unit_of({"": path}) == unit
     assert unit_of({"name=systemd": path, "": "/"}) == unit
+
+
+@pytest.mark.root
+def test_of_the_groups_of_a_peer_only_those_that_are_asked_for_are_kept(listener: socket.socket) -> None:
+    client = Client(listener, "setpriv", f"--reuid={ALICE}", f"--regid={ALICE}", "--groups=77,78,4079")
+    peer = Peer(client.sock)
+    assert sorted(peer.groups()) == sorted((ALICE, 77, 78, 4079))
+    first, second = frozenset((78, 79, ALICE)), frozenset((77, 80))
+    assert peer.groups_among(first) == {78, ALICE}
+    assert peer.groups_among(second) == {77}
+    assert peer.groups_among(first) == {78, ALICE}
+    peer.close()
+    client.close()
+    # What is kept does not need the connection any more.
+    assert peer.groups_among(first) == {78, ALICE}

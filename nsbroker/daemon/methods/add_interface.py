@@ -92,7 +92,7 @@ class AddInterfaceMethod:
         return Reply(AddInterfaceReply(names[0]))
 
     async def _add_tap(self, caller: Caller, authorization: Authorization, name: str) -> Reply:
-        user, owner = caller.peer.user, caller.peer.maker.credentials.uid
+        user, owner = caller.peer.user, caller.peer.owner.uid
         async with authorization as pinned:
             with authorization.open_network() as ns:
                 sock, file = await self._open_inside(pinned, ns, name, _open_for_tap)

@@ -78,7 +78,7 @@ class HeldMethods:
                 self._created.check(peer.user, len(ns_types))
                 for ns_type in ns_types:
                     up = bool(request.up) and ns_type is NamespaceType.NET
-                    ns = await trio.to_thread.run_sync(_create_namespace, ns_type, peer.maker.credentials, up)
+                    ns = await trio.to_thread.run_sync(_create_namespace, ns_type, peer.owner, up)
                     # Append each one at once: if a later one fails, those made so far must be closed.
                     made.append(ns)
                 self._created.add(peer.user, made)

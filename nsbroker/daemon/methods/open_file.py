@@ -69,7 +69,7 @@ class OpenFileMethod:
 
     async def _read_configuration(self, caller: Caller, pinned: Pinned, name: str) -> bytes:
         """Read /etc/NAME below the target's root directory.  Raises NoSuchFile, NoSuchTarget."""
-        directory, maker = pinned.directory(), caller.peer.maker
+        maker, directory = caller.peer.maker(), pinned.directory()
 
         def read() -> bytes:
             try:
@@ -95,7 +95,7 @@ class OpenFileMethod:
 
     async def _open_inside(self, caller: Caller, pinned: Pinned, ns: Namespace, name: str) -> int:
         """Open /proc/thread-self/NAME on a thread that is in `ns` (borrowed), and return the fd (the caller's)."""
-        maker = caller.peer.maker
+        maker = caller.peer.maker()
         try:
             opened = await self._visits.call(ns, _Opening(maker, ns, name))
         except OSError as error:

@@ -39,16 +39,17 @@ class OpenSocketMethod:
         wanted = WantedSocket(kind, protocol, address, request.mark)
         permissions = wanted.permissions()
         details = " ".join(map(str, permissions))
+        maker = caller.peer.maker()
         authorization = begin(
             self._context, "OpenSocket", caller, call, request.target, permissions, hands_over=True, details=details
         )
         user = caller.peer.user
-        if authorization.takes_time() or self._maker.takes_time(wanted) or self._delay(user):
+        if authorization.takes_time() or self._maker.takes_time(maker, wanted) or self._delay(user):
             return self._open(caller, authorization, wanted)
         with authorization as pinned:
             self._bucket.charge(user)
             with authorization.open_network() as ns:
-                sock = self._maker.make_at_once(pinned, ns, caller.peer.maker, wanted)
+                sock = self._maker.make_at_once(pinned, ns, maker, wanted)
             authorization.on_failure(sock.close)
         fds = [sock.detach()]
         return Reply(OpenSocketReply(0), fds, slow_fds=fds)
@@ -59,7 +60,7 @@ class OpenSocketMethod:
             if delay := self._delay(caller.peer.user):
                 await trio.sleep(delay)
             with authorization.open_network() as ns:
-                sock = await self._maker.make(pinned, ns, caller.peer.maker, wanted)
+                sock = await self._maker.make(pinned, ns, caller.peer.maker(), wanted)
             authorization.on_failure(sock.close)
         fds = [sock.detach()]
         return Reply(OpenSocketReply(0), fds, slow_fds=fds)

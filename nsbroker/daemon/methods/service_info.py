@@ -54,7 +54,7 @@ class ServiceMethods:
                 PeerDescription(
                     peer.uid,
                     peer.gid,
-                    sorted(peer.groups),
+                    sorted(set(peer.groups())),
                     number,
                     peer.anonymous,
                     peer.unit(),

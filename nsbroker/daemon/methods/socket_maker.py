@@ -7,7 +7,8 @@ kernel has confirmed, for the socket itself, its network namespace and its owner
 
 The event loop's own thread makes it: it enters the namespace, takes the peer's credentials, makes the socket and goes back, and
 nothing is awaited in between.  If it cannot go back, the process ends.  A new thread does the same, and ends afterwards, for what
-may have to wait: a socket that is marked, and the first one of its kind, for which the kernel may load a module.
+may have to wait: a socket that is marked, the first one of its kind, for which the kernel may load a module, and one of a peer that
+has very many groups.
 """
 
 import errno
@@ -34,6 +35,8 @@ from nsbroker.namespace import Namespace
 
 # At most this many threads are inside namespaces at one time.
 _VISITS_MAX = 32
+# With more groups than this, changing them takes so long that others would notice: with 65536, more than 20 ms.
+_GROUPS_MAX = 1000
 # At most this many kinds of socket are remembered for which the kernel has all modules.
 _LOADED_MAX = 256
 
@@ -63,9 +66,9 @@ class SocketMaker:
         self._host_networks = HostNetworks()
         self._loaded: set[tuple[SocketFamily, SocketType, int]] = set()
 
-    def takes_time(self, wanted: WantedSocket) -> bool:
-        """Return whether making this socket can take longer than other clients should wait.  Use `make` then."""
-        return wanted.mark is not None or wanted.module() not in self._loaded
+    def takes_time(self, maker: Maker, wanted: WantedSocket) -> bool:
+        """Return whether making this socket for `maker` can take longer than other clients should wait.  Use `make` then."""
+        return wanted.mark is not None or wanted.module() not in self._loaded or len(maker.groups) > _GROUPS_MAX
 
     def make_at_once(self, pinned: Pinned, ns: Namespace, maker: Maker, wanted: WantedSocket) -> socket.socket:
         """Make a socket, which does not take time, in `ns` (borrowed) that belongs to `maker`.  It is the caller's to close.

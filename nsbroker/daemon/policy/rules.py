@@ -29,6 +29,7 @@ _WHO_FORMS = "user:NAME, group:NAME, unit:NAME.service, everyone, or a container
 # How many peers' grants, and the grants of how many sets of rules, are kept in caches.
 _CACHE_MAX = 1024
 _SHARED_MAX = 256
+_NO_GROUPS: frozenset[int] = frozenset()
 _RULE_ERRORS = (ConfigurationError, InvalidTarget, InvalidType)
 PERMISSIONS = ("namespaces", "sockets", "marks", "devices", "files", "interfaces", "create", "hold")
 """The keys of a rule that say what it allows."""
@@ -97,6 +98,7 @@ class Policy:
         self._everyone = [number for number, rule in enumerate(self.rules) if rule.everyone]
         self._uids = index((uid, number) for number, rule in enumerate(self.rules) for uid in rule.uids)
         self._gids = index((gid, number) for number, rule in enumerate(self.rules) for gid in rule.gids)
+        self._named_gids = frozenset(self._gids)
         self._units = index((unit, number) for number, rule in enumerate(self.rules) for unit in rule.units)
         self._grants: dict[tuple[object, ...], Grants] = {}
         self._by_rules: dict[tuple[int, ...], Grants] = {}
@@ -108,10 +110,12 @@ class Policy:
         unit = peer.unit() if self.has_units else None
         workload = peer.workload() if self._workloads else None
         names = () if workload is None else workload.names
-        key = (peer.uid, peer.groups, peer.anonymous, unit, names)
+        # Only groups that rules name: a user can have any number of processes, each with 65536 other groups.
+        groups = peer.groups_among(self._named_gids) if self._named_gids and not peer.anonymous else _NO_GROUPS
+        key = (peer.uid, groups, peer.anonymous, unit, names)
         grants = self._grants.get(key)
         if grants is None:
-            grants = self._share_grants(tuple(sorted(self._find_rules(peer, unit, names))))
+            grants = self._share_grants(tuple(sorted(self._find_rules(peer, groups, unit, names))))
             if len(self._grants) >= _CACHE_MAX:
                 self._grants.clear()
             self._grants[key] = grants
@@ -164,12 +168,12 @@ class Policy:
             grants = self._by_rules[numbers] = Grants([self.rules[number] for number in numbers])
         return grants
 
-    def _find_rules(self, peer: Peer, unit: str | None, workload_names: Sequence[str]) -> set[int]:
-        """Return the numbers of the rules whose `who` includes this peer."""
+    def _find_rules(self, peer: Peer, groups: Iterable[int], unit: str | None, workload_names: Sequence[str]) -> set[int]:
+        """Return the numbers of the rules whose `who` includes this peer, which is in these of the groups that rules name."""
         fitting = set(self._everyone)
         if not peer.anonymous:
             fitting.update(self._uids.get(peer.uid, ()))
-            fitting.update(number for gid in peer.groups for number in self._gids.get(gid, ()))
+            fitting.update(number for gid in groups for number in self._gids[gid])
             fitting.update(self._units.get(unit, ()) if unit is not None else ())
         # Also for an anonymous peer: its uid proves nothing, but the container does.
         for number in self._workloads if workload_names else ():

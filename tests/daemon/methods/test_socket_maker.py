@@ -62,19 +62,20 @@ def pinned(ns: Namespace) -> PinnedNamespace:
 
 async def test_the_first_socket_of_a_kind_and_a_marked_one_take_time(net: Namespace) -> None:
     maker = SocketMaker()
-    assert maker.takes_time(wanted(STREAM))
+    assert maker.takes_time(USERS[0], wanted(STREAM))
     (await maker.make(pinned(net), net, USERS[0], wanted(STREAM))).close()
-    assert not maker.takes_time(wanted(STREAM))
-    assert maker.takes_time(wanted(STREAM, protocol=socket.IPPROTO_MPTCP))
-    assert maker.takes_time(wanted(STREAM, mark=1))
-    assert maker.takes_time(wanted(RAW, protocol=socket.IPPROTO_ICMP))
+    assert not maker.takes_time(USERS[0], wanted(STREAM))
+    assert maker.takes_time(USERS[0], wanted(STREAM, protocol=socket.IPPROTO_MPTCP))
+    assert maker.takes_time(USERS[0], wanted(STREAM, mark=1))
+    assert maker.takes_time(USERS[0], wanted(RAW, protocol=socket.IPPROTO_ICMP))
+    assert maker.takes_time(USERS[0]._replace(groups=range(5000, 10000)), wanted(STREAM))
 
 
 async def test_a_kind_that_could_not_be_made_still_takes_time(net: Namespace) -> None:
     maker = SocketMaker()
     with pytest.raises(SocketFailed):
         await maker.make(pinned(net), net, USERS[0], wanted(STREAM, protocol=1234))
-    assert maker.takes_time(wanted(STREAM, protocol=1234))
+    assert maker.takes_time(USERS[0], wanted(STREAM, protocol=1234))
 
 
 @pytest.mark.parametrize("user", USERS, ids=["nobody", "root", "nobody with groups"])

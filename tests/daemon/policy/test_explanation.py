@@ -56,7 +56,11 @@ def peer(subject: Subject) -> Peer:
     """The peer that the subject would be.  It is made up; test_peer tests real peers."""
     workload = SimpleNamespace(names=subject.container) if subject.container else None
     found = SimpleNamespace(
-        uid=subject.uid, groups=subject.groups, anonymous=False, unit=lambda: subject.unit, workload=lambda: workload
+        uid=subject.uid,
+        groups_among=subject.groups.intersection,
+        anonymous=False,
+        unit=lambda: subject.unit,
+        workload=lambda: workload,
     )
     return cast(Peer, found)
 

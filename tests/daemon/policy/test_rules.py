@@ -20,7 +20,8 @@ NET = (NamespaceType.NET,)
 
 def peer(uid: int, *groups: int, anonymous: bool = False, unit: str | None = None) -> Peer:
     """A peer as the policy sees it.  It is made up; test_peer tests the uids and units of real peers."""
-    return cast(Peer, SimpleNamespace(uid=uid, groups=frozenset(groups), anonymous=anonymous, unit=lambda: unit))
+    among = frozenset(groups).intersection
+    return cast(Peer, SimpleNamespace(uid=uid, groups_among=among, anonymous=anonymous, unit=lambda: unit))
 
 
 def policy(tmp_path: Path, *rules: str) -> Policy:
@@ -65,9 +66,24 @@ def test_who_a_rule_is_for(tmp_path: Path, who: object, fits: set[str]) -> None:
 def test_the_unit_of_a_peer_is_read_anew_on_every_call(tmp_path: Path) -> None:
     rules = policy(tmp_path, rule(who=["unit:a.service"]))
     units = iter(["a.service", None])
-    moving = cast(Peer, SimpleNamespace(uid=ALICE, groups=frozenset(), anonymous=False, unit=lambda: next(units)))
+    moving = cast(Peer, SimpleNamespace(uid=ALICE, anonymous=False, unit=lambda: next(units)))
     assert allows(rules, moving, "name:x")
     assert not allows(rules, moving, "name:x")
+
+
+def test_peers_that_differ_only_in_groups_that_no_rule_names_share_their_grants(tmp_path: Path) -> None:
+    rules = policy(tmp_path, rule(who=["group:77", "group:78"]))
+    for number in range(100):
+        assert not allows(rules, peer(ALICE, ALICE, number + 1000), "name:x")
+        assert allows(rules, peer(ALICE, ALICE, number + 1000, 77), "name:x")
+        # The groups of a peer whose uid proves nothing prove nothing either.
+        assert not allows(rules, peer(0, 77 + number % 2, anonymous=True), "name:x")
+    assert len(rules._grants) == 3
+
+
+def test_without_a_rule_for_a_group_no_peer_is_asked_for_its_groups(tmp_path: Path) -> None:
+    rules = policy(tmp_path, rule(who=f"user:{ALICE}"))
+    assert allows(rules, cast(Peer, SimpleNamespace(uid=ALICE, anonymous=False)), "name:x")
 
 
 def test_names_of_users_and_groups_are_looked_up_and_missing_ones_warn_and_fit_nobody(tmp_path: Path) -> None:
