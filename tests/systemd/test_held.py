@@ -61,6 +61,25 @@ def test_a_held_network_with_an_interface_survives_restart_kill_and_a_new_instal
     assert unit.prop("NFileDescriptorStore") == "0"
 
 
+def test_what_is_held_under_two_names_stays_held_under_one_when_the_other_is_released(unit: Unit) -> None:
+    with connect(ADDRESS) as broker:
+        for ns in broker.create(["net"], name="other").namespaces.values():
+            inode = ns.inode
+            ns.close()
+        assert broker.hold("name:other", "lab")
+        assert unit.prop("NFileDescriptorStore") == "2"
+        broker.release("other")
+    unit.run("systemctl", "restart", "nsbroker.service")
+    # The second name can be held again under a third one: what the fd store gave back is the same open file as its own.
+    with connect(ADDRESS) as broker:
+        assert broker.hold("name:lab", "third")
+        broker.release("lab")
+    unit.run("systemctl", "restart", "nsbroker.service")
+    with connect(ADDRESS) as broker, broker.open("name:third", "net") as ns:
+        assert ns.inode == inode
+        broker.release("third")
+
+
 def test_the_broker_does_not_exit_while_it_holds_namespaces(unit: Unit) -> None:
     unit.serve("--idle-timeout", "0.3")
     with connect(ADDRESS) as broker:

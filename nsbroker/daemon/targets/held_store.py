@@ -152,7 +152,9 @@ def is_held_name(text: str) -> bool:
 
 
 def _copy(ns: Namespace) -> Namespace:
-    fd = os.dup(ns.fileno())
+    # With dup(2), it would be the same open file as what another name may hold.  The fd store keeps each open file once, under its
+    # first name (same_fd() in systemd).
+    fd = os.open(f"/proc/self/fd/{ns.fileno()}", os.O_RDONLY | os.O_CLOEXEC)
     try:
         return Namespace(fd, ns.type)
     except BaseException:

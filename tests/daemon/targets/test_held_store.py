@@ -1,5 +1,6 @@
 """The store of held namespaces, filled from the fd store of the service manager."""
 
+import fcntl
 import os
 from collections.abc import Iterator
 
@@ -43,6 +44,24 @@ def held_store() -> Iterator[HeldStore]:
     held_store = HeldStore(FdStore(), 4)
     yield held_store
     held_store.close()
+
+
+async def test_what_is_held_twice_is_two_open_files(held_store: HeldStore) -> None:
+    """systemd keeps each open file only once, and releasing the one name would remove what the other one holds."""
+    closer = Closer()
+    with Namespace.current("net") as net:
+        await held_store.hold("lab", 7, [net], closer, 7)
+        first = held_store.find("lab")
+        assert first is not None
+        await held_store.hold("lab-2", 7, first.namespaces.values(), closer, 7)
+        handles = [net, *(ns for held in held_store for ns in held.namespaces.values())]
+        assert handles == [net] * 3
+        for number, ns in enumerate(handles):
+            # The flags belong to the open file.
+            fcntl.fcntl(ns, fcntl.F_SETFL, os.O_NONBLOCK)
+            flags = [bool(fcntl.fcntl(other, fcntl.F_GETFL) & os.O_NONBLOCK) for other in handles]
+            assert flags == [other <= number for other in range(3)]
+            assert not os.get_inheritable(ns.fileno())
 
 
 async def test_a_hold_that_fails_leaves_what_is_held_under_its_name_by_then(
