@@ -118,11 +118,11 @@ class Audit:
     async def settle(self, peer: Peer) -> None:
         """Wait until the records of the peer's call are written, and until its user is within the limit again.
 
-        Raises RecordFailed when the journal does not accept the records before the deadline.  They are dropped then, since the
-        call fails and what they record does not happen.
+        Raises RecordFailed when the journal does not accept the records before the deadline.  They are dropped then, and when this
+        is cancelled, since the call fails and what they record does not happen.
         """
-        await trio.sleep(self._bucket.delay(peer.user))
         try:
+            await trio.sleep(self._bucket.delay(peer.user))
             with trio.move_on_after(self._deadline):
                 await self._flush(peer)
             if self._queue.has(peer):

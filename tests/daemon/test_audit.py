@@ -5,7 +5,7 @@ import errno
 import os
 import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -209,6 +209,20 @@ async def test_when_the_call_that_writes_is_cancelled_another_goes_on(slow: tupl
             nursery.start_soon(call, audit, Caller(BOB), f"b{number}")
         first.cancel_scope.cancel()
     assert {record.target for record in sink.written} >= {f"b{number}" for number in range(5)}
+
+
+@pytest.mark.once
+async def test_a_call_that_is_cancelled_while_its_user_is_slowed_down_is_not_recorded_later() -> None:
+    sink = SlowSink()
+    audit = Audit(sink, AuditSettings(), Limits(records_per_user=1))
+    sink._room = 1
+    audit.record(cast(Any, Caller(ALICE)), "Open", "first", "allowed")
+    with trio.move_on_after(0.01) as scope:
+        await call(audit, Caller(ALICE), "cancelled")
+    assert scope.cancelled_caught
+    sink._room = 10
+    audit.write_suppressed()
+    assert [record.target for record in sink.written] == ["first"]
 
 
 def test_a_number_of_suppressed_refusals_that_cannot_be_written_is_written_later() -> None:
