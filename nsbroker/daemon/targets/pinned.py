@@ -269,9 +269,13 @@ class PinnedHeld:
         return peer.owns(self._uid)
 
     def open(self, ns_type: NamespaceType) -> Namespace:
-        """Return another handle of the held namespace of this type (the caller's to close).  Raises NotANamespace without one."""
+        """Return another handle of the held namespace of this type (the caller's to close).
+
+        Raises NotANamespace without one, NoSuchTarget when it was released meanwhile.
+        """
         if ns_type not in self._namespaces:
             raise NotANamespace(self.target, f"only {', '.join(self._namespaces)} is held under that name, no {ns_type}")
+        self.check_unchanged()
         return Namespace(os.dup(self._namespaces[ns_type].fileno()), ns_type)
 
     def open_as(self, user: Credentials, ns_type: NamespaceType) -> Namespace:  # noqa: ARG002 - the Protocol's signature
@@ -287,7 +291,9 @@ class PinnedHeld:
         raise _no_process(self.target)
 
     def check_unchanged(self) -> None:
-        """Do nothing: it cannot have changed."""
+        """Check that it is still held.  Raises NoSuchTarget."""
+        if any(ns.closed for ns in self._namespaces.values()):
+            raise NoSuchTarget(self.target, "it was released meanwhile")
 
     def close(self) -> None:
         """Do nothing: the namespaces stay held."""

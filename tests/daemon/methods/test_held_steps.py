@@ -1,7 +1,9 @@
 """Create, Hold and Release, with a step of them replaced: what happens in between, and what is recorded."""
 
+import socket
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -10,6 +12,8 @@ import trio
 from nsbroker.daemon.limits.namespace_closing import close_namespaces
 from nsbroker.daemon.limits.users import ANONYMOUS
 from nsbroker.daemon.methods.call import Reply
+from nsbroker.daemon.methods.open_socket import OpenSocketMethod
+from nsbroker.daemon.methods.socket_maker import SocketMaker
 from nsbroker.daemon.targets import held_store as held_store_module
 from nsbroker.errors import RecordFailed
 from nsbroker.linux import descriptors
@@ -104,6 +108,36 @@ async def test_a_release_that_waited_for_its_record_leaves_what_has_the_name_by_
     assert (await ask(one, "Release", name="lab")).error == "io.nsbroker.Broker.NoSuchTarget"
     assert [held.uid for held in held_store] == [7]
     assert [record.verdict for record in one.records if record.method == "Release"] == ["allowed", "failed"]
+
+
+@pytest.mark.parametrize("when", ["before it is opened", "after it was opened"])
+async def test_a_call_during_which_its_target_is_released_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    one = OneCaller(tmp_path, f'{RULES}\n[[allow]]\nname = "use"\nwho = "everyone"\ntargets = ["name:lab"]\nsockets = ["*"]\n')
+    assert (await ask(one, "Create", types=["net"], name="lab")).error is None
+    make = SocketMaker.make
+
+    async def make_late(*arguments: Any) -> socket.socket:
+        assert (await ask(one, "Release", name="lab")).error is None
+        return await make(*arguments)
+
+    async def release() -> None:
+        assert (await ask(one, "Release", name="lab")).error is None
+
+    async with trio.open_nursery() as nursery:
+        if when == "before it is opened":
+            # As if the user were above the limit on sockets.
+            monkeypatch.setattr(OpenSocketMethod, "_delay", lambda *_: 0.1)
+            nursery.start_soon(release)
+        else:
+            monkeypatch.setattr(SocketMaker, "make", make_late)
+        reply = await ask(one, "OpenSocket", target={"name": "lab"}, family="inet", type="stream")
+    assert reply.error == "io.nsbroker.Broker.NoSuchTarget"
+    assert [record.verdict for record in one.records if record.method == "OpenSocket"] == ["failed"]
+    assert one.records[-1].error.endswith("it was released meanwhile")
+    assert len(one.context.held_store) == 0
+    one.close()
 
 
 async def test_calls_that_create_together_keep_to_the_limit_of_their_user(one: OneCaller) -> None:
