@@ -107,7 +107,6 @@ TESTED_ELSEWHERE: dict[str, tuple[str, str]] = {
     "cli/commands/revoke": ("cli/commands/test_grant.py", "it removes what `grant` wrote"),
     "cli/grant_files": ("cli/commands/test_grant.py", "the commands write, list and remove the files"),
     "cli/reloading": ("cli/commands/test_grant.py", "runs only as a part of these commands"),
-    "daemon/methods/identification": ("engines/test_workloads.py", "needs processes in real containers"),
     "__main__": ("cli/test_main.py", "every test of a command runs it"),
     "client/held_requests": ("client/test_every_client.py", "every client makes these calls"),
     "protocol/target_spec": ("protocol/test_messages.py", "how targets are written and parsed, with the messages that have them"),

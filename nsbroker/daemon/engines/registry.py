@@ -46,7 +46,7 @@ class EngineRegistry:
     """
 
     def __init__(self, places: Mapping[str, Sequence[str]], deadline: float, threads: AbandonableThreads) -> None:
-        self._places = places
+        self.places = places
         self.deadline = deadline
         self._instances: dict[tuple[str, str], _Instance] = {}
         self._limiter = UserCapacityLimiter(_PER_USER)
@@ -188,12 +188,12 @@ class EngineRegistry:
     async def _query_rootless(self, word: str, name: str, query: EngineQuery) -> QueryResult:
         if not query.with_rootless or not may_run_rootless(query.uid):
             return QueryResult([], [])
-        off = tuple(engine for engine, places in self._places.items() if not places)
+        off = tuple(engine for engine, places in self.places.items() if not places)
         result = await self._rootless.query(query.user, RootlessQuery(query.uid, query.gid, word, name, off))
         return QueryResult([container for container in result.containers if _has_valid_names(container)], result.failures)
 
     def _explain_absence(self, name: str) -> str:
-        places = self._places.get(name)
+        places = self.places.get(name)
         if places == []:
             return "turned off in the configuration"
         module = import_module(f"{__package__}.{name}")
@@ -201,7 +201,7 @@ class EngineRegistry:
         return f"not found on this host: no {' or '.join(missing or places or module.PLACES)}"
 
     def _instances_of(self, name: str) -> Iterator[_Instance]:
-        configured = self._places.get(name)
+        configured = self.places.get(name)
         module = import_module(f"{__package__}.{name}")
         if not all(map(os.path.exists, _needs(module))):
             return iter(())

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from nsbroker.daemon.context import Context
@@ -16,13 +16,15 @@ _RETRY = 1.0
 
 
 class _Search(NamedTuple):
-    """The last search for the container of a peer that was in these control groups.  Without a result it is repeated after `retry`.
+    """The last search for the container of a peer that was in these control groups.
 
-    `reason` says why an engine could not be asked.
+    It is repeated after `retry` (time.monotonic()), and when a reload names other engines or other `places` of them.  `reason` says
+    why an engine could not be asked.
     """
 
     groups: Mapping[str, str]
     engines: frozenset[str]
+    places: Mapping[str, Sequence[str]]
     retry: float
     reason: str
 
@@ -36,18 +38,21 @@ class Identification:
     def is_due(self, peer: Peer) -> bool:
         """Return whether `identify` must be awaited before the peer's next call."""
         engines = self._context.policy.workload_engines
-        if not engines or peer.workload() is not None:
+        if not engines:
             return False
         process, last = peer.process(), peer.identification
         if process is None:
             return False
-        if not isinstance(last, _Search) or last.engines != engines or time.monotonic() > last.retry:
+        if not isinstance(last, _Search) or last.engines != engines or last.places != self._context.engines.places:
             return True
-        return _groups(process) != last.groups
+        if time.monotonic() > last.retry:
+            return True
+        return peer.workload() is None and _groups(process) != last.groups
 
     async def identify(self, peer: Peer) -> None:
-        """Look for the container that the peer is in."""
-        engines = self._context.policy.workload_engines
+        """Look for the container that the peer is in.  One that was found before stays if an engine does not answer."""
+        # Read before anything is awaited: a reload can come in between.
+        engines, registry = self._context.policy.workload_engines, self._context.engines
         process = peer.process()
         if process is None:
             return
@@ -62,14 +67,16 @@ class Identification:
         )
         reason, retry = "", math.inf
         try:
-            workload, failures = await self._context.engines.find_workload(process, query)
-            peer.set_workload(workload)
+            workload, failures = await registry.find_workload(process, query)
+            # If an engine did not answer, it may be the one that knows the container that was found before and still holds.
+            if workload is not None or not failures or peer.workload() is None:
+                peer.set_workload(workload)
             if failures:
                 reason = "; ".join(f"{failure.engine}: {failure.reason}" for failure in failures)
                 retry = time.monotonic() + _RETRY
         except (BrokerError, OSError) as error:
             reason, retry = str(error), time.monotonic() + _RETRY
-        peer.identification = _Search(groups, engines, retry, reason)
+        peer.identification = _Search(groups, engines, registry.places, retry, reason)
 
 
 def why_unidentified(peer: Peer) -> str | None:
