@@ -267,6 +267,17 @@ def test_all_methods_work_in_the_hardened_service(unit: Unit, sleeper: Sleeper) 
             subprocess.run(["ip", "netns", "del", name])
 
 
+def test_every_type_that_can_be_created_is_created_by_the_hardened_service(unit: Unit) -> None:
+    creatable = [ns_type for ns_type in NamespaceType if ns_type not in (NamespaceType.USER, NamespaceType.PID)]
+    with connect(ADDRESS) as broker:
+        made = broker.create(creatable).namespaces
+        assert [*made] == creatable
+        for ns in made.values():
+            ns.close()
+    # Some versions of systemd know all of these types, but do not restrict all of them.
+    assert set(unit.prop("RestrictNamespaces").split()) == set(creatable)
+
+
 def test_a_rootless_engine_is_queried_by_the_hardened_service_too(unit: Unit) -> None:
     session = Path(f"/run/user/{ALICE}")
     users = Path("/etc/passwd")
