@@ -271,6 +271,7 @@ class Server:
         Raises ConnectionResetError when the peer hangs up meanwhile, TooSlowError when the server stops.
         """
         is_whole = False
+        errors: list[Exception] = []
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._end_stream, sock, nursery.cancel_scope)
@@ -287,8 +288,11 @@ class Server:
                 is_whole = True
                 nursery.cancel_scope.cancel()
         except ExceptionGroup as group:
-            # Only one of the two tasks can raise.
-            raise group.exceptions[0] from None
+            errors += group.exceptions
+        if errors:
+            # Only one of the two tasks can raise.  An error that the group or this frame referred to would stay in memory until
+            # a full garbage collection.
+            raise errors.pop()
         if not is_whole:
             # The stream was cut off, so later calls on this connection can no longer be answered in order: end the connection.
             raise trio.TooSlowError

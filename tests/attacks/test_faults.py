@@ -10,7 +10,6 @@ from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 import trio
 
@@ -294,41 +293,3 @@ async def test_a_socket_that_nobody_waits_for_any_more_is_closed(
 
 def visitors() -> list[str]:
     return [name for name in thread_names() if name.startswith("inside")]
-
-
-REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
-    "no such process": ("Open", {"target": {"pid": 4_000_000}, "types": ["net"]}),
-    "no rule": ("Open", {"target": {"name": "nothing"}, "types": ["net"]}),
-    "no target": ("Open", {"target": {}, "types": ["net"]}),
-    "no such method": ("Nothing", {}),
-    "no such protocol": ("OpenSocket", {"target": {"pid": 0}, "family": "inet", "type": "stream", "protocol": 1234}),
-    "not what was expected": ("Open", {"target": {"pid": 0}, "types": ["net"], "expect": {"inode": 1}}),
-}
-
-
-@pytest.mark.parametrize("case", REFUSED)
-@by_name
-async def test_a_refused_call_leaves_nothing_for_the_garbage_collector(bench: OneCaller, sleeper: Sleeper, case: str) -> None:
-    """The broker makes full collections rare, so what only they free would use memory for a long time."""
-    method, parameters = REFUSED[case]
-    target = parameters.get("target", {})
-    wanted = {**parameters, "target": {"pid": sleeper.pid}} if target == {"pid": 0} else parameters
-    data = msgspec.json.encode({"method": f"io.nsbroker.Broker.{method}", "parameters": wanted})
-
-    async def ask() -> None:
-        result = bench.dispatcher.dispatch(bench.caller, IncomingCall(decode_call(data), []))
-        reply = await result if isinstance(result, Coroutine) else result
-        assert isinstance(reply, Reply)
-        assert reply.error is not None
-
-    # The first socket of a kind is made on a thread.
-    descriptors.close_all((await open_socket(bench, sleeper.pid)).fds)
-    await ask()
-    gc.collect()
-    gc.disable()
-    try:
-        for _ in range(10):
-            await ask()
-        assert gc.collect() == 0
-    finally:
-        gc.enable()

@@ -30,10 +30,19 @@ class EngineQuery(NamedTuple):
 
 
 class QueryResult(NamedTuple):
-    """The containers that engines know, and an error for each engine that could not be queried."""
+    """The containers that engines know, and an error for each engine that could not be queried, which is `unraised`."""
 
     containers: list[Container]
     failures: list[EngineUnavailable]
+
+
+def unraised(error: EngineUnavailable) -> EngineUnavailable:
+    """Return an equal error that nobody has raised.
+
+    An error that was raised refers to all frames on its way.  If one of them has a result that refers to the error, then all of
+    them stay in memory until a full garbage collection, which is rare.
+    """
+    return EngineUnavailable(error.engine, error.reason)
 
 
 async def query_each(function: Callable[[A], Awaitable[R]], arguments: Iterable[A]) -> list[R]:
@@ -58,5 +67,6 @@ async def query_each(function: Callable[[A], Awaitable[R]], arguments: Iterable[
         for _ in range(_AT_ONCE):
             nursery.start_soon(work)
     if errors:
-        raise errors[0]
+        # An error that the list still referred to would stay in memory: see `unraised`.
+        raise errors.pop(0)
     return [results[number] for number in sorted(results)]

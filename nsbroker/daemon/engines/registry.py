@@ -11,7 +11,7 @@ import trio
 
 from nsbroker.daemon.engines import workload
 from nsbroker.daemon.engines.container import Container, Engine, EngineWithIds
-from nsbroker.daemon.engines.query import EngineQuery, QueryResult
+from nsbroker.daemon.engines.query import EngineQuery, QueryResult, unraised
 from nsbroker.daemon.engines.rootless import RootlessQuery, may_run_rootless
 from nsbroker.daemon.engines.rootless_queue import RootlessQueue
 from nsbroker.daemon.engines.workload import Workload
@@ -89,7 +89,7 @@ class EngineRegistry:
         best = _select_best(distinct(filter(query.may_know, result.containers)), word)
         if result.failures and not engine:
             # The engine that could not be queried may have the container that is meant, or another one of the same name.
-            raise result.failures[0]
+            raise unraised(result.failures[0])
         if not best:
             rootless = await self._query_rootless(word, engine, query)
             best = _select_best(distinct(rootless.containers), word)
@@ -99,7 +99,7 @@ class EngineRegistry:
         if best:
             return best[0]
         if result.failures:
-            raise result.failures[0]
+            raise unraised(result.failures[0])
         raise NoSuchTarget(str(target), "no container has that name or id, or an id that begins with it")
 
     async def list(self, query: EngineQuery) -> QueryResult:
@@ -174,7 +174,7 @@ class EngineRegistry:
             result.failures.append(EngineUnavailable(engine.name, f"{engine.place}: no answer in {self.deadline:g} s"))
             return
         except EngineUnavailable as error:
-            result.failures.append(error)
+            result.failures.append(unraised(error))
         except OSError as error:
             result.failures.append(EngineUnavailable(engine.name, f"{engine.place}: {error.strerror or error}"))
         except Exception as error:

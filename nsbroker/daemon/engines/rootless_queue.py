@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import trio
 
-from nsbroker.daemon.engines.query import QueryResult
+from nsbroker.daemon.engines.query import QueryResult, unraised
 from nsbroker.daemon.engines.rootless import RootlessQuery, query_rootless
 from nsbroker.errors import EngineUnavailable
 
@@ -99,7 +99,7 @@ class RootlessQueue:
         except trio.TooSlowError:
             result = _failed(query, f"no answer in {self._deadline:g} s")
         except EngineUnavailable as error:
-            result = QueryResult([], [error])
+            result = QueryResult([], [unraised(error)])
         except Exception as error:
             result = _failed(query, f"{type(error).__name__}: {error}")
         return result, sum(used)

@@ -74,7 +74,7 @@ class _Waiting(Struct, eq=False):
     key: _Key
     woken: trio.Event = field(default_factory=trio.Event)
     slot: _Slot | None = None
-    error: Exception | None = None
+    errors: list[Exception] = field(default_factory=list)
 
 
 class AbandonableThreads:
@@ -127,8 +127,8 @@ class AbandonableThreads:
 
     async def _acquire(self, key: _Key) -> _Slot:
         """Wait until a thread may be started.  Raises the same errors as `run` when threads that are stuck leave no room."""
-        if error := self._error_for(key):
-            raise error
+        if errors := self._errors_for(key):
+            raise errors.pop()
         waiting = _Waiting(key)
         self._waiting.setdefault(key.user, deque()).append(waiting)
         self._wake()
@@ -144,7 +144,7 @@ class AbandonableThreads:
             self._remove_waiting(waiting)
             raise
         if waiting.slot is None:
-            raise waiting.error or trio.TooSlowError
+            raise waiting.errors.pop()
         return waiting.slot
 
     async def _recheck(self) -> None:
@@ -184,8 +184,8 @@ class AbandonableThreads:
     def _fail_waiting(self, user: int) -> None:
         """Fail the tasks of this user that would wait for threads that may never end."""
         for waiting in list(self._waiting.get(user, ())):
-            if error := self._error_for(waiting.key):
-                waiting.error = error
+            if errors := self._errors_for(waiting.key):
+                waiting.errors = errors
                 self._remove_waiting(waiting)
                 waiting.woken.set()
 
@@ -224,11 +224,15 @@ class AbandonableThreads:
         running = sum(slot.since > now - _RUNNING_TIME for slot in self._slots)
         return running < at_once and _count_of(self._busy, user) < self.per_user and self._busy.total() < most
 
-    def _error_for(self, key: _Key) -> Exception | None:
-        """Return the error to raise when the task would wait for threads that may never end, else None."""
+    def _errors_for(self, key: _Key) -> list[Exception]:
+        """Return the error to raise when the task would wait for threads that may never end, else an empty list.
+
+        Whoever raises it takes it out of the list.  An error to which a frame on its way still refers stays in memory, with all
+        these frames, until a full garbage collection.
+        """
         if self._stuck[key] >= _PER_TARGET:
-            return trio.TooSlowError()
-        return QuotaExceeded("threads-per-user") if _count_of(self._stuck, key.user) >= self.per_user else None
+            return [trio.TooSlowError()]
+        return [QuotaExceeded("threads-per-user")] if _count_of(self._stuck, key.user) >= self.per_user else []
 
     @staticmethod
     def _subtract(counter: Counter[_Key], key: _Key) -> None:
@@ -269,6 +273,7 @@ class _Task(Generic[T]):
         self._started = False
         self._abandoned = False
         self._results: list[T] = []
+        self._errors: list[Exception] = []
 
     def run(self, notifier: _EndNotifier) -> None:
         with self._lock:
@@ -280,10 +285,16 @@ class _Task(Generic[T]):
             with self._lock:
                 self._results.append(result)
                 self._undo_unclaimed()
+        except Exception as error:
+            # Trio would pass it on, too, but refer to it from frames on its way: see `AbandonableThreads._errors_for`.
+            self._errors.append(error)
         finally:
             notifier.notify()
 
     def take(self) -> T:
+        """Return the result, or raise the error of the function."""
+        if self._errors:
+            raise self._errors.pop()
         return self._results.pop()
 
     def abandon(self) -> bool:

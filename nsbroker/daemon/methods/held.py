@@ -163,9 +163,9 @@ class HeldMethods:
                 return Reply(service.Nothing())
             held = None
         if held is None and (may_release or grants.is_named((target,))):
-            error = NoSuchTarget(target, "nothing is held under that name (`nsbroker list-held` lists what is held)")
-            self._audit.record(peer, "Release", target, "failed", error=str(error))
-            raise error
+            reason = "nothing is held under that name (`nsbroker list-held` lists what is held)"
+            self._audit.record(peer, "Release", target, "failed", error=f"{target}: {reason}")
+            raise NoSuchTarget(target, reason)
         self._audit.record(peer, "Release", target, "denied")
         raise PermissionDenied
 
