@@ -69,17 +69,18 @@ def create(ns_type: NamespaceType, user: Credentials | None = None, *, up: bool 
         thread = threading.Thread(target=run, name=f"new {ns_type} namespace")
         thread.start()
         thread.join()
-        for error in failed:
-            if isinstance(error, OSError) and error.errno in (errno.EPERM, errno.EACCES):
-                needed = "CAP_SYS_ADMIN, and CAP_NET_ADMIN to set lo up" if up else "CAP_SYS_ADMIN"
-                raise PermissionDenied(f"create a {ns_type} namespace", f"this takes {needed}") from error
-            raise error
+        if failed:
+            # An error to which a frame on its way still refers stays in memory until a full garbage collection.
+            raise failed.pop()
         return created[0]
-    except BaseException:
+    except BaseException as error:
         # When a signal handler raised it, the thread may still run.
         given_up.set()
         close_and_clear(created)
-        raise
+        if not isinstance(error, PermissionError):
+            raise
+        needed = "CAP_SYS_ADMIN, and CAP_NET_ADMIN to set lo up" if up else "CAP_SYS_ADMIN"
+        raise PermissionDenied(f"create a {ns_type} namespace", f"this takes {needed}") from error
 
 
 def give_name(fd: int, ns_type: NamespaceType, name: str) -> None:

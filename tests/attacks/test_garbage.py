@@ -4,7 +4,9 @@ The broker makes full collections rare, so what only they free uses memory for m
 """
 
 import contextlib
+import errno
 import gc
+import os
 import socket
 from collections.abc import AsyncGenerator, Coroutine, Iterator
 from pathlib import Path
@@ -23,7 +25,9 @@ from nsbroker.daemon.outbox import Outbox, ReadingTime
 from nsbroker.daemon.server import Server
 from nsbroker.errors import EngineUnavailable
 from nsbroker.linux import descriptors
+from nsbroker.model.identity import NamespaceType
 from nsbroker.model.target import ENGINES
+from nsbroker.namespace import creation
 from nsbroker.varlink.connection import IncomingCall, ServerConnection
 from nsbroker.varlink.message import decode_call
 from tests.daemon.one_caller import OneCaller
@@ -99,7 +103,6 @@ def engine(tmp_path: Path) -> Iterator[socket.socket]:
     """A docker that accepts no connection unless the test does.  No real one can be told to fail."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "docker.sock"))
-        listener.listen(0)
         yield listener
 
 
@@ -112,6 +115,7 @@ async def test_a_call_for_which_an_engine_fails_leaves_nothing(
     places: dict[str, list[str]] = {**{name: [] for name in ENGINES}, "docker": [str(engine.getsockname())]}
     bench.context.engines = EngineRegistry(places, 0.05, bench.context.threads)
     parameters = {"target": target, "types": ["net"]}
+    engine.listen(0 if case == "no room" else 16)
 
     async def hang_up() -> None:
         while True:
@@ -129,6 +133,23 @@ async def test_a_call_for_which_an_engine_fails_leaves_nothing(
                 for _ in range(3):
                     assert (await ask(bench, "Open", parameters)).error == EngineUnavailable.wire_name
         nursery.cancel_scope.cancel()
+
+
+def test_a_namespace_that_cannot_be_created_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit of the kernel (user.max_net_namespaces) is for the whole machine, so the system call is replaced."""
+
+    def fail(flags: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def create() -> None:
+        with pytest.raises(OSError, match="No space left"):
+            creation.create(NamespaceType.NET)
+
+    monkeypatch.setattr(creation, "unshare", fail)
+    create()
+    with no_garbage():
+        for _ in range(3):
+            create()
 
 
 async def test_an_error_on_a_thread_leaves_nothing() -> None:

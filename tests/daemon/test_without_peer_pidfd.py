@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -93,6 +95,21 @@ def test_doctor_finds_no_failure(daemon: Daemon) -> None:
         assert (done.returncode, done.stderr) == (0, ""), done
         assert says in done.stdout
         assert "only rules for everyone apply" in done.stdout
+
+
+def test_doctor_finds_no_failure_in_another_pid_namespace(daemon: Daemon) -> None:
+    command = [sys.executable, "-m", "nsbroker", "doctor"]
+    user = ["setpriv", f"--reuid={ALICE}", f"--regid={ALICE}", "--clear-groups", "--bounding-set=-all"]
+    environment = {**os.environ, "NSBROKER_ADDRESS": daemon.address}
+    done = subprocess.run(
+        ["unshare", "--pid", "--fork", "--mount-proc", *user, *command],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done
+    assert "by the rule own" in done.stdout
 
 
 def test_rules_that_fit_nobody_cause_warnings(daemon: Daemon) -> None:

@@ -60,7 +60,7 @@ def test_creating_one_takes_cap_sys_admin() -> None:
     as_user(ALICE, make)
 
 
-def test_a_namespace_ends_is_withits_last_descriptor() -> None:
+def test_a_namespace_ends_with_its_last_descriptor() -> None:
     from nsbroker.model.identity import NamespaceId
     from nsbroker.namespace import search
 
@@ -111,7 +111,7 @@ def test_ip_netns_and_this_library_interleaved() -> None:
     assert not {"a0", "b0", "a1", "b1", "a2", "b2"} & set(ip_netns())
 
 
-def test_a_name_that_is_taken_stays_is_withits_owner() -> None:
+def test_a_name_that_is_taken_stays_with_its_owner() -> None:
     with Namespace.create("net", name="taken") as ns:
         with pytest.raises(NameTaken, match="taken"):
             Namespace.create("net", name="taken")

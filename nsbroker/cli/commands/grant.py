@@ -58,7 +58,8 @@ def run(options: argparse.Namespace) -> int:
     name = grant_files.write_grant(grant_files.Grant(options.who, options.targets, permissions, options.seconds))
     try:
         runs = reloading.reload_broker(options.timeout)
-        if runs and reloading.has_loaded(name, grant_files.file_of(name), options.timeout) is False:
+        has_loaded = reloading.has_loaded(name, grant_files.file_of(name), options.timeout) if runs else None
+        if has_loaded is False:
             raise CommandFailed(
                 f"the broker does not read {grant_files.DIRECTORY}, where grants are kept: if it was started with --config, write "
                 "a rule with `until` into its file"
@@ -69,7 +70,9 @@ def run(options: argparse.Namespace) -> int:
             grant_files.remove_grant(name)
             reloading.reload_broker(options.timeout)
         raise
-    later = "" if runs else "; the broker does not run now, and loads it when it starts"
+    later = "" if has_loaded else "; whether the broker has loaded it could not be found out"
+    if not runs:
+        later = "; the broker does not run now, and loads it when it starts"
     print(terminal.printable(f"{name}: granted to {options.who} for {options.seconds:g} seconds{later}"))
     return 0
 

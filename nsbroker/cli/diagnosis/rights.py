@@ -8,6 +8,7 @@ from nsbroker.cli.diagnosis.row import Row, Verdict
 from nsbroker.client.blocking import Broker
 from nsbroker.errors import PermissionDenied
 from nsbroker.linux.features import features
+from nsbroker.model.target import Target
 from nsbroker.protocol.messages import TypeVerdict
 
 _SUBJECT = "rights"
@@ -37,13 +38,17 @@ def check(broker: Broker) -> list[Row]:
 
 def _explain_own(broker: Broker) -> Sequence[TypeVerdict]:
     """Return what rules say about the caller's own namespaces."""
+    if features().peer_pidfd:
+        return broker.explain("self").verdicts
     # Before Linux 6.5 the broker does not know which process the caller is, so there is no `self`.
-    target = "self" if features().peer_pidfd else f"pid:{os.getpid()}"
+    fd = os.pidfd_open(os.getpid())
     try:
-        return broker.explain(target).verdicts
+        return broker.explain(Target.pidfd(fd)).verdicts
     except PermissionDenied:
         # It tells nothing of a process of which no rule gives anything.
         return []
+    finally:
+        os.close(fd)
 
 
 def _user_name(uid: int) -> str:

@@ -131,9 +131,9 @@ def test_a_connection_that_breaks_while_input_is_sent_is_a_failure(daemon: Daemo
         assert command.stdin
         # Nobody reads standard output, so the main thread waits for room in the pipe, and only the sending thread meets the reset.
         inside.sendall(bytes(1 << 18))
+        eventually(lambda: threads(command) == 2, "the sending thread runs")
         os.set_blocking(command.stdin.fileno(), False)
         eventually(lambda: not room_for_input(command.stdin), "the sending thread is blocked")
-        assert threads(command) == 2
         break_off(inside)
         eventually(lambda: threads(command) == 1, "the sending thread has met the reset")
         _, errors = command.communicate(timeout=PATIENCE)

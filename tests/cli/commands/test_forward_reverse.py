@@ -66,13 +66,18 @@ def test_it_leads_to_any_host_that_is_reached_from_here(daemon: Daemon, rule: No
 def silent() -> Iterator[socket.socket]:
     """The only name server of this host, for as long as the test runs.  It never answers."""
     configuration = Path("/etc/resolv.conf")
-    before = configuration.read_bytes()
+    before = configuration.with_name("resolv.conf.before")
+    # It can be a link to a file below /run, which is empty here.
+    with contextlib.suppress(FileNotFoundError):
+        configuration.rename(before)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.5", 53))
         server.settimeout(PATIENCE)
         configuration.write_text("nameserver 127.0.0.5\noptions timeout:30 attempts:5\n")
         yield server
-        configuration.write_bytes(before)
+    configuration.unlink()
+    with contextlib.suppress(FileNotFoundError):
+        before.rename(configuration)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

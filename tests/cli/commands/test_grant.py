@@ -21,7 +21,7 @@ from tests.world import ALICE, PATIENCE, SLOWNESS, Daemon, Sleeper, as_user, eve
 def system(tmp_path: Path) -> Iterator[Daemon]:
     """A daemon with the system's configuration: grants are a part of it."""
     # Not forked: the command looks at the command line of who listens.
-    daemon = Daemon(tmp_path, prefix=["env"], by_number=False)
+    daemon = Daemon(tmp_path, prefix=["env"])
     del daemon.command[-2:]
     assert not grant_files.DIRECTORY.exists(), "the tests' /run is empty"
     with daemon:
@@ -160,7 +160,8 @@ def test_a_broken_file_beside_it_is_an_error_at_once_and_not_after_the_time_out(
 
 @pytest.mark.root
 def test_a_broker_that_does_not_read_grants_is_named_and_nothing_is_left(tmp_path: Path) -> None:
-    with Daemon(tmp_path, prefix=["env"], by_number=False) as daemon:
+    # Not forked: the command looks at the command line of who listens.
+    with Daemon(tmp_path, prefix=["env"]) as daemon:
         done = run_command("grant", f"user:{ALICE}", "name:x", "--namespaces", "net", "--for", "1h", address=daemon.address)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done
     assert "the broker does not read /run/nsbroker/nsbroker.d" in done.stderr
