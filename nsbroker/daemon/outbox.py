@@ -103,10 +103,16 @@ class Outbox:
         turn.resume()
 
     async def add_later(self, call: IncomingCall, pending: Awaitable[Reply]) -> None:
-        """Wait for the reply to a call and add it.  Send meanwhile what the socket had no room for.
+        """Wait for a reply to a call and add it.  Send meanwhile what the socket had no room for.
 
         An error of sending is raised when something is sent again: whoever has begun a call waits for its end.
         """
+        is_sent = True
+        with contextlib.suppress(OSError):
+            is_sent = self.send()
+        if is_sent:
+            self.add(call, await pending)
+            return
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._try_to_send_rest)
             self.add(call, await pending)

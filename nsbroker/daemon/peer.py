@@ -58,6 +58,8 @@ class Workload(Protocol):
     """The targets by which rules can name it."""
     target: str
     """What records and people call it."""
+    depth: int
+    """How far inside it is: of two containers that a process is in, the inner one has the greater depth."""
 
     def contains(self, process: Process) -> bool:
         """Return whether the container is still there, and `process` (borrowed) is in it now.  Raises OSError."""

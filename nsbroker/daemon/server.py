@@ -202,12 +202,8 @@ class Server:
                 if isinstance(reply, Reply):
                     outbox.add(call, reply)
                 else:
-                    # Nothing may be awaited or fail before the reply: what the call has begun would never be ended.  If the peer
-                    # has hung up, sending the reply itself fails.
-                    is_sent = True
-                    with contextlib.suppress(OSError):
-                        is_sent = outbox.send()
-                    await self._serve_slowly(charge.sock, outbox, call, reply, turn, is_sent)
+                    # Nothing may be awaited or fail before the reply: what the call has begun would never be ended.
+                    await self._serve_slowly(charge.sock, outbox, call, reply, turn)
             if not outbox.send():
                 await outbox.send_all(turn)
             charge.busy = False
@@ -251,17 +247,14 @@ class Server:
             await turn.take()
 
     async def _serve_slowly(
-        self, sock: socket.socket, outbox: Outbox, call: IncomingCall, reply: PendingReply | ReplyStream, turn: Turn, is_sent: bool
+        self, sock: socket.socket, outbox: Outbox, call: IncomingCall, reply: PendingReply | ReplyStream, turn: Turn
     ) -> None:
-        """Wait for the reply, or the replies, and send what comes.  `is_sent`: the replies to earlier calls are sent."""
+        """Wait for the reply, or the replies, and send what comes."""
         if isinstance(reply, AsyncGenerator):
             await self._send_stream(sock, outbox, call, reply, turn)
             return
         turn.pause()
-        if is_sent:
-            outbox.add(call, await reply)
-        else:
-            await outbox.add_later(call, reply)
+        await outbox.add_later(call, reply)
         turn.resume()
         await outbox.send_all(turn)
 
@@ -277,13 +270,14 @@ class Server:
                 nursery.start_soon(self._end_stream, sock, nursery.cancel_scope)
                 async with contextlib.aclosing(replies):
                     turn.pause()
-                    async for reply in replies:
-                        turn.resume()
-                        outbox.add(call, reply)
-                        if turn.count_call():
-                            await turn.start_next()
-                        await outbox.send_all(turn)
-                        turn.pause()
+                    with contextlib.suppress(StopAsyncIteration):
+                        while True:
+                            await outbox.add_later(call, anext(replies))
+                            turn.resume()
+                            if turn.count_call():
+                                await turn.start_next()
+                            await outbox.send_all(turn)
+                            turn.pause()
                     turn.resume()
                 is_whole = True
                 nursery.cancel_scope.cancel()

@@ -83,9 +83,9 @@ class Closer:
         The originals are closed on a thread.  The returned list is `fds`, and the caller's.  Raises OSError.
         """
         for index, fd in enumerate(fds):
-            if is_pidfd(fd):
-                continue
             try:
+                if is_pidfd(fd):
+                    continue
                 fds[index] = os.open(os.devnull, os.O_PATH | os.O_CLOEXEC)
             except OSError:
                 for each in fds:

@@ -8,6 +8,7 @@ import errno
 import gc
 import os
 import socket
+import threading
 from collections.abc import AsyncGenerator, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 import trio
 import trio.testing
 
+from nsbroker.daemon.engines.query import query_each
 from nsbroker.daemon.engines.registry import EngineRegistry
 from nsbroker.daemon.limits.abandonable_threads import AbandonableThreads
 from nsbroker.daemon.limits.fair_queue import Turn
@@ -31,7 +33,7 @@ from nsbroker.namespace import creation
 from nsbroker.varlink.connection import IncomingCall, ServerConnection
 from nsbroker.varlink.message import decode_call
 from tests.daemon.one_caller import OneCaller
-from tests.world import Sleeper
+from tests.world import PATIENCE, Sleeper
 
 RULE = '[[allow]]\nname = "all"\nwho = "everyone"\ntargets = ["{}"]\nnamespaces = ["*"]\nsockets = ["*"]\n'
 
@@ -166,6 +168,43 @@ async def test_an_error_on_a_thread_leaves_nothing() -> None:
     with no_garbage():
         for _ in range(3):
             await run()
+
+
+async def test_an_error_on_a_thread_that_was_given_up_leaves_nothing() -> None:
+    threads = AbandonableThreads(8)
+
+    async def run() -> None:
+        go_on, over = threading.Event(), threading.Event()
+
+        def fail() -> None:
+            go_on.wait(PATIENCE)
+            over.set()
+            raise FileNotFoundError("no such device")
+
+        with pytest.raises(trio.TooSlowError):
+            await threads.run(1, "device", 0.01, fail, lambda _: None)
+        go_on.set()
+        await trio.to_thread.run_sync(over.wait, PATIENCE)
+        while threads._slots:
+            await trio.sleep(0.001)
+
+    await run()
+    with no_garbage():
+        for _ in range(3):
+            await run()
+
+
+async def test_errors_of_many_requests_at_a_time_leave_nothing() -> None:
+    async def fail(number: int) -> None:
+        raise EngineUnavailable("docker", str(number))
+
+    async def run() -> None:
+        with pytest.raises(EngineUnavailable):
+            await query_each(fail, range(8))
+
+    await run()
+    with no_garbage():
+        await run()
 
 
 @for_everything

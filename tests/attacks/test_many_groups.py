@@ -32,11 +32,14 @@ def call_with_groups(daemon: Daemon, groups: range, kept: list[socket.socket]) -
     sock = socket.socket(socket.AF_UNIX)
     child = os.fork()
     if child == 0:
-        os.setgroups(groups)
-        os.setresgid(ALICE, ALICE, ALICE)
-        os.setresuid(ALICE, ALICE, ALICE)
-        sock.connect(str(daemon.socket))
-        os._exit(0)
+        try:
+            os.setgroups(groups)
+            os.setresgid(ALICE, ALICE, ALICE)
+            os.setresuid(ALICE, ALICE, ALICE)
+            sock.connect(str(daemon.socket))
+            os._exit(0)
+        finally:
+            os._exit(1)
     assert os.waitpid(child, 0)[1] == 0
     sock.send(OPEN)
     assert b"PermissionDenied" in sock.recv(65536)

@@ -4,17 +4,21 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
+from typing import cast
 
 import msgspec
 import pytest
 import trio
 
+from nsbroker.daemon.audit import Audit
 from nsbroker.daemon.configuration.settings import Limits
+from nsbroker.daemon.dispatcher import Dispatcher
 from nsbroker.daemon.limits.connections import ConnectionCharge, UserRegistry
 from nsbroker.daemon.limits.fair_queue import FairQueue, Turn
 from nsbroker.daemon.methods.call import Reply
 from nsbroker.daemon.outbox import Outbox, ReadingTime
+from nsbroker.daemon.server import Server
 from nsbroker.linux import ancillary, descriptors
 from nsbroker.linux.socket_options import unreceived_bytes
 from nsbroker.varlink.connection import IncomingCall, ServerConnection
@@ -187,6 +191,23 @@ async def test_a_reply_is_waited_for_also_when_the_peer_reads_nothing_of_earlier
     await bench.outbox.add_later(bench.next_call(), answer())
     with pytest.raises(trio.TooSlowError):
         await bench.outbox.send_all(Turn(FairQueue(), ALICE))
+
+
+async def test_what_has_room_again_does_not_wait_for_the_first_reply_of_a_stream(bench: Bench) -> None:
+    texts = [letter * 200_000 for letter in "ab"]
+    for text in texts:
+        bench.add(text)
+    found: list[str] = []
+
+    async def stream() -> AsyncGenerator[Reply, None]:
+        found.extend([(await trio.to_thread.run_sync(read, bench.peer))[0] for _ in texts])
+        yield Reply({"text": "late"})
+
+    server = Server(cast(Dispatcher, None), bench.users, cast(Audit, None))
+    with trio.fail_after(PATIENCE):
+        await server._send_stream(bench.charge.sock, bench.outbox, bench.next_call(), stream(), Turn(FairQueue(), ALICE))
+    assert found == texts
+    assert read(bench.peer) == ("late", 0)
 
 
 def test_when_a_peer_has_hung_up_a_call_that_takes_time_is_still_ended_in_order(daemon: Daemon, sleeper: Sleeper) -> None:

@@ -67,6 +67,7 @@ async def query_each(function: Callable[[A], Awaitable[R]], arguments: Iterable[
         for _ in range(_AT_ONCE):
             nursery.start_soon(work)
     if errors:
-        # An error that the list still referred to would stay in memory: see `unraised`.
-        raise errors.pop(0)
+        # Errors to which the list still referred would stay in memory: see `unraised`.
+        del errors[1:]
+        raise errors.pop()
     return [results[number] for number in sorted(results)]

@@ -124,7 +124,7 @@ class EngineRegistry:
 
         result = await self._query_root(ask, "", query)
         candidates = await workload.candidates(result.containers, groups)
-        pinned = await workload.pin_all(candidates, lambda container: self.pin(container, query.user))
+        pinned, failures = await workload.pin_all(candidates, lambda container: self.pin(container, query.user))
         found = workload.choose(pinned, groups)
         try:
             # The process may have moved, or the container may have ended, while we looked.
@@ -135,7 +135,7 @@ class EngineRegistry:
             if found is not None:
                 found.close()
             raise
-        return found, result.failures
+        return found, result.failures + failures
 
     async def _query_root(self, ask: Ask, name: str, query: EngineQuery) -> QueryResult:
         result = QueryResult([], [])

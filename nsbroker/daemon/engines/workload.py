@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 import trio
 
 from nsbroker.daemon.engines.container import Container
-from nsbroker.errors import BrokerError
+from nsbroker.errors import BrokerError, EngineUnavailable, NoSuchTarget
 from nsbroker.linux import cgroup, process_table
 from nsbroker.linux.process import Process
 from nsbroker.model.control_group import RANDOM_ID, USER_SLICE
@@ -33,6 +33,8 @@ class Workload:
         """The targets by which rules can name it."""
         self.target = target
         """What records and people call it."""
+        self.depth = _depth_of(groups)
+        """How far inside it is: of two containers that a process is in, the inner one has the greater depth."""
         self._first = first
         self._groups = dict(groups)
 
@@ -93,7 +95,7 @@ def choose(pinned: Sequence[tuple[Container, Process]], groups: Mapping[str, str
             with contextlib.suppress(OSError):
                 own = container.own_groups(process.cgroups())
                 if is_inside(groups, own):
-                    found.append((max(map(len, own.values())), container, process, own))
+                    found.append((_depth_of(own), container, process, own))
         innermost = [one for one in found if one[0] == max(depth for depth, *_ in found)]
         if innermost and len({process.pid for _, _, process, _ in innermost}) == 1:
             _, container, first, own = innermost[0]
@@ -106,17 +108,29 @@ def choose(pinned: Sequence[tuple[Container, Process]], groups: Mapping[str, str
     return workload
 
 
+def _depth_of(groups: Mapping[str, str]) -> int:
+    return max(map(len, groups.values()), default=0)
+
+
 async def pin_all(
     containers: Iterable[Container], pin: Callable[[Container], Awaitable[Process]]
-) -> list[tuple[Container, Process]]:
-    """Pin the first processes of containers (the caller's to close), as far as they can be pinned."""
+) -> tuple[list[tuple[Container, Process]], list[EngineUnavailable]]:
+    """Pin the first processes of containers (the caller's to close).
+
+    Also returns an error, which is `unraised`, for each that could not be pinned although it may still be there.
+    """
     pinned: list[tuple[Container, Process]] = []
+    failures: list[EngineUnavailable] = []
     try:
         for container in containers:
-            with contextlib.suppress(BrokerError):
+            try:
                 pinned.append((container, await pin(container)))
+            except NoSuchTarget:
+                continue
+            except BrokerError as error:
+                failures.append(EngineUnavailable(container.engine, f"{container.target} could not be looked at: {error}"))
     except BaseException:
         for _, process in pinned:
             process.close()
         raise
-    return pinned
+    return pinned, failures

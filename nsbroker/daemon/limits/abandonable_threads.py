@@ -287,7 +287,9 @@ class _Task(Generic[T]):
                 self._undo_unclaimed()
         except Exception as error:
             # Trio would pass it on, too, but refer to it from frames on its way: see `AbandonableThreads._errors_for`.
-            self._errors.append(error)
+            with self._lock:
+                if not self._abandoned:
+                    self._errors.append(error)
         finally:
             notifier.notify()
 
@@ -301,6 +303,7 @@ class _Task(Generic[T]):
         """Note that no task waits for the result any more.  Return whether the function has been started."""
         with self._lock:
             self._abandoned = True
+            self._errors.clear()
             if not self._started:
                 self._skip()
             self._undo_unclaimed()

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from nsbroker.daemon.context import Context
 from nsbroker.daemon.engines.query import EngineQuery
-from nsbroker.daemon.peer import Peer
+from nsbroker.daemon.peer import Peer, Workload
 from nsbroker.errors import BrokerError
 from nsbroker.linux.process import Process
 
@@ -68,9 +68,12 @@ class Identification:
         reason, retry = "", math.inf
         try:
             workload, failures = await registry.find_workload(process, query)
+            known = peer.workload()
             # If an engine did not answer, it may be the one that knows the container that was found before and still holds.
-            if workload is not None or not failures or peer.workload() is None:
+            if not failures or known is None or (workload is not None and _says_as_much(workload, known)):
                 peer.set_workload(workload)
+            elif workload is not None:
+                workload.close()
             if failures:
                 reason = "; ".join(f"{failure.engine}: {failure.reason}" for failure in failures)
                 retry = time.monotonic() + _RETRY
@@ -83,6 +86,11 @@ def why_unidentified(peer: Peer) -> str | None:
     """Return why it is not known in which container the peer is; None when everything could be asked."""
     last = peer.identification
     return last.reason or None if isinstance(last, _Search) and peer.workload() is None else None
+
+
+def _says_as_much(found: Workload, known: Workload) -> bool:
+    """Return whether `found` is a container inside `known`, or the same one with no name less."""
+    return found.depth > known.depth or (found.depth == known.depth and set(known.names) <= set(found.names))
 
 
 def _groups(process: Process) -> dict[str, str]:

@@ -7,6 +7,7 @@ import trio
 
 from nsbroker.daemon.engines import workload
 from nsbroker.daemon.engines.container import Container, State
+from nsbroker.errors import EngineUnavailable, NoSuchTarget, QuotaExceeded
 from nsbroker.linux import process_table
 from nsbroker.linux.process import Process
 from tests.world import Sleeper
@@ -141,3 +142,25 @@ async def test_among_many_containers_other_tasks_run(monkeypatch: pytest.MonkeyP
         assert len(await workload.candidates(many, {"": "/docker/web"})) == 1000
         nursery.cancel_scope.cancel()
     assert passes >= 20
+
+
+async def test_a_container_that_cannot_be_pinned_is_a_failure_unless_it_has_ended() -> None:
+    async def pin(one: Container) -> Process:
+        match one.names[0]:
+            case "ended":
+                raise NoSuchTarget(one.target, "the process has ended")
+            case "busy":
+                raise QuotaExceeded("threads-per-user")
+            case "blocked":
+                raise EngineUnavailable(one.engine, "its first process blocked the reading of its /proc entry")
+        return Process.open(os.getpid())
+
+    found = [container(name, name) for name in ("web", "ended", "busy", "blocked")]
+    pinned, failures = await workload.pin_all(found, pin)
+    assert [one.names for one, _ in pinned] == [("web",)]
+    assert [(failure.engine, failure.reason.partition(" ")[0]) for failure in failures] == [
+        ("docker", "docker:busy"),
+        ("docker", "docker:blocked"),
+    ]
+    for _, process in pinned:
+        process.close()

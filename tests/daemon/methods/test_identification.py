@@ -35,6 +35,8 @@ class Engines:
         self.found: str | None = None
         self.failures: Sequence[EngineUnavailable] = ()
         self.error: Exception | None = None
+        self.names: Sequence[str] | None = None
+        self.is_outer = False
         self.searches = 0
         self.places: dict[str, list[str]] = {}
 
@@ -45,7 +47,9 @@ class Engines:
         if self.found is None:
             return None, self.failures
         # This process stands for the first one of each container.
-        return Workload([self.found], self.found, Process.open(os.getpid()), process.cgroups()), self.failures
+        names = [self.found] if self.names is None else self.names
+        groups = {hierarchy: "/" if self.is_outer else path for hierarchy, path in process.cgroups().items()}
+        return Workload(names, self.found, Process.open(os.getpid()), groups), self.failures
 
 
 class Looked:
@@ -124,22 +128,30 @@ async def test_after_a_reload_with_other_places_of_engines_the_caller_is_looked_
 async def test_when_an_engine_failed_the_search_is_repeated_after_a_moment_also_if_another_engine_knew_a_container(
     looked: Looked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(identification_module, "_RETRY", 0.3)
     looked.engines.found, looked.engines.failures = "lxc:outer", [SILENT]
+    monkeypatch.setattr(identification_module, "_RETRY", 1000.0)
     assert await looked.calls() == "lxc:outer"
     assert looked.engines.searches == 1, "not at once"
-    await trio.sleep(0.4)
+    looked.peer.identification = None
+    monkeypatch.setattr(identification_module, "_RETRY", 0.01)
+    assert await looked.calls(1) == "lxc:outer"
+    await trio.sleep(0.02)
     looked.engines.found, looked.engines.failures = "docker:inner", []
     assert await looked.calls() == "docker:inner"
-    assert looked.engines.searches == 2
+    assert looked.engines.searches == 3
 
 
 async def test_what_was_found_and_still_holds_stays_when_an_engine_fails(looked: Looked, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(identification_module, "_RETRY", -1.0)
     looked.engines.found, looked.engines.failures = "docker:web", [SILENT]
     assert await looked.calls() == "docker:web"
-    looked.engines.found = None
-    assert await looked.calls() == "docker:web"
+    # An engine that does not know the name, and one that knows only the container around it.
+    for looked.engines.found, looked.engines.names, looked.engines.is_outer in (
+        (None, None, False),
+        ("crun:0123", (), False),
+        ("lxc:outer", None, True),
+    ):
+        assert await looked.calls() == "docker:web"
     looked.engines.error = SILENT
     assert await looked.calls() == "docker:web"
     # The container has ended: the peer is in none, whatever the engines say.
