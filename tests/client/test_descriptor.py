@@ -13,20 +13,13 @@ import nsbroker.client.trio
 from nsbroker.errors import ConnectionFailed, ConnectionLost, PermissionDenied
 from tests.client.every_client import CLIENTS, Connect
 from tests.client.test_forking import in_child
+from tests.snapshot import is_open
 from tests.world import Daemon
 
 
 @pytest.fixture(params=CLIENTS)
 def connect(request: pytest.FixtureRequest) -> Connect:
     return CLIENTS[request.param]
-
-
-def is_open(fd: int) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
 
 
 async def test_a_connection_is_taken_and_closed(connect: Connect, daemon: Daemon) -> None:

@@ -31,6 +31,7 @@ from nsbroker.errors import (
 )
 from nsbroker.linux import ancillary
 from tests.conduit.on_asyncio import OnAsyncio
+from tests.snapshot import is_open
 from tests.world import PATIENCE
 
 TYPES = [socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET]
@@ -73,10 +74,6 @@ def ends(pair: tuple[socket.socket, socket.socket], form: Any) -> tuple[Any, Any
 
 def null() -> int:
     return os.open(os.devnull, os.O_RDONLY)
-
-
-def is_open(fd: int) -> bool:
-    return os.path.exists(f"/proc/self/fd/{fd}")
 
 
 def test_a_descriptor_goes_over_and_the_original_is_closed(ends: tuple[Any, Any], tmp_path: Path) -> None:

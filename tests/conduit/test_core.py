@@ -17,7 +17,8 @@ from nsbroker.conduit import Conduit
 from nsbroker.errors import CloseFailed, ConduitClosed, ConduitError, NoDescriptor, UnusableTransport
 from nsbroker.linux import ancillary
 from tests.conduit.on_asyncio import OnAsyncio
-from tests.conduit.test_conduit import OnTrio, is_open, null
+from tests.conduit.test_conduit import OnTrio, null
+from tests.snapshot import is_open
 
 CONDUITS = [Conduit, nsbroker.conduit.trio.Conduit, nsbroker.conduit.asyncio.Conduit]
 

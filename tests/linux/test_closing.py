@@ -9,7 +9,7 @@ import pytest
 
 from nsbroker.linux import closing
 from nsbroker.linux.closing import Closer
-from tests.snapshot import thread_names
+from tests.snapshot import is_open, thread_names
 from tests.world import eventually, slow_to_close
 
 USER = 4001
@@ -137,11 +137,3 @@ def test_without_room_for_another_open_file_everything_that_came_is_closed(monke
 
 def fail(*_: object) -> None:
     raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-
-
-def is_open(fd: int) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True

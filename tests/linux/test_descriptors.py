@@ -6,14 +6,7 @@ import os
 import pytest
 
 from nsbroker.linux.descriptors import close_all, close_and_clear, is_out_of_files
-
-
-def _is_open(fd: int) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
+from tests.snapshot import is_open
 
 
 def test_all_are_closed_and_the_list_is_empty_afterwards() -> None:
@@ -22,7 +15,7 @@ def test_all_are_closed_and_the_list_is_empty_afterwards() -> None:
     closed = [*second]
     close_and_clear(second)
     assert second == []
-    assert not any(map(_is_open, (*first, *closed)))
+    assert not any(map(is_open, (*first, *closed)))
 
 
 def test_a_number_that_is_not_ours_is_reported_and_the_others_stay_in_the_list() -> None:

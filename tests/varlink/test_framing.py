@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from nsbroker.errors import ProtocolError
 from nsbroker.varlink.framing import MESSAGE_MAX, Frame, Inbox
+from tests.snapshot import is_open
 
 
 def drain(inbox: Inbox) -> list[Frame]:
@@ -18,14 +19,6 @@ def drain(inbox: Inbox) -> list[Frame]:
 
 def null() -> int:
     return os.open(os.devnull, os.O_RDONLY)
-
-
-def is_open(fd: int) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
 
 
 @given(st.lists(st.binary(max_size=50).filter(lambda data: b"\0" not in data)), st.data())
