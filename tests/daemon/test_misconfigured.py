@@ -12,7 +12,7 @@ from nsbroker.errors import Misconfigured
 from nsbroker.protocol.messages import TEXT
 from tests.cli.conftest import one_line
 from tests.daemon.test_dispatcher import call
-from tests.world import ALICE, Daemon, as_user, run_command
+from tests.world import ALICE, Daemon, as_user, eventually, run_command
 
 # Passes a socket that listens at the path $1 to a program, as systemd does (sd_listen_fds(3)).
 ACTIVATE = """
@@ -45,6 +45,8 @@ def activated(tmp_path: Path) -> Iterator[Daemon]:
     daemon.command = ["env", sys.executable, "-c", ACTIVATE, str(daemon.socket), *daemon.command]
     drop_in(daemon).write_text("allow = 5\n")
     with daemon:
+        # This comes after the line that says where it listens.
+        eventually(lambda: any(PROMISE in line for line in daemon.words()), "the daemon says what is wrong")
         yield daemon
 
 
