@@ -3,6 +3,7 @@
 Each function builds the `Request` of one method.  It raises InvalidTarget or InvalidType if the arguments are wrong.
 """
 
+import functools
 import io
 import os
 import socket
@@ -56,6 +57,8 @@ T = TypeVar("T")
 _ROOT_IS_NOBODY = "before Linux 6.5 the broker cannot tell root from the root of a container: only rules for everyone apply"
 # The broker always opens devices with O_NOCTTY, and every descriptor is close-on-exec.
 _HONOURED = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+# How many targets are remembered as they were parsed, and how many requests.
+_REMEMBERED_MAX = 512
 TargetLike = str | Target
 """A target, as a string or parsed."""
 
@@ -99,12 +102,25 @@ def open_namespaces(
 ) -> Request[dict[NamespaceType, Namespace]]:
     """Open `types` (None: every type it has) of the target; the caller owns the handles."""
     target = parse_target(where)
-    ns_types = parse_types(types)
-    request = OpenRequest(TargetSpec.of(target), ns_types, None if expect is None else ExpectationSpec.of(expect))
+    ns_types = None if types is None else tuple(map(NamespaceType.parse, _check_list(types, "net")))
+    if expect is not None or target.kind is TargetKind.PIDFD:
+        return _open_namespaces(target, ns_types, expect)
+    return _open_again(target, ns_types)
+
+
+def _open_namespaces(
+    target: Target, ns_types: tuple[NamespaceType, ...] | None, expect: Expectation | None = None
+) -> Request[dict[NamespaceType, Namespace]]:
+    types = None if ns_types is None else list(ns_types)
+    request = OpenRequest(TargetSpec.of(target), types, None if expect is None else ExpectationSpec.of(expect))
     return Request(
         messages.OPEN, request, target_fds(target), lambda replies: results.opened(replies[0], ns_types), "open", target,
         ns_types or (), most_fds=len(NamespaceType if ns_types is None else ns_types),
     )  # fmt: skip
+
+
+# Programs open the same targets again and again.  With a pidfd, the number can be another process the next time.
+_open_again = functools.lru_cache(_REMEMBERED_MAX)(_open_namespaces)
 
 
 def explain(
@@ -287,7 +303,15 @@ def finish(request: Request[T], replies: Sequence[IncomingReply]) -> T:
 
 def parse_target(where: TargetLike) -> Target:
     """Return `where` parsed.  Raises InvalidTarget."""
-    return where if isinstance(where, Target) else Target.parse(where)
+    if isinstance(where, Target):
+        return where
+    # Only text can be remembered, but whatever else was given gets the error of `Target.parse`, too.
+    return _parse(where) if isinstance(where, str) else Target.parse(where)
+
+
+@functools.lru_cache(_REMEMBERED_MAX)
+def _parse(text: str) -> Target:
+    return Target.parse(text)
 
 
 def parse_types(types: Iterable[str] | None) -> list[NamespaceType] | None:

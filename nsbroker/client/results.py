@@ -258,6 +258,8 @@ def arrange_fds(reply: IncomingReply, indices: Sequence[int]) -> list[int]:
 
     The reply owns the fds in this list.  A function that removes an fd from it takes the fd.
     """
+    if indices == list(range(len(reply.fds))):
+        return reply.fds
     try:
         reply.arrange_fds({str(place): index for place, index in enumerate(indices)})
     except BrokerError as error:

@@ -1,6 +1,7 @@
 """The registry of the engines on this host.  It queries each with a deadline of its own, so that none delays another."""
 
 import contextlib
+import functools
 import os
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
@@ -196,13 +197,13 @@ class EngineRegistry:
         places = self.places.get(name)
         if places == []:
             return "turned off in the configuration"
-        module = import_module(f"{__package__}.{name}")
+        module = _module(name)
         missing = [need for need in _needs(module) if not os.path.exists(need)]
         return f"not found on this host: no {' or '.join(missing or places or module.PLACES)}"
 
     def _instances_of(self, name: str) -> Iterator[_Instance]:
         configured = self.places.get(name)
-        module = import_module(f"{__package__}.{name}")
+        module = _module(name)
         if not all(map(os.path.exists, _needs(module))):
             return iter(())
         places = module.PLACES if configured is None else configured
@@ -211,7 +212,7 @@ class EngineRegistry:
     def _get_instance(self, name: str, place: str) -> _Instance:
         known = self._instances.get((name, place))
         if known is None:
-            engine = import_module(f"{__package__}.{name}").engine(Path(place), 0)
+            engine = _module(name).engine(Path(place), 0)
             known = self._instances[name, place] = _Instance(engine)
         return known
 
@@ -223,6 +224,12 @@ async def _probe(ask: Ask, instance: _Instance) -> None:
             await ask(instance.engine)
     finally:
         instance.is_silent = False
+
+
+@functools.cache
+def _module(name: str) -> ModuleType:
+    """Return the module of an engine.  It is imported when the first query needs it."""
+    return import_module(f"{__package__}.{name}")
 
 
 def _needs(module: ModuleType) -> Sequence[str]:
