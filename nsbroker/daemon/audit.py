@@ -17,7 +17,7 @@ from nsbroker.daemon.configuration import AuditSettings, Limits
 from nsbroker.daemon.limits.rate_limit import RateLimit, TokenBucket
 from nsbroker.daemon.peer import Peer
 from nsbroker.daemon.record_queue import NOBODY, RecordQueue
-from nsbroker.daemon.record_sink import LINE_MAX, JournalSink, Record, RecordSink, StderrSink, can_write_stderr
+from nsbroker.daemon.record_sink import LINE_MAX, JournalSink, Record, RecordSink, StderrSink, stderr
 from nsbroker.daemon.systemd.journal import PLACE
 from nsbroker.errors import RecordFailed
 from nsbroker.model.text import escaped
@@ -241,8 +241,7 @@ class Audit:
         """Write one log line about the broker itself to standard error.  It is dropped when standard error takes nothing."""
         line = f"{_ERROR_PREFIX if is_error and _is_journal_stderr() else ''}nsbroker: {escaped(text)}\n".encode()
         with contextlib.suppress(OSError):
-            if can_write_stderr():
-                os.write(_STDERR, line[:LINE_MAX])
+            stderr().write(line[:LINE_MAX])
 
 
 def _is_journal_stderr() -> bool:

@@ -4,8 +4,7 @@ A sink never blocks, because it is called on the event loop that serves all clie
 BlockingIOError.
 """
 
-import os
-import select
+import functools
 from typing import Protocol
 
 import msgspec
@@ -14,6 +13,7 @@ from msgspec import Struct
 
 from nsbroker.daemon.limits.users import ANONYMOUS
 from nsbroker.daemon.systemd.journal import Journal
+from nsbroker.linux.nowait_writer import NowaitWriter
 from nsbroker.model.text import escaped
 
 IDENTIFIER = "nsbroker"
@@ -43,8 +43,6 @@ LINE_MAX = 4096
 _STDERR = 2
 # Seconds until the next try when a sink is busy.
 _PAUSE = 0.005
-_stderr = select.poll()
-_stderr.register(_STDERR, select.POLLOUT)
 _encoder = msgspec.json.Encoder()
 
 
@@ -125,9 +123,7 @@ class StderrSink:
         # Blocking here would stop all clients.  A record for which there is no room counts as not written.
         if len(line) > LINE_MAX:
             raise OSError("an audit record is too long for standard error")
-        if not can_write_stderr():
-            raise BlockingIOError("standard error is not ready for an audit record")
-        if os.write(_STDERR, line) != len(line):
+        if stderr().write(line) != len(line):
             raise OSError("standard error took only a part of an audit record")
 
     async def wait_writable(self) -> None:
@@ -135,10 +131,10 @@ class StderrSink:
         await trio.sleep(_PAUSE)
 
 
-def can_write_stderr() -> bool:
-    """Return whether a write to standard error would not block."""
-    ready = _stderr.poll(0)
-    return bool(ready) and bool(ready[0][1] & select.POLLOUT)
+@functools.cache
+def stderr() -> NowaitWriter:
+    """Return what writes to standard error.  Raises OSError if that is closed."""
+    return NowaitWriter(_STDERR)
 
 
 def _journal_fields(record: Record) -> list[tuple[str, str]]:

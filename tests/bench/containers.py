@@ -35,8 +35,8 @@ def _inspect() -> None:
 
 
 @contextmanager
-def _running(engine_type: type[Engine]) -> Iterator[Engine]:
-    """Run the engine.  Raises LeftOut if it is not installed."""
+def running(engine_type: type[Engine]) -> Iterator[Engine]:
+    """Run an engine.  Raises LeftOut if it is not installed."""
     if missing := engine_type.missing():
         raise LeftOut(f"{', '.join(missing)} is missing")
     WORK.mkdir(exist_ok=True)
@@ -75,7 +75,7 @@ def of_docker(found: Mapping[str, Version], pid: int) -> list[Row]:
     """Compare `docker:web` with docker's own inspect."""
     ours: Times = {}
     theirs: list[float] = []
-    with _running(Docker) as docker:
+    with running(Docker) as docker:
         docker.make("web")
         with _clients(found) as clients:
             for _ in range(3):
@@ -89,7 +89,7 @@ def of_crun(found: Mapping[str, Version], pid: int) -> list[Row]:
     alone: Times = {}
     beside: Times = {}
     among: Times = {}
-    with _running(Crun) as crun, tempfile.TemporaryDirectory() as folder:
+    with running(Crun) as crun, tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "silent")
         crun.make("c000")
         with _clients(found, f'[engines]\ndocker = ["{path}"]\n') as clients:

@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from nsbroker.cli.output import print_table
-from tests.bench import rivals, versions
+from tests.bench import containers, rivals, versions
 from tests.bench.pace import Tally, turns
 from tests.bench.rivals import BARE, Server
+from tests.bench.table import LeftOut
 from tests.bench.versions import CHECKOUT, Version
-from tests.bench.wire import Line, open_call, socket_call
+from tests.bench.wire import Line, call, open_call, socket_call
+from tests.engines.real import Docker
 from tests.world import Sleeper
 
 _SECONDS = 8.0
@@ -59,16 +61,16 @@ def _bare(output: Path, pid: int) -> Iterator[Server]:
 
 
 def _measure(
-    run: Callable[[Path, int], contextlib.AbstractContextManager[Server]], pid: int, work: Work, call: bytes
+    run: Callable[[Path, int], contextlib.AbstractContextManager[Server]], pid: int, work: Work, data: bytes
 ) -> tuple[Tally, Profile]:
     """Let the server do the work, and return its times and its profile."""
     tally = Tally()
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "counts")
         with run(output, pid) as server, Line(server.path) as line:
-            line.check(call, 1)
+            line.check(data, 1)
             for _ in turns(_SECONDS):
-                tally.measure(server.pid, _CALLS, lambda: work(line, call))
+                tally.measure(server.pid, _CALLS, lambda: work(line, data))
         counts: Sequence[tuple[str, str, int]] = json.loads(output.read_text())
     total = sum(times for _, _, times in counts)
     profile: Profile = defaultdict(float)
@@ -133,11 +135,11 @@ def _micro(seconds: float) -> str:
 def main() -> None:
     """Measure and print."""
 
-    def one_by_one(line: Line, call: bytes) -> list[float]:
-        return line.one_by_one(call, _CALLS)
+    def one_by_one(line: Line, data: bytes) -> list[float]:
+        return line.one_by_one(data, _CALLS)
 
-    def in_flight(line: Line, call: bytes) -> list[float]:
-        return line.in_flight(call, 32, _CALLS)
+    def in_flight(line: Line, data: bytes) -> list[float]:
+        return line.in_flight(data, 32, _CALLS)
 
     with Sleeper() as sleeper:
         pid = sleeper.pid
@@ -146,6 +148,14 @@ def main() -> None:
             _show(name, _measure(_bare, pid, work, open_call(pid)), _measure(_broker, pid, work, open_call(pid)))
         print("OpenSocket ...", file=sys.stderr, flush=True)
         _show("OpenSocket, one by one", None, _measure(_broker, pid, one_by_one, socket_call(pid)))
+        print("docker:web ...", file=sys.stderr, flush=True)
+        try:
+            with containers.running(Docker) as docker:
+                docker.make("web")
+                by_name = call("Open", target={"container": "web", "engine": "docker"}, types=("net",))
+                _show("docker:web, one by one", None, _measure(_broker, pid, one_by_one, by_name))
+        except LeftOut as error:
+            print(f"\ndocker:web is left out: {error}")
     print("\nTime in a system call counts for the function that makes it.  Files in nsbroker/linux have little else.")
 
 
