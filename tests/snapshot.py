@@ -1,6 +1,7 @@
 """What a process has open and which threads it has, and whether it has anything left to do."""
 
 import contextlib
+import gc
 import os
 import threading
 import time
@@ -111,3 +112,15 @@ def _runs(pid: int) -> dict[str, tuple[str, ...]] | None:
                 return None
             found[tid] = (facts["voluntary_ctxt_switches"], facts["nonvoluntary_ctxt_switches"])
     return found
+
+
+@contextlib.contextmanager
+def no_garbage() -> Iterator[None]:
+    """Check that the block leaves nothing that only a full collection frees."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+        assert gc.collect() == 0
+    finally:
+        gc.enable()

@@ -1,11 +1,13 @@
 """Sending replies, several in a row, and the time that a peer has to read them."""
 
 import contextlib
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable
+from types import TracebackType
 
 import trio
 
 from nsbroker.daemon.limits.connections import ConnectionCharge, UserRegistry
+from nsbroker.daemon.limits.deadline import Deadline
 from nsbroker.daemon.limits.fair_queue import Turn
 from nsbroker.daemon.methods.call import Reply
 from nsbroker.linux import ancillary
@@ -27,21 +29,33 @@ class ReadingTime:
         # One scope for each peer that has to read before its connection goes on.
         self._scopes: set[trio.CancelScope] = set()
 
-    @contextlib.contextmanager
-    def limit(self) -> Iterator[None]:
+    def limit(self) -> Deadline:
         """Let the body wait for a peer until the reply deadline, or for a moment when the broker stops.  Raises TooSlowError."""
-        with trio.fail_after(GRACE if self._is_stopping else self._users.limits.reply_deadline) as scope:
-            self._scopes.add(scope)
-            try:
-                yield
-            finally:
-                self._scopes.discard(scope)
+        return _ReadingDeadline(GRACE if self._is_stopping else self._users.limits.reply_deadline, self._scopes)
 
     def stop(self) -> None:
         """Note that the broker stops."""
         self._is_stopping = True
         for scope in self._scopes:
             scope.deadline = min(scope.deadline, trio.current_time() + GRACE)
+
+
+class _ReadingDeadline(Deadline):
+    """A deadline whose scope is in `scopes` as long as the body runs."""
+
+    def __init__(self, seconds: float, scopes: set[trio.CancelScope]) -> None:
+        super().__init__(trio.move_on_after(seconds))
+        self._scopes = scopes
+
+    def __enter__(self) -> trio.CancelScope:
+        self._scopes.add(self._scope)
+        return super().__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        self._scopes.discard(self._scope)
+        return super().__exit__(kind, error, traceback)
 
 
 class Outbox:

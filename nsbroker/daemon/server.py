@@ -13,6 +13,7 @@ import trio
 from nsbroker.daemon.audit import Audit
 from nsbroker.daemon.dispatcher import Dispatcher
 from nsbroker.daemon.limits.connections import ConnectionCharge, UserRegistry
+from nsbroker.daemon.limits.deadline import fail_after
 from nsbroker.daemon.limits.fair_queue import FairQueue, Turn
 from nsbroker.daemon.limits.shared_poll import SharedPoll
 from nsbroker.daemon.limits.users import ANONYMOUS
@@ -223,7 +224,7 @@ class Server:
         if not is_readable:
             await trio.lowlevel.wait_readable(sock)
         if self._closer.is_full(user):
-            with trio.fail_after(self._users.limits.message_deadline):
+            with fail_after(self._users.limits.message_deadline):
                 await self._closing.wait(user)
         if not turn.take_at_once():
             await turn.take()

@@ -5,7 +5,6 @@ The broker makes full collections rare, so what only they free uses memory for m
 
 import contextlib
 import errno
-import gc
 import os
 import socket
 import threading
@@ -33,6 +32,7 @@ from nsbroker.namespace import creation
 from nsbroker.varlink.connection import IncomingCall, ServerConnection
 from nsbroker.varlink.message import decode_call
 from tests.daemon.one_caller import OneCaller
+from tests.snapshot import no_garbage
 from tests.world import PATIENCE, Sleeper
 
 RULE = '[[allow]]\nname = "all"\nwho = "everyone"\ntargets = ["{}"]\nnamespaces = ["*"]\nsockets = ["*"]\n'
@@ -46,18 +46,6 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OneCaller]
 
 
 for_everything = pytest.mark.parametrize("bench", ["*"], indirect=True)
-
-
-@contextlib.contextmanager
-def no_garbage() -> Iterator[None]:
-    """Check that the block leaves nothing that only a full collection frees."""
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-        assert gc.collect() == 0
-    finally:
-        gc.enable()
 
 
 async def ask(bench: OneCaller, method: str, parameters: dict[str, Any]) -> Reply:
@@ -205,6 +193,36 @@ async def test_errors_of_many_requests_at_a_time_leave_nothing() -> None:
     await run()
     with no_garbage():
         await run()
+
+
+@for_everything
+async def test_a_peer_that_does_not_read_leaves_nothing(bench: OneCaller) -> None:
+    users = bench.context.users
+    users.limits = msgspec.structs.replace(users.limits, reply_deadline=0.02)
+
+    async def run() -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            ours.setblocking(False)
+            charge = users.admit(1001, ours)
+            connection = ServerConnection()
+            outbox = Outbox(charge, connection, users, ReadingTime(users))
+            connection.receive(b'{"method":"a.b.C"}\0', [])
+            call = connection.next_call()
+            assert call
+            outbox.add(call, Reply({"text": "x" * 10**6}))
+            turn = Turn(Server(bench.dispatcher, users, bench.context.audit)._queue, 1001)
+            turn.resume()
+            with pytest.raises(trio.TooSlowError):
+                await outbox.send_all(turn)
+            outbox.close()
+            connection.close()
+            users.give_back(charge)
+
+    await run()
+    with no_garbage():
+        for _ in range(3):
+            await run()
 
 
 @for_everything

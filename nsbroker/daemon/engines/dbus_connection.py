@@ -12,6 +12,8 @@ from jeepney.auth import BEGIN, Authenticator
 from jeepney.bus_messages import message_bus
 from jeepney.low_level import HeaderFields, Message, MessageType, calc_msg_size
 
+from nsbroker.daemon.limits.deadline import fail_at
+
 PLACE = "/run/dbus/system_bus_socket"
 _HEADER = 16
 _REPLY_MAX = 4 * 1024 * 1024
@@ -100,7 +102,7 @@ class Connection:
                     if not self._pending:
                         return
                 oldest = next(iter(self._pending.values())).since
-                with trio.fail_at(oldest + patience):
+                with fail_at(oldest + patience):
                     await self._deliver()
         except trio.TooSlowError:
             reason = f"no answer in {patience:g} s"

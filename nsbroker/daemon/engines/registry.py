@@ -18,6 +18,7 @@ from nsbroker.daemon.engines.rootless_queue import RootlessQueue
 from nsbroker.daemon.engines.workload import Workload
 from nsbroker.daemon.limits.abandonable_threads import AbandonableThreads
 from nsbroker.daemon.limits.concurrency import UserCapacityLimiter
+from nsbroker.daemon.limits.deadline import fail_after
 from nsbroker.errors import AmbiguousTarget, EngineUnavailable, NoSuchTarget
 from nsbroker.linux.process import Process
 from nsbroker.model.target import ENGINES, Target, is_container_name
@@ -165,7 +166,7 @@ class EngineRegistry:
     async def _query_one(self, ask: Ask, instance: _Instance, result: QueryResult) -> None:
         engine = instance.engine
         try:
-            with trio.fail_after(self.deadline):
+            with fail_after(self.deadline):
                 found = await ask(engine)
         except trio.TooSlowError:
             if not instance.is_silent:

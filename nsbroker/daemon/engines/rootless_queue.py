@@ -12,6 +12,7 @@ import trio
 
 from nsbroker.daemon.engines.query import QueryResult, unraised
 from nsbroker.daemon.engines.rootless import RootlessQuery, query_rootless
+from nsbroker.daemon.limits.deadline import fail_after
 from nsbroker.errors import EngineUnavailable
 
 # Helper processes that run at a time, of all users together.
@@ -94,7 +95,7 @@ class RootlessQueue:
         """Return the result of a query, and the seconds of processor time that its process used."""
         used: list[float] = []
         try:
-            with trio.fail_after(self._deadline):
+            with fail_after(self._deadline):
                 result = await query_rootless(query, used.append)
         except trio.TooSlowError:
             result = _failed(query, f"no answer in {self._deadline:g} s")

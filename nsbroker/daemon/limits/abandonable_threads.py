@@ -13,6 +13,7 @@ from typing import Generic, NamedTuple, TypeVar, cast
 import trio
 from msgspec import Struct, field
 
+from nsbroker.daemon.limits.deadline import fail_after
 from nsbroker.daemon.limits.users import ROOT
 from nsbroker.errors import QuotaExceeded
 
@@ -115,7 +116,7 @@ class AbandonableThreads:
             slot = await self._acquire(_Key(user, target))
             notifier = _EndNotifier(self._release, slot)
             try:
-                with trio.fail_after(deadline):
+                with fail_after(deadline):
                     await trio.to_thread.run_sync(task.run, notifier, abandon_on_cancel=True, limiter=_no_limit)
             except trio.TooSlowError:
                 self._mark_stuck(slot)

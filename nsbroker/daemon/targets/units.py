@@ -9,6 +9,7 @@ import trio
 from nsbroker.daemon.engines.dbus import Bus, NotThere
 from nsbroker.daemon.limits.abandonable_threads import AbandonableThreads
 from nsbroker.daemon.limits.concurrency import UserCapacityLimiter
+from nsbroker.daemon.limits.deadline import fail_after
 from nsbroker.errors import EngineUnavailable, InvalidTarget, NoSuchTarget
 from nsbroker.linux.cgroup import systemd_path
 from nsbroker.linux.process import Process
@@ -39,7 +40,7 @@ async def find(target: Target, deadline: float, user: int, threads: AbandonableT
     """
     async with _get_limiter().of(user):
         try:
-            with trio.fail_after(deadline):
+            with fail_after(deadline):
                 unit = await _query_unit(Bus(_SERVICE, "systemd"), target)
                 # Reading the start time can block, so it runs on a worker thread.
                 pin = partial(_pin_oldest, unit)
@@ -59,7 +60,7 @@ async def running(deadline: float, user: int) -> list[str]:
     """
     async with _get_limiter().of(user):
         try:
-            with trio.fail_after(deadline):
+            with fail_after(deadline):
                 bus = Bus(_SERVICE, "systemd")
                 (units,) = await bus.call(_PATH, f"{_SERVICE}.Manager", "ListUnitsFiltered", "as", ["active"])
         except trio.TooSlowError as error:
