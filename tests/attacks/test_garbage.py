@@ -35,7 +35,7 @@ from tests.daemon.one_caller import OneCaller
 from tests.snapshot import no_garbage
 from tests.world import PATIENCE, Sleeper
 
-RULE = '[[allow]]\nname = "all"\nwho = "everyone"\ntargets = ["{}"]\nnamespaces = ["*"]\nsockets = ["*"]\n'
+RULE = '[[allow]]\nname = "all"\nwho = "everyone"\ntargets = ["{}"]\nnamespaces = ["*"]\nsockets = ["*"]\ninterfaces = ["*"]\ndevices = ["*"]\nfiles = ["*"]\ncreate = ["*"]\nhold = ["*"]\n'
 
 
 @pytest.fixture(params=["pid:*"])
@@ -62,6 +62,20 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
     "no target": ("Open", {"target": {}, "types": ["net"]}),
     "no such method": ("Nothing", {}),
     "no such protocol": ("OpenSocket", {"target": {"pid": 0}, "family": "inet", "type": "stream", "protocol": 1234}),
+    "no pattern": ("Restrict", {"targets": ["nothing:at:all"], "namespaces": ["net"]}),
+    "no socket": ("Restrict", {"targets": ["*"], "sockets": ["smoke:signal"]}),
+    "no such device": ("OpenDevice", {"target": {"pid": 0}, "name": "nothing", "access": "read"}),
+    "no such file": ("OpenFile", {"target": {"pid": 0}, "name": "net/nothing"}),
+    "a file that is not there": ("OpenFile", {"target": {"pid": 0}, "name": "net/anycast6"}),
+    "nobody": ("Explain", {"target": {"pid": 0}, "types": ["net"], "who": ["user:nobody-at-all"]}),
+    "a type twice": ("Explain", {"target": {"pid": 0}, "types": ["net", "net"]}),
+    "no process to hold": ("Hold", {"target": {"pid": 4_000_000}, "name": "held"}),
+    "no name": ("Create", {"types": ["net"], "name": "a/b"}),
+    "no type": ("Create", {"types": []}),
+    "no unit": ("Open", {"target": {"unit": "nothing-at-all.service"}, "types": ["net"]}),
+    "no path": ("Open", {"target": {"path": "/nothing/at/all"}, "types": ["net"]}),
+    "no namespace": ("Open", {"target": {"namespace": "net:[1]"}, "types": ["net"]}),
+    "an interface that is there": ("AddInterface", {"target": {"pid": 0}, "kind": "tap", "name": "lo"}),
     "not what was expected": ("Open", {"target": {"pid": 0}, "types": ["net"], "expect": {"inode": 1}}),
 }
 

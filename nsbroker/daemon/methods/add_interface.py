@@ -9,7 +9,7 @@ import errno
 import io
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeVar
 
 from nsbroker.daemon.context import Context
@@ -171,8 +171,7 @@ def _make_veth(near: _End, far: _End, far_network: int) -> None:
         raise _failure(far if is_far else near, error) from error
     try:
         for end in (near, far):
-            with _blaming(end):
-                rtnetlink.set_up(end.sock, end.name)
+            _set_up(end)
     except BaseException:
         with contextlib.suppress(OSError):
             rtnetlink.delete(near.sock, near.name)
@@ -184,15 +183,16 @@ def _make_tap(end: _End, fd: int, owner: int) -> None:
 
     If it fails, the tap ends with `fd`.
     """
-    with _blaming(end):
-        tun.add_tap(fd, end.name, owner)
-        rtnetlink.set_up(end.sock, end.name)
-
-
-@contextlib.contextmanager
-def _blaming(end: _End) -> Iterator[None]:
     try:
-        yield
+        tun.add_tap(fd, end.name, owner)
+    except OSError as error:
+        raise _failure(end, error) from error
+    _set_up(end)
+
+
+def _set_up(end: _End) -> None:
+    try:
+        rtnetlink.set_up(end.sock, end.name)
     except OSError as error:
         raise _failure(end, error) from error
 

@@ -1,7 +1,7 @@
 """The method Restrict: a connection gives up rights, for good."""
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from types import TracebackType
 
 from nsbroker.daemon.context import Context
 from nsbroker.daemon.methods.call import Caller, PendingReply, Reply
@@ -47,19 +47,19 @@ def _parse(request: RestrictRequest, peer: Peer) -> Scope:
     sockets, marks, devices, interfaces = (
         words or () for words in (request.sockets, request.marks, request.devices, request.interfaces)
     )
-    with _blaming("targets"):
+    with _Blaming("targets"):
         _check_targets(request.targets)
         targets = [text for pattern in request.targets for text in _in_our_numbers(pattern, peer)]
-    with _blaming("sockets"):
+    with _Blaming("sockets"):
         _check_length(sockets)
         Allowance.parse(sockets=sockets)
-    with _blaming("marks"):
+    with _Blaming("marks"):
         _check_length(marks)
         Allowance.parse(marks=marks)
-    with _blaming("devices"):
+    with _Blaming("devices"):
         _check_length(devices)
         Allowance.parse(devices=devices)
-    with _blaming("files"):
+    with _Blaming("files"):
         allowance = Allowance.parse(
             namespaces=request.namespaces or (),
             sockets=sockets,
@@ -70,16 +70,26 @@ def _parse(request: RestrictRequest, peer: Peer) -> Scope:
             interfaces=interfaces,
             files=request.files or (),
         )
-    with _blaming("targets"):
+    with _Blaming("targets"):
         return Scope.parse(targets, allowance)
 
 
-@contextlib.contextmanager
-def _blaming(parameter: str) -> Iterator[None]:
-    try:
-        yield
-    except (ConfigurationError, InvalidTarget, InvalidType) as error:
-        raise InvalidParameter(parameter) from error
+class _Blaming:
+    """Makes errors of the body errors of one parameter.
+
+    It is no generator: with Python 3.12 and later, an error that passes through one refers to itself, and stays in memory until a
+    full garbage collection.
+    """
+
+    def __init__(self, parameter: str) -> None:
+        self._parameter = parameter
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if isinstance(error, ConfigurationError | InvalidTarget | InvalidType):
+            raise InvalidParameter(self._parameter) from error
 
 
 def _check_targets(targets: Sequence[str]) -> None:
