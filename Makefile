@@ -93,7 +93,7 @@ CHECKED := tests/capture tests/conduit tests/inside tests/linux tests/model test
     $(addprefix tests/client/,test_asyncio.py test_blocking.py test_every_client.py test_trio.py) \
     tests/daemon/configuration tests/daemon/policy tests/daemon/targets $(addprefix tests/daemon/,test_audit.py test_dispatcher.py) \
     $(addprefix tests/daemon/methods/,test_explain.py test_held.py test_open.py test_open_socket.py test_service_info.py) \
-    tests/docs tests/test_documents.py tests/test_floors.py
+    tests/docs tests/test_documents.py tests/test_floors.py tests/attacks/test_garbage.py tests/daemon/limits/test_deadline.py
 LINT = $(VENV)/bin/ruff check --quiet && $(VENV)/bin/ruff format --check --quiet && $(VENV)/bin/mypy
 MINOR := import sys; print(sys.version_info[:2])
 KERNELS ?= bullseye/5.10 bookworm/6.1 trixie/6.12 newest
