@@ -27,7 +27,7 @@
 # make test-image     Build the image, run it and call the broker in it; validate the Kubernetes examples.  Requires root.
 # make bench          Measure the speed, compared with other programs in the same run, in under three minutes.  RIVALS=all installs
 #                     these programs first (Go, socat).  BEFORE=COMMIT measures an older version in the same run.  Requires root.
-# make profile        Show in which parts and functions the broker spends the time of a call, beside the bare server, in a minute.
+# make profile        Show in which parts and functions broker and client spend the time of a call, beside the bare server, in a minute.
 #                     Requires root.
 # make attack-table   Run each attack of one hostile user alone, for SECONDS=20, and time the calls of an innocent user meanwhile.
 #                     ATTACK=connect,linger chooses the attacks.  Requires root.

@@ -35,7 +35,18 @@ from tests.daemon.one_caller import OneCaller
 from tests.snapshot import no_garbage
 from tests.world import PATIENCE, Sleeper
 
-RULE = '[[allow]]\nname = "all"\nwho = "everyone"\ntargets = ["{}"]\nnamespaces = ["*"]\nsockets = ["*"]\ninterfaces = ["*"]\ndevices = ["*"]\nfiles = ["*"]\ncreate = ["*"]\nhold = ["*"]\n'
+RULE = """[[allow]]
+name = "all"
+who = "everyone"
+targets = ["{}"]
+namespaces = ["*"]
+sockets = ["*"]
+interfaces = ["*"]
+devices = ["*"]
+files = ["*"]
+create = ["*"]
+hold = ["*"]
+"""
 
 
 @pytest.fixture(params=["pid:*"])

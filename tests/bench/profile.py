@@ -1,4 +1,4 @@
-"""Show where the server spends the time of a call, beside the bare server, which does only what cannot be left out.
+"""Show where server and client spend the time of a call, beside the bare server, which does only what cannot be left out.
 
 usage: python -m tests.bench.profile
 """
@@ -25,6 +25,7 @@ _SECONDS = 8.0
 _CALLS = 1600
 _LEAST = 1e-6
 """What takes fewer seconds of a call than this has no row of its own."""
+_CLIENT = "tests.bench.client"
 _OTHERS = "Python's standard library, others"
 
 Work = Callable[[Line, bytes], list[float]]
@@ -71,12 +72,29 @@ def _measure(
             line.check(data, 1)
             for _ in turns(_SECONDS):
                 tally.measure(server.pid, _CALLS, lambda: work(line, data))
-        counts: Sequence[tuple[str, str, int]] = json.loads(output.read_text())
+        return tally, _read(output, tally.cpu)
+
+
+def _measure_client(pid: int) -> tuple[Tally, Profile]:
+    """Let 32 tasks on one trio client make calls, and return the client's times and its profile."""
+    tally = Tally()
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder, "counts")
+        with versions.serve(Version(CHECKOUT), pid) as broker, broker.client(pid, "tasks", _sampled(output, _CLIENT)) as client:
+            client.run(_CALLS)
+            for _ in turns(_SECONDS):
+                tally.measure(client.pid, _CALLS, lambda: client.run(_CALLS))
+        return tally, _read(output, tally.cpu)
+
+
+def _read(output: Path, cpu: float) -> Profile:
+    """Read the profile of a program whose calls take `cpu` seconds each."""
+    counts: Sequence[tuple[str, str, int]] = json.loads(output.read_text())
     total = sum(times for _, _, times in counts)
     profile: Profile = defaultdict(float)
     for file, function, times in counts:
-        profile[f"{_short(file)}: {function}"] += tally.cpu * times / total
-    return tally, profile
+        profile[f"{_short(file)}: {function}"] += cpu * times / total
+    return profile
 
 
 def _short(file: str) -> str:
@@ -148,6 +166,8 @@ def main() -> None:
             _show(name, _measure(_bare, pid, work, open_call(pid)), _measure(_broker, pid, work, open_call(pid)))
         print("OpenSocket ...", file=sys.stderr, flush=True)
         _show("OpenSocket, one by one", None, _measure(_broker, pid, one_by_one, socket_call(pid)))
+        print("32 tasks ...", file=sys.stderr, flush=True)
+        _show("32 tasks on one trio client: the client's own time", None, _measure_client(pid))
         print("docker:web ...", file=sys.stderr, flush=True)
         try:
             with containers.running(Docker) as docker:

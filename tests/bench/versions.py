@@ -17,6 +17,7 @@ from tests.bench.table import BEFORE, NOW, LeftOut
 from tests.bench.wire import open_call
 
 CHECKOUT = Path(__file__).parent.parent.parent
+_CLIENT = (sys.executable, str(CHECKOUT / "tests/bench/client.py"))
 _POLICY = """\
 [[allow]]
 name = "all"
@@ -118,9 +119,9 @@ class Broker(NamedTuple):
         """Return the resident memory in bytes."""
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
-    def client(self, target: int, what: str) -> contextlib.AbstractContextManager["Client"]:
-        """Start tests/bench/client.py with this version's own client library."""
-        return _client(self, target, what)
+    def client(self, target: int, what: str, program: Sequence[str] = _CLIENT) -> contextlib.AbstractContextManager["Client"]:
+        """Start tests/bench/client.py with this version's own client library.  `program` is its command line."""
+        return _client(self, [*program, what, self.address, str(target)])
 
 
 @contextlib.contextmanager
@@ -153,6 +154,11 @@ class Client:
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
 
+    @property
+    def pid(self) -> int:
+        """Its pid."""
+        return self._process.pid
+
     def run(self, count: int) -> list[float]:
         """Let it make `count` calls.  Return the seconds of one, or of each.  Raises LeftOut if it fails."""
         assert self._process.stdin is not None
@@ -167,8 +173,7 @@ class Client:
 
 
 @contextlib.contextmanager
-def _client(broker: Broker, target: int, what: str) -> Iterator[Client]:
-    command: Sequence[str] = [sys.executable, str(CHECKOUT / "tests/bench/client.py"), what, broker.address, str(target)]
+def _client(broker: Broker, command: Sequence[str]) -> Iterator[Client]:
     process = subprocess.Popen(
         command,
         env=broker.version.environment(),
