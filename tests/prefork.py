@@ -6,6 +6,7 @@ was executed: it has the same command line in `sys.argv`, only the standard desc
 
 import contextlib
 import ctypes
+import fcntl
 import gc
 import importlib
 import json
@@ -20,7 +21,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 _PR_SET_DUMPABLE = 4
 _PR_SET_NAME = 15
@@ -139,7 +140,7 @@ def run(
     arguments: Sequence[str], timeout: float, *, uid: int = 0, environment: Mapping[str, str] | None = None
 ) -> "subprocess.CompletedProcess[str]":
     """Run a Python program to its end and return what it wrote; otherwise as `start`.  Raises TimeoutExpired."""
-    with open(os.memfd_create("output"), "w+b") as output, open(os.memfd_create("errors"), "w+b") as errors:
+    with _new_file("output") as output, _new_file("errors") as errors:
         started = start(arguments, errors.fileno(), output.fileno(), uid=uid, environment=environment)
         try:
             code = started.wait(timeout)
@@ -152,6 +153,14 @@ def run(
             file.seek(0)
             written.append(file.read().decode())
     return subprocess.CompletedProcess([sys.executable, *arguments], code, *written)
+
+
+def _new_file(name: str) -> IO[bytes]:
+    """Return a file in memory, to whose end several programs can write at the same time."""
+    fd = os.memfd_create(name)
+    # Without this, writes at the same time take the same place: such a file has no lock for its position, as files on disk have.
+    fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND)
+    return open(fd, "r+b")
 
 
 def _become(question: dict[str, Any], fds: Sequence[int]) -> None:
