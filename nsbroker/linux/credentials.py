@@ -100,23 +100,22 @@ def acting_groups(groups: Iterable[int]) -> Iterator[None]:
     switch back.
     """
     own, wanted = os.getgroups(), set(groups)
-    if wanted == set(own):
-        yield
-        return
-    try:
-        set_groups(wanted)
-    except PermissionError:
-        if not wanted.issuperset(own):
-            raise
-        yield
-        return
+    is_changed = False
+    if wanted != set(own):
+        try:
+            set_groups(wanted)
+            is_changed = True
+        except PermissionError:
+            if not wanted.issuperset(own):
+                raise
     try:
         yield
     finally:
-        try:
-            set_groups(own)
-        except OSError:
-            _end_process()
+        if is_changed:
+            try:
+                set_groups(own)
+            except OSError:
+                _end_process()
 
 
 def set_groups(groups: Iterable[int]) -> None:
