@@ -66,15 +66,6 @@ def open_files(pid: int) -> Iterator[tuple[int, str]]:
             yield int(name), os.readlink(f"/proc/{pid}/fd/{name}")
 
 
-def is_open(fd: int) -> bool:
-    """Return whether this process has `fd` open."""
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
-
-
 def thread_names() -> list[str]:
     """Return the names of the threads of this process, as the kernel shows them."""
     names = []

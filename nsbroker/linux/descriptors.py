@@ -1,9 +1,18 @@
-"""File descriptors: closing several, and recognizing that there can be no more of them."""
+"""File descriptors: whether they are open, closing several, and recognizing that there can be no more of them."""
 
 import errno
 import os
 from collections.abc import Iterable
 from itertools import repeat
+
+
+def is_open(fd: int) -> bool:
+    """Return whether `fd` (borrowed) is open."""
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
 def close_all(fds: Iterable[int]) -> None:

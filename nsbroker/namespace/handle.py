@@ -9,7 +9,7 @@ from typing import NoReturn, Self, TypeVar
 from nsbroker import inside
 from nsbroker.errors import InvalidType, NoSuchTarget, NotANamespace, PermissionDenied
 from nsbroker.linux import nsfs
-from nsbroker.linux.descriptors import close_and_clear
+from nsbroker.linux.descriptors import close_and_clear, is_open
 from nsbroker.linux.features import features
 from nsbroker.linux.process import Process
 from nsbroker.model.has_fileno import HasFileno
@@ -20,7 +20,6 @@ from nsbroker.namespace.opening import (
     describe,
     find_file,
     find_named_file,
-    is_open,
     open_found,
     open_in,
     pin,

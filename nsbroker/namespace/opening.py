@@ -37,15 +37,6 @@ def check_number(number: int) -> None:
         raise InvalidTarget(f"{number!r} is no process or thread number: write an int such as 4711")
 
 
-def is_open(fd: int) -> bool:
-    """Return whether `fd` (borrowed) is open."""
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
-
-
 def read_type(fd: int) -> NamespaceType:
     """Return the type of the namespace `fd` (borrowed).  Raises NotANamespace for a type that is not known here."""
     try:

@@ -11,9 +11,9 @@ import nsbroker
 import nsbroker.client.asyncio
 import nsbroker.client.trio
 from nsbroker.errors import ConnectionFailed, ConnectionLost, PermissionDenied
+from nsbroker.linux.descriptors import is_open
 from tests.client.every_client import CLIENTS, Connect
 from tests.client.test_forking import in_child
-from tests.snapshot import is_open
 from tests.world import Daemon
 
 

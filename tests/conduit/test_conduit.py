@@ -30,8 +30,8 @@ from nsbroker.errors import (
     WrongDescriptor,
 )
 from nsbroker.linux import ancillary
+from nsbroker.linux.descriptors import is_open
 from tests.conduit.on_asyncio import OnAsyncio
-from tests.snapshot import is_open
 from tests.world import PATIENCE
 
 TYPES = [socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET]

@@ -16,9 +16,9 @@ import nsbroker.conduit.trio
 from nsbroker.conduit import Conduit
 from nsbroker.errors import CloseFailed, ConduitClosed, ConduitError, NoDescriptor, UnusableTransport
 from nsbroker.linux import ancillary
+from nsbroker.linux.descriptors import is_open
 from tests.conduit.on_asyncio import OnAsyncio
 from tests.conduit.test_conduit import OnTrio, null
-from tests.snapshot import is_open
 
 CONDUITS = [Conduit, nsbroker.conduit.trio.Conduit, nsbroker.conduit.asyncio.Conduit]
 

@@ -9,7 +9,8 @@ import pytest
 
 from nsbroker.linux import closing
 from nsbroker.linux.closing import Closer
-from tests.snapshot import is_open, thread_names
+from nsbroker.linux.descriptors import is_open
+from tests.snapshot import thread_names
 from tests.world import eventually, slow_to_close
 
 USER = 4001

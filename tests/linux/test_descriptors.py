@@ -5,8 +5,7 @@ import os
 
 import pytest
 
-from nsbroker.linux.descriptors import close_all, close_and_clear, is_out_of_files
-from tests.snapshot import is_open
+from nsbroker.linux.descriptors import close_all, close_and_clear, is_open, is_out_of_files
 
 
 def test_all_are_closed_and_the_list_is_empty_afterwards() -> None:

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nsbroker.errors import ProtocolError
+from nsbroker.linux.descriptors import is_open
 from nsbroker.varlink.framing import MESSAGE_MAX, Frame, Inbox
-from tests.snapshot import is_open
 
 
 def drain(inbox: Inbox) -> list[Frame]:
