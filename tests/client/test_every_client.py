@@ -27,7 +27,7 @@ from nsbroker.errors import (
 from nsbroker.model.identity import Expectation, NamespaceType
 from nsbroker.namespace import Namespace
 from tests.client.every_client import CLIENTS, Connect, impostor, read_call
-from tests.world import ALICE, Daemon, Sleeper, as_user, eventually
+from tests.world import ALICE, PATIENCE, Daemon, Sleeper, as_user, eventually
 
 
 @pytest.fixture(params=CLIENTS)
@@ -217,9 +217,12 @@ def test_no_call_is_lost_while_the_broker_is_stopped_and_started_again(daemon: D
     lost: list[Exception] = []
     succeeded = [0]
     done = threading.Event()
+    # A client whose first connection finds no daemon fails at once, as it should.
+    connected = threading.Barrier(9)
 
     def ask() -> None:
         with daemon.connect() as broker:
+            connected.wait(PATIENCE)
             while not done.is_set():
                 try:
                     with broker.open(f"pid:{sleeper.pid}", "net") as ns:
@@ -235,6 +238,7 @@ def test_no_call_is_lost_while_the_broker_is_stopped_and_started_again(daemon: D
     for thread in threads:
         thread.start()
     try:
+        connected.wait(PATIENCE)
         for stops in range(5):
             eventually(lambda: succeeded[0] > 20 * stops or bool(lost), "calls succeed")  # noqa: B023 - called at once
             daemon.stop()
